@@ -1,0 +1,10 @@
+//! People: who they are, how they prove it, what they may do, and a record of what administrators did.
+
+mod audit;
+mod password;
+mod session;
+mod user;
+
+pub use audit::record;
+pub use session::{end_session, session_user, start_session};
+pub use user::{AccountError, NewUser, Role, User, by_email, by_id, investors, register, sign_in};

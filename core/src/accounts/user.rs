@@ -1,0 +1,149 @@
+//! Users: registration and signing in.
+
+use diesel::prelude::*;
+
+use super::password;
+use crate::{
+    clock::Micros,
+    ids::{UserId, public_id},
+    store::{AnyConnection, DbFault, DbResult, dialect, schema::users},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Investor,
+    Admin,
+}
+
+impl Role {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Investor => "investor",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Queryable)]
+pub struct User {
+    pub id: UserId,
+    pub public_id: String,
+    pub email: String,
+    pub name: String,
+    pub password_hash: String,
+    pub role: String,
+    pub created_at: Micros,
+}
+
+impl User {
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.role == Role::Admin.name()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    #[error("{0:?} is not an e-mail address")]
+    Email(String),
+    #[error("a name is needed, of at most 120 characters")]
+    Name,
+    #[error("a password needs at least {} characters", password::SHORTEST)]
+    Password,
+    #[error("there is an account with this e-mail address; sign in instead")]
+    Taken,
+    #[error("e-mail address or password is wrong")]
+    Refused,
+    #[error("the system gives no randomness; try again")]
+    Randomness,
+    #[error(transparent)]
+    Db(#[from] DbFault),
+}
+
+crate::carries_db_faults!(AccountError);
+
+#[derive(Clone, Debug)]
+pub struct NewUser<'a> {
+    pub email: &'a str,
+    pub name: &'a str,
+    pub password: &'a str,
+    pub role: Role,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = users)]
+struct Row<'a> {
+    public_id: String,
+    email: &'a str,
+    name: &'a str,
+    password_hash: String,
+    role: &'static str,
+    created_at: Micros,
+}
+
+/// Lower-case, one `@` with something on both sides, a dot behind it, no spaces.
+fn normalised_email(text: &str) -> Result<String, AccountError> {
+    let email = text.trim().to_lowercase();
+    let plausible = email.len() <= 254
+        && !email.contains(|c: char| c.is_whitespace() || c.is_control() || "<>\"(),;:\\".contains(c))
+        && matches!(email.split('@').collect::<Vec<_>>().as_slice(), [local, domain]
+            if !local.is_empty() && domain.contains('.') && !domain.starts_with('.') && !domain.ends_with('.'));
+    if plausible { Ok(email) } else { Err(AccountError::Email(text.to_owned())) }
+}
+
+pub fn register(conn: &mut AnyConnection, new: &NewUser<'_>, now: Micros) -> Result<User, AccountError> {
+    let email = normalised_email(new.email)?;
+    let name = new.name.trim();
+    if name.is_empty() || name.chars().count() > 120 || name.contains(char::is_control) {
+        return Err(AccountError::Name);
+    }
+    if new.password.chars().count() < password::SHORTEST {
+        return Err(AccountError::Password);
+    }
+    let row = Row {
+        public_id: public_id("usr"),
+        email: &email,
+        name,
+        password_hash: password::hash(new.password).ok_or(AccountError::Randomness)?,
+        role: new.role.name(),
+        created_at: now,
+    };
+    diesel::insert_into(users::table).values(row).returning(users::all_columns).get_result(conn).map_err(|error| {
+        if dialect::is_unique_violation(&error) { AccountError::Taken } else { error.into() }
+    })
+}
+
+/// The same answer, and about the same time, for an unknown address and a wrong password.
+pub fn sign_in(conn: &mut AnyConnection, email: &str, password: &str) -> Result<User, AccountError> {
+    const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2VhbHlhcmRzZWFseWFyZA$MZ3qf0CzrTsF9uXm0rUbl7tUk7Qo1QhbnX5QGsbL6ZA";
+    let user = by_email(conn, email)?;
+    let hash = user.as_ref().map_or(NOBODY, |user| user.password_hash.as_str());
+    let verified = password::verify(password, hash);
+    user.filter(|_| verified).ok_or(AccountError::Refused)
+}
+
+pub fn by_email(conn: &mut AnyConnection, email: &str) -> DbResult<Option<User>> {
+    users::table.filter(users::email.eq(email.trim().to_lowercase())).first(conn).optional()
+}
+
+pub fn by_id(conn: &mut AnyConnection, id: UserId) -> DbResult<User> {
+    users::table.find(id).first(conn)
+}
+
+pub fn investors(conn: &mut AnyConnection) -> DbResult<Vec<User>> {
+    users::table.filter(users::role.eq(Role::Investor.name())).order(users::id.asc()).load(conn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked_and_lowered() {
+        assert_eq!(normalised_email(" Ada@Example.ORG ").unwrap(), "ada@example.org");
+        for bad in ["", "a", "a@b", "@b.c", "a@", "a b@c.d", "a@b.c, x@y.z", "a@.c", "a@b@c.d", "<a@b.c>", "a@b.c\r\nBcc: x"] {
+            assert!(normalised_email(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Capacity in the books: `owned = free + held + sold + own use + down`, per pool, in bytes.
+//!
+//! Held bytes are pending transfers from free to sold. Overselling is impossible by the same rule that keeps a cash account from
+//! going negative.
+
+mod hold;
+mod pool;
+
+pub use hold::{CapacityError, confirm_sale, hold_for_order, release_hold, return_sold};
+pub use pool::{Capacity, NewPool, Pool, capacity, create_pool, grow, pool_by_id, pools};

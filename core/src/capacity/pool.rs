@@ -1,0 +1,112 @@
+//! Pools: a miner actor and the bytes that its machines can hold.
+
+use diesel::prelude::*;
+
+use crate::{
+    clock::{DAY, Micros},
+    ids::{PoolId, public_id},
+    ledger::{self, AccountSpec, LedgerError, Transfer},
+    store::{AnyConnection, DbResult, schema::pools},
+};
+
+#[derive(Clone, Debug, Queryable)]
+pub struct Pool {
+    pub id: PoolId,
+    pub public_id: String,
+    pub name: String,
+    /// The miner's address, as the chain writes it.
+    pub miner: String,
+    /// Its actor id.
+    pub miner_id: i64,
+    pub sector_bytes: i64,
+    pub next_sector: i64,
+    pub created_at: Micros,
+}
+
+#[derive(Clone, Debug, Insertable)]
+#[diesel(table_name = pools)]
+pub struct NewPool {
+    pub public_id: String,
+    pub name: String,
+    pub miner: String,
+    pub miner_id: i64,
+    pub sector_bytes: i64,
+    pub next_sector: i64,
+    pub created_at: Micros,
+}
+
+impl NewPool {
+    #[must_use]
+    pub fn new(name: &str, miner_id: i64, sector_bytes: i64, now: Micros) -> Self {
+        Self {
+            public_id: public_id("pol"),
+            name: name.to_owned(),
+            miner: format!("f0{miner_id}"),
+            miner_id,
+            sector_bytes,
+            next_sector: 1,
+            created_at: now,
+        }
+    }
+}
+
+pub fn create_pool(conn: &mut AnyConnection, new: &NewPool) -> DbResult<Pool> {
+    diesel::insert_into(pools::table).values(new.clone()).returning(pools::all_columns).get_result(conn)
+}
+
+pub fn pools(conn: &mut AnyConnection) -> DbResult<Vec<Pool>> {
+    pools::table.order(pools::id.asc()).load(conn)
+}
+
+pub fn pool_by_id(conn: &mut AnyConnection, id: PoolId) -> DbResult<Pool> {
+    pools::table.find(id).first(conn)
+}
+
+/// Takes `bytes` of new machines into the books. `id` makes a repetition harmless.
+pub fn grow(conn: &mut AnyConnection, pool: PoolId, id: &str, bytes: i64, now: Micros) -> Result<(), LedgerError> {
+    ledger::post(
+        conn,
+        &Transfer {
+            id: format!("grow:{pool}:{id}"),
+            from: AccountSpec::Owned(pool),
+            to: AccountSpec::Free(pool),
+            amount: bytes,
+            kind: "capacity",
+            subject: id.to_owned(),
+            effective_day: now.div_euclid(DAY),
+            booked_at: now,
+        },
+    )
+}
+
+/// The capacity identity of a pool, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    pub owned: i64,
+    pub free: i64,
+    pub held: i64,
+    pub sold: i64,
+    pub own_use: i64,
+    pub down: i64,
+}
+
+impl Capacity {
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.owned == self.free + self.held + self.sold + self.own_use + self.down
+    }
+}
+
+pub fn capacity(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Capacity> {
+    let mut of = |spec: &AccountSpec| ledger::balance(conn, spec);
+    let free = of(&AccountSpec::Free(pool))?;
+    Ok(Capacity {
+        // Owned is the source that everything came from, so its balance is negative.
+        owned: -of(&AccountSpec::Owned(pool))?.posted,
+        free: free.free(),
+        held: free.held,
+        sold: of(&AccountSpec::Sold(pool))?.posted,
+        own_use: of(&AccountSpec::OwnUse(pool))?.posted,
+        down: of(&AccountSpec::Down(pool))?.posted,
+    })
+}

@@ -1,0 +1,79 @@
+//! From a paid order to a contract with its sectors planned.
+
+use diesel::prelude::*;
+
+use super::Contract;
+use crate::{
+    capacity::pool_by_id,
+    catalog::{Terms, plan_for},
+    clock::Micros,
+    ids::{OrderId, PoolId, UserId, public_id},
+    orders::Order,
+    sealing,
+    store::{
+        AnyConnection, DbFault,
+        schema::{contracts, pools},
+    },
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ContractError {
+    #[error("{bytes} bytes are not a whole number of sectors of {sector_bytes}")]
+    Fraction { bytes: i64, sector_bytes: i64 },
+    #[error("the order's terms are unreadable: {0}")]
+    Terms(String),
+    #[error(transparent)]
+    Db(#[from] DbFault),
+}
+
+crate::carries_db_faults!(ContractError);
+
+#[derive(Insertable)]
+#[diesel(table_name = contracts)]
+struct Row<'a> {
+    public_id: String,
+    user_id: UserId,
+    order_id: OrderId,
+    pool_id: PoolId,
+    bytes: i64,
+    days: i64,
+    fee_bp: i64,
+    terms: &'a str,
+    state: &'static str,
+    promised_at: Micros,
+    created_at: Micros,
+}
+
+/// The contract with the order's terms, and one planned sector per sector size. Sector numbers are never reused.
+pub fn create(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<Contract, ContractError> {
+    let pool = pool_by_id(conn, order.pool_id)?;
+    let plan = plan_for(conn, order.plan_id)?;
+    let terms: Terms = serde_json::from_str(&order.terms).map_err(|error| ContractError::Terms(error.to_string()))?;
+    let count = order.bytes / pool.sector_bytes;
+    if count * pool.sector_bytes != order.bytes || count == 0 {
+        return Err(ContractError::Fraction { bytes: order.bytes, sector_bytes: pool.sector_bytes });
+    }
+    let row = Row {
+        public_id: public_id("ctr"),
+        user_id: order.user_id,
+        order_id: order.id,
+        pool_id: order.pool_id,
+        bytes: order.bytes,
+        days: plan.days,
+        fee_bp: terms.service_fee_bp,
+        terms: &order.terms,
+        state: "sealing",
+        promised_at: order.promised_at,
+        created_at: now,
+    };
+    let contract: Contract =
+        diesel::insert_into(contracts::table).values(row).returning(contracts::all_columns).get_result(conn)?;
+    let next: i64 = diesel::update(pools::table.find(pool.id))
+        .set(pools::next_sector.eq(pools::next_sector + count))
+        .returning(pools::next_sector)
+        .get_result(conn)?;
+    for number in next - count..next {
+        sealing::plan_sector(conn, &contract, &pool, number, now)?;
+    }
+    Ok(contract)
+}

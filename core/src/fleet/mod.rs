@@ -1,0 +1,8 @@
+//! The operator's machines: enrolment, heartbeats, draining, and the wire types of the agent's protocol.
+
+mod enrol;
+mod machine;
+pub mod protocol;
+
+pub use enrol::{EnrolError, enrol, new_token};
+pub use machine::{Draining, Machine, by_key, by_public_id, heartbeat, machines, mark_lost, set_draining};

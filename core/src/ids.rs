@@ -1,0 +1,86 @@
+//! Row ids and the public ids that leave the system. A public id says what it names and cannot be guessed or counted.
+
+use rand::RngExt as _;
+
+/// Without letters that are read as digits.
+const ALPHABET: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
+const LENGTH: usize = 16;
+
+/// `ctr_…` with 80 random bits.
+#[must_use]
+pub fn public_id(prefix: &str) -> String {
+    format!("{prefix}_{}", random_text(LENGTH))
+}
+
+/// A secret to be shown once: 160 random bits.
+#[must_use]
+pub fn secret() -> String {
+    random_text(2 * LENGTH)
+}
+
+fn random_text(length: usize) -> String {
+    let mut rng = rand::rng();
+    (0..length)
+        .map(|_| {
+            let at = usize::from(rng.random::<u8>()) % ALPHABET.len();
+            ALPHABET.get(at).map_or('a', |&letter| char::from(letter))
+        })
+        .collect()
+}
+
+/// Only the digest of a secret is stored.
+#[must_use]
+pub fn digest(secret: &str) -> String {
+    use sha2::Digest;
+    hex::encode(sha2::Sha256::digest(secret.as_bytes()))
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+            diesel::expression::AsExpression, diesel::deserialize::FromSqlRow,
+        )]
+        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        #[serde(transparent)]
+        pub struct $name(pub i64);
+
+        impl<DB: diesel::backend::Backend> diesel::serialize::ToSql<diesel::sql_types::BigInt, DB> for $name
+        where
+            i64: diesel::serialize::ToSql<diesel::sql_types::BigInt, DB>,
+        {
+            fn to_sql<'b>(&'b self, out: &mut diesel::serialize::Output<'b, '_, DB>) -> diesel::serialize::Result {
+                self.0.to_sql(out)
+            }
+        }
+
+        impl<DB: diesel::backend::Backend> diesel::deserialize::FromSql<diesel::sql_types::BigInt, DB> for $name
+        where
+            i64: diesel::deserialize::FromSql<diesel::sql_types::BigInt, DB>,
+        {
+            fn from_sql(bytes: DB::RawValue<'_>) -> diesel::deserialize::Result<Self> {
+                i64::from_sql(bytes).map(Self)
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(UserId);
+id!(PoolId);
+id!(PlanId);
+id!(OrderId);
+id!(ContractId);
+id!(MachineId);
+id!(SectorId);
+id!(TaskId);
+id!(PostId);
+id!(MessageId);
+id!(AccountId);
+id!(JobId);

@@ -1,0 +1,7 @@
+//! What must follow a committed change, done by whichever worker is free, with retry; and claims on loops that must run once.
+
+mod claim;
+mod queue;
+
+pub use claim::claim;
+pub use queue::{Job, complete, enqueue, fail, retry_delay, take};

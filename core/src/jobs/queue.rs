@@ -1,0 +1,98 @@
+//! The job queue: rows in the same database, so a job is there exactly when the change that needs it is.
+
+use diesel::prelude::*;
+
+use crate::{
+    clock::{MINUTE, Micros, SECOND},
+    ids::JobId,
+    on_conn,
+    store::{AnyConnection, DbResult, schema::jobs},
+};
+
+/// A job that failed this often waits for a person.
+const MOST_ATTEMPTS: i64 = 12;
+
+#[derive(Clone, Debug, Queryable)]
+pub struct Job {
+    pub id: JobId,
+    pub kind: String,
+    pub unique_key: String,
+    /// JSON.
+    pub payload: String,
+    pub state: String,
+    pub attempts: i64,
+    pub run_after: Micros,
+    pub locked_until: Option<Micros>,
+    pub last_error: Option<String>,
+    pub created_at: Micros,
+}
+
+/// Puts a job in the queue; the same key again does nothing.
+pub fn enqueue(conn: &mut AnyConnection, kind: &str, key: &str, payload: &str, now: Micros) -> DbResult<()> {
+    let values = (
+        jobs::kind.eq(kind),
+        jobs::unique_key.eq(format!("{kind}:{key}")),
+        jobs::payload.eq(payload),
+        jobs::state.eq("ready"),
+        jobs::attempts.eq(0),
+        jobs::run_after.eq(now),
+        jobs::created_at.eq(now),
+    );
+    on_conn!(&mut *conn, |c| diesel::insert_into(jobs::table).values(values).on_conflict_do_nothing().execute(c)).map(drop)
+}
+
+/// Takes the oldest job that is due, for `lock` microseconds. A worker that died holds it no longer than that.
+pub fn take(conn: &mut AnyConnection, lock: Micros, now: Micros) -> DbResult<Option<Job>> {
+    let due = jobs::state.eq("ready").and(jobs::run_after.le(now));
+    let abandoned = jobs::state.eq("running").and(jobs::locked_until.lt(now));
+    let candidates: Vec<Job> =
+        jobs::table.filter(due.or(abandoned)).order((jobs::run_after.asc(), jobs::id.asc())).limit(8).load(conn)?;
+    for job in candidates {
+        let same = jobs::table.filter(jobs::id.eq(job.id).and(jobs::attempts.eq(job.attempts)).and(jobs::state.eq(&job.state)));
+        let taken = diesel::update(same)
+            .set((jobs::state.eq("running"), jobs::attempts.eq(jobs::attempts + 1), jobs::locked_until.eq(now.saturating_add(lock))))
+            .execute(conn)?;
+        if taken == 1 {
+            return Ok(Some(Job { attempts: job.attempts + 1, ..job }));
+        }
+    }
+    Ok(None)
+}
+
+pub fn complete(conn: &mut AnyConnection, job: &Job) -> DbResult<()> {
+    diesel::update(jobs::table.find(job.id)).set((jobs::state.eq("done"), jobs::locked_until.eq(None::<Micros>))).execute(conn).map(drop)
+}
+
+/// Notes the error and tries again later, until it has failed too often.
+pub fn fail(conn: &mut AnyConnection, job: &Job, error: &str, now: Micros) -> DbResult<()> {
+    let state = if job.attempts >= MOST_ATTEMPTS { "failed" } else { "ready" };
+    diesel::update(jobs::table.find(job.id))
+        .set((
+            jobs::state.eq(state),
+            jobs::last_error.eq(error),
+            jobs::run_after.eq(now.saturating_add(retry_delay(job.attempts))),
+            jobs::locked_until.eq(None::<Micros>),
+        ))
+        .execute(conn)
+        .map(drop)
+}
+
+/// Doubles from one second to a quarter of an hour.
+#[must_use]
+pub fn retry_delay(attempts: i64) -> Micros {
+    let doublings = u32::try_from(attempts.clamp(1, 20) - 1).unwrap_or_default();
+    SECOND.saturating_mul(1 << doublings).min(15 * MINUTE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_to_a_bound() {
+        assert_eq!(retry_delay(1), SECOND);
+        assert_eq!(retry_delay(4), 8 * SECOND);
+        assert_eq!(retry_delay(100), 15 * MINUTE);
+        assert_eq!(retry_delay(-3), SECOND);
+    }
+}

@@ -1,0 +1,116 @@
+//! Which accounts exist: every account of the house is named here and nowhere else.
+
+use crate::ids::{PoolId, UserId};
+
+/// What an account counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asset {
+    /// nanoFIL.
+    Fil,
+    /// Minor units of an ISO currency.
+    Fiat(String),
+    /// Bytes of raw power of one pool.
+    Capacity(PoolId),
+}
+
+impl Asset {
+    #[must_use]
+    pub fn code(&self) -> String {
+        match self {
+            Self::Fil => "FIL".into(),
+            Self::Fiat(currency) => currency.clone(),
+            Self::Capacity(pool) => format!("capacity:{pool}"),
+        }
+    }
+}
+
+/// An account by its meaning. Sources outside the house (the chain, a payment rail, the operator's disks) may go negative: what
+/// they are short of is what came in through them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccountSpec {
+    /// Block rewards of a pool's miner, as the chain awards them.
+    ChainRewards(PoolId),
+    /// The operator's service fees.
+    Fees(PoolId),
+    /// The operator's own and unsold power.
+    OperatorYield(PoolId),
+    /// An investor's FIL that can be withdrawn.
+    Available(UserId),
+    /// An investor's FIL that the chain still locks.
+    Vesting(UserId),
+    /// An investor's FIL that secures sectors.
+    Pledged(UserId),
+    /// Money that a payment rail has taken for us.
+    Rail { rail: String, currency: String },
+    /// Sales.
+    Sales { currency: String },
+    /// What the operator's machines can hold.
+    Owned(PoolId),
+    Free(PoolId),
+    Sold(PoolId),
+    OwnUse(PoolId),
+    Down(PoolId),
+}
+
+impl AccountSpec {
+    #[must_use]
+    pub fn code(&self) -> String {
+        match self {
+            Self::ChainRewards(pool) => format!("pool:{pool}:chain-rewards"),
+            Self::Fees(pool) => format!("pool:{pool}:fees"),
+            Self::OperatorYield(pool) => format!("pool:{pool}:operator"),
+            Self::Available(user) => format!("user:{user}:available"),
+            Self::Vesting(user) => format!("user:{user}:vesting"),
+            Self::Pledged(user) => format!("user:{user}:pledged"),
+            Self::Rail { rail, currency } => format!("rail:{rail}:{currency}"),
+            Self::Sales { currency } => format!("sales:{currency}"),
+            Self::Owned(pool) => format!("capacity:{pool}:owned"),
+            Self::Free(pool) => format!("capacity:{pool}:free"),
+            Self::Sold(pool) => format!("capacity:{pool}:sold"),
+            Self::OwnUse(pool) => format!("capacity:{pool}:own-use"),
+            Self::Down(pool) => format!("capacity:{pool}:down"),
+        }
+    }
+
+    #[must_use]
+    pub fn asset(&self) -> Asset {
+        match self {
+            Self::ChainRewards(_)
+            | Self::Fees(_)
+            | Self::OperatorYield(_)
+            | Self::Available(_)
+            | Self::Vesting(_)
+            | Self::Pledged(_) => Asset::Fil,
+            Self::Rail { currency, .. } | Self::Sales { currency } => Asset::Fiat(currency.clone()),
+            Self::Owned(pool) | Self::Free(pool) | Self::Sold(pool) | Self::OwnUse(pool) | Self::Down(pool) => Asset::Capacity(*pool),
+        }
+    }
+
+    #[must_use]
+    pub fn never_negative(&self) -> bool {
+        !matches!(self, Self::ChainRewards(_) | Self::Rail { .. } | Self::Owned(_))
+    }
+
+    #[must_use]
+    pub fn user(&self) -> Option<UserId> {
+        match self {
+            Self::Available(user) | Self::Vesting(user) | Self::Pledged(user) => Some(*user),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub fn pool(&self) -> Option<PoolId> {
+        match self {
+            Self::ChainRewards(pool)
+            | Self::Fees(pool)
+            | Self::OperatorYield(pool)
+            | Self::Owned(pool)
+            | Self::Free(pool)
+            | Self::Sold(pool)
+            | Self::OwnUse(pool)
+            | Self::Down(pool) => Some(*pool),
+            _ => None,
+        }
+    }
+}

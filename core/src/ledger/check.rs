@@ -1,0 +1,72 @@
+//! The auditor: recomputes every balance from the transfers and compares.
+
+use std::collections::HashMap;
+
+use diesel::prelude::*;
+
+use super::{Account, post::Row};
+use crate::store::{
+    AnyConnection, DbResult,
+    schema::{ledger_accounts, ledger_transfers},
+};
+
+/// Something that must never happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub account: String,
+    pub what: String,
+}
+
+#[derive(Default, PartialEq, Eq, Clone, Copy)]
+struct Sums {
+    posted_in: i64,
+    posted_out: i64,
+    pending_in: i64,
+    pending_out: i64,
+}
+
+/// Empty when the books balance: every account equals its transfers, none that may not be negative is, and every asset sums to
+/// zero over all accounts.
+pub fn check(conn: &mut AnyConnection) -> DbResult<Vec<Finding>> {
+    let accounts = ledger_accounts::table.order(ledger_accounts::code.asc()).load::<Account>(conn)?;
+    let transfers = ledger_transfers::table.load::<Row>(conn)?;
+    let mut sums: HashMap<_, Sums> = HashMap::new();
+    for row in &transfers {
+        let (posted, pending) = match row.phase.as_str() {
+            "posted" => (row.amount, 0),
+            "pending" => (0, row.amount),
+            "completes" => (row.amount, -row.amount),
+            _ => (0, -row.amount),
+        };
+        let from = sums.entry(row.from_account).or_default();
+        from.posted_out += posted;
+        from.pending_out += pending;
+        let to = sums.entry(row.to_account).or_default();
+        to.posted_in += posted;
+        to.pending_in += pending;
+    }
+    let mut findings = Vec::new();
+    let mut totals: HashMap<&str, i128> = HashMap::new();
+    for account in &accounts {
+        let kept = Sums {
+            posted_in: account.posted_in,
+            posted_out: account.posted_out,
+            pending_in: account.pending_in,
+            pending_out: account.pending_out,
+        };
+        let mut found = |what: String| findings.push(Finding { account: account.code.clone(), what });
+        if sums.get(&account.id).copied().unwrap_or_default() != kept {
+            found("its balance is not the sum of its transfers".into());
+        }
+        if account.never_negative && account.balance().free() < 0 {
+            found(format!("it is overdrawn by {}", -account.balance().free()));
+        }
+        *totals.entry(&account.asset).or_default() += i128::from(account.balance().posted);
+    }
+    for (asset, total) in totals {
+        if total != 0 {
+            findings.push(Finding { account: asset.to_owned(), what: format!("the asset does not sum to zero but to {total}") });
+        }
+    }
+    Ok(findings)
+}

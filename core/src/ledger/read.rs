@@ -1,0 +1,69 @@
+//! Read models of the books for pages and statements.
+
+use diesel::prelude::*;
+
+use super::{
+    Account, AccountSpec, Balance,
+    account::find,
+    post::Row,
+};
+use crate::{
+    clock::Micros,
+    ids::{AccountId, PoolId},
+    store::{
+        AnyConnection, DbResult,
+        schema::{ledger_accounts, ledger_transfers},
+    },
+};
+
+/// An account that was never used holds nothing.
+pub fn balance(conn: &mut AnyConnection, spec: &AccountSpec) -> DbResult<Balance> {
+    Ok(find(conn, &spec.code())?.map(|account| account.balance()).unwrap_or_default())
+}
+
+/// One posted movement, seen from one account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub transfer: String,
+    /// Positive: into the account.
+    pub amount: i64,
+    pub kind: String,
+    pub subject: String,
+    pub effective_day: i64,
+    pub booked_at: Micros,
+}
+
+/// Posted movements of an account that take effect in `[first_day, end_day)`, oldest first, at most `limit`.
+pub fn entries(conn: &mut AnyConnection, spec: &AccountSpec, days: std::ops::Range<i64>, limit: i64) -> DbResult<Vec<Entry>> {
+    use ledger_transfers::{booked_at, effective_day, from_account, id, phase, to_account};
+    let Some(account) = find(conn, &spec.code())? else { return Ok(Vec::new()) };
+    let rows = ledger_transfers::table
+        .filter(from_account.eq(account.id).or(to_account.eq(account.id)))
+        .filter(effective_day.ge(days.start).and(effective_day.lt(days.end)))
+        .filter(phase.eq("posted").or(phase.eq("completes")))
+        .order((effective_day.asc(), booked_at.asc(), id.asc()))
+        .limit(limit)
+        .load::<Row>(conn)?;
+    Ok(rows.into_iter().map(|row| entry(account.id, row)).collect())
+}
+
+fn entry(account: AccountId, row: Row) -> Entry {
+    let amount = if row.to_account == account { row.amount } else { -row.amount };
+    let Row { id: transfer, kind, subject, effective_day, booked_at, .. } = row;
+    Entry { transfer, amount, kind, subject, effective_day, booked_at }
+}
+
+/// Net movement of an account before `day`.
+pub fn movements(conn: &mut AnyConnection, spec: &AccountSpec, before_day: i64) -> DbResult<i64> {
+    let entries = entries(conn, spec, i64::MIN..before_day, i64::MAX)?;
+    Ok(entries.iter().map(|e| e.amount).sum())
+}
+
+/// Every account of a pool, by code.
+pub fn pool_balances(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<(String, Balance)>> {
+    let accounts = ledger_accounts::table
+        .filter(ledger_accounts::pool_id.eq(pool))
+        .order(ledger_accounts::code.asc())
+        .load::<Account>(conn)?;
+    Ok(accounts.into_iter().map(|a| (a.code.clone(), a.balance())).collect())
+}

@@ -1,0 +1,97 @@
+//! Rows of orders and payments.
+
+use diesel::prelude::*;
+
+use crate::{
+    clock::Micros,
+    ids::{OrderId, PlanId, PoolId, UserId},
+    money::Fiat,
+    store::{
+        AnyConnection, DbResult,
+        schema::{orders, payments},
+    },
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderState {
+    /// Capacity is held until `expires_at`.
+    Placed,
+    /// Paid: the contract exists.
+    Fulfilled,
+    /// The hold went back before a payment came.
+    Expired,
+    /// Paid after the hold had expired and the capacity was gone: the money goes back.
+    RefundDue,
+}
+
+impl OrderState {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Placed => "placed",
+            Self::Fulfilled => "fulfilled",
+            Self::Expired => "expired",
+            Self::RefundDue => "refund_due",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Queryable)]
+pub struct Order {
+    pub id: OrderId,
+    pub public_id: String,
+    pub user_id: UserId,
+    pub plan_id: PlanId,
+    pub pool_id: PoolId,
+    pub units: i64,
+    pub bytes: i64,
+    pub amount_minor: i64,
+    pub currency: String,
+    pub terms: String,
+    pub state: String,
+    pub request_key: String,
+    pub promised_at: Micros,
+    pub created_at: Micros,
+    pub expires_at: Micros,
+    pub paid_at: Option<Micros>,
+}
+
+impl Order {
+    #[must_use]
+    pub fn is(&self, state: OrderState) -> bool {
+        self.state == state.name()
+    }
+
+    #[must_use]
+    pub fn price(&self) -> Fiat {
+        Fiat { minor: self.amount_minor, currency: self.currency.clone() }
+    }
+}
+
+#[derive(Clone, Debug, Queryable)]
+pub struct Payment {
+    pub id: i64,
+    pub order_id: OrderId,
+    pub rail: String,
+    pub rail_ref: String,
+    pub pay_url: String,
+    pub state: String,
+    pub created_at: Micros,
+    pub paid_at: Option<Micros>,
+}
+
+pub fn by_public_id(conn: &mut AnyConnection, id: &str) -> DbResult<Option<Order>> {
+    orders::table.filter(orders::public_id.eq(id)).first(conn).optional()
+}
+
+pub fn of_user(conn: &mut AnyConnection, user: UserId) -> DbResult<Vec<Order>> {
+    orders::table.filter(orders::user_id.eq(user)).order(orders::id.desc()).limit(100).load(conn)
+}
+
+pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Order>> {
+    orders::table.order(orders::id.desc()).limit(limit).load(conn)
+}
+
+pub fn latest_payment(conn: &mut AnyConnection, order: OrderId) -> DbResult<Option<Payment>> {
+    payments::table.filter(payments::order_id.eq(order)).order(payments::id.desc()).first(conn).optional()
+}

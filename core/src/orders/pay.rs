@@ -1,0 +1,136 @@
+//! Payments: what a rail was asked for, and the one function through which every rail reports money received.
+
+use diesel::prelude::*;
+
+use super::{Order, OrderState, Payment};
+use crate::{
+    capacity::{CapacityError, confirm_sale, hold_for_order},
+    clock::{DAY, Micros},
+    contracts::{self, Contract},
+    ids::OrderId,
+    ledger::{self, AccountSpec, LedgerError, Transfer},
+    on_conn,
+    store::{
+        AnyConnection, DbFault, DbResult,
+        schema::{orders, payments},
+    },
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum PayError {
+    #[error("no payment {rail_ref} was asked for on rail {rail}")]
+    Unknown { rail: String, rail_ref: String },
+    #[error("{paid_minor} {paid_currency} were paid, the order costs {due}")]
+    WrongAmount { paid_minor: i64, paid_currency: String, due: crate::money::Fiat },
+    #[error(transparent)]
+    Ledger(LedgerError),
+    #[error(transparent)]
+    Contract(contracts::ContractError),
+    #[error(transparent)]
+    Db(#[from] DbFault),
+}
+
+crate::carries_db_faults!(PayError);
+
+impl From<LedgerError> for PayError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Db(fault) => Self::Db(fault),
+            other => Self::Ledger(other),
+        }
+    }
+}
+
+impl From<contracts::ContractError> for PayError {
+    fn from(error: contracts::ContractError) -> Self {
+        match error {
+            contracts::ContractError::Db(fault) => Self::Db(fault),
+            other => Self::Contract(other),
+        }
+    }
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = payments)]
+struct NewPayment<'a> {
+    order_id: OrderId,
+    rail: &'a str,
+    rail_ref: &'a str,
+    pay_url: &'a str,
+    state: &'static str,
+    created_at: Micros,
+}
+
+/// Remembers where an order can be paid. The rail's own idempotency makes a repetition return the same reference.
+pub fn open_payment(conn: &mut AnyConnection, order: OrderId, rail: &str, rail_ref: &str, pay_url: &str, now: Micros) -> DbResult<()> {
+    let row = NewPayment { order_id: order, rail, rail_ref, pay_url, state: "open", created_at: now };
+    on_conn!(&mut *conn, |c| diesel::insert_into(payments::table).values(&row).on_conflict_do_nothing().execute(c)).map(drop)
+}
+
+pub fn payment_by_ref(conn: &mut AnyConnection, rail: &str, rail_ref: &str) -> DbResult<Option<Payment>> {
+    payments::table.filter(payments::rail.eq(rail).and(payments::rail_ref.eq(rail_ref))).first(conn).optional()
+}
+
+/// What a rail received.
+#[derive(Clone, Debug)]
+pub struct Paid<'a> {
+    pub rail: &'a str,
+    pub rail_ref: &'a str,
+    pub minor: i64,
+    pub currency: &'a str,
+}
+
+/// Books the money, turns the hold into a sale and makes the contract. Any number of reports of one payment have one effect.
+/// `None`: the capacity was gone, the order waits for its refund.
+pub fn fulfil(conn: &mut AnyConnection, paid: &Paid<'_>, now: Micros) -> Result<Option<Contract>, PayError> {
+    let unknown = || PayError::Unknown { rail: paid.rail.to_owned(), rail_ref: paid.rail_ref.to_owned() };
+    let payment = payment_by_ref(conn, paid.rail, paid.rail_ref)?.ok_or_else(unknown)?;
+    let order: Order = orders::table.find(payment.order_id).first(conn)?;
+    if order.is(OrderState::Fulfilled) || order.is(OrderState::RefundDue) {
+        return Ok(contracts::of_order(conn, order.id)?);
+    }
+    if paid.minor != order.amount_minor || !paid.currency.eq_ignore_ascii_case(&order.currency) {
+        let paid_currency = paid.currency.to_owned();
+        return Err(PayError::WrongAmount { paid_minor: paid.minor, paid_currency, due: order.price() });
+    }
+    // Of two concurrent reports, one changes the payment's row; the other finds it changed.
+    let won = diesel::update(payments::table.filter(payments::id.eq(payment.id).and(payments::state.eq("open"))))
+        .set((payments::state.eq("paid"), payments::paid_at.eq(now)))
+        .execute(conn)?;
+    if won == 0 {
+        return Ok(contracts::of_order(conn, order.id)?);
+    }
+    ledger::post(conn, &receipt(&order, paid, now))?;
+    let sold = if order.is(OrderState::Expired) { sell_again(conn, &order, now)? } else { sell(conn, &order, now)? };
+    let state = if sold { OrderState::Fulfilled } else { OrderState::RefundDue };
+    diesel::update(orders::table.find(order.id)).set((orders::state.eq(state.name()), orders::paid_at.eq(now))).execute(conn)?;
+    if sold { Ok(Some(contracts::create(conn, &order, now)?)) } else { Ok(None) }
+}
+
+fn receipt(order: &Order, paid: &Paid<'_>, now: Micros) -> Transfer {
+    Transfer {
+        id: format!("pay:{}", order.public_id),
+        from: AccountSpec::Rail { rail: paid.rail.to_owned(), currency: order.currency.clone() },
+        to: AccountSpec::Sales { currency: order.currency.clone() },
+        amount: order.amount_minor,
+        kind: "sale",
+        subject: order.public_id.clone(),
+        effective_day: now.div_euclid(DAY),
+        booked_at: now,
+    }
+}
+
+fn sell(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<bool, PayError> {
+    confirm_sale(conn, &order.public_id, now)?;
+    Ok(true)
+}
+
+/// The hold had expired before the money came: sell if there is still room.
+fn sell_again(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<bool, PayError> {
+    let again = format!("{}:late", order.public_id);
+    match hold_for_order(conn, order.pool_id, &again, order.bytes, now) {
+        Ok(()) => confirm_sale(conn, &again, now).map(|()| true).map_err(PayError::from),
+        Err(CapacityError::SoldOut { .. }) => Ok(false),
+        Err(CapacityError::Ledger(error)) => Err(error.into()),
+    }
+}

@@ -1,0 +1,8 @@
+//! WindowPoSt upkeep: each partition of each deadline becomes a row, its vanilla proofs are made where the sectors are stored,
+//! the SNARK anywhere, and the message is built once the proof was verified.
+
+mod window_post;
+
+pub use window_post::{
+    NewPost, PostState, WindowPost, begin, by_id, in_state, landed, mark_missed, submitted, step_done, step_failed,
+};

@@ -1,0 +1,255 @@
+//! Window post rows and the steps between them.
+
+use std::collections::BTreeMap;
+
+use diesel::prelude::*;
+use serde::Deserialize;
+
+use crate::{
+    capacity::pool_by_id,
+    clock::Micros,
+    fleet::protocol::PostInput,
+    ids::{MachineId, MessageId, PoolId, PostId},
+    on_conn,
+    sealing::{self, NewTask, Sector, Task, TaskKind},
+    store::{AnyConnection, DbResult, schema::window_posts},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostState {
+    Vanilla,
+    Proving,
+    Proven,
+    Submitted,
+    Landed,
+    Missed,
+}
+
+impl PostState {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vanilla => "vanilla",
+            Self::Proving => "proving",
+            Self::Proven => "proven",
+            Self::Submitted => "submitted",
+            Self::Landed => "landed",
+            Self::Missed => "missed",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Queryable)]
+pub struct WindowPost {
+    pub id: PostId,
+    pub pool_id: PoolId,
+    pub deadline: i64,
+    pub partition: i64,
+    pub open_epoch: i64,
+    pub close_epoch: i64,
+    pub challenge_epoch: i64,
+    /// Hex.
+    pub randomness: String,
+    /// JSON list of the sector numbers that should be proven.
+    pub sectors: String,
+    /// JSON list of those that could not be.
+    pub skipped: String,
+    pub state: String,
+    pub proof: Option<Vec<u8>>,
+    pub message_id: Option<MessageId>,
+    pub created_at: Micros,
+}
+
+impl WindowPost {
+    #[must_use]
+    pub fn sector_numbers(&self) -> Vec<i64> {
+        serde_json::from_str(&self.sectors).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn skipped_numbers(&self) -> Vec<i64> {
+        serde_json::from_str(&self.skipped).unwrap_or_default()
+    }
+}
+
+/// A partition that is due.
+#[derive(Clone, Debug)]
+pub struct NewPost {
+    pub pool: PoolId,
+    pub deadline: i64,
+    pub partition: i64,
+    pub open_epoch: i64,
+    pub close_epoch: i64,
+    pub challenge_epoch: i64,
+    pub randomness: String,
+    pub sectors: Vec<i64>,
+    /// When the window closes.
+    pub due_at: Micros,
+}
+
+/// What a machine says about its sectors of a partition.
+#[derive(Deserialize)]
+struct Vanilla {
+    #[serde(default)]
+    faulty: Vec<(i64, String)>,
+}
+
+/// Begins a partition's proof; false when it was begun before. Sectors that no machine stores are skipped from the start.
+pub fn begin(conn: &mut AnyConnection, new: &NewPost, now: Micros) -> DbResult<bool> {
+    let mut by_machine: BTreeMap<MachineId, Vec<Sector>> = BTreeMap::new();
+    let mut skipped = Vec::new();
+    for number in &new.sectors {
+        match sealing::by_number(conn, new.pool, *number)?.and_then(|s| s.machine_id.map(|m| (m, s))) {
+            Some((machine, sector)) => by_machine.entry(machine).or_default().push(sector),
+            None => skipped.push(*number),
+        }
+    }
+    let values = (
+        window_posts::pool_id.eq(new.pool),
+        window_posts::deadline.eq(new.deadline),
+        window_posts::partition.eq(new.partition),
+        window_posts::open_epoch.eq(new.open_epoch),
+        window_posts::close_epoch.eq(new.close_epoch),
+        window_posts::challenge_epoch.eq(new.challenge_epoch),
+        window_posts::randomness.eq(&new.randomness),
+        window_posts::sectors.eq(json(&new.sectors)),
+        window_posts::skipped.eq(json(&skipped)),
+        window_posts::state.eq(PostState::Vanilla.name()),
+        window_posts::created_at.eq(now),
+    );
+    let inserted =
+        on_conn!(&mut *conn, |c| diesel::insert_into(window_posts::table).values(values).on_conflict_do_nothing().execute(c))?;
+    if inserted == 0 {
+        return Ok(false);
+    }
+    let post: WindowPost = window_posts::table
+        .filter(window_posts::pool_id.eq(new.pool))
+        .filter(window_posts::open_epoch.eq(new.open_epoch).and(window_posts::partition.eq(new.partition)))
+        .first(conn)?;
+    let pool = pool_by_id(conn, new.pool)?;
+    for (machine, sectors) in by_machine {
+        let inputs = sectors.iter().map(|s| s.input(&pool)).collect();
+        let input = PostInput { randomness: new.randomness.clone(), sectors: inputs, vanilla: Vec::new() };
+        queue(conn, &post, TaskKind::Vanilla, Some(machine), &input, new.due_at, now)?;
+    }
+    Ok(true)
+}
+
+fn json(numbers: &[i64]) -> String {
+    serde_json::to_string(numbers).unwrap_or_default()
+}
+
+fn queue(
+    conn: &mut AnyConnection,
+    post: &WindowPost,
+    kind: TaskKind,
+    pinned_to: Option<MachineId>,
+    input: &PostInput,
+    due_at: Micros,
+    now: Micros,
+) -> DbResult<()> {
+    let input = serde_json::to_string(input).unwrap_or_default();
+    let task = NewTask { kind, sector: None, post: Some(post.id), pool: post.pool_id, pinned_to, avoid: None, input, due_at };
+    sealing::create_task(conn, &task, now).map(drop)
+}
+
+/// A vanilla or SNARK task of a post is done: when it was the last one of its kind, the next step follows.
+pub fn step_done(conn: &mut AnyConnection, id: PostId, kind: TaskKind, output: &serde_json::Value, now: Micros) -> DbResult<()> {
+    let post = by_id(conn, id)?;
+    match kind {
+        TaskKind::Vanilla => vanilla_done(conn, &post, now),
+        TaskKind::WindowPost => {
+            let proof = output.get("proof").and_then(serde_json::Value::as_str).and_then(|text| hex::decode(text).ok());
+            move_on(conn, &post, PostState::Proving, PostState::Proven, proof).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn vanilla_done(conn: &mut AnyConnection, post: &WindowPost, now: Micros) -> DbResult<()> {
+    let tasks = sealing::tasks_for_post(conn, post.id)?;
+    let vanilla: Vec<&Task> = tasks.iter().filter(|t| t.kind() == Some(TaskKind::Vanilla) && t.state != "failed").collect();
+    if vanilla.iter().any(|t| t.state != "done") {
+        return Ok(());
+    }
+    if move_on(conn, post, PostState::Vanilla, PostState::Proving, None)? == 0 {
+        return Ok(());
+    }
+    let mut skipped = post.skipped_numbers();
+    let mut input = PostInput { randomness: post.randomness.clone(), sectors: Vec::new(), vanilla: Vec::new() };
+    let mut due_at = now;
+    for task in vanilla {
+        let output = task.output.as_deref().unwrap_or_default();
+        if let Ok(Vanilla { faulty }) = serde_json::from_slice(output) {
+            skipped.extend(faulty.into_iter().map(|(number, _)| number));
+        }
+        input.vanilla.push(serde_json::from_slice(output).unwrap_or_default());
+        if let Ok(own) = serde_json::from_str::<PostInput>(&task.input) {
+            input.sectors.extend(own.sectors);
+        }
+        due_at = task.due_at;
+    }
+    skipped.sort_unstable();
+    diesel::update(window_posts::table.find(post.id)).set(window_posts::skipped.eq(json(&skipped))).execute(conn)?;
+    queue(conn, post, TaskKind::WindowPost, None, &input, due_at, now)
+}
+
+/// A step of a proof that is due is always tried again, elsewhere when that is possible.
+pub fn step_failed(conn: &mut AnyConnection, id: PostId, task: &Task, machine: MachineId, now: Micros) -> DbResult<()> {
+    let post = by_id(conn, id)?;
+    let Some(kind) = task.kind() else { return Ok(()) };
+    if post.state == PostState::Missed.name() {
+        return Ok(());
+    }
+    let again = NewTask {
+        kind,
+        sector: None,
+        post: Some(id),
+        pool: post.pool_id,
+        pinned_to: task.pinned_to,
+        avoid: Some(machine).filter(|_| task.pinned_to.is_none() && task.avoid.is_none()),
+        input: task.input.clone(),
+        due_at: task.due_at,
+    };
+    sealing::create_task(conn, &again, now).map(drop)
+}
+
+fn move_on(conn: &mut AnyConnection, post: &WindowPost, from: PostState, to: PostState, proof: Option<Vec<u8>>) -> DbResult<usize> {
+    let row = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq(from.name())));
+    match proof {
+        Some(proof) => diesel::update(row).set((window_posts::state.eq(to.name()), window_posts::proof.eq(proof))).execute(conn),
+        None => diesel::update(row).set(window_posts::state.eq(to.name())).execute(conn),
+    }
+}
+
+pub fn by_id(conn: &mut AnyConnection, id: PostId) -> DbResult<WindowPost> {
+    window_posts::table.find(id).first(conn)
+}
+
+pub fn in_state(conn: &mut AnyConnection, state: PostState) -> DbResult<Vec<WindowPost>> {
+    window_posts::table.filter(window_posts::state.eq(state.name())).order(window_posts::id.asc()).load(conn)
+}
+
+/// Its message is stored; in the same transaction.
+pub fn submitted(conn: &mut AnyConnection, post: &WindowPost, message: MessageId) -> DbResult<()> {
+    diesel::update(window_posts::table.find(post.id))
+        .set((window_posts::state.eq(PostState::Submitted.name()), window_posts::message_id.eq(message)))
+        .execute(conn)
+        .map(drop)
+}
+
+/// The receipt: landed, or back to proven, so that it is sent again while the window is open.
+pub fn landed(conn: &mut AnyConnection, id: PostId, exit_code: i64) -> DbResult<()> {
+    let post = by_id(conn, id)?;
+    let to = if exit_code == 0 { PostState::Landed } else { PostState::Proven };
+    move_on(conn, &post, PostState::Submitted, to, None).map(drop)
+}
+
+/// Windows that closed without a proof on chain. Returns how many.
+pub fn mark_missed(conn: &mut AnyConnection, pool: PoolId, head: i64) -> DbResult<usize> {
+    let open = [PostState::Vanilla.name(), PostState::Proving.name(), PostState::Proven.name(), PostState::Submitted.name()];
+    let late = window_posts::table
+        .filter(window_posts::pool_id.eq(pool).and(window_posts::state.eq_any(open)))
+        .filter(window_posts::close_epoch.lt(head - 10));
+    diesel::update(late).set(window_posts::state.eq(PostState::Missed.name())).execute(conn)
+}

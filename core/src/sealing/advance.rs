@@ -1,0 +1,224 @@
+//! What moves a sector on besides a machine's report: tickets, seeds, verdicts, receipts, the chain's view.
+
+use diesel::prelude::*;
+
+use super::{
+    Sector, TaskKind,
+    message::{Purpose, build},
+    state::{Event, SectorState, Transition, Where},
+    task::{NewTask, cancel_open, create},
+};
+use crate::{
+    capacity::{Pool, pool_by_id},
+    clock::Micros,
+    contracts,
+    fleet::protocol::FailureLevel,
+    ids::MachineId,
+    store::{AnyConnection, DbResult, schema::sectors},
+};
+
+/// What the chain says about an activated sector.
+#[derive(Clone, Copy, Debug)]
+pub struct Activation {
+    pub activation: i64,
+    pub expiration: i64,
+    pub deadline: i64,
+    pub partition: i64,
+}
+
+/// A ticket was drawn: PC1 can start on any machine. A sector whose PreCommit has landed keeps its ticket.
+pub fn begin_sealing(conn: &mut AnyConnection, mut sector: Sector, ticket: &str, epoch: i64, now: Micros) -> DbResult<()> {
+    if sector.apply(conn, Event::TicketDrawn, now)?.is_none() {
+        return Ok(());
+    }
+    let kept = sector.pc2_output.is_some() && sector.seed_epoch.is_some();
+    if !kept {
+        diesel::update(sectors::table.find(sector.id))
+            .set((sectors::ticket.eq(ticket), sectors::ticket_epoch.eq(epoch)))
+            .execute(conn)?;
+        sector.ticket = Some(ticket.to_owned());
+    }
+    queue(conn, &sector, TaskKind::PreCommit1, None, now)
+}
+
+/// The seed was drawn: C1 runs where the layers are.
+pub fn seed_drawn(conn: &mut AnyConnection, mut sector: Sector, seed: &str, now: Micros) -> DbResult<()> {
+    if sector.apply(conn, Event::SeedDrawn, now)?.is_some() {
+        diesel::update(sectors::table.find(sector.id)).set(sectors::seed.eq(seed)).execute(conn)?;
+        sector.seed = Some(seed.to_owned());
+        queue(conn, &sector, TaskKind::Commit1, None, now)?;
+    }
+    Ok(())
+}
+
+/// Our own verdict on a PoRep proof: a good one is sent (`method`, `params`), a bad one is made again.
+pub fn proof_verified(conn: &mut AnyConnection, mut sector: Sector, message: Option<(u64, &[u8])>, now: Micros) -> DbResult<()> {
+    let event = if message.is_some() { Event::ProofVerified } else { Event::ProofRejected };
+    if sector.apply(conn, event, now)?.is_none() {
+        return Ok(());
+    }
+    match message {
+        Some(message) => build(conn, sector.pool_id, Purpose::ProveCommit, sector.id.0, sector.failures, message, now).map(drop),
+        None => {
+            count_failure(conn, &mut sector, "the proof did not verify", now)?;
+            queue(conn, &sector, TaskKind::Commit1, None, now)
+        }
+    }
+}
+
+/// A receipt of one of a sector's messages. `fact` is the seed epoch (PreCommit) or the activation (ProveCommit).
+pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain, now: Micros) -> DbResult<()> {
+    match fact {
+        OnChain::PreCommitted { seed_epoch } => {
+            if sector.apply(conn, Event::PreCommitLanded, now)?.is_some() {
+                diesel::update(sectors::table.find(sector.id)).set(sectors::seed_epoch.eq(seed_epoch)).execute(conn)?;
+            }
+        }
+        OnChain::Activated(at) => {
+            if sector.apply(conn, Event::ProveCommitLanded, now)?.is_some() {
+                diesel::update(sectors::table.find(sector.id))
+                    .set((
+                        sectors::activation.eq(at.activation),
+                        sectors::expiration.eq(at.expiration),
+                        sectors::deadline.eq(at.deadline),
+                        sectors::partition.eq(at.partition),
+                    ))
+                    .execute(conn)?;
+                queue(conn, &sector, TaskKind::Finalize, None, now)?;
+            }
+        }
+        OnChain::MessageFailed { purpose, reason } => message_failed(conn, sector, purpose, &reason, now)?,
+        OnChain::Counts => {
+            if sector.apply(conn, Event::PowerOn, now)?.is_some() {
+                let open = sectors::table
+                    .filter(sectors::contract_id.eq(sector.contract_id).and(sectors::state.ne(SectorState::Active.name())));
+                if open.count().get_result::<i64>(conn)? == 0 {
+                    contracts::mark_active(conn, sector.contract_id, now)?;
+                }
+            }
+        }
+        OnChain::Faulty => drop(sector.apply(conn, Event::FaultSeen, now)?),
+        OnChain::Gone => drop(sector.apply(conn, Event::RanOut, now)?),
+    }
+    Ok(())
+}
+
+/// Facts about a sector that only the chain can tell.
+#[derive(Clone, Debug)]
+pub enum OnChain {
+    PreCommitted { seed_epoch: i64 },
+    Activated(Activation),
+    MessageFailed { purpose: Purpose, reason: String },
+    Counts,
+    Faulty,
+    Gone,
+}
+
+/// The message is built again, under a new number, until the sector has failed too often.
+fn message_failed(conn: &mut AnyConnection, mut sector: Sector, purpose: Purpose, reason: &str, now: Micros) -> DbResult<()> {
+    count_failure(conn, &mut sector, reason, now)?;
+    let event = Event::MessageFailed { failures: sector.failures };
+    if sector.apply(conn, event, now)? == Some(Transition::Retry(Where::Anywhere)) {
+        let earlier = match purpose {
+            Purpose::PreCommit => SectorState::PreCommit2,
+            _ => SectorState::Verifying,
+        };
+        // Back to where the message is decided on: a PreCommit may need a fresh ticket, a proof a second look.
+        let state = if earlier == SectorState::PreCommit2 { SectorState::Planned } else { earlier };
+        diesel::update(sectors::table.find(sector.id)).set(sectors::state.eq(state.name())).execute(conn)?;
+    }
+    Ok(())
+}
+
+pub(super) fn count_failure(conn: &mut AnyConnection, sector: &mut Sector, reason: &str, now: Micros) -> DbResult<()> {
+    sector.failures += 1;
+    sector.reason = Some(reason.to_owned());
+    diesel::update(sectors::table.find(sector.id))
+        .set((sectors::failures.eq(sector.failures), sectors::reason.eq(reason), sectors::changed_at.eq(now)))
+        .execute(conn)
+        .map(drop)
+}
+
+/// Queues a step. Steps that need the sector's files are pinned to their machine.
+pub(super) fn queue(conn: &mut AnyConnection, sector: &Sector, kind: TaskKind, avoid: Option<MachineId>, now: Micros) -> DbResult<()> {
+    let pool: Pool = pool_by_id(conn, sector.pool_id)?;
+    let needs_files = matches!(kind, TaskKind::PreCommit2 | TaskKind::Commit1 | TaskKind::Finalize);
+    let input = match kind {
+        // PC1 finds its own input in the sector, C2 in the output of C1 (put in place by the report of C1).
+        TaskKind::Commit2 => return Ok(()),
+        _ => serde_json::to_string(&sector.input(&pool)).unwrap_or_default(),
+    };
+    let task = NewTask {
+        kind,
+        sector: Some(sector.id),
+        post: None,
+        pool: sector.pool_id,
+        pinned_to: sector.machine_id.filter(|_| needs_files),
+        avoid,
+        input,
+        due_at: sector.due_at,
+    };
+    create(conn, &task, now).map(drop)
+}
+
+/// What follows when a step failed at `level` on `machine`, or its machine is gone (`None`).
+pub(super) fn after_failure(
+    conn: &mut AnyConnection,
+    mut sector: Sector,
+    kind: TaskKind,
+    failure: (FailureLevel, &str),
+    machine: Option<MachineId>,
+    input: &str,
+    now: Micros,
+) -> DbResult<()> {
+    let (level, reason) = failure;
+    count_failure(conn, &mut sector, reason, now)?;
+    let event = Event::StepFailed { level, failures: sector.failures };
+    match sector.apply(conn, event, now)? {
+        Some(Transition::Retry(place)) => {
+            let avoid = machine.filter(|_| place == Where::Elsewhere);
+            let needs_files = matches!(kind, TaskKind::PreCommit2 | TaskKind::Commit1 | TaskKind::Finalize);
+            if needs_files && avoid.is_some() {
+                // The files are only there: elsewhere means from the beginning.
+                return restart(conn, &sector, reason, now);
+            }
+            let again = NewTask {
+                kind,
+                sector: Some(sector.id),
+                post: None,
+                pool: sector.pool_id,
+                pinned_to: sector.machine_id.filter(|_| needs_files),
+                avoid,
+                input: input.to_owned(),
+                due_at: sector.due_at,
+            };
+            if kind == TaskKind::PreCommit1 {
+                diesel::update(sectors::table.find(sector.id)).set(sectors::machine_id.eq(None::<MachineId>)).execute(conn)?;
+            }
+            create(conn, &again, now).map(drop)
+        }
+        Some(Transition::To(SectorState::Planned)) => restart(conn, &sector, reason, now),
+        _ => Ok(()),
+    }
+}
+
+/// The sector's files are gone: it starts again, on any machine.
+pub fn machine_lost(conn: &mut AnyConnection, mut sector: Sector, now: Micros) -> DbResult<()> {
+    if sector.apply(conn, Event::MachineLost, now)?.is_some() {
+        restart(conn, &sector, "its machine was lost", now)?;
+    }
+    Ok(())
+}
+
+fn restart(conn: &mut AnyConnection, sector: &Sector, reason: &str, now: Micros) -> DbResult<()> {
+    cancel_open(conn, sector.id, reason, now)?;
+    diesel::update(sectors::table.find(sector.id))
+        .set((
+            sectors::state.eq(SectorState::Planned.name()),
+            sectors::machine_id.eq(None::<MachineId>),
+            sectors::reason.eq(reason),
+            sectors::changed_at.eq(now),
+        ))
+        .execute(conn)
+        .map(drop)
+}

@@ -1,0 +1,79 @@
+//! Leases: one machine at a time may do a task. Each grant moves the fence, and only a result with the present fence counts.
+
+use diesel::prelude::*;
+
+use super::Task;
+use crate::{
+    clock::Micros,
+    fleet::protocol::{HeartbeatAnswer, Lease, Running},
+    ids::{MachineId, SectorId, TaskId},
+    store::{
+        AnyConnection, DbResult,
+        schema::{sectors, tasks},
+    },
+};
+
+/// Grants a ready task to a machine; false when somebody else was faster.
+pub fn assign(conn: &mut AnyConnection, task: TaskId, machine: MachineId, until: Micros) -> DbResult<bool> {
+    let won = diesel::update(tasks::table.filter(tasks::id.eq(task).and(tasks::state.eq("ready"))))
+        .set((
+            tasks::state.eq("leased"),
+            tasks::machine_id.eq(machine),
+            tasks::fence.eq(tasks::fence + 1),
+            tasks::attempts.eq(tasks::attempts + 1),
+            tasks::lease_until.eq(until),
+            tasks::progress.eq("assigned"),
+        ))
+        .execute(conn)?;
+    if won == 1
+        && let Some(sector) = tasks::table.find(task).select(tasks::sector_id).first::<Option<SectorId>>(conn)?
+    {
+        // The first machine that works on a sector keeps its files.
+        diesel::update(sectors::table.filter(sectors::id.eq(sector).and(sectors::machine_id.is_null())))
+            .set(sectors::machine_id.eq(machine))
+            .execute(conn)?;
+    }
+    Ok(won == 1)
+}
+
+/// Extends the leases that a machine says it works on, and tells it what else it holds and what to stop.
+pub fn leases_of(conn: &mut AnyConnection, machine: MachineId, running: &[Running], until: Micros) -> DbResult<HeartbeatAnswer> {
+    let mut stop = Vec::new();
+    for run in running {
+        let held = tasks::table.filter(
+            tasks::id.eq(run.task).and(tasks::fence.eq(run.fence)).and(tasks::machine_id.eq(machine)).and(tasks::state.eq("leased")),
+        );
+        let extended =
+            diesel::update(held).set((tasks::lease_until.eq(until), tasks::progress.eq(&run.progress))).execute(conn)?;
+        if extended == 0 {
+            stop.push(run.task);
+        }
+    }
+    let held: Vec<Task> = tasks::table
+        .filter(tasks::machine_id.eq(machine).and(tasks::state.eq("leased")))
+        .order((tasks::due_at.asc(), tasks::id.asc()))
+        .load(conn)?;
+    let mut leases = Vec::new();
+    for task in held {
+        if running.iter().any(|run| run.task == task.id.0 && run.fence == task.fence) {
+            continue;
+        }
+        let input = serde_json::from_str(&task.input).unwrap_or_default();
+        leases.push(Lease { task: task.id.0, fence: task.fence, kind: task.kind, input });
+    }
+    Ok(HeartbeatAnswer { leases, stop })
+}
+
+/// Leases that ran out become ready again; the next grant moves the fence past whoever held them.
+pub fn expire_leases(conn: &mut AnyConnection, now: Micros) -> DbResult<usize> {
+    diesel::update(tasks::table.filter(tasks::state.eq("leased").and(tasks::lease_until.lt(now))))
+        .set((tasks::state.eq("ready"), tasks::machine_id.eq(None::<MachineId>), tasks::lease_until.eq(None::<Micros>)))
+        .execute(conn)
+}
+
+/// Takes back everything that a lost machine held.
+pub fn release_lost(conn: &mut AnyConnection, machine: MachineId) -> DbResult<usize> {
+    diesel::update(tasks::table.filter(tasks::state.eq("leased").and(tasks::machine_id.eq(machine))))
+        .set((tasks::state.eq("ready"), tasks::machine_id.eq(None::<MachineId>), tasks::lease_until.eq(None::<Micros>)))
+        .execute(conn)
+}

@@ -1,0 +1,157 @@
+//! Sector rows.
+
+use diesel::prelude::*;
+
+use super::state::{Event, SectorState, Transition, next};
+use crate::{
+    capacity::Pool,
+    clock::Micros,
+    contracts::Contract,
+    fleet::protocol::SectorInput,
+    ids::{ContractId, MachineId, PoolId, SectorId},
+    store::{AnyConnection, DbResult, schema::sectors},
+};
+
+#[derive(Clone, Debug, Queryable)]
+pub struct Sector {
+    pub id: SectorId,
+    pub pool_id: PoolId,
+    pub number: i64,
+    pub contract_id: ContractId,
+    /// Where its files are.
+    pub machine_id: Option<MachineId>,
+    /// The protocol's RegisteredSealProof.
+    pub seal_proof: i64,
+    pub state: String,
+    pub due_at: Micros,
+    pub ticket: Option<String>,
+    pub ticket_epoch: Option<i64>,
+    pub seed: Option<String>,
+    pub seed_epoch: Option<i64>,
+    pub comm_d: Option<String>,
+    pub comm_r: Option<String>,
+    pub pc2_output: Option<String>,
+    pub porep_proof: Option<Vec<u8>>,
+    /// Epochs of life after activation until it is pre-committed, then the epoch of its end.
+    pub expiration: i64,
+    pub activation: Option<i64>,
+    pub deadline: Option<i64>,
+    pub partition: Option<i64>,
+    pub failures: i64,
+    pub reason: Option<String>,
+    pub created_at: Micros,
+    pub changed_at: Micros,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = sectors)]
+struct NewSector {
+    pool_id: PoolId,
+    number: i64,
+    contract_id: ContractId,
+    seal_proof: i64,
+    state: &'static str,
+    due_at: Micros,
+    expiration: i64,
+    failures: i64,
+    created_at: Micros,
+    changed_at: Micros,
+}
+
+/// Interactive PoRep 1.1 by sector size (protocol numbers 5 to 9).
+fn seal_proof_for(sector_bytes: i64) -> i64 {
+    match sector_bytes {
+        2048 => 5,
+        8_388_608 => 6,
+        536_870_912 => 7,
+        34_359_738_368 => 8,
+        _ => 9,
+    }
+}
+
+/// A sector that a contract is owed.
+pub fn plan_sector(conn: &mut AnyConnection, contract: &Contract, pool: &Pool, number: i64, now: Micros) -> DbResult<()> {
+    let row = NewSector {
+        pool_id: pool.id,
+        number,
+        contract_id: contract.id,
+        seal_proof: seal_proof_for(pool.sector_bytes),
+        state: SectorState::Planned.name(),
+        due_at: contract.promised_at,
+        expiration: contract.days,
+        failures: 0,
+        created_at: now,
+        changed_at: now,
+    };
+    diesel::insert_into(sectors::table).values(row).execute(conn).map(drop)
+}
+
+impl Sector {
+    /// A state that this program does not know reads as quarantined: nothing happens to such a sector.
+    #[must_use]
+    pub fn state(&self) -> SectorState {
+        SectorState::parse(&self.state).unwrap_or(SectorState::Quarantined)
+    }
+
+    /// What a step on this sector needs.
+    #[must_use]
+    pub fn input(&self, pool: &Pool) -> SectorInput {
+        SectorInput {
+            miner: u64::try_from(pool.miner_id).unwrap_or_default(),
+            number: u64::try_from(self.number).unwrap_or_default(),
+            proof: self.seal_proof,
+            ticket: self.ticket.clone().unwrap_or_default(),
+            seed: self.seed.clone().unwrap_or_default(),
+            comm_r: self.comm_r.clone().unwrap_or_default(),
+            pc2: self.pc2_output.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Moves the row along the table of states. `None`: the event says nothing to it.
+    pub(super) fn apply(&mut self, conn: &mut AnyConnection, event: Event, now: Micros) -> DbResult<Option<Transition>> {
+        let transition = next(self.state(), event);
+        match transition {
+            Transition::Ignore => return Ok(None),
+            Transition::Retry(_) => {}
+            Transition::To(state) => {
+                let won = diesel::update(sectors::table.filter(sectors::id.eq(self.id).and(sectors::state.eq(&self.state))))
+                    .set((sectors::state.eq(state.name()), sectors::changed_at.eq(now)))
+                    .execute(conn)?;
+                if won == 0 {
+                    return Ok(None);
+                }
+                state.name().clone_into(&mut self.state);
+            }
+        }
+        Ok(Some(transition))
+    }
+}
+
+pub fn by_id(conn: &mut AnyConnection, id: SectorId) -> DbResult<Sector> {
+    sectors::table.find(id).first(conn)
+}
+
+pub fn by_number(conn: &mut AnyConnection, pool: PoolId, number: i64) -> DbResult<Option<Sector>> {
+    sectors::table.filter(sectors::pool_id.eq(pool).and(sectors::number.eq(number))).first(conn).optional()
+}
+
+pub fn of_contract(conn: &mut AnyConnection, contract: ContractId) -> DbResult<Vec<Sector>> {
+    sectors::table.filter(sectors::contract_id.eq(contract)).order(sectors::number.asc()).load(conn)
+}
+
+pub fn in_states(conn: &mut AnyConnection, states: &[SectorState]) -> DbResult<Vec<Sector>> {
+    let names: Vec<&str> = states.iter().map(|s| s.name()).collect();
+    sectors::table.filter(sectors::state.eq_any(names)).order((sectors::due_at.asc(), sectors::id.asc())).load(conn)
+}
+
+pub fn all(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Sector>> {
+    sectors::table.order(sectors::id.desc()).limit(limit).load(conn)
+}
+
+/// Sectors of a pool that are sold and not on chain yet.
+pub fn unsealed_count(conn: &mut AnyConnection, pool: PoolId) -> DbResult<i64> {
+    let states = SectorState::ALL.into_iter().filter(|s| !s.is_on_chain() && *s != SectorState::Expired);
+    let names: Vec<&str> = states.map(SectorState::name).collect();
+    sectors::table.filter(sectors::pool_id.eq(pool).and(sectors::state.eq_any(names))).count().get_result(conn)
+}
+

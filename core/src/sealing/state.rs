@@ -1,0 +1,257 @@
+//! A sector's life as a table: pure, total, readable.
+
+use crate::fleet::protocol::FailureLevel;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SectorState {
+    /// Bought, waiting for a ticket and a machine.
+    Planned,
+    PreCommit1,
+    PreCommit2,
+    /// The PreCommit message is on its way.
+    PreCommitting,
+    /// PreCommit landed; the seed is not drawn yet.
+    WaitSeed,
+    Commit1,
+    Commit2,
+    /// The proof is there; we verify it before it costs gas.
+    Verifying,
+    /// The ProveCommit message is on its way.
+    ProveCommitting,
+    /// On chain; the big files are being dropped.
+    Finalizing,
+    /// On chain, without power until its first WindowPoSt.
+    Proving,
+    /// Counts on chain.
+    Active,
+    /// On chain, and the chain counts it as faulty.
+    Faulty,
+    /// Ended on time.
+    Expired,
+    /// Failed too often; a person decides.
+    Quarantined,
+}
+
+impl SectorState {
+    pub const ALL: [Self; 15] = [
+        Self::Planned,
+        Self::PreCommit1,
+        Self::PreCommit2,
+        Self::PreCommitting,
+        Self::WaitSeed,
+        Self::Commit1,
+        Self::Commit2,
+        Self::Verifying,
+        Self::ProveCommitting,
+        Self::Finalizing,
+        Self::Proving,
+        Self::Active,
+        Self::Faulty,
+        Self::Expired,
+        Self::Quarantined,
+    ];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::PreCommit1 => "pre_commit_1",
+            Self::PreCommit2 => "pre_commit_2",
+            Self::PreCommitting => "pre_committing",
+            Self::WaitSeed => "wait_seed",
+            Self::Commit1 => "commit_1",
+            Self::Commit2 => "commit_2",
+            Self::Verifying => "verifying",
+            Self::ProveCommitting => "prove_committing",
+            Self::Finalizing => "finalizing",
+            Self::Proving => "proving",
+            Self::Active => "active",
+            Self::Faulty => "faulty",
+            Self::Expired => "expired",
+            Self::Quarantined => "quarantined",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+
+    /// True from activation on: the chain knows the sector.
+    #[must_use]
+    pub const fn is_on_chain(self) -> bool {
+        matches!(self, Self::Finalizing | Self::Proving | Self::Active | Self::Faulty)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    TicketDrawn,
+    PreCommit1Done,
+    PreCommit2Done,
+    PreCommitLanded,
+    SeedDrawn,
+    Commit1Done,
+    Commit2Done,
+    ProofVerified,
+    ProofRejected,
+    ProveCommitLanded,
+    Finalized,
+    PowerOn,
+    FaultSeen,
+    RanOut,
+    /// A step failed; `failures` counts this one.
+    StepFailed { level: FailureLevel, failures: i64 },
+    /// A message failed on chain.
+    MessageFailed { failures: i64 },
+    /// The machine with the sector's files is gone.
+    MachineLost,
+    /// A person lets a quarantined sector start again.
+    Released,
+}
+
+/// A step is tried this often before the sector is quarantined.
+pub const MOST_FAILURES: i64 = 5;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transition {
+    To(SectorState),
+    /// The same step again; `Elsewhere` avoids the machine that failed.
+    Retry(Where),
+    /// The event says nothing in this state (a late or repeated report).
+    Ignore,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    Anywhere,
+    Elsewhere,
+}
+
+/// What follows from an event.
+#[must_use]
+pub fn next(state: SectorState, event: Event) -> Transition {
+    use SectorState as S;
+    use Transition::{Ignore, To};
+    match (state, event) {
+        (S::Planned, Event::TicketDrawn) => To(S::PreCommit1),
+        (S::PreCommit1, Event::PreCommit1Done) => To(S::PreCommit2),
+        (S::PreCommit2, Event::PreCommit2Done) => To(S::PreCommitting),
+        (S::PreCommitting, Event::PreCommitLanded) => To(S::WaitSeed),
+        (S::WaitSeed, Event::SeedDrawn) => To(S::Commit1),
+        (S::Commit1, Event::Commit1Done) => To(S::Commit2),
+        (S::Commit2, Event::Commit2Done) => To(S::Verifying),
+        (S::Verifying, Event::ProofVerified) => To(S::ProveCommitting),
+        (S::Verifying, Event::ProofRejected) => To(S::Commit1),
+        (S::ProveCommitting, Event::ProveCommitLanded) => To(S::Finalizing),
+        (S::Finalizing, Event::Finalized) => To(S::Proving),
+        (S::Proving | S::Faulty, Event::PowerOn) => To(S::Active),
+        (S::Active | S::Proving, Event::FaultSeen) => To(S::Faulty),
+        (S::Active | S::Proving | S::Faulty, Event::RanOut) => To(S::Expired),
+        (S::Quarantined, Event::Released) => To(S::Planned),
+        (_, Event::StepFailed { level, failures }) => step_failed(state, level, failures),
+        (S::PreCommitting | S::ProveCommitting, Event::MessageFailed { failures }) => {
+            if failures >= MOST_FAILURES { To(S::Quarantined) } else { Transition::Retry(Where::Anywhere) }
+        }
+        // Before PreCommit is sent nothing ties the sector to its files. Once it has landed its ticket is on chain, and the same
+        // ticket gives the same replica on another machine. In between we wait for the receipt.
+        (S::PreCommit1 | S::PreCommit2 | S::WaitSeed | S::Commit1, Event::MachineLost) => To(S::Planned),
+        _ => Ignore,
+    }
+}
+
+fn step_failed(state: SectorState, level: FailureLevel, failures: i64) -> Transition {
+    use SectorState as S;
+    let running = matches!(state, S::PreCommit1 | S::PreCommit2 | S::Commit1 | S::Commit2 | S::Finalizing);
+    if !running {
+        return Transition::Ignore;
+    }
+    // A sector on chain is never given up for a failed clean-up.
+    if state == S::Finalizing {
+        return Transition::Retry(Where::Anywhere);
+    }
+    if level == FailureLevel::Critical || failures >= MOST_FAILURES {
+        return Transition::To(S::Quarantined);
+    }
+    match level {
+        FailureLevel::Temporary => Transition::Retry(Where::Anywhere),
+        FailureLevel::Permanent => Transition::Retry(Where::Elsewhere),
+        _ => Transition::To(S::Planned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENTS: [Event; 14] = [
+        Event::TicketDrawn,
+        Event::PreCommit1Done,
+        Event::PreCommit2Done,
+        Event::PreCommitLanded,
+        Event::SeedDrawn,
+        Event::Commit1Done,
+        Event::Commit2Done,
+        Event::ProofVerified,
+        Event::ProveCommitLanded,
+        Event::Finalized,
+        Event::PowerOn,
+        Event::RanOut,
+        Event::MachineLost,
+        Event::Released,
+    ];
+
+    #[test]
+    fn the_happy_path_goes_from_planned_to_expired() {
+        let mut state = SectorState::Planned;
+        for event in &EVENTS[..12] {
+            let Transition::To(to) = next(state, *event) else { panic!("{state:?} {event:?}") };
+            state = to;
+        }
+        assert_eq!(state, SectorState::Expired);
+    }
+
+    #[test]
+    fn a_repeated_or_late_report_changes_nothing() {
+        for state in SectorState::ALL {
+            for event in EVENTS {
+                if let Transition::To(to) = next(state, event)
+                    && !matches!(event, Event::MachineLost)
+                {
+                    assert_eq!(next(to, event), Transition::Ignore, "{state:?} {event:?} twice");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_chain_knows_is_never_sealed_again() {
+        for state in SectorState::ALL.into_iter().filter(|s| s.is_on_chain()) {
+            assert_eq!(next(state, Event::MachineLost), Transition::Ignore, "{state:?}");
+            for level in [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort, FailureLevel::Critical] {
+                let after = next(state, Event::StepFailed { level, failures: 99 });
+                assert!(matches!(after, Transition::Ignore | Transition::Retry(_)), "{state:?} {level:?} {after:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn failures_end_in_quarantine_and_not_in_a_circle() {
+        for level in [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort] {
+            let event = Event::StepFailed { level, failures: MOST_FAILURES };
+            assert_eq!(next(SectorState::Commit2, event), Transition::To(SectorState::Quarantined));
+        }
+        let once = |level| next(SectorState::PreCommit1, Event::StepFailed { level, failures: 1 });
+        assert_eq!(once(FailureLevel::Temporary), Transition::Retry(Where::Anywhere));
+        assert_eq!(once(FailureLevel::Permanent), Transition::Retry(Where::Elsewhere));
+        assert_eq!(once(FailureLevel::Abort), Transition::To(SectorState::Planned));
+        assert_eq!(once(FailureLevel::Critical), Transition::To(SectorState::Quarantined));
+    }
+
+    #[test]
+    fn names_can_be_read_back() {
+        for state in SectorState::ALL {
+            assert_eq!(SectorState::parse(state.name()), Some(state));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Tasks: one step of work for one machine.
+
+use diesel::prelude::*;
+
+use crate::{
+    clock::Micros,
+    ids::{MachineId, PoolId, PostId, SectorId, TaskId},
+    store::{AnyConnection, DbResult, schema::tasks},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TaskKind {
+    PreCommit1,
+    PreCommit2,
+    Commit1,
+    Commit2,
+    Finalize,
+    /// Vanilla proofs of the sectors that one machine stores.
+    Vanilla,
+    /// The SNARK over a partition's vanilla proofs.
+    WindowPost,
+}
+
+impl TaskKind {
+    pub const ALL: [Self; 7] = [
+        Self::PreCommit1,
+        Self::PreCommit2,
+        Self::Commit1,
+        Self::Commit2,
+        Self::Finalize,
+        Self::Vanilla,
+        Self::WindowPost,
+    ];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PreCommit1 => "pc1",
+            Self::PreCommit2 => "pc2",
+            Self::Commit1 => "c1",
+            Self::Commit2 => "c2",
+            Self::Finalize => "finalize",
+            Self::Vanilla => "vanilla",
+            Self::WindowPost => "window_post",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Proofs that are due go before any sealing.
+    #[must_use]
+    pub const fn is_proving(self) -> bool {
+        matches!(self, Self::Vanilla | Self::WindowPost)
+    }
+}
+
+#[derive(Clone, Debug, Queryable)]
+pub struct Task {
+    pub id: TaskId,
+    pub kind: String,
+    pub sector_id: Option<SectorId>,
+    pub post_id: Option<PostId>,
+    pub pool_id: PoolId,
+    pub state: String,
+    pub pinned_to: Option<MachineId>,
+    pub avoid: Option<MachineId>,
+    pub input: String,
+    pub output: Option<Vec<u8>>,
+    pub machine_id: Option<MachineId>,
+    pub fence: i64,
+    pub lease_until: Option<Micros>,
+    pub progress: Option<String>,
+    pub attempts: i64,
+    pub due_at: Micros,
+    pub failure_level: Option<String>,
+    pub failure: Option<String>,
+    pub wall_ms: Option<i64>,
+    pub cpu_ms: Option<i64>,
+    pub peak_bytes: Option<i64>,
+    pub created_at: Micros,
+    pub done_at: Option<Micros>,
+}
+
+impl Task {
+    #[must_use]
+    pub fn kind(&self) -> Option<TaskKind> {
+        TaskKind::parse(&self.kind)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    pub kind: TaskKind,
+    pub sector: Option<SectorId>,
+    pub post: Option<PostId>,
+    pub pool: PoolId,
+    /// The only machine that can do it, because the files are there.
+    pub pinned_to: Option<MachineId>,
+    pub avoid: Option<MachineId>,
+    /// JSON.
+    pub input: String,
+    pub due_at: Micros,
+}
+
+pub fn create(conn: &mut AnyConnection, new: &NewTask, now: Micros) -> DbResult<TaskId> {
+    diesel::insert_into(tasks::table)
+        .values((
+            tasks::kind.eq(new.kind.name()),
+            tasks::sector_id.eq(new.sector),
+            tasks::post_id.eq(new.post),
+            tasks::pool_id.eq(new.pool),
+            tasks::state.eq("ready"),
+            tasks::pinned_to.eq(new.pinned_to),
+            tasks::avoid.eq(new.avoid),
+            tasks::input.eq(&new.input),
+            tasks::fence.eq(0),
+            tasks::attempts.eq(0),
+            tasks::due_at.eq(new.due_at),
+            tasks::created_at.eq(now),
+        ))
+        .returning(tasks::id)
+        .get_result(conn)
+}
+
+/// Everything ready or leased, most urgent first.
+pub fn open(conn: &mut AnyConnection) -> DbResult<Vec<Task>> {
+    tasks::table.filter(tasks::state.eq_any(["ready", "leased"])).order((tasks::due_at.asc(), tasks::id.asc())).load(conn)
+}
+
+pub fn of_sector(conn: &mut AnyConnection, sector: SectorId) -> DbResult<Vec<Task>> {
+    tasks::table.filter(tasks::sector_id.eq(sector)).order(tasks::id.asc()).load(conn)
+}
+
+pub fn for_post(conn: &mut AnyConnection, post: PostId) -> DbResult<Vec<Task>> {
+    tasks::table.filter(tasks::post_id.eq(post)).order(tasks::id.asc()).load(conn)
+}
+
+pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Task>> {
+    tasks::table.order(tasks::id.desc()).limit(limit).load(conn)
+}
+
+/// No open task of a sector may outlive a restart of its sealing.
+pub(super) fn cancel_open(conn: &mut AnyConnection, sector: SectorId, reason: &str, now: Micros) -> DbResult<()> {
+    diesel::update(tasks::table.filter(tasks::sector_id.eq(sector).and(tasks::state.eq_any(["ready", "leased"]))))
+        .set((tasks::state.eq("failed"), tasks::failure.eq(reason), tasks::done_at.eq(now)))
+        .execute(conn)
+        .map(drop)
+}

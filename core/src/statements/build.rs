@@ -1,0 +1,141 @@
+//! Building, storing and finding statements.
+
+use std::collections::BTreeMap;
+
+use diesel::prelude::*;
+
+use super::model::{AccountLine, ContractLine, DayLine, StatementModel};
+use crate::{
+    accounts, contracts,
+    clock::{Micros, Month},
+    ids::{UserId, digest, public_id},
+    jobs,
+    ledger::{self, AccountSpec, Entry},
+    store::{AnyConnection, DbFault, DbResult, schema::statements},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StatementError {
+    #[error("{0:?} is no month")]
+    Month(String),
+    #[error("the statement cannot be stored: {0}")]
+    Encode(String),
+    #[error(transparent)]
+    Db(#[from] DbFault),
+}
+
+crate::carries_db_faults!(StatementError);
+
+#[derive(Clone, Debug, Queryable)]
+pub struct Statement {
+    pub id: i64,
+    pub public_id: String,
+    pub user_id: UserId,
+    pub month: String,
+    /// JSON of a [`StatementModel`].
+    pub model: String,
+    /// The mail's Message-ID: a second delivery of the same statement carries the same one.
+    pub message_id: String,
+    pub created_at: Micros,
+    pub sent_at: Option<Micros>,
+}
+
+impl Statement {
+    pub fn parsed(&self) -> Result<StatementModel, StatementError> {
+        serde_json::from_str(&self.model).map_err(|error| StatementError::Encode(error.to_string()))
+    }
+}
+
+/// Builds and stores a user's statement of a closed month and asks for its mail; a second call changes nothing.
+pub fn produce(conn: &mut AnyConnection, user: UserId, month: Month, now: Micros) -> Result<(), StatementError> {
+    let key = month.to_string();
+    let there = statements::table.filter(statements::user_id.eq(user).and(statements::month.eq(&key)));
+    if there.count().get_result::<i64>(conn)? > 0 {
+        return Ok(());
+    }
+    let model = build(conn, user, month)?;
+    let id = public_id("stm");
+    diesel::insert_into(statements::table)
+        .values((
+            statements::public_id.eq(&id),
+            statements::user_id.eq(user),
+            statements::month.eq(&key),
+            statements::model.eq(serde_json::to_string(&model).map_err(|error| StatementError::Encode(error.to_string()))?),
+            statements::message_id.eq(format!("{}@sealyard", digest(&format!("statement:{user}:{key}")))),
+            statements::created_at.eq(now),
+        ))
+        .execute(conn)?;
+    jobs::enqueue(conn, "statement_mail", &id, &serde_json::json!({"statement": id}).to_string(), now)?;
+    Ok(())
+}
+
+/// From ledger entries only: the same books always give the same statement.
+fn build(conn: &mut AnyConnection, user: UserId, month: Month) -> Result<StatementModel, StatementError> {
+    let (first_day, end_day) = month.days().ok_or_else(|| StatementError::Month(month.to_string()))?;
+    let person = accounts::by_id(conn, user)?;
+    let mut days: BTreeMap<i64, DayLine> =
+        (first_day..end_day).map(|day| (day, DayLine { day, ..DayLine::default() })).collect();
+    let available_entries = ledger::entries(conn, &AccountSpec::Available(user), first_day..end_day, i64::MAX)?;
+    let vesting_entries = ledger::entries(conn, &AccountSpec::Vesting(user), first_day..end_day, i64::MAX)?;
+    for entry in &available_entries {
+        if let Some(line) = days.get_mut(&entry.effective_day) {
+            match entry.kind.as_str() {
+                "vested" => line.vested += entry.amount,
+                _ => line.to_available += entry.amount,
+            }
+        }
+    }
+    for entry in vesting_entries.iter().filter(|e| e.amount > 0) {
+        if let Some(line) = days.get_mut(&entry.effective_day) {
+            line.to_vesting += entry.amount;
+        }
+    }
+    let mut lines = Vec::new();
+    for contract in contracts::of_user(conn, user)? {
+        let fees = ledger::entries(conn, &AccountSpec::Fees(contract.pool_id), first_day..end_day, i64::MAX)?;
+        let mut fee = 0;
+        for entry in fees.iter().filter(|e| e.subject == contract.public_id) {
+            fee += entry.amount;
+            if let Some(line) = days.get_mut(&entry.effective_day) {
+                line.fee += entry.amount;
+            }
+        }
+        let earned = |entries: &[Entry], kind: &str| -> i64 {
+            entries.iter().filter(|e| e.subject == contract.public_id && e.kind == kind).map(|e| e.amount).sum()
+        };
+        let net = earned(&available_entries, "reward") + earned(&vesting_entries, "locked");
+        lines.push(ContractLine { contract: contract.public_id.clone(), bytes: contract.bytes, gross: net + fee, fee, net });
+    }
+    lines.reverse();
+    Ok(StatementModel {
+        month: month.to_string(),
+        name: person.name,
+        email: person.email,
+        first_day,
+        end_day,
+        available: account_line(conn, &AccountSpec::Available(user), &available_entries, first_day)?,
+        vesting: account_line(conn, &AccountSpec::Vesting(user), &vesting_entries, first_day)?,
+        contracts: lines,
+        days: days.into_values().collect(),
+    })
+}
+
+fn account_line(conn: &mut AnyConnection, spec: &AccountSpec, entries: &[Entry], first_day: i64) -> DbResult<AccountLine> {
+    let opening = ledger::movements(conn, spec, first_day)?;
+    let moved_in: i64 = entries.iter().map(|e| e.amount.max(0)).sum();
+    let moved_out: i64 = entries.iter().map(|e| (-e.amount).max(0)).sum();
+    Ok(AccountLine { opening, moved_in, moved_out, closing: opening + moved_in - moved_out })
+}
+
+pub fn by_public_id(conn: &mut AnyConnection, id: &str) -> DbResult<Option<Statement>> {
+    statements::table.filter(statements::public_id.eq(id)).first(conn).optional()
+}
+
+/// Newest month first.
+pub fn of_user(conn: &mut AnyConnection, user: UserId) -> DbResult<Vec<Statement>> {
+    statements::table.filter(statements::user_id.eq(user)).order(statements::month.desc()).load(conn)
+}
+
+pub fn mark_sent(conn: &mut AnyConnection, statement: &Statement, now: Micros) -> DbResult<()> {
+    diesel::update(statements::table.find(statement.id)).set(statements::sent_at.eq(now)).execute(conn).map(drop)
+}

@@ -1,0 +1,45 @@
+//! The only SQL that differs between the databases.
+
+use diesel::{
+    RunQueryDsl,
+    connection::{AnsiTransactionManager, TransactionManager},
+    result::{DatabaseErrorKind, Error},
+};
+
+use super::{AnyConnection, DbResult};
+
+/// Starts a writing transaction. SQLite takes its write lock at once: a lock taken later can fail without waiting.
+pub(super) fn begin(connection: &mut AnyConnection) -> DbResult<()> {
+    match connection {
+        AnyConnection::Postgres(c) => AnsiTransactionManager::begin_transaction(c),
+        AnyConnection::Sqlite(c) => AnsiTransactionManager::begin_transaction_sql(c, "BEGIN IMMEDIATE"),
+    }
+}
+
+/// True when running the same transaction again may succeed.
+#[must_use]
+pub fn is_retryable(error: &Error) -> bool {
+    match error {
+        Error::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => true,
+        Error::DatabaseError(_, info) => {
+            let message = info.message();
+            message.contains("deadlock detected") || message.contains("database is locked") || message.contains("could not serialize")
+        }
+        _ => false,
+    }
+}
+
+#[must_use]
+pub fn is_unique_violation(error: &Error) -> bool {
+    matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))
+}
+
+/// Serialises transactions that decide by what they read. SQLite's writers are alone anyway.
+pub fn lock(connection: &mut AnyConnection, key: i64) -> DbResult<()> {
+    match connection {
+        AnyConnection::Postgres(c) => {
+            diesel::sql_query("SELECT pg_advisory_xact_lock($1)").bind::<diesel::sql_types::BigInt, _>(key).execute(c).map(drop)
+        }
+        AnyConnection::Sqlite(_) => Ok(()),
+    }
+}

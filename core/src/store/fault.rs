@@ -1,0 +1,48 @@
+//! What can go wrong below every module.
+
+use super::StoreError;
+
+/// The database failed; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DbFault {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("database: {0}")]
+    Query(#[from] diesel::result::Error),
+}
+
+impl super::Retry for DbFault {
+    fn database_error(&self) -> Option<&diesel::result::Error> {
+        match self {
+            Self::Query(error) => Some(error),
+            Self::Store(_) => None,
+        }
+    }
+}
+
+/// Lets a module's error carry database faults in its variant `Db(DbFault)`.
+#[macro_export]
+macro_rules! carries_db_faults {
+    ($error:ident) => {
+        impl From<diesel::result::Error> for $error {
+            fn from(error: diesel::result::Error) -> Self {
+                Self::Db(error.into())
+            }
+        }
+
+        impl From<$crate::store::StoreError> for $error {
+            fn from(error: $crate::store::StoreError) -> Self {
+                Self::Db(error.into())
+            }
+        }
+
+        impl $crate::store::Retry for $error {
+            fn database_error(&self) -> Option<&diesel::result::Error> {
+                match self {
+                    Self::Db(fault) => $crate::store::Retry::database_error(fault),
+                    _ => None,
+                }
+            }
+        }
+    };
+}

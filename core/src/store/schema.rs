@@ -1,0 +1,380 @@
+//! Tables as diesel sees them; the same for both databases. Column meaning: `docs/ARCHITECTURE.md` and the migrations.
+
+diesel::table! {
+    users (id) {
+        id -> BigInt,
+        public_id -> Text,
+        email -> Text,
+        name -> Text,
+        password_hash -> Text,
+        role -> Text,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    sessions (id) {
+        id -> Text,
+        user_id -> BigInt,
+        created_at -> BigInt,
+        expires_at -> BigInt,
+        revoked_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    audit_log (id) {
+        id -> BigInt,
+        at -> BigInt,
+        user_id -> Nullable<BigInt>,
+        action -> Text,
+        subject -> Text,
+        detail -> Text,
+    }
+}
+
+diesel::table! {
+    pools (id) {
+        id -> BigInt,
+        public_id -> Text,
+        name -> Text,
+        miner -> Text,
+        miner_id -> BigInt,
+        sector_bytes -> BigInt,
+        next_sector -> BigInt,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    plans (id) {
+        id -> BigInt,
+        public_id -> Text,
+        pool_id -> BigInt,
+        name -> Text,
+        unit_bytes -> BigInt,
+        max_units -> BigInt,
+        days -> BigInt,
+        price_minor -> BigInt,
+        currency -> Text,
+        fee_bp -> BigInt,
+        on_sale -> Bool,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    orders (id) {
+        id -> BigInt,
+        public_id -> Text,
+        user_id -> BigInt,
+        plan_id -> BigInt,
+        pool_id -> BigInt,
+        units -> BigInt,
+        bytes -> BigInt,
+        amount_minor -> BigInt,
+        currency -> Text,
+        terms -> Text,
+        state -> Text,
+        request_key -> Text,
+        promised_at -> BigInt,
+        created_at -> BigInt,
+        expires_at -> BigInt,
+        paid_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    payments (id) {
+        id -> BigInt,
+        order_id -> BigInt,
+        rail -> Text,
+        rail_ref -> Text,
+        pay_url -> Text,
+        state -> Text,
+        created_at -> BigInt,
+        paid_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    webhook_events (id) {
+        id -> Text,
+        rail -> Text,
+        kind -> Text,
+        raw -> Text,
+        received_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    contracts (id) {
+        id -> BigInt,
+        public_id -> Text,
+        user_id -> BigInt,
+        order_id -> BigInt,
+        pool_id -> BigInt,
+        bytes -> BigInt,
+        days -> BigInt,
+        fee_bp -> BigInt,
+        terms -> Text,
+        state -> Text,
+        promised_at -> BigInt,
+        created_at -> BigInt,
+        active_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    machines (id) {
+        id -> BigInt,
+        public_id -> Text,
+        name -> Text,
+        state -> Text,
+        key_hash -> Text,
+        cores -> BigInt,
+        memory_bytes -> BigInt,
+        disk_bytes -> BigInt,
+        disk_free_bytes -> BigInt,
+        gpus -> BigInt,
+        detail -> Text,
+        enrolled_at -> BigInt,
+        seen_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    enrolment_tokens (token_hash) {
+        token_hash -> Text,
+        name -> Text,
+        created_at -> BigInt,
+        expires_at -> BigInt,
+        used_at -> Nullable<BigInt>,
+        machine_id -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    sectors (id) {
+        id -> BigInt,
+        pool_id -> BigInt,
+        number -> BigInt,
+        contract_id -> BigInt,
+        machine_id -> Nullable<BigInt>,
+        seal_proof -> BigInt,
+        state -> Text,
+        due_at -> BigInt,
+        ticket -> Nullable<Text>,
+        ticket_epoch -> Nullable<BigInt>,
+        seed -> Nullable<Text>,
+        seed_epoch -> Nullable<BigInt>,
+        comm_d -> Nullable<Text>,
+        comm_r -> Nullable<Text>,
+        pc2_output -> Nullable<Text>,
+        porep_proof -> Nullable<Binary>,
+        expiration -> BigInt,
+        activation -> Nullable<BigInt>,
+        deadline -> Nullable<BigInt>,
+        partition -> Nullable<BigInt>,
+        failures -> BigInt,
+        reason -> Nullable<Text>,
+        created_at -> BigInt,
+        changed_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    tasks (id) {
+        id -> BigInt,
+        kind -> Text,
+        sector_id -> Nullable<BigInt>,
+        post_id -> Nullable<BigInt>,
+        pool_id -> BigInt,
+        state -> Text,
+        pinned_to -> Nullable<BigInt>,
+        avoid -> Nullable<BigInt>,
+        input -> Text,
+        output -> Nullable<Binary>,
+        machine_id -> Nullable<BigInt>,
+        fence -> BigInt,
+        lease_until -> Nullable<BigInt>,
+        progress -> Nullable<Text>,
+        attempts -> BigInt,
+        due_at -> BigInt,
+        failure_level -> Nullable<Text>,
+        failure -> Nullable<Text>,
+        wall_ms -> Nullable<BigInt>,
+        cpu_ms -> Nullable<BigInt>,
+        peak_bytes -> Nullable<BigInt>,
+        created_at -> BigInt,
+        done_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    window_posts (id) {
+        id -> BigInt,
+        pool_id -> BigInt,
+        deadline -> BigInt,
+        partition -> BigInt,
+        open_epoch -> BigInt,
+        close_epoch -> BigInt,
+        challenge_epoch -> BigInt,
+        randomness -> Text,
+        sectors -> Text,
+        skipped -> Text,
+        state -> Text,
+        proof -> Nullable<Binary>,
+        message_id -> Nullable<BigInt>,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    messages (id) {
+        id -> BigInt,
+        uuid -> Text,
+        pool_id -> BigInt,
+        purpose -> Text,
+        subject_id -> BigInt,
+        method -> BigInt,
+        params -> Binary,
+        state -> Text,
+        cid -> Nullable<Text>,
+        epoch -> Nullable<BigInt>,
+        exit_code -> Nullable<BigInt>,
+        gas_used -> Nullable<BigInt>,
+        last_error -> Nullable<Text>,
+        created_at -> BigInt,
+        changed_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    chain_cursors (pool_id) {
+        pool_id -> BigInt,
+        genesis_at -> BigInt,
+        epoch_seconds -> BigInt,
+        next_epoch -> BigInt,
+        head_epoch -> BigInt,
+        last_cid -> Text,
+    }
+}
+
+diesel::table! {
+    block_wins (pool_id, epoch) {
+        pool_id -> BigInt,
+        epoch -> BigInt,
+        cid -> Text,
+        win_count -> BigInt,
+        reward_atto -> Text,
+    }
+}
+
+diesel::table! {
+    sector_intervals (id) {
+        id -> BigInt,
+        pool_id -> BigInt,
+        sector_id -> BigInt,
+        start_epoch -> BigInt,
+        end_epoch -> Nullable<BigInt>,
+        qa_power -> BigInt,
+    }
+}
+
+diesel::table! {
+    pool_days (pool_id, day) {
+        pool_id -> BigInt,
+        day -> BigInt,
+        first_epoch -> BigInt,
+        end_epoch -> BigInt,
+        wins -> BigInt,
+        reward_atto -> Text,
+        posted_nano -> BigInt,
+        carry_atto -> BigInt,
+        power_epochs -> Text,
+        closed_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    yield_lots (contract_id, day) {
+        contract_id -> BigInt,
+        day -> BigInt,
+        pool_id -> BigInt,
+        power_epochs -> Text,
+        gross_nano -> BigInt,
+        fee_nano -> BigInt,
+        available_nano -> BigInt,
+        locked_nano -> BigInt,
+    }
+}
+
+diesel::table! {
+    ledger_accounts (id) {
+        id -> BigInt,
+        code -> Text,
+        asset -> Text,
+        user_id -> Nullable<BigInt>,
+        pool_id -> Nullable<BigInt>,
+        never_negative -> Bool,
+        posted_in -> BigInt,
+        posted_out -> BigInt,
+        pending_in -> BigInt,
+        pending_out -> BigInt,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    ledger_transfers (id) {
+        id -> Text,
+        from_account -> BigInt,
+        to_account -> BigInt,
+        amount -> BigInt,
+        phase -> Text,
+        pending_id -> Nullable<Text>,
+        kind -> Text,
+        subject -> Text,
+        effective_day -> BigInt,
+        booked_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    statements (id) {
+        id -> BigInt,
+        public_id -> Text,
+        user_id -> BigInt,
+        month -> Text,
+        model -> Text,
+        message_id -> Text,
+        created_at -> BigInt,
+        sent_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    jobs (id) {
+        id -> BigInt,
+        kind -> Text,
+        unique_key -> Text,
+        payload -> Text,
+        state -> Text,
+        attempts -> BigInt,
+        run_after -> BigInt,
+        locked_until -> Nullable<BigInt>,
+        last_error -> Nullable<Text>,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    claims (name) {
+        name -> Text,
+        holder -> Text,
+        held_until -> BigInt,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(users, sessions, audit_log, pools, plans, orders, payments, webhook_events, contracts, machines, enrolment_tokens, sectors, tasks, window_posts, messages, chain_cursors, block_wins, sector_intervals, pool_days, yield_lots, ledger_accounts, ledger_transfers, statements, jobs, claims);

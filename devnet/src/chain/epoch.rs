@@ -1,0 +1,157 @@
+//! How an epoch passes: messages, block wins, cron. Everything random is drawn from the seed and the epoch, so that the same
+//! messages at the same epochs give the same chain.
+
+use anyhow::{Context, Result};
+use fvm_ipld_encoding::CborStore;
+use fvm_shared::{bigint::BigInt, econ::TokenAmount};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore, SeedableRng};
+use sealyard_filecoin::rpc::{Message, Receipt};
+use serde::Serialize;
+
+use super::{Chain, TipsetRecord, block_cid, messages::BASE_FEE};
+use crate::miner::{self, Outcome};
+
+/// Expected leaders per epoch: the network draws this many winners.
+const LEADERS: u64 = 5;
+
+/// Why a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stopped {
+    /// As many epochs as asked for have passed.
+    Done,
+    /// Messages landed in the last epoch.
+    MessagesLanded,
+    /// A WindowPoSt is due in the open deadline and has not arrived.
+    ProofDue,
+}
+
+impl Chain {
+    /// Passes up to `epochs` epochs. Ends early when messages landed, and never closes a deadline whose proofs are missing
+    /// unless `force` says so.
+    pub fn step(&mut self, epochs: i64, force: bool) -> Result<Stopped> {
+        let mut stopped = Stopped::Done;
+        for _ in 0..epochs {
+            let messages = !self.world.mempool.is_empty();
+            if !force && !messages && self.proof_due()? {
+                stopped = Stopped::ProofDue;
+                break;
+            }
+            self.pass_epoch()?;
+            if messages {
+                stopped = Stopped::MessagesLanded;
+                break;
+            }
+        }
+        self.commit()?;
+        for record in self.messages.values_mut() {
+            record.unsaved = false;
+        }
+        Ok(stopped)
+    }
+
+    /// True when the deadline that is open at the next epoch has a live partition without a proof.
+    fn proof_due(&self) -> Result<bool> {
+        miner::proof_due(self, self.head() + 1)
+    }
+
+    fn pass_epoch(&mut self) -> Result<()> {
+        let epoch = self.head() + 1;
+        let mut rng = self.rng("epoch", epoch);
+        let null = rng.next_u64() % 1000 < self.config.null_rounds && self.world.mempool.is_empty();
+        let win_count = if null { 0 } else { self.draw_wins(epoch, &mut rng)? };
+        let parent = self.tipset(epoch).context("no tipset to build on")?.cid;
+        let mut state = self.miner()?;
+        let mut record = TipsetRecord { epoch, cid: parent, parent: Some(parent), null, win_count, messages: Vec::new() };
+
+        let mut tips = TokenAmount::default();
+        for message in std::mem::take(&mut self.world.mempool) {
+            let outcome = miner::execute(self, &mut state, epoch, &message);
+            tips += self.charge_gas(&message, outcome.gas_used);
+            self.land(&mut record, message, epoch, outcome);
+        }
+        if win_count > 0 {
+            let reward = (self.config.reward()? * win_count).div_floor(LEADERS);
+            miner::award(self, &mut state, epoch, reward + tips)?;
+        }
+        miner::cron(self, &mut state, epoch)?;
+
+        let root = self.blocks.put_cbor(&state, multihash_codetable::Code::Blake2b256)?;
+        if !null {
+            record.cid = block_cid(format!("{parent}/{epoch}/{root}/{win_count}/{:?}", record.messages).as_bytes());
+            self.epoch_of_block.insert(record.cid.to_string(), epoch);
+        }
+        self.tipsets.push(record);
+        let latest = self.snapshots.last().context("no state yet")?;
+        let changed = latest.miner_root != root
+            || latest.miner_balance != self.world.miner_balance
+            || latest.qa_power != self.world.qa_power;
+        if changed {
+            let snapshot = self.snapshot(epoch, root);
+            self.snapshots.push(snapshot);
+        }
+        self.world.epoch = epoch;
+        Ok(())
+    }
+
+    /// Each of the epoch's leaders is ours with the probability of our power share at the lookback.
+    fn draw_wins(&self, epoch: i64, rng: &mut ChaCha20Rng) -> Result<i64> {
+        let Some(past) = self.state_after(epoch - self.config.election_lookback) else { return Ok(0) };
+        if past.raw_power < BigInt::from(self.config.minimum_power) || past.qa_power == BigInt::from(0) {
+            return Ok(0);
+        }
+        let ours = u64::try_from(&past.qa_power).context("the miner's power is beyond 64 bits")?;
+        let total = ours.checked_add(self.config.other_power).context("network power is beyond 64 bits")?;
+        Ok((0..LEADERS).map(|_| i64::from(rng.next_u64() % total < ours)).sum())
+    }
+
+    pub fn rng(&self, purpose: &str, epoch: i64) -> ChaCha20Rng {
+        ChaCha20Rng::from_seed(self.digest(purpose, epoch))
+    }
+
+    /// 32 bytes from the network's seed, a purpose and an epoch.
+    pub fn digest(&self, purpose: &str, epoch: i64) -> [u8; 32] {
+        let text = format!("{}/{}/{purpose}/{epoch}", self.config.network_name, self.config.seed);
+        let hash = blake2b_simd::Params::new().hash_length(32).hash(text.as_bytes());
+        hash.as_bytes().try_into().unwrap_or([0; 32])
+    }
+
+    /// Burns the base fee and over-estimation, returns the tip.
+    fn charge_gas(&mut self, message: &Message, gas_used: i64) -> TokenAmount {
+        let limit = message.gas_limit;
+        let over = (limit - 11 * gas_used / 10).clamp(0, gas_used);
+        let over_burn = if gas_used > 0 { (limit - gas_used) * over / gas_used } else { limit };
+        let burn = TokenAmount::from_atto(BASE_FEE) * (gas_used + over_burn);
+        let tip = &message.gas_premium * limit;
+        if let Some(wallet) = self.wallet_id(&message.from.to_string()).and_then(|id| self.world.accounts.get_mut(&id)) {
+            wallet.balance -= &burn + &tip;
+        }
+        self.world.burnt += burn;
+        tip
+    }
+
+    fn land(&mut self, record: &mut TipsetRecord, message: Message, epoch: i64, outcome: Outcome) {
+        let Some(cid) = message.cid.map(|cid| cid.to_string()) else { return };
+        if let Some(reason) = &outcome.reason {
+            tracing::warn!(epoch, method = message.method, %reason, "message failed");
+        }
+        let receipt = Receipt {
+            exit_code: outcome.exit_code,
+            r#return: outcome.return_base64,
+            gas_used: outcome.gas_used,
+            events_root: None,
+        };
+        if let Some(entry) = self.messages.get_mut(&cid) {
+            entry.landed = Some((epoch, receipt));
+            entry.unsaved = true;
+        }
+        record.messages.push(cid);
+    }
+
+    /// attoFIL out of the burnt funds' point of view.
+    pub fn burn_from_miner(&mut self, amount: &TokenAmount) {
+        self.world.miner_balance -= amount;
+        self.world.burnt += amount;
+    }
+}

@@ -1,0 +1,72 @@
+//! What the chain remembers besides the miner actor's own state.
+
+use std::collections::BTreeMap;
+
+use cid::Cid;
+use fvm_shared::{bigint::BigInt, econ::TokenAmount};
+use sealyard_filecoin::rpc::{Message, atto, decimal};
+use serde::{Deserialize, Serialize};
+
+use super::block_cid;
+use crate::config::Config;
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Account {
+    #[serde(with = "atto")]
+    pub balance: TokenAmount,
+    pub nonce: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct World {
+    pub epoch: i64,
+    #[serde(with = "atto")]
+    pub miner_balance: TokenAmount,
+    /// Bytes that count for elections.
+    #[serde(with = "decimal")]
+    pub raw_power: BigInt,
+    #[serde(with = "decimal")]
+    pub qa_power: BigInt,
+    /// Wallets by actor id.
+    pub accounts: BTreeMap<u64, Account>,
+    /// In the order in which they arrived.
+    pub mempool: Vec<Message>,
+    /// `MsgUuid` to message CID.
+    pub sent: BTreeMap<String, String>,
+    #[serde(with = "atto")]
+    pub burnt: TokenAmount,
+    /// Secret of the RPC tokens.
+    pub token_secret: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub epoch: i64,
+    pub miner_root: Cid,
+    #[serde(with = "atto")]
+    pub miner_balance: TokenAmount,
+    #[serde(with = "decimal")]
+    pub raw_power: BigInt,
+    #[serde(with = "decimal")]
+    pub qa_power: BigInt,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TipsetRecord {
+    pub epoch: i64,
+    /// The only block's CID; for a null round, the parent's.
+    pub cid: Cid,
+    pub parent: Option<Cid>,
+    pub null: bool,
+    /// How often our miner was drawn; 0 means that somebody else made the block.
+    pub win_count: i64,
+    /// CIDs of the messages included, in order of execution.
+    pub messages: Vec<String>,
+}
+
+impl TipsetRecord {
+    pub fn genesis(config: &Config) -> Self {
+        let cid = block_cid(format!("{}/{}/genesis", config.network_name, config.seed).as_bytes());
+        Self { epoch: 0, cid, parent: None, null: false, win_count: 0, messages: Vec::new() }
+    }
+}

@@ -1,0 +1,175 @@
+//! Settings of a devnet. Periods default to mainnet's.
+
+use fil_actor_miner_state::v18::VestSpec;
+use fil_actors_shared::v18::runtime::Policy;
+use fvm_shared::{bigint::BigInt, econ::TokenAmount};
+use sealyard_filecoin::{params::DEVNET_NAME_PREFIX, sector::SealProof};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clock {
+    /// Epochs pass only through `Devnet.Step`.
+    Stepped,
+    /// One epoch every so many milliseconds.
+    Ticking { milliseconds: u64 },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Must start with `sealyard-devnet`: proof parameters refuse other networks.
+    pub network_name: String,
+    /// Everything random on this chain follows from it.
+    pub seed: u64,
+    pub clock: Clock,
+    /// Unix seconds of epoch 0.
+    pub genesis_timestamp: i64,
+    /// Seconds of one epoch.
+    pub epoch_seconds: i64,
+    /// Bytes of one sector.
+    pub sector_size: u64,
+    /// Actor id of the only miner.
+    pub miner_id: u64,
+    /// Quality-adjusted bytes of everybody else; with the miner's own power this gives its share.
+    pub other_power: u64,
+    /// attoFIL minted per epoch.
+    pub epoch_reward: String,
+    /// Raw bytes below which a miner cannot win.
+    pub minimum_power: u64,
+    /// Whole FIL.
+    pub circulating_supply: u64,
+    /// Whole FIL that the miner actor and its owner start with, each.
+    pub initial_balance: u64,
+    /// Null rounds per thousand.
+    pub null_rounds: u64,
+    /// Epochs between a state and the election that uses its power.
+    pub election_lookback: i64,
+    /// Epochs between PreCommit and its seed.
+    pub seed_delay: i64,
+    pub proving_period: i64,
+    pub period_deadlines: u64,
+    pub challenge_lookback: i64,
+    pub fault_cutoff: i64,
+    pub vesting_period: i64,
+    pub vesting_step: i64,
+    pub vesting_quantum: i64,
+    /// Divisor of the daily fee's cap (half of a day's reward).
+    pub daily_fee_cap_denominator: i64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            network_name: format!("{DEVNET_NAME_PREFIX}-1"),
+            seed: 1,
+            clock: Clock::Stepped,
+            genesis_timestamp: 1_790_726_400,
+            epoch_seconds: 30,
+            sector_size: 2048,
+            miner_id: 1000,
+            other_power: 10 << 20,
+            epoch_reward: "17800000000000000000".into(),
+            minimum_power: 2048,
+            circulating_supply: 680_000_000,
+            initial_balance: 1_000,
+            null_rounds: 7,
+            election_lookback: 900,
+            seed_delay: 150,
+            proving_period: 2880,
+            period_deadlines: 48,
+            challenge_lookback: 20,
+            fault_cutoff: 70,
+            vesting_period: 180 * 2880,
+            vesting_step: 2880,
+            vesting_quantum: 1440,
+            daily_fee_cap_denominator: 2,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("network_name is {0:?}; it must start with {DEVNET_NAME_PREFIX:?}, because the devnet's proofs can be forged")]
+    Name(String),
+    #[error("proving_period {period} is not divisible into {deadlines} deadlines of more than {lookback} epochs")]
+    Deadlines { period: i64, deadlines: u64, lookback: i64 },
+    #[error("{name} is {value}; it must be {must}")]
+    Value { name: &'static str, value: String, must: &'static str },
+    #[error(transparent)]
+    SectorSize(#[from] sealyard_filecoin::sector::UnknownProof),
+}
+
+impl Config {
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !self.network_name.starts_with(DEVNET_NAME_PREFIX) {
+            return Err(ConfigError::Name(self.network_name.clone()));
+        }
+        self.seal_proof()?;
+        let deadlines = i64::try_from(self.period_deadlines).unwrap_or(i64::MAX);
+        if deadlines < 3 || self.proving_period % deadlines != 0 || self.proving_period / deadlines <= self.challenge_lookback {
+            return Err(ConfigError::Deadlines {
+                period: self.proving_period,
+                deadlines: self.period_deadlines,
+                lookback: self.challenge_lookback,
+            });
+        }
+        self.reward()?;
+        for (name, value) in [
+            ("epoch_seconds", self.epoch_seconds),
+            ("seed_delay", self.seed_delay),
+            ("vesting_period", self.vesting_period),
+            ("vesting_step", self.vesting_step),
+            ("vesting_quantum", self.vesting_quantum),
+            ("daily_fee_cap_denominator", self.daily_fee_cap_denominator),
+        ] {
+            if value < 1 {
+                return Err(ConfigError::Value { name, value: value.to_string(), must: "at least 1" });
+            }
+        }
+        Ok(())
+    }
+
+    pub fn seal_proof(&self) -> Result<SealProof, ConfigError> {
+        Ok(SealProof::for_size(self.sector_size)?)
+    }
+
+    /// attoFIL per epoch.
+    pub fn reward(&self) -> Result<TokenAmount, ConfigError> {
+        let must = "a whole number of attoFIL";
+        let value = || ConfigError::Value { name: "epoch_reward", value: self.epoch_reward.clone(), must };
+        self.epoch_reward.parse::<BigInt>().map(TokenAmount::from_atto).map_err(|_| value())
+    }
+
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let window = self.proving_period / i64::try_from(self.period_deadlines).unwrap_or(i64::MAX).max(1);
+        let mut policy = Policy {
+            wpost_proving_period: self.proving_period,
+            wpost_challenge_window: window,
+            wpost_period_deadlines: self.period_deadlines,
+            wpost_max_chain_commit_age: window,
+            wpost_challenge_lookback: self.challenge_lookback,
+            fault_declaration_cutoff: self.fault_cutoff,
+            pre_commit_challenge_delay: self.seed_delay,
+            minimum_consensus_power: BigInt::from(self.minimum_power),
+            daily_fee_block_reward_cap_denom: self.daily_fee_cap_denominator,
+            ..Policy::default()
+        };
+        if let Ok(proof) = self.seal_proof() {
+            policy.valid_pre_commit_proof_type.insert(proof.chain());
+            policy.valid_post_proof_type.insert(proof.chain_window());
+        }
+        policy
+    }
+
+    #[must_use]
+    pub fn vesting(&self) -> VestSpec {
+        VestSpec {
+            initial_delay: 0,
+            vest_period: self.vesting_period,
+            step_duration: self.vesting_step,
+            quantization: self.vesting_quantum,
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! `Devnet.*`: the clock of a stepped network.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Params, RpcFailure};
+use crate::{
+    chain::Chain,
+    config::Clock,
+};
+
+/// Most epochs of one step: the request must answer in seconds.
+const MOST_EPOCHS: i64 = 100_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct Step {
+    epochs: i64,
+    #[serde(default)]
+    force: bool,
+}
+
+pub fn call(chain: &mut Chain, name: &str, params: Params) -> Result<Value, RpcFailure> {
+    match name {
+        "Step" => {
+            if chain.config.clock != Clock::Stepped {
+                return Err(RpcFailure::new(1, "this network's clock ticks by itself; start it with a stepped clock"));
+            }
+            let Step { epochs, force } = params.get(0)?;
+            if !(0..=MOST_EPOCHS).contains(&epochs) {
+                return Err(RpcFailure::new(-32602, format!("Epochs must be between 0 and {MOST_EPOCHS}")));
+            }
+            let stopped = chain.step(epochs, force)?;
+            Ok(json!({"Height": chain.head(), "Stopped": stopped, "Mempool": chain.world.mempool.len()}))
+        }
+        "Config" => Ok(serde_json::to_value(&chain.config)?),
+        _ => Err(RpcFailure::new(-32601, format!("method 'Devnet.{name}' not found"))),
+    }
+}

@@ -1,0 +1,79 @@
+//! JSON-RPC 2.0 over the chain: names, parameters and results of Lotus v1, and `Devnet.*` to drive the clock.
+
+mod admin;
+mod chain_methods;
+mod params;
+mod state_methods;
+mod state_reads;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+pub use params::{Params, RpcFailure};
+
+use crate::chain::Chain;
+
+/// Cumulative, as in Lotus tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Permission {
+    Read,
+    Write,
+    Sign,
+    Admin,
+}
+
+impl Permission {
+    #[must_use]
+    pub fn from_claim(names: &[String]) -> Self {
+        let has = |name: &str| names.iter().any(|n| n == name);
+        if has("admin") {
+            Self::Admin
+        } else if has("sign") {
+            Self::Sign
+        } else if has("write") {
+            Self::Write
+        } else {
+            Self::Read
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub struct Request {
+    #[serde(default)]
+    id: Value,
+    method: String,
+    #[serde(default)]
+    params: Value,
+}
+
+/// Answers one request. Reading needs no token, as on Lotus.
+pub fn answer(chain: &mut Chain, granted: Permission, request: Request) -> Value {
+    let Request { id, method, params } = request;
+    match dispatch(chain, granted, &method, Params::new(params)) {
+        Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
+        Err(failure) => {
+            json!({"jsonrpc": "2.0", "id": id, "error": {"code": failure.code, "message": failure.message}})
+        }
+    }
+}
+
+fn dispatch(chain: &mut Chain, granted: Permission, method: &str, params: Params) -> Result<Value, RpcFailure> {
+    let needed = match method {
+        "Filecoin.MpoolPushMessage" => Permission::Sign,
+        _ if method.starts_with("Devnet.") => Permission::Admin,
+        _ => Permission::Read,
+    };
+    if granted < needed {
+        return Err(RpcFailure::new(1, format!("missing permission to invoke '{method}'")));
+    }
+    if let Some(name) = method.strip_prefix("Devnet.") {
+        return admin::call(chain, name, params);
+    }
+    let unknown = || RpcFailure::new(-32601, format!("method '{method}' not found"));
+    let name = method.strip_prefix("Filecoin.").ok_or_else(unknown)?;
+    let found = chain_methods::call(chain, name, &params)
+        .or_else(|| state_methods::call(chain, name, &params))
+        .or_else(|| state_reads::call(chain, name, &params));
+    found.unwrap_or_else(|| Err(unknown()))
+}

@@ -1,0 +1,119 @@
+//! State methods about the network, and whole actor states.
+
+use sealyard_filecoin::{
+    actor::ids,
+    economics::NetworkEstimate,
+    rpc::{ActorState, CirculatingSupply, Claim, MinerPower, MinerState, PowerState, RewardState, Smoothed},
+};
+use fil_actors_shared::v18::reward::FilterEstimate;
+use fvm_shared::{bigint::BigInt, econ::TokenAmount};
+use serde_json::{Value, json};
+
+use super::{Params, RpcFailure};
+use crate::{
+    chain::{Chain, block_cid},
+    miner,
+};
+
+type Answer = Result<Value, RpcFailure>;
+
+/// The devnet runs actors v18.
+const NETWORK_VERSION: u32 = 28;
+
+pub fn call(chain: &Chain, name: &str, params: &Params) -> Option<Answer> {
+    Some(match name {
+        "StateNetworkName" => Ok(json!(chain.config.network_name)),
+        "StateNetworkVersion" => Ok(json!(NETWORK_VERSION)),
+        "StateVMCirculatingSupplyInternal" => supply(chain),
+        "StateMinerPower" => params.miner(chain, 0).and_then(|()| power(chain, params)),
+        "StateReadState" => read_state(chain, params),
+        "StateLookupID" | "StateAccountKey" => params.get::<String>(0).and_then(|address| known(chain, address)),
+        _ => return None,
+    })
+}
+
+/// On a network without keys an account's ID address is its key address.
+fn known(chain: &Chain, address: String) -> Answer {
+    let is_miner = address.get(1..) == Some(format!("0{}", chain.config.miner_id).as_str());
+    if is_miner || chain.wallet_id(&address).is_some() {
+        Ok(json!(address))
+    } else {
+        Err(RpcFailure::new(1, format!("actor not found: {address}")))
+    }
+}
+
+fn supply(chain: &Chain) -> Answer {
+    let circulating = chain.circulating();
+    Ok(serde_json::to_value(CirculatingSupply {
+        fil_vested: circulating.clone(),
+        fil_mined: TokenAmount::default(),
+        fil_burnt: chain.world.burnt.clone(),
+        fil_locked: TokenAmount::default(),
+        fil_circulating: circulating,
+        fil_reserve_disbursed: TokenAmount::default(),
+    })?)
+}
+
+fn power(chain: &Chain, params: &Params) -> Answer {
+    let snapshot = params.state(chain, 1)?;
+    let others = BigInt::from(chain.config.other_power);
+    let ours = Claim { raw_byte_power: snapshot.raw_power.clone(), quality_adj_power: snapshot.qa_power.clone() };
+    let total = Claim { raw_byte_power: &others + &ours.raw_byte_power, quality_adj_power: others + &ours.quality_adj_power };
+    let has_min_power = ours.raw_byte_power >= BigInt::from(chain.config.minimum_power);
+    Ok(serde_json::to_value(MinerPower { miner_power: ours, total_power: total, has_min_power })?)
+}
+
+fn read_state(chain: &Chain, params: &Params) -> Answer {
+    let address: String = params.get(0)?;
+    let epoch = params.epoch(chain, 1)?;
+    let estimate = miner::estimate(chain, epoch);
+    let id = address.get(2..).and_then(|digits| digits.parse::<u64>().ok());
+    match id {
+        Some(ids::REWARD) => actor(chain.circulating(), "reward", reward(&estimate, chain)?),
+        Some(ids::POWER) => actor(TokenAmount::default(), "power", network_power(&estimate, chain)?),
+        Some(id) if id == chain.config.miner_id => {
+            let snapshot = params.state(chain, 1)?;
+            let state = chain.miner_at(snapshot)?;
+            let vesting = serde_json::to_value(&state.vesting_funds).unwrap_or_default();
+            let view = MinerState {
+                pre_commit_deposits: state.pre_commit_deposits,
+                locked_funds: state.locked_funds,
+                fee_debt: state.fee_debt,
+                initial_pledge: state.initial_pledge,
+                proving_period_start: state.proving_period_start,
+                current_deadline: state.current_deadline,
+                deadline_cron_active: state.deadline_cron_active,
+                vesting_funds: vesting,
+            };
+            actor(snapshot.miner_balance.clone(), "storageminer", view)
+        }
+        _ => Err(RpcFailure::new(1, format!("actor not found: {address}"))),
+    }
+}
+
+fn actor<T: serde::Serialize>(balance: TokenAmount, kind: &str, state: T) -> Answer {
+    let code = block_cid(format!("fil/18/{kind}").as_bytes()).into();
+    Ok(serde_json::to_value(ActorState { balance, code, state })?)
+}
+
+fn smoothed(estimate: &FilterEstimate) -> Smoothed {
+    Smoothed { position_estimate: estimate.position.clone(), velocity_estimate: estimate.velocity.clone() }
+}
+
+fn reward(estimate: &NetworkEstimate, chain: &Chain) -> Result<RewardState, RpcFailure> {
+    Ok(RewardState {
+        this_epoch_reward: chain.config.reward().map_err(|error| RpcFailure::new(1, error.to_string()))?,
+        this_epoch_reward_smoothed: smoothed(&estimate.reward),
+        this_epoch_baseline_power: estimate.baseline.clone(),
+        epoch: estimate.epoch,
+    })
+}
+
+fn network_power(estimate: &NetworkEstimate, chain: &Chain) -> Result<PowerState, RpcFailure> {
+    Ok(PowerState {
+        this_epoch_qa_power_smoothed: smoothed(&estimate.power),
+        ramp_start_epoch: estimate.ramp_start,
+        ramp_duration_epochs: estimate.ramp_epochs,
+        total_pledge_collateral: chain.miner()?.initial_pledge,
+    })
+}

@@ -1,0 +1,48 @@
+//! Making and verifying real proofs with `filecoin-proofs-api`. Call order and traps: each function's own comment.
+//!
+//! The proofs library reads its settings once, from the environment. A process that proves or verifies must therefore be
+//! started with [`environment`]; [`check_environment`] says whether it was.
+
+use std::{ffi::OsString, path::Path};
+
+mod post;
+mod seal;
+
+pub use post::{VanillaOutcome, VanillaProof, sector_folder, window_post, window_vanilla, verify_window_post, PublicReplica, Replica};
+pub use seal::{C1Input, Sealed, SealFiles, c1, c2, finalize, pc1, pc2, verify_seal, SealClaim, zero_comm_d};
+
+/// Settings that must be in the environment before the first call into the proofs library.
+const PARAMETER_CACHE: &str = "FIL_PROOFS_PARAMETER_CACHE";
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    /// The inputs, not the machine: retrying the same step cannot help.
+    #[error("{step}: {reason}")]
+    Rejected { step: &'static str, reason: String },
+    /// Files of this sector are missing or damaged.
+    #[error("sector {sector}: {reason}")]
+    FaultySector { sector: u64, reason: String },
+    #[error("{step}: {reason}")]
+    Failed { step: &'static str, reason: String },
+}
+
+impl ProofError {
+    fn failed(step: &'static str) -> impl FnOnce(anyhow::Error) -> Self {
+        move |error| Self::Failed { step, reason: format!("{error:#}") }
+    }
+}
+
+/// The environment for a process that proves or verifies with the parameters in `params_dir`.
+#[must_use]
+pub fn environment(params_dir: &Path) -> Vec<(OsString, OsString)> {
+    // The library joins the second one by plain concatenation: the trailing slash is needed.
+    let mut caches = params_dir.as_os_str().to_owned();
+    caches.push("/");
+    vec![(PARAMETER_CACHE.into(), params_dir.into()), ("FIL_PROOFS_CACHE_DIR".into(), caches)]
+}
+
+/// True when this process was started with [`environment`] of the same folder.
+#[must_use]
+pub fn check_environment(params_dir: &Path) -> bool {
+    environment(params_dir).into_iter().all(|(key, value)| std::env::var_os(key).is_some_and(|v| v == value))
+}

@@ -1,0 +1,264 @@
+//! The client: one node, a bearer token, a timeout per call, retry with backoff when the node cannot be reached.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use fvm_shared::{address::Address, econ::TokenAmount};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::types::*;
+use crate::{actor::RandomnessTag, hash::Hash32};
+
+/// Tries of one call, the first included.
+const TRIES: u32 = 3;
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// Longest answer that is read, bytes.
+const LONGEST_ANSWER: usize = 64 << 20;
+
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// For example `http://127.0.0.1:1234/rpc/v1`.
+    pub url: String,
+    pub token: String,
+    pub timeout: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RpcError {
+    #[error("the node at {url} cannot be reached: {reason}")]
+    Unreachable { url: String, reason: String },
+    #[error("the node at {url} refuses the token (HTTP {status}); make a new one with `lotus auth create-token --perm sign`")]
+    Unauthorised { url: String, status: u16 },
+    #[error("the node answered {method} with error {code}: {message}")]
+    Node { method: String, code: i64, message: String },
+    #[error("the node answered {method} with something else than expected: {reason}")]
+    Malformed { method: String, reason: String },
+}
+
+impl RpcError {
+    /// True when the same call may succeed later.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    result: Value,
+    error: Option<ErrorObject>,
+}
+
+#[derive(Deserialize)]
+struct ErrorObject {
+    code: i64,
+    message: String,
+}
+
+/// A node, ready to be asked. Cheap to share behind a reference.
+pub struct Node {
+    config: NodeConfig,
+    http: reqwest::Client,
+    next_id: AtomicU64,
+}
+
+impl Node {
+    pub fn new(config: NodeConfig) -> Result<Self, RpcError> {
+        let http = crate::http::client(config.timeout)
+            .map_err(|error| RpcError::Unreachable { url: config.url.clone(), reason: error.to_string() })?;
+        Ok(Self { config, http, next_id: AtomicU64::new(1) })
+    }
+
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.config.url
+    }
+
+    /// Calls a method by its full name. Every call here is safe to repeat: pushes carry a `MsgUuid`.
+    pub async fn call<T: DeserializeOwned>(&self, method: &str, params: Value) -> Result<T, RpcError> {
+        let mut backoff = FIRST_BACKOFF;
+        for _ in 1..TRIES {
+            match self.call_once(method, &params).await {
+                Err(error) if error.is_temporary() => tokio::time::sleep(backoff).await,
+                other => return other,
+            }
+            backoff *= 4;
+        }
+        self.call_once(method, &params).await
+    }
+
+    async fn call_once<T: DeserializeOwned>(&self, method: &str, params: &Value) -> Result<T, RpcError> {
+        let url = || self.config.url.clone();
+        let unreachable = |error: reqwest::Error| RpcError::Unreachable { url: url(), reason: root_cause(&error) };
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        let response =
+            self.http.post(&self.config.url).bearer_auth(&self.config.token).json(&body).send().await.map_err(unreachable)?;
+        let status = response.status().as_u16();
+        if status == 401 || status == 403 {
+            return Err(RpcError::Unauthorised { url: url(), status });
+        }
+        let bytes = response.bytes().await.map_err(unreachable)?;
+        if status >= 500 && serde_json::from_slice::<Answer>(&bytes).is_err() {
+            return Err(RpcError::Unreachable { url: url(), reason: format!("HTTP {status}") });
+        }
+        let malformed = |reason: String| RpcError::Malformed { method: method.to_owned(), reason };
+        if bytes.len() > LONGEST_ANSWER {
+            return Err(malformed(format!("{} bytes", bytes.len())));
+        }
+        let answer: Answer = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+        if let Some(error) = answer.error {
+            return Err(RpcError::Node { method: method.to_owned(), code: error.code, message: error.message });
+        }
+        serde_json::from_value(answer.result).map_err(|error| malformed(error.to_string()))
+    }
+
+    pub async fn version(&self) -> Result<Version, RpcError> {
+        self.call("Filecoin.Version", json!([])).await
+    }
+
+    pub async fn network_name(&self) -> Result<String, RpcError> {
+        self.call("Filecoin.StateNetworkName", json!([])).await
+    }
+
+    pub async fn network_version(&self) -> Result<u32, RpcError> {
+        self.call("Filecoin.StateNetworkVersion", json!([null])).await
+    }
+
+    pub async fn chain_head(&self) -> Result<TipSet, RpcError> {
+        self.call("Filecoin.ChainHead", json!([])).await
+    }
+
+    pub async fn genesis(&self) -> Result<TipSet, RpcError> {
+        self.call("Filecoin.ChainGetGenesis", json!([])).await
+    }
+
+    /// The tipset at `epoch`, or the one before it when that round was null.
+    pub async fn tipset_by_height(&self, epoch: i64) -> Result<TipSet, RpcError> {
+        self.call("Filecoin.ChainGetTipSetByHeight", json!([epoch, null])).await
+    }
+
+    pub async fn miner_info(&self, miner: &Address) -> Result<MinerInfo, RpcError> {
+        self.call("Filecoin.StateMinerInfo", json!([miner.to_string(), null])).await
+    }
+
+    pub async fn miner_power(&self, miner: &Address, tsk: &TipSetKey) -> Result<MinerPower, RpcError> {
+        self.call("Filecoin.StateMinerPower", json!([miner.to_string(), tsk])).await
+    }
+
+    /// Live sectors that are neither faulty nor unproven.
+    pub async fn active_sectors(&self, miner: &Address, tsk: &TipSetKey) -> Result<Vec<SectorInfo>, RpcError> {
+        let sectors: Option<_> = self.call("Filecoin.StateMinerActiveSectors", json!([miner.to_string(), tsk])).await?;
+        Ok(sectors.unwrap_or_default())
+    }
+
+    pub async fn sector_info(&self, miner: &Address, number: u64) -> Result<Option<SectorInfo>, RpcError> {
+        self.call("Filecoin.StateSectorGetInfo", json!([miner.to_string(), number, null])).await
+    }
+
+    /// `None` when the sector is not pre-committed (a node may also answer with an error).
+    pub async fn pre_commit_info(&self, miner: &Address, number: u64) -> Result<Option<PreCommitInfo>, RpcError> {
+        match self.call("Filecoin.StateSectorPreCommitInfo", json!([miner.to_string(), number, null])).await {
+            Err(RpcError::Node { message, .. }) if message.contains("not found") => Ok(None),
+            other => other,
+        }
+    }
+
+    pub async fn sector_location(&self, miner: &Address, number: u64) -> Result<Option<SectorLocation>, RpcError> {
+        match self.call("Filecoin.StateSectorPartition", json!([miner.to_string(), number, null])).await {
+            Err(RpcError::Node { .. }) => Ok(None),
+            other => other,
+        }
+    }
+
+    pub async fn sector_expiration(&self, miner: &Address, number: u64) -> Result<SectorExpiration, RpcError> {
+        self.call("Filecoin.StateSectorExpiration", json!([miner.to_string(), number, null])).await
+    }
+
+    pub async fn proving_deadline(&self, miner: &Address) -> Result<ProvingDeadline, RpcError> {
+        self.call("Filecoin.StateMinerProvingDeadline", json!([miner.to_string(), null])).await
+    }
+
+    pub async fn deadlines(&self, miner: &Address) -> Result<Vec<DeadlineState>, RpcError> {
+        self.call("Filecoin.StateMinerDeadlines", json!([miner.to_string(), null])).await
+    }
+
+    pub async fn partitions(&self, miner: &Address, deadline: u64) -> Result<Vec<Partition>, RpcError> {
+        let list: Option<_> = self.call("Filecoin.StateMinerPartitions", json!([miner.to_string(), deadline, null])).await?;
+        Ok(list.unwrap_or_default())
+    }
+
+    pub async fn allocated_sectors(&self, miner: &Address) -> Result<super::BitFieldJson, RpcError> {
+        self.call("Filecoin.StateMinerAllocated", json!([miner.to_string(), null])).await
+    }
+
+    pub async fn available_balance(&self, miner: &Address, tsk: &TipSetKey) -> Result<TokenAmount, RpcError> {
+        let Atto(amount) = self.call("Filecoin.StateMinerAvailableBalance", json!([miner.to_string(), tsk])).await?;
+        Ok(amount)
+    }
+
+    pub async fn circulating_supply(&self) -> Result<CirculatingSupply, RpcError> {
+        self.call("Filecoin.StateVMCirculatingSupplyInternal", json!([null])).await
+    }
+
+    pub async fn reward_state(&self, tsk: &TipSetKey) -> Result<ActorState<RewardState>, RpcError> {
+        self.call("Filecoin.StateReadState", json!(["f02", tsk])).await
+    }
+
+    pub async fn power_state(&self, tsk: &TipSetKey) -> Result<ActorState<PowerState>, RpcError> {
+        self.call("Filecoin.StateReadState", json!(["f04", tsk])).await
+    }
+
+    pub async fn miner_state(&self, miner: &Address, tsk: &TipSetKey) -> Result<ActorState<MinerState>, RpcError> {
+        self.call("Filecoin.StateReadState", json!([miner.to_string(), tsk])).await
+    }
+
+    pub async fn randomness_from_tickets(&self, tag: RandomnessTag, epoch: i64, entropy: &[u8]) -> Result<Hash32, RpcError> {
+        self.randomness("Filecoin.StateGetRandomnessFromTickets", tag, epoch, entropy).await
+    }
+
+    pub async fn randomness_from_beacon(&self, tag: RandomnessTag, epoch: i64, entropy: &[u8]) -> Result<Hash32, RpcError> {
+        self.randomness("Filecoin.StateGetRandomnessFromBeacon", tag, epoch, entropy).await
+    }
+
+    async fn randomness(&self, method: &str, tag: RandomnessTag, epoch: i64, entropy: &[u8]) -> Result<Hash32, RpcError> {
+        let entropy = (!entropy.is_empty()).then(|| BASE64_STANDARD.encode(entropy));
+        let text: String = self.call(method, json!([tag.number(), epoch, entropy, null])).await?;
+        let malformed = |reason: String| RpcError::Malformed { method: method.to_owned(), reason };
+        let bytes = BASE64_STANDARD.decode(text).map_err(|error| malformed(error.to_string()))?;
+        Hash32::from_slice(&bytes).map_err(|error| malformed(error.to_string()))
+    }
+
+    /// Has the node sign and send a message. Repeating it with the same `uuid` returns the message sent the first time.
+    pub async fn push(&self, message: &Message, uuid: &str) -> Result<SignedMessage, RpcError> {
+        let spec = MessageSendSpec { max_fee: "0".into(), msg_uuid: Some(uuid.to_owned()) };
+        self.call("Filecoin.MpoolPushMessage", json!([message, spec])).await
+    }
+
+    /// The receipt of a message that is on chain, searched back `lookback` epochs. Replaced messages are not accepted.
+    pub async fn search_message(&self, cid: &str, lookback: i64) -> Result<Option<MsgLookup>, RpcError> {
+        self.call("Filecoin.StateSearchMsg", json!([null, {"/": cid}, lookback, false])).await
+    }
+
+    pub async fn wallet_balance(&self, address: &Address) -> Result<TokenAmount, RpcError> {
+        let Atto(amount) = self.call("Filecoin.WalletBalance", json!([address.to_string()])).await?;
+        Ok(amount)
+    }
+}
+
+#[derive(Deserialize)]
+struct Atto(#[serde(with = "atto")] TokenAmount);
+
+/// The innermost reason: reqwest's outer ones repeat the URL.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

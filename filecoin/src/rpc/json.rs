@@ -1,0 +1,106 @@
+//! The node's JSON conventions: `{"/": cid}`, run-length bit fields, null for an empty list.
+
+use std::fmt;
+
+use cid::Cid;
+use fvm_ipld_bitfield::BitField;
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// A CID as `{"/": "bafy…"}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CidJson {
+    #[serde(rename = "/", with = "text")]
+    pub cid: Cid,
+}
+
+impl From<Cid> for CidJson {
+    fn from(cid: Cid) -> Self {
+        Self { cid }
+    }
+}
+
+impl fmt::Display for CidJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cid.fmt(f)
+    }
+}
+
+mod text {
+    use cid::Cid;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(cid: &Cid, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(cid)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cid, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Run lengths, the first one of zeros: `[5,1]` is {5}, `[0]` is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BitFieldJson(pub Vec<u64>);
+
+impl BitFieldJson {
+    /// The numbers that are set. A node's answer is not trusted: more than `limit` numbers is an error (`None`).
+    #[must_use]
+    pub fn numbers(&self, limit: usize) -> Option<Vec<u64>> {
+        let mut numbers = Vec::new();
+        let mut at = 0u64;
+        for (index, run) in self.0.iter().enumerate() {
+            let end = at.checked_add(*run)?;
+            if index % 2 == 1 {
+                if usize::try_from(*run).ok()? > limit.checked_sub(numbers.len())? {
+                    return None;
+                }
+                numbers.extend(at..end);
+            }
+            at = end;
+        }
+        Some(numbers)
+    }
+}
+
+impl From<&BitField> for BitFieldJson {
+    fn from(bits: &BitField) -> Self {
+        let mut runs = Vec::new();
+        let mut at = 0;
+        for range in bits.ranges() {
+            runs.extend([range.start - at, range.end - range.start]);
+            at = range.end;
+        }
+        if runs.is_empty() {
+            runs.push(0);
+        }
+        Self(runs)
+    }
+}
+
+/// Go marshals an empty slice as null.
+pub fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_start_with_zeros() {
+        for (numbers, runs) in [(vec![5], vec![5, 1]), (vec![], vec![0]), (vec![0, 1, 2, 7], vec![0, 3, 4, 1])] {
+            let bits = BitField::try_from_bits(numbers.iter().copied()).unwrap();
+            let json = BitFieldJson::from(&bits);
+            assert_eq!(json.0, runs);
+            assert_eq!(json.numbers(100).unwrap(), numbers);
+        }
+    }
+
+    #[test]
+    fn a_hostile_run_length_is_refused() {
+        assert_eq!(BitFieldJson(vec![0, u64::MAX]).numbers(1000), None);
+        assert_eq!(BitFieldJson(vec![u64::MAX, u64::MAX]).numbers(1000), None);
+        assert_eq!(BitFieldJson(vec![u64::MAX, 1]).numbers(1000), None);
+    }
+}

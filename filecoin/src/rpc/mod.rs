@@ -1,0 +1,9 @@
+//! A Lotus-compatible node over JSON-RPC 2.0: types with the node's own field names, and a client with timeouts and retry.
+
+mod client;
+mod json;
+mod types;
+
+pub use client::{Node, NodeConfig, RpcError};
+pub use json::{BitFieldJson, CidJson, null_as_default};
+pub use types::*;
