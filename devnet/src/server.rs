@@ -82,10 +82,7 @@ impl Devnet {
         let address = listener.local_addr().map_err(|source| DevnetError::Listen { address: listen, source })?;
         let data = web::Data::from(Arc::clone(&shared));
         let server = HttpServer::new(move || {
-            App::new()
-                .app_data(data.clone())
-                .app_data(web::PayloadConfig::new(16 << 20))
-                .route("/rpc/v1", web::post().to(rpc))
+            App::new().app_data(data.clone()).app_data(web::PayloadConfig::new(16 << 20)).route("/rpc/v1", web::post().to(rpc))
         })
         .workers(1)
         .disable_signals()
@@ -151,9 +148,8 @@ async fn tick(shared: Arc<Shared>, every: Duration) {
     loop {
         interval.tick().await;
         let shared = Arc::clone(&shared);
-        let stepped = tokio::task::spawn_blocking(move || {
-            shared.chain.lock().unwrap_or_else(PoisonError::into_inner).step(1, true)
-        });
+        let stepped =
+            tokio::task::spawn_blocking(move || shared.chain.lock().unwrap_or_else(PoisonError::into_inner).step(1, true));
         if let Ok(Err(error)) = stepped.await {
             tracing::error!(error = format!("{error:#}"), "the devnet cannot go on");
             return;

@@ -37,7 +37,13 @@ impl NetworkEstimate {
     pub fn initial_pledge(&self, power: &BigInt) -> TokenAmount {
         let since_ramp = self.epoch - self.ramp_start;
         miner::initial_pledge_for_power(
-            power, &self.baseline, &self.reward, &self.power, &self.circulating, since_ramp, self.ramp_epochs,
+            power,
+            &self.baseline,
+            &self.reward,
+            &self.power,
+            &self.circulating,
+            since_ramp,
+            self.ramp_epochs,
         )
     }
 
@@ -103,10 +109,38 @@ mod tests {
     fn golden_vectors_of_a_sector_and_of_whole_contracts() {
         let rows = [
             // size, BR 1 d, BR 20 d, fault fee, pledge, daily fee
-            (BigInt::from(32u64 << 30), "113138338414634", "2262766768292682", "397084140519139", "161285872700005307", "3780793052776"),
-            (BigInt::from(320u64 << 30), "1131383384146341", "22627667682926829", "3970841405191395", "1612858727000053091", "37807930527763"),
-            (BigInt::from(1u64 << 40), "3620426829268292", "72408536585365853", "12706692496612466", "5161147926400169892", "120985377688843"),
-            (BigInt::from(10u64 << 40), "36204268292682926", "724085365853658536", "127066924966124661", "51611479264001698937", "1209853776888437"),
+            (
+                BigInt::from(32u64 << 30),
+                "113138338414634",
+                "2262766768292682",
+                "397084140519139",
+                "161285872700005307",
+                "3780793052776",
+            ),
+            (
+                BigInt::from(320u64 << 30),
+                "1131383384146341",
+                "22627667682926829",
+                "3970841405191395",
+                "1612858727000053091",
+                "37807930527763",
+            ),
+            (
+                BigInt::from(1u64 << 40),
+                "3620426829268292",
+                "72408536585365853",
+                "12706692496612466",
+                "5161147926400169892",
+                "120985377688843",
+            ),
+            (
+                BigInt::from(10u64 << 40),
+                "36204268292682926",
+                "724085365853658536",
+                "127066924966124661",
+                "51611479264001698937",
+                "1209853776888437",
+            ),
         ];
         let network = network();
         for (power, day, twenty, fault, pledge, fee) in rows {
@@ -134,7 +168,9 @@ mod tests {
         let network = network();
         let power = BigInt::from(32u64 << 30);
         let (pledge, fault) = (network.initial_pledge(&power), network.fault_fee(&power));
-        for (days, fee) in [(0, "3225717454000106"), (30, "3225717454000106"), (70, "6854649589750225"), (140, "13709299179500451")] {
+        for (days, fee) in
+            [(0, "3225717454000106"), (30, "3225717454000106"), (70, "6854649589750225"), (140, "13709299179500451")]
+        {
             assert_eq!(termination_fee(&pledge, days * EPOCHS_PER_DAY, &fault), atto(fee), "day {days}");
         }
         let ip = TokenAmount::from_atto(1024);

@@ -9,7 +9,14 @@ use crate::{
 };
 
 /// `subject` is a public id; `detail` holds no secret.
-pub fn record(conn: &mut AnyConnection, at: Micros, user: Option<UserId>, action: &str, subject: &str, detail: &str) -> DbResult<()> {
+pub fn record(
+    conn: &mut AnyConnection,
+    at: Micros,
+    user: Option<UserId>,
+    action: &str,
+    subject: &str,
+    detail: &str,
+) -> DbResult<()> {
     use audit_log::{action as action_column, at as at_column, detail as detail_column, subject as subject_column, user_id};
     diesel::insert_into(audit_log::table)
         .values((

@@ -109,9 +109,11 @@ pub fn register(conn: &mut AnyConnection, new: &NewUser<'_>, now: Micros) -> Res
         role: new.role.name(),
         created_at: now,
     };
-    diesel::insert_into(users::table).values(row).returning(users::all_columns).get_result(conn).map_err(|error| {
-        if dialect::is_unique_violation(&error) { AccountError::Taken } else { error.into() }
-    })
+    diesel::insert_into(users::table)
+        .values(row)
+        .returning(users::all_columns)
+        .get_result(conn)
+        .map_err(|error| if dialect::is_unique_violation(&error) { AccountError::Taken } else { error.into() })
 }
 
 /// The same answer, and about the same time, for an unknown address and a wrong password.

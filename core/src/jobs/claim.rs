@@ -11,7 +11,8 @@ use crate::{
 /// Takes or extends the claim `name` for `holder`; false while somebody else holds it.
 pub fn claim(conn: &mut AnyConnection, name: &str, holder: &str, until: Micros, now: Micros) -> DbResult<bool> {
     let values = (claims::name.eq(name), claims::holder.eq(holder), claims::held_until.eq(until));
-    let inserted = on_conn!(&mut *conn, |c| diesel::insert_into(claims::table).values(values).on_conflict_do_nothing().execute(c))?;
+    let inserted =
+        on_conn!(&mut *conn, |c| diesel::insert_into(claims::table).values(values).on_conflict_do_nothing().execute(c))?;
     if inserted == 1 {
         return Ok(true);
     }

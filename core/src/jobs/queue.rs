@@ -50,7 +50,11 @@ pub fn take(conn: &mut AnyConnection, lock: Micros, now: Micros) -> DbResult<Opt
     for job in candidates {
         let same = jobs::table.filter(jobs::id.eq(job.id).and(jobs::attempts.eq(job.attempts)).and(jobs::state.eq(&job.state)));
         let taken = diesel::update(same)
-            .set((jobs::state.eq("running"), jobs::attempts.eq(jobs::attempts + 1), jobs::locked_until.eq(now.saturating_add(lock))))
+            .set((
+                jobs::state.eq("running"),
+                jobs::attempts.eq(jobs::attempts + 1),
+                jobs::locked_until.eq(now.saturating_add(lock)),
+            ))
             .execute(conn)?;
         if taken == 1 {
             return Ok(Some(Job { attempts: job.attempts + 1, ..job }));
@@ -60,7 +64,10 @@ pub fn take(conn: &mut AnyConnection, lock: Micros, now: Micros) -> DbResult<Opt
 }
 
 pub fn complete(conn: &mut AnyConnection, job: &Job) -> DbResult<()> {
-    diesel::update(jobs::table.find(job.id)).set((jobs::state.eq("done"), jobs::locked_until.eq(None::<Micros>))).execute(conn).map(drop)
+    diesel::update(jobs::table.find(job.id))
+        .set((jobs::state.eq("done"), jobs::locked_until.eq(None::<Micros>)))
+        .execute(conn)
+        .map(drop)
 }
 
 /// Notes the error and tries again later, until it has failed too often.

@@ -41,9 +41,14 @@ pub enum AccountSpec {
     /// An investor's FIL that secures sectors.
     Pledged(UserId),
     /// Money that a payment rail has taken for us.
-    Rail { rail: String, currency: String },
+    Rail {
+        rail: String,
+        currency: String,
+    },
     /// Sales.
-    Sales { currency: String },
+    Sales {
+        currency: String,
+    },
     /// What the operator's machines can hold.
     Owned(PoolId),
     Free(PoolId),
@@ -82,7 +87,9 @@ impl AccountSpec {
             | Self::Vesting(_)
             | Self::Pledged(_) => Asset::Fil,
             Self::Rail { currency, .. } | Self::Sales { currency } => Asset::Fiat(currency.clone()),
-            Self::Owned(pool) | Self::Free(pool) | Self::Sold(pool) | Self::OwnUse(pool) | Self::Down(pool) => Asset::Capacity(*pool),
+            Self::Owned(pool) | Self::Free(pool) | Self::Sold(pool) | Self::OwnUse(pool) | Self::Down(pool) => {
+                Asset::Capacity(*pool)
+            }
         }
     }
 

@@ -2,11 +2,7 @@
 
 use diesel::prelude::*;
 
-use super::{
-    Account, AccountSpec, Balance,
-    account::find,
-    post::Row,
-};
+use super::{Account, AccountSpec, Balance, account::find, post::Row};
 use crate::{
     clock::Micros,
     ids::{AccountId, PoolId},

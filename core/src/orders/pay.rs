@@ -62,7 +62,14 @@ struct NewPayment<'a> {
 }
 
 /// Remembers where an order can be paid. The rail's own idempotency makes a repetition return the same reference.
-pub fn open_payment(conn: &mut AnyConnection, order: OrderId, rail: &str, rail_ref: &str, pay_url: &str, now: Micros) -> DbResult<()> {
+pub fn open_payment(
+    conn: &mut AnyConnection,
+    order: OrderId,
+    rail: &str,
+    rail_ref: &str,
+    pay_url: &str,
+    now: Micros,
+) -> DbResult<()> {
     let row = NewPayment { order_id: order, rail, rail_ref, pay_url, state: "open", created_at: now };
     on_conn!(&mut *conn, |c| diesel::insert_into(payments::table).values(&row).on_conflict_do_nothing().execute(c)).map(drop)
 }

@@ -28,7 +28,8 @@ pub fn quote(conn: &mut AnyConnection, plan: &Plan, units: i64, now: Micros) -> 
     let free = capacity(conn, plan.pool_id)?.free;
     let ahead = crate::sealing::unsealed_count(conn, plan.pool_id)?;
     let machines = crate::fleet::machines(conn)?.iter().filter(|m| m.state == "active").count();
-    let backlog = Backlog { sectors_ahead: ahead, sectors: bytes.0 / pool.sector_bytes, machines, sector_bytes: pool.sector_bytes };
+    let backlog =
+        Backlog { sectors_ahead: ahead, sectors: bytes.0 / pool.sector_bytes, machines, sector_bytes: pool.sector_bytes };
     let promised_at = now.saturating_add(scheduler::promise(&backlog));
     Ok(Some(Quote { bytes, price, terms: Terms::standard(plan.fee_bp), in_stock: free >= bytes.0, promised_at }))
 }

@@ -4,5 +4,5 @@
 mod window_post;
 
 pub use window_post::{
-    NewPost, PostState, WindowPost, begin, by_id, in_state, landed, mark_missed, submitted, step_done, step_failed,
+    NewPost, PostState, WindowPost, begin, by_id, in_state, landed, mark_missed, step_done, step_failed, submitted,
 };

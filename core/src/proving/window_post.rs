@@ -214,7 +214,13 @@ pub fn step_failed(conn: &mut AnyConnection, id: PostId, task: &Task, machine: M
     sealing::create_task(conn, &again, now).map(drop)
 }
 
-fn move_on(conn: &mut AnyConnection, post: &WindowPost, from: PostState, to: PostState, proof: Option<Vec<u8>>) -> DbResult<usize> {
+fn move_on(
+    conn: &mut AnyConnection,
+    post: &WindowPost,
+    from: PostState,
+    to: PostState,
+    proof: Option<Vec<u8>>,
+) -> DbResult<usize> {
     let row = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq(from.name())));
     match proof {
         Some(proof) => diesel::update(row).set((window_posts::state.eq(to.name()), window_posts::proof.eq(proof))).execute(conn),

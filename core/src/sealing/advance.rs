@@ -140,7 +140,13 @@ pub(super) fn count_failure(conn: &mut AnyConnection, sector: &mut Sector, reaso
 }
 
 /// Queues a step. Steps that need the sector's files are pinned to their machine.
-pub(super) fn queue(conn: &mut AnyConnection, sector: &Sector, kind: TaskKind, avoid: Option<MachineId>, now: Micros) -> DbResult<()> {
+pub(super) fn queue(
+    conn: &mut AnyConnection,
+    sector: &Sector,
+    kind: TaskKind,
+    avoid: Option<MachineId>,
+    now: Micros,
+) -> DbResult<()> {
     let pool: Pool = pool_by_id(conn, sector.pool_id)?;
     let needs_files = matches!(kind, TaskKind::PreCommit2 | TaskKind::Commit1 | TaskKind::Finalize);
     let input = match kind {

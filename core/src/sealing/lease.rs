@@ -41,7 +41,11 @@ pub fn leases_of(conn: &mut AnyConnection, machine: MachineId, running: &[Runnin
     let mut stop = Vec::new();
     for run in running {
         let held = tasks::table.filter(
-            tasks::id.eq(run.task).and(tasks::fence.eq(run.fence)).and(tasks::machine_id.eq(machine)).and(tasks::state.eq("leased")),
+            tasks::id
+                .eq(run.task)
+                .and(tasks::fence.eq(run.fence))
+                .and(tasks::machine_id.eq(machine))
+                .and(tasks::state.eq("leased")),
         );
         let extended =
             diesel::update(held).set((tasks::lease_until.eq(until), tasks::progress.eq(&run.progress))).execute(conn)?;

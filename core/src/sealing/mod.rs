@@ -13,8 +13,15 @@ mod task;
 pub use advance::{Activation, OnChain, begin_sealing, machine_lost, mark_on_chain, proof_verified, seed_drawn};
 pub use cost::{Cost, typical_seconds};
 pub use lease::{assign, expire_leases, leases_of, release_lost};
-pub use message::{Message, MessageState, Purpose, in_state as messages_in_state, landed, pushed, pre_commit_message, build as build_message};
+pub use message::{
+    Message, MessageState, Purpose, build as build_message, in_state as messages_in_state, landed, pre_commit_message, pushed,
+};
 pub use report::{ReportError, report};
-pub use sector::{Sector, all as all_sectors, by_id as sector_by_id, by_number, in_states, of_contract, plan_sector, unsealed_count};
+pub use sector::{
+    Sector, all as all_sectors, by_id as sector_by_id, by_number, in_states, of_contract, plan_sector, unsealed_count,
+};
 pub use state::{Event, SectorState, Transition, next};
-pub use task::{NewTask, Task, TaskKind, create as create_task, of_sector as tasks_of_sector, open as open_tasks, for_post as tasks_for_post, recent as recent_tasks};
+pub use task::{
+    NewTask, Task, TaskKind, create as create_task, for_post as tasks_for_post, of_sector as tasks_of_sector, open as open_tasks,
+    recent as recent_tasks,
+};

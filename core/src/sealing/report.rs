@@ -62,7 +62,9 @@ pub fn report(conn: &mut AnyConnection, machine: MachineId, request: &ReportRequ
     match &request.outcome {
         Outcome::Done { output } => {
             let bytes = serde_json::to_vec(output).unwrap_or_default();
-            diesel::update(row).set((tasks::state.eq("done"), tasks::output.eq(bytes), tasks::progress.eq("done"), usage)).execute(conn)?;
+            diesel::update(row)
+                .set((tasks::state.eq("done"), tasks::output.eq(bytes), tasks::progress.eq("done"), usage))
+                .execute(conn)?;
             done(conn, &task, kind, output, now)?;
         }
         Outcome::Failed { level, reason } => {
@@ -75,7 +77,13 @@ pub fn report(conn: &mut AnyConnection, machine: MachineId, request: &ReportRequ
     Ok(true)
 }
 
-fn done(conn: &mut AnyConnection, task: &Task, kind: TaskKind, output: &serde_json::Value, now: Micros) -> Result<(), ReportError> {
+fn done(
+    conn: &mut AnyConnection,
+    task: &Task,
+    kind: TaskKind,
+    output: &serde_json::Value,
+    now: Micros,
+) -> Result<(), ReportError> {
     match (task.sector_id, task.post_id) {
         (Some(sector), _) => sector_step_done(conn, task, sector, kind, output, now),
         (None, Some(post)) => Ok(proving::step_done(conn, post, kind, output, now)?),

@@ -154,4 +154,3 @@ pub fn unsealed_count(conn: &mut AnyConnection, pool: PoolId) -> DbResult<i64> {
     let names: Vec<&str> = states.map(SectorState::name).collect();
     sectors::table.filter(sectors::pool_id.eq(pool).and(sectors::state.eq_any(names))).count().get_result(conn)
 }
-

@@ -101,9 +101,14 @@ pub enum Event {
     FaultSeen,
     RanOut,
     /// A step failed; `failures` counts this one.
-    StepFailed { level: FailureLevel, failures: i64 },
+    StepFailed {
+        level: FailureLevel,
+        failures: i64,
+    },
     /// A message failed on chain.
-    MessageFailed { failures: i64 },
+    MessageFailed {
+        failures: i64,
+    },
     /// The machine with the sector's files is gone.
     MachineLost,
     /// A person lets a quarantined sector start again.
@@ -151,7 +156,11 @@ pub fn next(state: SectorState, event: Event) -> Transition {
         (S::Quarantined, Event::Released) => To(S::Planned),
         (_, Event::StepFailed { level, failures }) => step_failed(state, level, failures),
         (S::PreCommitting | S::ProveCommitting, Event::MessageFailed { failures }) => {
-            if failures >= MOST_FAILURES { To(S::Quarantined) } else { Transition::Retry(Where::Anywhere) }
+            if failures >= MOST_FAILURES {
+                To(S::Quarantined)
+            } else {
+                Transition::Retry(Where::Anywhere)
+            }
         }
         // Before PreCommit is sent nothing ties the sector to its files. Once it has landed its ticket is on chain, and the same
         // ticket gives the same replica on another machine. In between we wait for the receipt.

@@ -22,15 +22,8 @@ pub enum TaskKind {
 }
 
 impl TaskKind {
-    pub const ALL: [Self; 7] = [
-        Self::PreCommit1,
-        Self::PreCommit2,
-        Self::Commit1,
-        Self::Commit2,
-        Self::Finalize,
-        Self::Vanilla,
-        Self::WindowPost,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::PreCommit1, Self::PreCommit2, Self::Commit1, Self::Commit2, Self::Finalize, Self::Vanilla, Self::WindowPost];
 
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -6,8 +6,9 @@ use diesel::prelude::*;
 
 use super::model::{AccountLine, ContractLine, DayLine, StatementModel};
 use crate::{
-    accounts, contracts,
+    accounts,
     clock::{Micros, Month},
+    contracts,
     ids::{UserId, digest, public_id},
     jobs,
     ledger::{self, AccountSpec, Entry},
@@ -73,8 +74,7 @@ pub fn produce(conn: &mut AnyConnection, user: UserId, month: Month, now: Micros
 fn build(conn: &mut AnyConnection, user: UserId, month: Month) -> Result<StatementModel, StatementError> {
     let (first_day, end_day) = month.days().ok_or_else(|| StatementError::Month(month.to_string()))?;
     let person = accounts::by_id(conn, user)?;
-    let mut days: BTreeMap<i64, DayLine> =
-        (first_day..end_day).map(|day| (day, DayLine { day, ..DayLine::default() })).collect();
+    let mut days: BTreeMap<i64, DayLine> = (first_day..end_day).map(|day| (day, DayLine { day, ..DayLine::default() })).collect();
     let available_entries = ledger::entries(conn, &AccountSpec::Available(user), first_day..end_day, i64::MAX)?;
     let vesting_entries = ledger::entries(conn, &AccountSpec::Vesting(user), first_day..end_day, i64::MAX)?;
     for entry in &available_entries {

@@ -23,7 +23,9 @@ pub fn is_retryable(error: &Error) -> bool {
         Error::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => true,
         Error::DatabaseError(_, info) => {
             let message = info.message();
-            message.contains("deadlock detected") || message.contains("database is locked") || message.contains("could not serialize")
+            message.contains("deadlock detected")
+                || message.contains("database is locked")
+                || message.contains("could not serialize")
         }
         _ => false,
     }

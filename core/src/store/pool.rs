@@ -80,10 +80,11 @@ impl ManageConnection for Manager {
     }
 
     fn has_broken(&self, connection: &mut AnyConnection) -> bool {
-        std::thread::panicking() || crate::on_conn!(connection, |c| {
-            use diesel::connection::TransactionManager;
-            diesel::connection::AnsiTransactionManager::is_broken_transaction_manager(c)
-        })
+        std::thread::panicking()
+            || crate::on_conn!(connection, |c| {
+                use diesel::connection::TransactionManager;
+                diesel::connection::AnsiTransactionManager::is_broken_transaction_manager(c)
+            })
     }
 }
 

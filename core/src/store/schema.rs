@@ -377,4 +377,30 @@ diesel::table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(users, sessions, audit_log, pools, plans, orders, payments, webhook_events, contracts, machines, enrolment_tokens, sectors, tasks, window_posts, messages, chain_cursors, block_wins, sector_intervals, pool_days, yield_lots, ledger_accounts, ledger_transfers, statements, jobs, claims);
+diesel::allow_tables_to_appear_in_same_query!(
+    users,
+    sessions,
+    audit_log,
+    pools,
+    plans,
+    orders,
+    payments,
+    webhook_events,
+    contracts,
+    machines,
+    enrolment_tokens,
+    sectors,
+    tasks,
+    window_posts,
+    messages,
+    chain_cursors,
+    block_wins,
+    sector_intervals,
+    pool_days,
+    yield_lots,
+    ledger_accounts,
+    ledger_transfers,
+    statements,
+    jobs,
+    claims
+);

@@ -27,7 +27,11 @@ pub fn power_epochs(interval: &Interval, first: i64, end: i64) -> u128 {
 pub enum Party {
     /// The operator's own and unsold power.
     Operator,
-    Contract { id: ContractId, fee: BasisPoints, available: BasisPoints },
+    Contract {
+        id: ContractId,
+        fee: BasisPoints,
+        available: BasisPoints,
+    },
 }
 
 /// A party's part of a day, nanoFIL. `gross = fee + available + locked`.

@@ -60,7 +60,8 @@ pub struct Closed {
 /// The earliest day that is fully read and not closed.
 pub fn next_day_to_close(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Option<i64>> {
     let Some(cursor) = cursor(conn, pool)? else { return Ok(None) };
-    let last: Option<i64> = pool_days::table.filter(pool_days::pool_id.eq(pool)).select(diesel::dsl::max(pool_days::day)).first(conn)?;
+    let last: Option<i64> =
+        pool_days::table.filter(pool_days::pool_id.eq(pool)).select(diesel::dsl::max(pool_days::day)).first(conn)?;
     let time = cursor.time();
     let day = match last {
         Some(day) => day + 1,
@@ -127,7 +128,12 @@ struct Owner {
 }
 
 /// Every contract with power in the day, and the operator.
-fn parties(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> Result<Vec<(Party, Option<Owner>, u128)>, CloseError> {
+fn parties(
+    conn: &mut AnyConnection,
+    pool: PoolId,
+    first: i64,
+    end: i64,
+) -> Result<Vec<(Party, Option<Owner>, u128)>, CloseError> {
     let mut power: BTreeMap<ContractId, u128> = BTreeMap::new();
     for row in intervals_in(conn, pool, first, end)? {
         let contract: ContractId = sectors::table.find(row.sector_id).select(sectors::contract_id).first(conn)?;
@@ -139,8 +145,7 @@ fn parties(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> Resu
             contracts::table.find(id).select((contracts::public_id, contracts::user_id, contracts::terms)).first(conn)?;
         let terms: Terms = serde_json::from_str(&terms)
             .map_err(|error| CloseError::Terms { contract: contract.clone(), reason: error.to_string() })?;
-        let party =
-            Party::Contract { id, fee: BasisPoints(terms.service_fee_bp), available: BasisPoints(terms.available_bp) };
+        let party = Party::Contract { id, fee: BasisPoints(terms.service_fee_bp), available: BasisPoints(terms.available_bp) };
         parties.push((party, Some(Owner { contract, user }), weight));
     }
     Ok(parties)
@@ -236,8 +241,11 @@ fn close_month(conn: &mut AnyConnection, pool: PoolId, day: i64, now: Micros) ->
     if month.days().is_none_or(|(_, end)| end != day + 1) {
         return Ok(());
     }
-    let mut users: Vec<UserId> =
-        contracts::table.filter(contracts::pool_id.eq(pool)).select(contracts::user_id).order(contracts::user_id.asc()).load(conn)?;
+    let mut users: Vec<UserId> = contracts::table
+        .filter(contracts::pool_id.eq(pool))
+        .select(contracts::user_id)
+        .order(contracts::user_id.asc())
+        .load(conn)?;
     users.dedup();
     for user in users {
         let payload = serde_json::json!({"user": user.0, "month": month.to_string()}).to_string();

@@ -7,5 +7,8 @@ mod vest;
 
 pub use attribute::{Interval, Party, Share, attribute, power_epochs};
 pub use close::{CloseError, Closed, close_day, next_day_to_close};
-pub use record::{Cursor, Win, advance_cursor, cursor, days, init_cursor, lots_of_contract, open_intervals, power_off, power_on, record_win, wins, PoolDay, Lot, intervals_of, SectorInterval};
+pub use record::{
+    Cursor, Lot, PoolDay, SectorInterval, Win, advance_cursor, cursor, days, init_cursor, intervals_of, lots_of_contract,
+    open_intervals, power_off, power_on, record_win, wins,
+};
 pub use vest::{released, tranche};

@@ -43,7 +43,8 @@ pub fn init_cursor(conn: &mut AnyConnection, pool: PoolId, time: ChainTime, next
         chain_cursors::head_epoch.eq(next_epoch),
         chain_cursors::last_cid.eq(""),
     );
-    on_conn!(&mut *conn, |c| diesel::insert_into(chain_cursors::table).values(values).on_conflict_do_nothing().execute(c)).map(drop)
+    on_conn!(&mut *conn, |c| diesel::insert_into(chain_cursors::table).values(values).on_conflict_do_nothing().execute(c))
+        .map(drop)
 }
 
 pub fn cursor(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Option<Cursor>> {
@@ -52,14 +53,10 @@ pub fn cursor(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Option<Cursor>
 
 /// Moves the cursor from `from`; false when somebody else moved it.
 pub fn advance_cursor(conn: &mut AnyConnection, from: &Cursor, next_epoch: i64, head: i64, last_cid: &str) -> DbResult<bool> {
-    let same = chain_cursors::table
-        .filter(chain_cursors::pool_id.eq(from.pool_id).and(chain_cursors::next_epoch.eq(from.next_epoch)));
+    let same =
+        chain_cursors::table.filter(chain_cursors::pool_id.eq(from.pool_id).and(chain_cursors::next_epoch.eq(from.next_epoch)));
     let moved = diesel::update(same)
-        .set((
-            chain_cursors::next_epoch.eq(next_epoch),
-            chain_cursors::head_epoch.eq(head),
-            chain_cursors::last_cid.eq(last_cid),
-        ))
+        .set((chain_cursors::next_epoch.eq(next_epoch), chain_cursors::head_epoch.eq(head), chain_cursors::last_cid.eq(last_cid)))
         .execute(conn)?;
     Ok(moved == 1)
 }
@@ -133,14 +130,17 @@ pub fn power_on(conn: &mut AnyConnection, pool: PoolId, sector: SectorId, epoch:
         sector_intervals::start_epoch.eq(epoch),
         sector_intervals::qa_power.eq(qa_power),
     );
-    on_conn!(&mut *conn, |c| diesel::insert_into(sector_intervals::table).values(values).on_conflict_do_nothing().execute(c)).map(drop)
+    on_conn!(&mut *conn, |c| diesel::insert_into(sector_intervals::table).values(values).on_conflict_do_nothing().execute(c))
+        .map(drop)
 }
 
 pub fn power_off(conn: &mut AnyConnection, sector: SectorId, epoch: i64) -> DbResult<()> {
-    diesel::update(sector_intervals::table.filter(sector_intervals::sector_id.eq(sector).and(sector_intervals::end_epoch.is_null())))
-        .set(sector_intervals::end_epoch.eq(epoch))
-        .execute(conn)
-        .map(drop)
+    diesel::update(
+        sector_intervals::table.filter(sector_intervals::sector_id.eq(sector).and(sector_intervals::end_epoch.is_null())),
+    )
+    .set(sector_intervals::end_epoch.eq(epoch))
+    .execute(conn)
+    .map(drop)
 }
 
 /// A closed day of a pool.

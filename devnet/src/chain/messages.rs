@@ -63,7 +63,8 @@ impl Chain {
             return Err(PushError::Nonce);
         }
         BASE64_STANDARD.decode(&message.params).map_err(|error| PushError::Params(error.to_string()))?;
-        let wallet = self.wallet_id(&message.from.to_string()).ok_or_else(|| PushError::UnknownSender(message.from.to_string()))?;
+        let wallet =
+            self.wallet_id(&message.from.to_string()).ok_or_else(|| PushError::UnknownSender(message.from.to_string()))?;
         let mut message = self.estimate(message);
         let needed = &message.value + &message.gas_fee_cap * message.gas_limit;
         let account = self.world.accounts.entry(wallet).or_insert_with(Account::default);

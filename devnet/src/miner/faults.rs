@@ -2,7 +2,7 @@
 
 use fil_actor_miner_state::v18::{
     DeadlineInfo, DeclareFaultsParams, DeclareFaultsRecoveredParams, PartitionSectorMap, Sectors, State, TerminateSectorsParams,
-    TerminateSectorsReturn,     new_deadline_info, qa_power_for_sector,
+    TerminateSectorsReturn, new_deadline_info, qa_power_for_sector,
 };
 use fvm_ipld_bitfield::BitField;
 use fvm_shared::{clock::ChainEpoch, econ::TokenAmount, sector::SectorSize};
@@ -20,7 +20,10 @@ fn declarable(chain: &Chain, state: &State, epoch: ChainEpoch, deadline: u64) ->
     let start = state.current_proving_period_start(&chain.policy, epoch);
     let info = new_deadline_info(&chain.policy, start, deadline, epoch).next_not_elapsed();
     if info.fault_cutoff_passed() {
-        return Err(Abort::argument(format!("deadline {deadline} is too close: declare at least {} epochs before it opens", chain.policy.fault_declaration_cutoff)));
+        return Err(Abort::argument(format!(
+            "deadline {deadline} is too close: declare at least {} epochs before it opens",
+            chain.policy.fault_declaration_cutoff
+        )));
     }
     Ok(info)
 }
@@ -41,7 +44,14 @@ pub fn declare(chain: &mut Chain, state: &mut State, epoch: ChainEpoch, params: 
         let mut deadline = deadlines.load_deadline(&chain.blocks, fault.deadline).map_err(Abort::state)?;
         let expiration = info.last() + chain.policy.fault_max_age;
         let delta = deadline
-            .record_faults(&chain.blocks, &sectors, size, info.quant_spec(), expiration, &mut map_of(fault.partition, fault.sectors)?)
+            .record_faults(
+                &chain.blocks,
+                &sectors,
+                size,
+                info.quant_spec(),
+                expiration,
+                &mut map_of(fault.partition, fault.sectors)?,
+            )
             .map_err(|error| Abort::argument(format!("{error:#}")))?;
         deadlines.update_deadline(&chain.policy, &chain.blocks, fault.deadline, &deadline).map_err(Abort::state)?;
         state.save_deadlines(&chain.blocks, deadlines).map_err(Abort::state)?;

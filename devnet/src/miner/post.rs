@@ -38,7 +38,12 @@ pub fn submit(chain: &mut Chain, state: &mut State, epoch: ChainEpoch, params: &
     Ok(Vec::new())
 }
 
-fn check_commitment(chain: &Chain, epoch: ChainEpoch, challenge: ChainEpoch, params: &SubmitWindowedPoStParams) -> Result<(), Abort> {
+fn check_commitment(
+    chain: &Chain,
+    epoch: ChainEpoch,
+    challenge: ChainEpoch,
+    params: &SubmitWindowedPoStParams,
+) -> Result<(), Abort> {
     let committed = params.chain_commit_epoch;
     if committed < challenge || committed >= epoch {
         return Err(Abort::argument(format!("chain commitment of epoch {committed} is not between {challenge} and {epoch}")));
@@ -61,7 +66,8 @@ fn verify(
     let infos = sectors.load_for_proof(proven, ignored).map_err(Abort::state)?;
     let mut replicas = Vec::with_capacity(infos.len());
     for info in &infos {
-        replicas.push(PublicReplica { number: info.sector_number, comm_r: comm_r_from_cid(&info.sealed_cid).map_err(Abort::state)? });
+        replicas
+            .push(PublicReplica { number: info.sector_number, comm_r: comm_r_from_cid(&info.sealed_cid).map_err(Abort::state)? });
     }
     let Some(first) = infos.first() else {
         return Err(Abort::argument("no sector of these partitions can be proven"));
@@ -94,7 +100,8 @@ pub fn proof_due(chain: &Chain, epoch: ChainEpoch) -> anyhow::Result<bool> {
     let deadline: Deadline = deadlines.load_deadline(&chain.blocks, info.index).map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut due = false;
     deadline.for_each(&chain.blocks, |index, partition| {
-        let provable = !partition.active_sectors().is_empty() || !partition.unproven.is_empty() || !partition.recoveries.is_empty();
+        let provable =
+            !partition.active_sectors().is_empty() || !partition.unproven.is_empty() || !partition.recoveries.is_empty();
         due |= provable && !deadline.partitions_posted.get(index);
         Ok(())
     })?;

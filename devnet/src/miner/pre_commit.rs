@@ -1,8 +1,8 @@
 //! PreCommitSectorBatch2: deposits, sector numbers, the clock towards the seed.
 
 use fil_actor_miner_state::v18::{
-    CollisionPolicy, PreCommitSectorBatchParams2, SectorPreCommitInfo, SectorPreCommitOnChainInfo, State, can_pre_commit_seal_proof,
-    is_sealed_sector, max_prove_commit_duration, qa_power_max, seal_proof_sector_maximum_lifetime,
+    CollisionPolicy, PreCommitSectorBatchParams2, SectorPreCommitInfo, SectorPreCommitOnChainInfo, State,
+    can_pre_commit_seal_proof, is_sealed_sector, max_prove_commit_duration, qa_power_max, seal_proof_sector_maximum_lifetime,
 };
 use fvm_ipld_bitfield::BitField;
 use fvm_shared::{clock::ChainEpoch, econ::TokenAmount};

@@ -1,8 +1,8 @@
 //! ProveCommitSectors3: verifies each PoRep proof and activates the sectors, unproven until their first WindowPoSt.
 
 use fil_actor_miner_state::v18::{
-    ProveCommitSectors3Params, SectorOnChainInfo, SectorOnChainInfoFlags, SectorPreCommitOnChainInfo, State, max_prove_commit_duration,
-    qa_power_for_weight,
+    ProveCommitSectors3Params, SectorOnChainInfo, SectorOnChainInfoFlags, SectorPreCommitOnChainInfo, State,
+    max_prove_commit_duration, qa_power_for_weight,
 };
 use fvm_shared::{bigint::BigInt, clock::ChainEpoch, econ::TokenAmount, sector::SectorSize};
 use sealyard_filecoin::{
@@ -39,7 +39,10 @@ fn verify(chain: &Chain, epoch: ChainEpoch, pre_commit: &SectorPreCommitOnChainI
     }
     let window = max_prove_commit_duration(&chain.policy, info.seal_proof).unwrap_or_default();
     if epoch > pre_commit.pre_commit_epoch + window {
-        return Err(Abort::argument(format!("sector {number}: its PreCommit of epoch {} has expired", pre_commit.pre_commit_epoch)));
+        return Err(Abort::argument(format!(
+            "sector {number}: its PreCommit of epoch {} has expired",
+            pre_commit.pre_commit_epoch
+        )));
     }
     let entropy = miner_entropy(chain.config.miner_id);
     let sector = SectorIdent {

@@ -4,10 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Params, RpcFailure};
-use crate::{
-    chain::Chain,
-    config::Clock,
-};
+use crate::{chain::Chain, config::Clock};
 
 /// Most epochs of one step: the request must answer in seconds.
 const MOST_EPOCHS: i64 = 100_000;

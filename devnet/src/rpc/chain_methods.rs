@@ -1,11 +1,14 @@
 //! Chain, mempool and wallet methods.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use fvm_shared::address::Address;
 use sealyard_filecoin::{
     hash::Hash32,
-    rpc::{BlockHeader, CidJson, ElectionProof, Message, MessageSendSpec, MsgLookup, ParentMessage, Receipt, Signature, Ticket, TipSet},
+    rpc::{
+        BlockHeader, CidJson, ElectionProof, Message, MessageSendSpec, MsgLookup, ParentMessage, Receipt, Signature, Ticket,
+        TipSet,
+    },
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 use super::{Params, RpcFailure};

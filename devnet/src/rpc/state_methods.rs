@@ -1,12 +1,12 @@
 //! State methods about the network, and whole actor states.
 
+use fil_actors_shared::v18::reward::FilterEstimate;
+use fvm_shared::{bigint::BigInt, econ::TokenAmount};
 use sealyard_filecoin::{
     actor::ids,
     economics::NetworkEstimate,
     rpc::{ActorState, CirculatingSupply, Claim, MinerPower, MinerState, PowerState, RewardState, Smoothed},
 };
-use fil_actors_shared::v18::reward::FilterEstimate;
-use fvm_shared::{bigint::BigInt, econ::TokenAmount};
 use serde_json::{Value, json};
 
 use super::{Params, RpcFailure};
@@ -24,11 +24,22 @@ pub fn call(chain: &Chain, name: &str, params: &Params) -> Option<Answer> {
     Some(match name {
         "StateNetworkName" => Ok(json!(chain.config.network_name)),
         "StateNetworkVersion" => Ok(json!(NETWORK_VERSION)),
+        "StateGetNetworkParams" => Ok(network_params(chain)),
         "StateVMCirculatingSupplyInternal" => supply(chain),
         "StateMinerPower" => params.miner(chain, 0).and_then(|()| power(chain, params)),
         "StateReadState" => read_state(chain, params),
         "StateLookupID" | "StateAccountKey" => params.get::<String>(0).and_then(|address| known(chain, address)),
         _ => return None,
+    })
+}
+
+fn network_params(chain: &Chain) -> Value {
+    json!({
+        "NetworkName": chain.config.network_name,
+        "BlockDelaySecs": chain.config.epoch_seconds,
+        "ConsensusMinerMinPower": chain.config.minimum_power.to_string(),
+        "PreCommitChallengeDelay": chain.config.seed_delay,
+        "SupportedProofTypes": chain.config.seal_proof().map(|p| vec![p.number()]).unwrap_or_default(),
     })
 }
 

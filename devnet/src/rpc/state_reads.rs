@@ -22,9 +22,20 @@ struct View<'a> {
 
 pub fn call(chain: &Chain, name: &str, params: &Params) -> Option<Answer> {
     let tipset_position = match name {
-        "StateMinerInfo" | "StateMinerActiveSectors" | "StateMinerSectorCount" | "StateMinerFaults" | "StateMinerRecoveries"
-        | "StateMinerDeadlines" | "StateMinerProvingDeadline" | "StateMinerAvailableBalance" | "StateMinerAllocated" => 1,
-        "StateMinerSectors" | "StateMinerPartitions" | "StateSectorGetInfo" | "StateSectorPreCommitInfo" | "StateSectorPartition"
+        "StateMinerInfo"
+        | "StateMinerActiveSectors"
+        | "StateMinerSectorCount"
+        | "StateMinerFaults"
+        | "StateMinerRecoveries"
+        | "StateMinerDeadlines"
+        | "StateMinerProvingDeadline"
+        | "StateMinerAvailableBalance"
+        | "StateMinerAllocated" => 1,
+        "StateMinerSectors"
+        | "StateMinerPartitions"
+        | "StateSectorGetInfo"
+        | "StateSectorPreCommitInfo"
+        | "StateSectorPartition"
         | "StateSectorExpiration" => 2,
         _ => return None,
     };

@@ -6,8 +6,8 @@ mod params;
 
 pub use commitment::{NotACommitment, comm_r_from_cid, sealed_cid};
 pub use params::{
-    ParamsError, PostSubmission, PreCommit, ProveCommit, SectorsAt, declare_faults, declare_faults_recovered, pre_commit, prove_commit,
-    submit_window_post, terminate_sectors, withdraw_balance,
+    ParamsError, PostSubmission, PreCommit, ProveCommit, SectorsAt, declare_faults, declare_faults_recovered, pre_commit,
+    prove_commit, submit_window_post, terminate_sectors, withdraw_balance,
 };
 
 /// Actors of the protocol that we address or read.

@@ -1,9 +1,9 @@
 //! CBOR parameters of the miner actor's methods.
 
 use fil_actor_miner_state::v18::{
-    CompactCommD, DeclareFaultsParams, DeclareFaultsRecoveredParams, FaultDeclaration, PoStPartition, PreCommitSectorBatchParams2,
-    ProveCommitSectors3Params, RecoveryDeclaration, SectorActivationManifest, SectorPreCommitInfo, SubmitWindowedPoStParams,
-    TerminateSectorsParams, TerminationDeclaration, WithdrawBalanceParams,
+    CompactCommD, DeclareFaultsParams, DeclareFaultsRecoveredParams, FaultDeclaration, PoStPartition,
+    PreCommitSectorBatchParams2, ProveCommitSectors3Params, RecoveryDeclaration, SectorActivationManifest, SectorPreCommitInfo,
+    SubmitWindowedPoStParams, TerminateSectorsParams, TerminationDeclaration, WithdrawBalanceParams,
 };
 use fvm_ipld_bitfield::BitField;
 use fvm_ipld_encoding::{RawBytes, to_vec};
@@ -112,7 +112,8 @@ pub fn declare_faults_recovered(at: &SectorsAt<'_>) -> Result<Vec<u8>, ParamsErr
 }
 
 pub fn terminate_sectors(at: &SectorsAt<'_>) -> Result<Vec<u8>, ParamsError> {
-    let terminations = vec![TerminationDeclaration { deadline: at.deadline, partition: at.partition, sectors: bits(at.sectors)? }];
+    let terminations =
+        vec![TerminationDeclaration { deadline: at.deadline, partition: at.partition, sectors: bits(at.sectors)? }];
     encode(&TerminateSectorsParams { terminations })
 }
 

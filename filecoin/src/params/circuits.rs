@@ -57,9 +57,7 @@ impl Circuit {
 pub fn cache_identifier(which: Which) -> Result<String> {
     Ok(match Circuit::blank(which)? {
         Circuit::Porep(public) => <PorepCompound as CacheableParameters<PorepCircuit, _>>::cache_identifier(&public),
-        Circuit::Post(public) => {
-            <PostCompound as CacheableParameters<FallbackPoStCircuit<Shape>, _>>::cache_identifier(&public)
-        }
+        Circuit::Post(public) => <PostCompound as CacheableParameters<FallbackPoStCircuit<Shape>, _>>::cache_identifier(&public),
     })
 }
 

@@ -115,7 +115,10 @@ impl DevnetParams {
             if fs::read_dir(dir).map_err(io)?.next().is_some() {
                 return Err(ParamsError::ForeignFolder { dir: shown });
             }
-            write_renamed(&marker, b"Parameters from a public seed. Anybody can forge proofs with them. Never use them elsewhere.\n")?;
+            write_renamed(
+                &marker,
+                b"Parameters from a public seed. Anybody can forge proofs with them. Never use them elsewhere.\n",
+            )?;
         }
         let params = Self { dir: dir.to_owned() };
         for which in Which::ALL {

@@ -8,8 +8,10 @@ use std::{ffi::OsString, path::Path};
 mod post;
 mod seal;
 
-pub use post::{VanillaOutcome, VanillaProof, sector_folder, window_post, window_vanilla, verify_window_post, PublicReplica, Replica};
-pub use seal::{C1Input, Sealed, SealFiles, c1, c2, finalize, pc1, pc2, verify_seal, SealClaim, zero_comm_d};
+pub use post::{
+    PublicReplica, Replica, VanillaOutcome, VanillaProof, sector_folder, verify_window_post, window_post, window_vanilla,
+};
+pub use seal::{C1Input, SealClaim, SealFiles, Sealed, c1, c2, finalize, pc1, pc2, verify_seal, zero_comm_d};
 
 /// Settings that must be in the environment before the first call into the proofs library.
 const PARAMETER_CACHE: &str = "FIL_PROOFS_PARAMETER_CACHE";

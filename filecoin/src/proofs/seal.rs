@@ -11,7 +11,10 @@ use filecoin_proofs_api::{
 use serde::{Deserialize, Serialize};
 
 use super::ProofError;
-use crate::{hash::Hash32, sector::{SealProof, SectorIdent}};
+use crate::{
+    hash::Hash32,
+    sector::{SealProof, SectorIdent},
+};
 
 /// Where a sector lives on its machine while it is sealed and afterwards.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -130,6 +130,10 @@ impl Node {
         self.call("Filecoin.StateNetworkVersion", json!([null])).await
     }
 
+    pub async fn network_params(&self) -> Result<NetworkParams, RpcError> {
+        self.call("Filecoin.StateGetNetworkParams", json!([])).await
+    }
+
     pub async fn chain_head(&self) -> Result<TipSet, RpcError> {
         self.call("Filecoin.ChainHead", json!([])).await
     }

@@ -201,6 +201,17 @@ pub struct Version {
     pub agent: String,
 }
 
+/// Of `StateGetNetworkParams`, what we need.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkParams {
+    pub network_name: String,
+    /// Seconds of one epoch.
+    pub block_delay_secs: i64,
+    /// Epochs between PreCommit and its seed.
+    pub pre_commit_challenge_delay: i64,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct MinerInfo {

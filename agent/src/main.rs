@@ -1,0 +1,68 @@
+//! The program on a sealing machine: enrols, reports, takes leases, runs each step as a child process.
+//!
+//! Must not know: the database, customers. What a machine needs between two of its own restarts is in its folder.
+
+mod client;
+mod hardware;
+mod run;
+mod runner;
+mod step;
+mod work_dir;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "sealyard-agent", version, about = "Seals and proves sectors for a Sealyard house")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Work for a house: enrol with a one-time token if this machine is new, then take leases until stopped.
+    Run(RunOptions),
+    /// Run one step (started by `run`, one process per step).
+    #[command(hide = true)]
+    Step { folder: PathBuf },
+}
+
+#[derive(clap::Args)]
+struct RunOptions {
+    /// The house, for example https://power.example.org.
+    #[arg(long, env = "SEALYARD_URL")]
+    url: String,
+    /// Folder for sectors, work in progress and this machine's key.
+    #[arg(long, env = "SEALYARD_AGENT_DIR")]
+    dir: PathBuf,
+    /// One-time enrolment token; needed once.
+    #[arg(long, env = "SEALYARD_ENROL_TOKEN")]
+    token: Option<String>,
+    /// Folder with the proof parameters.
+    #[arg(long, env = "SEALYARD_PARAMETERS_DIR")]
+    parameters_dir: PathBuf,
+    /// Milliseconds between two heartbeats.
+    #[arg(long, default_value_t = 5000)]
+    heartbeat_ms: u64,
+    /// Seconds after which a step is killed.
+    #[arg(long, default_value_t = 6 * 3600)]
+    step_timeout_s: u64,
+    /// Cores to offer; default: all.
+    #[arg(long)]
+    cores: Option<i64>,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Step { folder } => step::main(&folder),
+        Command::Run(options) => {
+            tracing_subscriber::fmt()
+                .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+                .with_writer(std::io::stderr)
+                .init();
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(run::run(options))
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The machine's loop: heartbeat, start what was leased, report what ended. A house that is down is waited for.
+
+use std::{collections::HashMap, time::Duration};
+
+use anyhow::{Context, Result};
+use sealyard_core::fleet::protocol::{EnrolRequest, HeartbeatRequest, Lease};
+
+use crate::{
+    RunOptions,
+    client::House,
+    hardware,
+    runner::Step,
+    work_dir::{Key, WorkDir},
+};
+
+struct Agent {
+    options: RunOptions,
+    work: WorkDir,
+    house: House,
+    steps: HashMap<i64, Step>,
+}
+
+pub async fn run(options: RunOptions) -> Result<()> {
+    let work = WorkDir::open(&options.dir)?;
+    let key = match work.key()? {
+        Some(key) => key,
+        None => enrol(&options, &work).await?,
+    };
+    tracing::info!(machine = %key.machine, house = %options.url, "working");
+    let house = House::new(&options.url, &key.key)?;
+    let mut agent = Agent { options, work, house, steps: HashMap::new() };
+    let heartbeat = Duration::from_millis(agent.options.heartbeat_ms);
+    let mut wait = heartbeat;
+    loop {
+        tokio::select! {
+            done = agent.turn() => match done {
+                Ok(true) => { wait = Duration::ZERO; }
+                Ok(false) => wait = heartbeat,
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "will try again");
+                    wait = (wait.max(heartbeat) * 2).min(Duration::from_secs(30));
+                }
+            },
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+        agent.doze(wait).await;
+    }
+}
+
+async fn enrol(options: &RunOptions, work: &WorkDir) -> Result<Key> {
+    let token =
+        options.token.clone().context("this machine is new: give it the enrolment token that an administrator made (--token)")?;
+    let hardware = hardware::read(work.root(), options.cores);
+    let house = House::new(&options.url, "")?;
+    let request = EnrolRequest { token, hardware };
+    let mut wait = Duration::from_millis(200);
+    let answer = loop {
+        match house.enrol(&request).await {
+            Ok(answer) => break answer,
+            // Only a house that cannot be reached is waited for; a refused token stays refused.
+            Err(error) if error.downcast_ref::<reqwest::Error>().is_some() => {
+                tracing::warn!(error = format!("{error:#}"), "will try again");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(30));
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let key = Key { machine: answer.machine, key: answer.key };
+    work.save_key(&key)?;
+    Ok(key)
+}
+
+impl Agent {
+    /// Waits, but not longer than until a step ends.
+    async fn doze(&mut self, wait: Duration) {
+        const LOOK: Duration = Duration::from_millis(20);
+        let timeout = Duration::from_secs(self.options.step_timeout_s);
+        let end = tokio::time::Instant::now() + wait;
+        while tokio::time::Instant::now() < end {
+            tokio::time::sleep(LOOK.min(wait)).await;
+            if self.collect(timeout).is_ok_and(|ended| ended) {
+                return;
+            }
+        }
+    }
+
+    /// One exchange with the house; true when something was reported, so that the next lease is asked for at once.
+    async fn turn(&mut self) -> Result<bool> {
+        self.collect(Duration::from_secs(self.options.step_timeout_s))?;
+        let delivered = self.deliver().await?;
+        let hardware = hardware::read(self.work.root(), self.options.cores);
+        let running = self.steps.values().map(Step::running).collect();
+        let answer = self.house.heartbeat(&HeartbeatRequest { hardware, running }).await?;
+        for task in answer.stop {
+            if let Some(step) = self.steps.remove(&task) {
+                tracing::info!(task, "stopped: the lease has moved on");
+                step.stop().await;
+            }
+        }
+        for lease in answer.leases {
+            self.start(&lease).await?;
+        }
+        Ok(delivered)
+    }
+
+    async fn start(&mut self, lease: &Lease) -> Result<()> {
+        if let Some(old) = self.steps.remove(&lease.task) {
+            old.stop().await;
+        }
+        tracing::info!(task = lease.task, fence = lease.fence, kind = %lease.kind, "starting");
+        let step = Step::start(&self.work, &self.options.parameters_dir, lease)?;
+        self.steps.insert(lease.task, step);
+        Ok(())
+    }
+
+    /// Turns ended steps into kept results; true when there was one.
+    fn collect(&mut self, timeout: Duration) -> Result<bool> {
+        let mut ended = Vec::new();
+        for step in self.steps.values_mut() {
+            if let Some(report) = step.poll(timeout)? {
+                tracing::info!(task = report.task, outcome = ?std::mem::discriminant(&report.outcome), ms = report.usage.wall_ms, "ended");
+                ended.push(report);
+            }
+        }
+        for report in &ended {
+            self.work.keep(report)?;
+            self.steps.remove(&report.task);
+        }
+        Ok(!ended.is_empty())
+    }
+
+    async fn deliver(&self) -> Result<bool> {
+        let reports = self.work.undelivered();
+        for report in &reports {
+            let answer = self.house.report(report).await?;
+            if !answer.accepted {
+                tracing::warn!(task = report.task, fence = report.fence, "the result came too late and was not used");
+            }
+            self.work.delivered(report);
+        }
+        Ok(!reports.is_empty())
+    }
+}

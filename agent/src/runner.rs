@@ -1,0 +1,82 @@
+//! Runs steps as child processes: its own log, a time limit, killed when told to or when we end.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use sealyard_core::fleet::protocol::{FailureLevel, Lease, Outcome, ReportRequest, Running, Usage};
+use tokio::process::{Child, Command};
+
+use crate::work_dir::{StepResult, WorkDir};
+
+pub struct Step {
+    pub task: i64,
+    pub fence: i64,
+    kind: String,
+    folder: PathBuf,
+    child: Child,
+    started: Instant,
+}
+
+impl Step {
+    pub fn start(work: &WorkDir, parameters: &Path, lease: &Lease) -> Result<Self> {
+        let folder = work.prepare(lease)?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).context("opening the step's log")?;
+        let child = Command::new(std::env::current_exe()?)
+            .arg("step")
+            .arg(&folder)
+            .envs(sealyard_filecoin::proofs::environment(parameters))
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .context("starting the step's process")?;
+        Ok(Self { task: lease.task, fence: lease.fence, kind: lease.kind.clone(), folder, child, started: Instant::now() })
+    }
+
+    /// The report, once the child has ended; a child over its time is killed.
+    pub fn poll(&mut self, timeout: Duration) -> Result<Option<ReportRequest>> {
+        if self.started.elapsed() > timeout {
+            self.child.start_kill()?;
+        }
+        let Some(status) = self.child.try_wait()? else { return Ok(None) };
+        let result: StepResult = fs::read(self.folder.join("result.json"))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_else(|| self.died(&status.to_string(), timeout));
+        Ok(Some(ReportRequest { task: self.task, fence: self.fence, outcome: result.outcome, usage: result.usage }))
+    }
+
+    /// A child that left no result panicked, was killed, or ran out of time.
+    fn died(&self, status: &str, timeout: Duration) -> StepResult {
+        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let last =
+            log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no log").chars().take(300).collect::<String>();
+        let over = self.started.elapsed() > timeout;
+        let reason = if over { format!("killed after {} s", timeout.as_secs()) } else { format!("{status}: {last}") };
+        let level = if over || log.contains("panicked") { FailureLevel::Permanent } else { FailureLevel::Temporary };
+        let wall_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        StepResult { outcome: Outcome::Failed { level, reason }, usage: Usage { wall_ms, ..Usage::default() } }
+    }
+
+    pub fn running(&self) -> Running {
+        let seconds = self.started.elapsed().as_secs();
+        let memory = self.child.id().map(resident_mib).unwrap_or_default();
+        Running { task: self.task, fence: self.fence, progress: format!("{} for {seconds} s, {memory} MiB", self.kind) }
+    }
+
+    pub async fn stop(mut self) {
+        let _ = self.child.kill().await;
+    }
+}
+
+fn resident_mib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|rest| rest.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
+}

@@ -1,0 +1,174 @@
+//! The child process: one step, one log, one result. It ends when its parent does.
+
+use std::{fs, io::Read, path::Path, time::Instant};
+
+use anyhow::{Context, Result};
+use sealyard_core::{
+    fleet::protocol::{FailureLevel, Outcome, PostInput, SectorInput, Usage},
+    sealing::TaskKind,
+};
+use sealyard_filecoin::{
+    hash::Hash32,
+    proofs::{self, C1Input, ProofError, Replica, VanillaOutcome},
+    sector::{SealProof, SectorIdent},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::work_dir::{StepInput, StepResult, sector_files, write_whole};
+
+pub fn main(folder: &Path) -> Result<()> {
+    end_with_parent();
+    let started = Instant::now();
+    let input: StepInput = serde_json::from_slice(&fs::read(folder.join("input.json"))?)?;
+    let outcome = match run(&input) {
+        Ok(output) => Outcome::Done { output },
+        Err(failure) => Outcome::Failed { level: failure.level, reason: failure.reason },
+    };
+    let usage = usage(started);
+    write_whole(&folder.join("result.json"), &serde_json::to_vec(&StepResult { outcome, usage })?)
+}
+
+/// The parent holds our standard input open; when it is gone, its work is somebody else's.
+fn end_with_parent() {
+    std::thread::spawn(|| {
+        let mut byte = [0];
+        while matches!(std::io::stdin().read(&mut byte), Ok(n) if n > 0) {}
+        std::process::exit(3);
+    });
+}
+
+struct Failure {
+    level: FailureLevel,
+    reason: String,
+}
+
+impl From<ProofError> for Failure {
+    fn from(error: ProofError) -> Self {
+        let reason = error.to_string();
+        let level = match error {
+            ProofError::Rejected { .. } | ProofError::FaultySector { .. } => FailureLevel::Abort,
+            // A full disk can be emptied; anything else may go well elsewhere.
+            ProofError::Failed { .. } if reason.contains("No space left") => FailureLevel::Temporary,
+            ProofError::Failed { .. } => FailureLevel::Permanent,
+        };
+        Self { level, reason }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self { level: FailureLevel::Permanent, reason: format!("{error:#}") }
+    }
+}
+
+fn run(step: &StepInput) -> Result<Value, Failure> {
+    let kind =
+        TaskKind::parse(&step.kind).with_context(|| format!("this agent does not know step {:?}; update it", step.kind))?;
+    match kind {
+        TaskKind::PreCommit1 => pre_commit_1(step),
+        TaskKind::PreCommit2 => pre_commit_2(step),
+        TaskKind::Commit1 => commit_1(step),
+        TaskKind::Commit2 => commit_2(step),
+        TaskKind::Finalize => finalize(step),
+        TaskKind::Vanilla => vanilla(step),
+        TaskKind::WindowPost => window_post(step),
+    }
+}
+
+fn read<T: for<'a> Deserialize<'a>>(value: &Value) -> Result<T> {
+    T::deserialize(value).context("the step's input is unreadable")
+}
+
+fn ident(input: &SectorInput) -> Result<SectorIdent> {
+    Ok(SectorIdent { miner: input.miner, number: input.number, proof: SealProof::try_from(input.proof)? })
+}
+
+fn pre_commit_1(step: &StepInput) -> Result<Value, Failure> {
+    let input: SectorInput = read(&step.input)?;
+    let sector = ident(&input)?;
+    let (folder, files) = sector_files(&step.store, &sector);
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let output = proofs::pc1(&sector, &files, input.ticket.parse::<Hash32>().context("ticket")?)?;
+    // PC2 runs on this machine: its input stays here.
+    write_whole(&folder.join("pc1.json"), &output)?;
+    Ok(json!({}))
+}
+
+fn pre_commit_2(step: &StepInput) -> Result<Value, Failure> {
+    let sector = ident(&read(&step.input)?)?;
+    let (folder, files) = sector_files(&step.store, &sector);
+    let pc1 = fs::read(folder.join("pc1.json"));
+    let pc1 = pc1.map_err(|error| Failure { level: FailureLevel::Abort, reason: format!("PC1's output is missing: {error}") })?;
+    let sealed = proofs::pc2(&files, &pc1)?;
+    Ok(serde_json::to_value(sealed).context("PC2's output")?)
+}
+
+fn commit_1(step: &StepInput) -> Result<Value, Failure> {
+    let input: SectorInput = read(&step.input)?;
+    let sector = ident(&input)?;
+    let (_, files) = sector_files(&step.store, &sector);
+    let c1 = C1Input {
+        ticket: input.ticket.parse().context("ticket")?,
+        seed: input.seed.parse().context("seed")?,
+        pc2: serde_json::from_str(&input.pc2).context("PC2's output")?,
+    };
+    let output = proofs::c1(&sector, &files, &c1)?;
+    Ok(serde_json::from_slice(&output).context("C1's output")?)
+}
+
+#[derive(Deserialize)]
+struct Commit2Input {
+    sector: SectorInput,
+    c1: Value,
+}
+
+fn commit_2(step: &StepInput) -> Result<Value, Failure> {
+    let input: Commit2Input = read(&step.input)?;
+    let c1 = serde_json::to_vec(&input.c1).context("C1's output")?;
+    let proof = proofs::c2(&ident(&input.sector)?, &c1)?;
+    Ok(json!({"proof": hex::encode(proof)}))
+}
+
+fn finalize(step: &StepInput) -> Result<Value, Failure> {
+    let sector = ident(&read(&step.input)?)?;
+    let (folder, files) = sector_files(&step.store, &sector);
+    proofs::finalize(&files)?;
+    let _ = fs::remove_file(folder.join("pc1.json"));
+    Ok(json!({}))
+}
+
+fn vanilla(step: &StepInput) -> Result<Value, Failure> {
+    let input: PostInput = read(&step.input)?;
+    let mut replicas = Vec::new();
+    for sector in &input.sectors {
+        let ident = ident(sector)?;
+        let (_, files) = sector_files(&step.store, &ident);
+        replicas.push(Replica { sector: ident, comm_r: sector.comm_r.parse().context("CommR")?, files });
+    }
+    let outcome = proofs::window_vanilla(&replicas, input.randomness.parse().context("randomness")?);
+    Ok(serde_json::to_value(outcome).context("vanilla proofs")?)
+}
+
+fn window_post(step: &StepInput) -> Result<Value, Failure> {
+    let input: PostInput = read(&step.input)?;
+    let first = input.sectors.first().context("no sector to prove")?;
+    let mut vanilla = Vec::new();
+    for part in &input.vanilla {
+        vanilla.extend(read::<VanillaOutcome>(part)?.proofs);
+    }
+    let proof = proofs::window_post(&ident(first)?, &vanilla, input.randomness.parse().context("randomness")?)?;
+    Ok(json!({"proof": hex::encode(proof)}))
+}
+
+fn usage(started: Instant) -> Usage {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let wall_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+    let Ok(used) = getrusage(UsageWho::RUSAGE_SELF) else { return Usage { wall_ms, ..Usage::default() } };
+    let milliseconds = |time: nix::sys::time::TimeVal| time.tv_sec() * 1000 + time.tv_usec() / 1000;
+    Usage {
+        wall_ms,
+        cpu_ms: milliseconds(used.user_time()) + milliseconds(used.system_time()),
+        peak_bytes: used.max_rss().saturating_mul(1024),
+    }
+}

@@ -1,0 +1,150 @@
+//! Machines: enrolment, leases, fences. Two machines never hold one task, and a result with an old fence is not used.
+
+use sealyard_core::{
+    clock::DAY,
+    fleet::{
+        self, EnrolError, Machine,
+        protocol::{FailureLevel, Hardware, Outcome, ReportRequest, Running, Usage},
+    },
+    orders::{self, Paid, PlaceOrder},
+    sealing::{self, Sector, Task},
+    store::{Database, DbFault},
+};
+
+use crate::support::{NOW, on_both, shop};
+
+fn hardware() -> Hardware {
+    Hardware {
+        cores: 4,
+        memory_bytes: 16 << 30,
+        disk_bytes: 1 << 40,
+        disk_free_bytes: 1 << 39,
+        gpus: Vec::new(),
+        description: "test".into(),
+    }
+}
+
+fn machine(db: &Database, name: &str) -> Machine {
+    db.transact(|conn| {
+        let token = fleet::new_token(conn, name, NOW, NOW + DAY)?;
+        let answer = fleet::enrol(conn, &token, &hardware(), NOW).unwrap();
+        Ok::<_, DbFault>(fleet::by_key(conn, &answer.key)?.unwrap())
+    })
+    .unwrap()
+}
+
+/// A bought sector with its PC1 waiting.
+fn sector_in_pc1(db: &Database) -> (Sector, Task) {
+    let (_, plan, user) = shop(db, 10);
+    db.transact(|conn| {
+        let request = PlaceOrder { user: user.id, plan: &plan, units: 1, request_key: "key" };
+        let order = orders::place(conn, &request, NOW).unwrap();
+        orders::open_payment(conn, order.id, "stripe", "cs_1", "http://pay", NOW)?;
+        let paid = Paid { rail: "stripe", rail_ref: "cs_1", minor: 2500, currency: "usd" };
+        let contract = orders::fulfil(conn, &paid, NOW).unwrap().unwrap();
+        let sector = sealing::of_contract(conn, contract.id)?.remove(0);
+        sealing::begin_sealing(conn, sector.clone(), &"11".repeat(32), 7, NOW)?;
+        let task = sealing::open_tasks(conn)?.remove(0);
+        Ok::<_, DbFault>((sealing::sector_by_id(conn, sector.id)?, task))
+    })
+    .unwrap()
+}
+
+fn assign(db: &Database, task: &Task, machine: &Machine) -> bool {
+    db.transact(|conn| Ok::<_, DbFault>(sealing::assign(conn, task.id, machine.id, NOW + 10)?)).unwrap()
+}
+
+fn report(db: &Database, machine: &Machine, task: i64, fence: i64, outcome: Outcome) -> bool {
+    let request = ReportRequest { task, fence, outcome, usage: Usage::default() };
+    db.transact(|conn| sealing::report(conn, machine.id, &request, NOW)).unwrap()
+}
+
+fn done() -> Outcome {
+    Outcome::Done { output: serde_json::json!({}) }
+}
+
+fn state(db: &Database, sector: &Sector) -> String {
+    db.read(|conn| sealing::sector_by_id(conn, sector.id).map_err(DbFault::from)).unwrap().state
+}
+
+#[test]
+fn an_enrolment_token_works_once_and_only_in_time() {
+    on_both(|db| {
+        let token = db.transact(|conn| Ok::<_, DbFault>(fleet::new_token(conn, "a", NOW, NOW + DAY)?)).unwrap();
+        let enrol = |token: &str, now| db.transact(|conn| fleet::enrol(conn, token, &hardware(), now));
+        assert!(matches!(enrol(&token, NOW + DAY), Err(EnrolError::TokenExpired)));
+        assert!(enrol(&token, NOW).is_ok());
+        assert!(matches!(enrol(&token, NOW), Err(EnrolError::TokenUsed)));
+        assert!(matches!(enrol("enrol_guess", NOW), Err(EnrolError::UnknownToken)));
+    });
+}
+
+#[test]
+fn of_many_planners_one_grants_a_task() {
+    on_both(|db| {
+        let (_, task) = sector_in_pc1(db);
+        let machines: Vec<Machine> = (0..6).map(|i| machine(db, &format!("m{i}"))).collect();
+        let granted: usize = std::thread::scope(|scope| {
+            let tries: Vec<_> = machines.iter().map(|m| scope.spawn(|| assign(db, &task, m))).collect();
+            tries.into_iter().map(|t| usize::from(t.join().unwrap())).sum()
+        });
+        assert_eq!(granted, 1);
+    });
+}
+
+#[test]
+fn a_result_with_an_old_fence_is_not_used() {
+    on_both(|db| {
+        let (sector, task) = sector_in_pc1(db);
+        let (slow, quick) = (machine(db, "slow"), machine(db, "quick"));
+        assert!(assign(db, &task, &slow));
+        // The lease runs out, another machine gets the task.
+        db.transact(|conn| Ok::<_, DbFault>(sealing::expire_leases(conn, NOW + 11)?)).unwrap();
+        assert!(assign(db, &task, &quick));
+        assert!(!report(db, &slow, task.id.0, 1, done()), "the first lease has moved on");
+        assert!(!report(db, &slow, task.id.0, 2, done()), "a fence of another machine's lease is no lease");
+        assert_eq!(state(db, &sector), "pre_commit_1");
+        assert!(report(db, &quick, task.id.0, 2, done()));
+        assert_eq!(state(db, &sector), "pre_commit_2");
+        assert!(report(db, &quick, task.id.0, 2, done()), "the same report again is accepted");
+        let open = db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap();
+        assert_eq!(open.iter().filter(|t| t.kind == "pc2").count(), 1, "and changes nothing");
+    });
+}
+
+#[test]
+fn a_heartbeat_keeps_what_runs_and_stops_what_was_taken_away() {
+    on_both(|db| {
+        let (_, task) = sector_in_pc1(db);
+        let machine = machine(db, "m");
+        assert!(assign(db, &task, &machine));
+        let beat = |running: &[Running], until| {
+            db.transact(|conn| Ok::<_, DbFault>(sealing::leases_of(conn, machine.id, running, until)?)).unwrap()
+        };
+        let offered = beat(&[], NOW + 10);
+        assert_eq!((offered.leases.len(), offered.leases[0].fence), (1, 1));
+        let running = [Running { task: task.id.0, fence: 1, progress: "pc1".into() }];
+        assert!(beat(&running, NOW + 100).leases.is_empty());
+        assert_eq!(db.transact(|conn| Ok::<_, DbFault>(sealing::expire_leases(conn, NOW + 50)?)).unwrap(), 0);
+        assert_eq!(db.transact(|conn| Ok::<_, DbFault>(sealing::expire_leases(conn, NOW + 101)?)).unwrap(), 1);
+        assert_eq!(beat(&running, NOW + 200).stop, [task.id.0]);
+    });
+}
+
+#[test]
+fn a_step_that_keeps_failing_ends_in_quarantine_with_its_reason() {
+    on_both(|db| {
+        let (sector, _) = sector_in_pc1(db);
+        let (a, b) = (machine(db, "a"), machine(db, "b"));
+        for round in 0..5 {
+            let task = db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap().remove(0);
+            let machine = if task.avoid == Some(a.id) { &b } else { &a };
+            assert!(assign(db, &task, machine), "round {round}");
+            let outcome = Outcome::Failed { level: FailureLevel::Permanent, reason: "the disk is broken".into() };
+            assert!(report(db, machine, task.id.0, 1, outcome));
+        }
+        let sector = db.read(|conn| sealing::sector_by_id(conn, sector.id).map_err(DbFault::from)).unwrap();
+        assert_eq!((sector.state.as_str(), sector.reason.as_deref()), ("quarantined", Some("the disk is broken")));
+        assert!(db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap().is_empty());
+    });
+}

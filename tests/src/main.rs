@@ -1,0 +1,12 @@
+//! Flows through the house as its users and its enemies see them, on both databases where a database is involved.
+
+#![cfg(test)]
+
+mod books;
+mod browser;
+mod devnet;
+mod full_cycle;
+mod leases;
+mod sales;
+mod support;
+mod tidy;

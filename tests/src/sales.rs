@@ -1,0 +1,147 @@
+//! Buying: holds, payments, expiry. Nothing is sold twice, and no payment counts twice.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sealyard_core::{
+    capacity,
+    catalog::Plan,
+    contracts,
+    ids::UserId,
+    ledger,
+    orders::{self, Order, Paid, PayError, PlaceError, PlaceOrder},
+    store::{Database, DbFault},
+};
+
+use crate::support::{NOW, SECTOR, on_both, shop};
+
+fn place(db: &Database, user: UserId, plan: &Plan, units: i64, key: &str) -> Result<Order, PlaceError> {
+    db.transact(|conn| orders::place(conn, &PlaceOrder { user, plan, units, request_key: key }, NOW))
+}
+
+fn open_payment(db: &Database, order: &Order) {
+    db.transact(|conn| Ok::<_, DbFault>(orders::open_payment(conn, order.id, "stripe", &order.public_id, "http://pay", NOW)?)).unwrap();
+}
+
+fn pay(db: &Database, order: &Order, minor: i64) -> Result<Option<contracts::Contract>, PayError> {
+    let paid = Paid { rail: "stripe", rail_ref: &order.public_id, minor, currency: "usd" };
+    db.transact(|conn| orders::fulfil(conn, &paid, NOW))
+}
+
+fn sound(db: &Database, pool: sealyard_core::ids::PoolId) -> capacity::Capacity {
+    let (findings, capacity) =
+        db.read(|conn| Ok::<_, DbFault>((ledger::check(conn)?, capacity::capacity(conn, pool)?))).unwrap();
+    assert_eq!(findings, [], "the books must balance");
+    assert!(capacity.holds(), "{capacity:?}");
+    capacity
+}
+
+#[test]
+fn a_paid_order_becomes_one_contract_with_its_sectors() {
+    on_both(|db| {
+        let (pool, plan, user) = shop(db, 10);
+        let order = place(db, user.id, &plan, 3, "key-1").unwrap();
+        assert_eq!(sound(db, pool.id).held, 3 * SECTOR);
+        open_payment(db, &order);
+        let contract = pay(db, &order, 7500).unwrap().unwrap();
+        let sectors = db.read(|conn| sealyard_core::sealing::of_contract(conn, contract.id).map_err(DbFault::from)).unwrap();
+        assert_eq!(sectors.iter().map(|s| s.number).collect::<Vec<_>>(), [1, 2, 3]);
+        let capacity = sound(db, pool.id);
+        assert_eq!((capacity.free, capacity.held, capacity.sold), (7 * SECTOR, 0, 3 * SECTOR));
+    });
+}
+
+#[test]
+fn the_same_form_twice_places_one_order() {
+    on_both(|db| {
+        let (pool, plan, user) = shop(db, 10);
+        let first = place(db, user.id, &plan, 2, "same").unwrap();
+        let second = place(db, user.id, &plan, 2, "same").unwrap();
+        assert_eq!(first.id, second.id);
+        assert_eq!(sound(db, pool.id).held, 2 * SECTOR);
+    });
+}
+
+#[test]
+fn a_payment_reported_many_times_at_once_counts_once() {
+    on_both(|db| {
+        let (pool, plan, user) = shop(db, 10);
+        let order = place(db, user.id, &plan, 2, "key").unwrap();
+        open_payment(db, &order);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| pay(db, &order, 5000).unwrap());
+            }
+        });
+        assert_eq!(sound(db, pool.id).sold, 2 * SECTOR);
+        let contracts = db.read(|conn| contracts::of_user(conn, user.id).map_err(DbFault::from)).unwrap();
+        assert_eq!(contracts.len(), 1);
+    });
+}
+
+#[test]
+fn a_wrong_amount_sells_nothing() {
+    on_both(|db| {
+        let (pool, plan, user) = shop(db, 10);
+        let order = place(db, user.id, &plan, 2, "key").unwrap();
+        open_payment(db, &order);
+        assert!(matches!(pay(db, &order, 4999), Err(PayError::WrongAmount { .. })));
+        let unknown = Paid { rail: "stripe", rail_ref: "cs_other", minor: 5000, currency: "usd" };
+        assert!(matches!(db.transact(|conn| orders::fulfil(conn, &unknown, NOW)), Err(PayError::Unknown { .. })));
+        assert_eq!(sound(db, pool.id).sold, 0);
+    });
+}
+
+#[test]
+fn many_buyers_at_once_cannot_buy_more_than_there_is() {
+    on_both(|db| {
+        let (pool, plan, user) = shop(db, 5);
+        let sold_out = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for buyer in 0..12 {
+                let (plan, sold_out) = (&plan, &sold_out);
+                scope.spawn(move || match place(db, user.id, plan, 1, &format!("buyer-{buyer}")) {
+                    Ok(_) => {}
+                    Err(PlaceError::Capacity(error)) => {
+                        assert!(error.to_string().contains("0 B are left"), "{error}");
+                        sold_out.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(error) => panic!("{error}"),
+                });
+            }
+        });
+        assert_eq!(sold_out.into_inner(), 7);
+        let capacity = sound(db, pool.id);
+        assert_eq!((capacity.held, capacity.free), (5 * SECTOR, 0));
+    });
+}
+
+#[test]
+fn an_unpaid_order_gives_its_capacity_back_and_a_late_payment_is_still_honoured_while_there_is_room() {
+    on_both(|db| {
+        let (pool, plan, user) = shop(db, 2);
+        let order = place(db, user.id, &plan, 2, "key").unwrap();
+        open_payment(db, &order);
+        let late = order.expires_at + 1;
+        assert_eq!(db.transact(|conn| orders::expire_due(conn, late)).unwrap(), 1);
+        assert_eq!(db.transact(|conn| orders::expire_due(conn, late)).unwrap(), 0);
+        assert_eq!(sound(db, pool.id).free, 2 * SECTOR);
+        assert!(pay(db, &order, 5000).unwrap().is_some());
+        assert_eq!(sound(db, pool.id).sold, 2 * SECTOR);
+    });
+}
+
+#[test]
+fn a_late_payment_without_room_waits_for_its_refund() {
+    on_both(|db| {
+        let (pool, plan, user) = shop(db, 2);
+        let order = place(db, user.id, &plan, 2, "first").unwrap();
+        open_payment(db, &order);
+        db.transact(|conn| orders::expire_due(conn, order.expires_at + 1)).unwrap();
+        place(db, user.id, &plan, 2, "second").unwrap();
+        assert!(pay(db, &order, 5000).unwrap().is_none());
+        assert!(pay(db, &order, 5000).unwrap().is_none(), "a second report changes nothing");
+        let state = db.read(|conn| orders::by_public_id(conn, &order.public_id).map_err(DbFault::from)).unwrap().unwrap().state;
+        assert_eq!(state, "refund_due");
+        assert_eq!(sound(db, pool.id).sold, 0);
+    });
+}

@@ -1,0 +1,82 @@
+//! A database per test, programs under test, waiting.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use diesel::{Connection, RunQueryDsl};
+use sealyard_core::{
+    accounts::{self, NewUser, Role, User},
+    capacity::{self, NewPool, Pool},
+    catalog::{self, NewPlan, Plan},
+    money::{BasisPoints, Fiat},
+    store::{Database, DbFault},
+};
+
+pub const NOW: i64 = 1_790_000_000_000_000;
+pub const SECTOR: i64 = 2048;
+
+/// A migrated, empty database of one test's own, and what keeps it alive.
+pub struct TestDb {
+    pub db: Database,
+    _dir: Option<tempfile::TempDir>,
+}
+
+fn sqlite() -> TestDb {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::open(&format!("sqlite://{}/test.db", dir.path().display()), 12).unwrap();
+    db.migrate().unwrap();
+    TestDb { db, _dir: Some(dir) }
+}
+
+fn postgres(server: &str) -> TestDb {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut admin = diesel::PgConnection::establish(&format!("{server}/postgres")).unwrap();
+    diesel::sql_query(format!("CREATE DATABASE {name}")).execute(&mut admin).unwrap();
+    let db = Database::open(&format!("{server}/{name}"), 12).unwrap();
+    db.migrate().unwrap();
+    TestDb { db, _dir: None }
+}
+
+/// Runs a test on both databases. PostgreSQL's server is started by `scripts/test`; without it the test fails rather than pass
+/// half-run.
+pub fn on_both(test: impl Fn(&Database)) {
+    test(&sqlite().db);
+    let server = std::env::var("SEALYARD_TEST_POSTGRES").expect("run the tests with scripts/test, which starts PostgreSQL");
+    test(&postgres(&server).db);
+}
+
+/// A pool with room for `sectors`, a plan of one sector a unit, and an investor.
+pub fn shop(db: &Database, sectors: i64) -> (Pool, Plan, User) {
+    db.transact(|conn| {
+        let pool = capacity::create_pool(conn, &NewPool::new("Test", 1000, SECTOR, NOW))?;
+        capacity::grow(conn, pool.id, "initial", sectors * SECTOR, NOW).unwrap();
+        let price = Fiat { minor: 2500, currency: "USD".into() };
+        let plan = catalog::create_plan(conn, &NewPlan::of_sectors(&pool, "Test", 210, price, BasisPoints(2000), NOW))?;
+        let user = investor(conn, "ada@example.org");
+        Ok::<_, DbFault>((pool, plan, user))
+    })
+    .unwrap()
+}
+
+pub fn investor(conn: &mut sealyard_core::store::AnyConnection, email: &str) -> User {
+    let new = NewUser { email, name: "Ada", password: "long enough", role: Role::Investor };
+    accounts::register(conn, &new, NOW).unwrap()
+}
+
+/// Beside the test binary's folder, built by `scripts/test`.
+pub fn program(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.push(name);
+    assert!(path.exists(), "{} is missing; run the tests with scripts/test, which builds it", path.display());
+    path
+}
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}

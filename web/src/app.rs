@@ -1,0 +1,87 @@
+//! What every request and every worker loop shares.
+
+use std::sync::Arc;
+
+use sealyard_core::{
+    clock::{Clock, Micros},
+    store::{AnyConnection, Database, DbFault, Retry, StoreError},
+};
+use sealyard_filecoin::rpc::{Node, NodeConfig, RpcError};
+
+use crate::{config::Config, rails::stripe::Stripe};
+
+pub struct App {
+    pub config: Config,
+    pub db: Database,
+    pub clock: Arc<dyn Clock>,
+    pub node: Node,
+    /// `None`: no payment rail is configured.
+    pub stripe: Option<Stripe>,
+}
+
+pub type Shared = Arc<App>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Node(#[from] RpcError),
+    #[error("HTTP client: {0}")]
+    Http(String),
+}
+
+impl App {
+    pub fn new(config: Config, clock: Arc<dyn Clock>) -> Result<Shared, AppError> {
+        config.check()?;
+        let db = Database::open(&config.database_url, config.database_connections)?;
+        let node = Node::new(NodeConfig {
+            url: config.node_url.clone(),
+            token: config.node_token.clone(),
+            timeout: std::time::Duration::from_secs(config.node_timeout_s),
+        })?;
+        let stripe = (!config.stripe_secret_key.is_empty())
+            .then(|| Stripe::new(&config.stripe_api, &config.stripe_secret_key))
+            .transpose()
+            .map_err(|error| AppError::Http(error.to_string()))?;
+        Ok(Arc::new(Self { config, db, clock, node, stripe }))
+    }
+
+    #[must_use]
+    pub fn now(&self) -> Micros {
+        self.clock.now()
+    }
+}
+
+/// Runs a transaction off the async threads.
+pub async fn transact<T, E>(app: &Shared, work: impl FnMut(&mut AnyConnection) -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: Retry + From<diesel::result::Error> + From<StoreError> + Send + 'static,
+{
+    let db = app.db.clone();
+    blocking(move || db.transact(work)).await
+}
+
+/// Reads off the async threads.
+pub async fn read<T>(
+    app: &Shared,
+    work: impl FnOnce(&mut AnyConnection) -> Result<T, diesel::result::Error> + Send + 'static,
+) -> Result<T, DbFault>
+where
+    T: Send + 'static,
+{
+    let db = app.db.clone();
+    blocking(move || db.read(|conn| work(conn).map_err(DbFault::from))).await
+}
+
+async fn blocking<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(StoreError::Busy(format!("the database thread ended: {error}")).into()),
+    }
+}

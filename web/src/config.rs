@@ -1,0 +1,167 @@
+//! Configuration: one TOML file, overridden by `SEALYARD_*` variables. A key that is not known stops the start.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `sqlite://path` or `postgres://…`.
+    pub database_url: String,
+    pub database_connections: u32,
+    /// Address that the site listens on.
+    pub listen: String,
+    /// How customers reach it; goes into mails and payment pages.
+    pub public_url: String,
+    /// Signs session cookies; at least 32 characters.
+    pub session_secret: String,
+    pub node_url: String,
+    pub node_token: String,
+    /// Seconds that the node may take for an answer.
+    pub node_timeout_s: u64,
+    /// Folder with proof parameters (only verifying keys are read here).
+    pub parameters_dir: PathBuf,
+    /// Epochs after which a tipset counts as final.
+    pub finality: i64,
+    /// Milliseconds between two looks at chain and tasks.
+    pub poll_ms: u64,
+    /// Seconds that a lease lasts without a heartbeat.
+    pub lease_s: i64,
+    /// Seconds of silence after which a machine counts as lost.
+    pub machine_lost_s: i64,
+    pub stripe_secret_key: String,
+    pub stripe_webhook_secret: String,
+    pub stripe_api: String,
+    pub smtp_host: String,
+    pub smtp_port: u16,
+    /// `starttls`, `tls` or `none` (loopback only).
+    pub smtp_security: String,
+    pub smtp_user: String,
+    pub smtp_password: String,
+    pub mail_from: String,
+    /// `text` or `json`.
+    pub log_format: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            database_url: "sqlite://var/sealyard.db".into(),
+            database_connections: 16,
+            listen: "127.0.0.1:8080".into(),
+            public_url: "http://127.0.0.1:8080".into(),
+            session_secret: String::new(),
+            node_url: "http://127.0.0.1:1234/rpc/v1".into(),
+            node_token: String::new(),
+            node_timeout_s: 30,
+            parameters_dir: "var/proof-params".into(),
+            finality: 900,
+            poll_ms: 2000,
+            lease_s: 120,
+            machine_lost_s: 600,
+            stripe_secret_key: String::new(),
+            stripe_webhook_secret: String::new(),
+            stripe_api: "https://api.stripe.com".into(),
+            smtp_host: "127.0.0.1".into(),
+            smtp_port: 25,
+            smtp_security: "starttls".into(),
+            smtp_user: String::new(),
+            smtp_password: String::new(),
+            mail_from: "Sealyard <statements@localhost>".into(),
+            log_format: "text".into(),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("configuration file {path} cannot be read: {reason}")]
+    Read { path: String, reason: String },
+    #[error("configuration: {0}")]
+    Parse(String),
+    #[error("configuration: {key} {must}")]
+    Value { key: &'static str, must: &'static str },
+}
+
+const PREFIX: &str = "SEALYARD_";
+/// Variables with the prefix that are not configuration keys.
+const OTHERS: [&str; 5] =
+    ["SEALYARD_CONFIG", "SEALYARD_URL", "SEALYARD_AGENT_DIR", "SEALYARD_ENROL_TOKEN", "SEALYARD_TEST_POSTGRES"];
+
+impl Config {
+    /// Reads `path` (if given), then the environment.
+    pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let mut table = match path {
+            None => toml::Table::new(),
+            Some(path) => {
+                let read = |reason: String| ConfigError::Read { path: path.display().to_string(), reason };
+                let text = std::fs::read_to_string(path).map_err(|error| read(error.to_string()))?;
+                text.parse().map_err(|error: toml::de::Error| read(error.to_string()))?
+            }
+        };
+        for (name, value) in environment.filter(|(name, _)| name.starts_with(PREFIX) && !OTHERS.contains(&name.as_str())) {
+            let key = name.trim_start_matches(PREFIX).to_lowercase();
+            let parsed = value.parse::<i64>().map_or(toml::Value::String(value), toml::Value::Integer);
+            table.insert(key, parsed);
+        }
+        table.try_into::<Self>().map_err(|error| ConfigError::Parse(error.to_string().trim().to_owned()))
+    }
+
+    /// What `serve` and `work` need.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let value = |key, must| Err(ConfigError::Value { key, must });
+        if self.session_secret.len() < 32 {
+            return value("session_secret", "must have at least 32 characters; make one with `openssl rand -hex 32`");
+        }
+        if !["starttls", "tls", "none"].contains(&self.smtp_security.as_str()) {
+            return value("smtp_security", "must be starttls, tls or none");
+        }
+        if !["text", "json"].contains(&self.log_format.as_str()) {
+            return value("log_format", "must be text or json");
+        }
+        if self.stripe_secret_key.is_empty() != self.stripe_webhook_secret.is_empty() {
+            return value("stripe_webhook_secret", "and stripe_secret_key must be given together");
+        }
+        if self.finality < 0 || self.lease_s < 1 || self.machine_lost_s < 1 || self.poll_ms < 10 || self.database_connections < 4
+        {
+            return value(
+                "finality, lease_s, machine_lost_s, poll_ms, database_connections",
+                "must be positive (at least 10 ms, 4 connections)",
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sealyard.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(Some(&path), environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let config = load("finality = 10\nlisten = \"127.0.0.1:1\"", &[("SEALYARD_FINALITY", "20"), ("HOME", "/root")]).unwrap();
+        assert_eq!((config.finality, config.listen.as_str()), (20, "127.0.0.1:1"));
+    }
+
+    #[test]
+    fn unknown_keys_stop_the_start_and_are_named() {
+        for result in [load("finallity = 10", &[]), load("", &[("SEALYARD_FINALLITY", "10")])] {
+            let message = result.unwrap_err().to_string();
+            assert!(message.contains("finallity"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_short_secret_is_refused_with_advice() {
+        let message = Config::default().check().unwrap_err().to_string();
+        assert!(message.contains("openssl rand -hex 32"), "{message}");
+    }
+}

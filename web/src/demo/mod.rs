@@ -1,0 +1,127 @@
+//! The whole house on embedded defaults, driven through its real doors, and the helpers that stand in for the outside world.
+
+mod clock_driver;
+mod fake_stripe;
+mod mail_sink;
+mod purchase;
+mod seed;
+mod setup;
+mod story;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use sealyard_core::{clock::SystemClock, units::ChainTime};
+
+pub use fake_stripe::{FakeStripeOptions, run as fake_stripe};
+pub use mail_sink::run as mail_sink;
+pub use seed::{PoolOptions, add_pool};
+pub use setup::make_parameters;
+
+use crate::{app::App, serve, worker};
+use story::Story;
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Where the demo keeps everything.
+    #[arg(long, default_value = "var/demo")]
+    pub dir: PathBuf,
+    /// `sqlite://…` (default: a file in the demo's folder) or `postgres://…`.
+    #[arg(long)]
+    database_url: Option<String>,
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Sectors to buy.
+    #[arg(long, default_value_t = 2)]
+    sectors: i64,
+    /// End when the story is told; the exit code says whether every invariant held.
+    #[arg(long)]
+    exit: bool,
+    /// Proof parameters; made once and reused.
+    #[arg(long)]
+    parameters_dir: Option<PathBuf>,
+}
+
+impl Options {
+    pub fn parameters_dir(&self) -> PathBuf {
+        self.parameters_dir.clone().unwrap_or_else(|| PathBuf::from("var/proof-params"))
+    }
+}
+
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let story = Story::new();
+    let parameters = options.parameters_dir();
+    story
+        .step("Proof parameters", async {
+            let dir = parameters.clone();
+            tokio::task::spawn_blocking(move || make_parameters(&dir)).await?
+        })
+        .await?;
+    std::fs::create_dir_all(&options.dir)?;
+    let dir = options.dir.canonicalize()?;
+    let listener = serve::bind(&options.listen.to_string())?;
+    let public_url = format!("http://{}", listener.local_addr()?);
+
+    let devnet = setup::start_devnet(&dir).await?;
+    story.say(&format!("network {} with miner {} on {}", setup::NETWORK, devnet.ready.miner, devnet.ready.url));
+    let outside = setup::Outside::start(&dir, &public_url).await?;
+    let config = setup::config(&options, &dir, &public_url, &devnet.ready, &outside)?;
+    let app = App::new(config, Arc::new(SystemClock))?;
+    app.db.migrate()?;
+    seed::seed(&app)?;
+    tokio::spawn(serve::start(app.clone(), listener)?);
+    tokio::spawn(worker::run(app.clone()));
+    let _agents = setup::start_agents(&app, &dir, &public_url, &parameters.canonicalize()?)?;
+    story.say(&format!("site, worker and two agents are up: {public_url}"));
+
+    let buyer = purchase::Buyer { url: public_url.clone(), outside: outside.stripe_url.clone() };
+    let contract = story.step("Purchase", buyer.buy(&app, options.sectors)).await?;
+    story.link("contract", &format!("{public_url}/contracts/{}", contract.public_id));
+
+    let driver = clock_driver::Driver { app: app.clone(), contract: contract.id };
+    story.step("Sealing and activation", driver.until_on_chain()).await?;
+    story.step("First WindowPoSt: the network counts the power", driver.until_active()).await?;
+    let time = driver.chain_time().await?;
+    story.step("A month of daily proofs", driver.until_month_closed(month_end(time, &driver).await?)).await?;
+    let eml = story.step("Statements", wait_for_mail(&dir.join("mail"))).await?;
+    story.link("mail", &eml.display().to_string());
+
+    let sound = story.finish(&app, &contract, &dir).await?;
+    println!("\nSign in at {public_url}/login");
+    println!("  investor  {}  password  {}", seed::INVESTOR, seed::PASSWORD);
+    println!("  operator  {}  password  {}", seed::ADMIN, seed::PASSWORD);
+    anyhow::ensure!(sound, "an invariant does not hold");
+    if options.exit {
+        return Ok(());
+    }
+    println!("\nThe site stays up until you press Ctrl-C.");
+    tokio::signal::ctrl_c().await?;
+    devnet.stop().await;
+    Ok(())
+}
+
+/// The first day after the calendar month in which the sectors earn from its first day on.
+async fn month_end(time: ChainTime, driver: &clock_driver::Driver) -> anyhow::Result<i64> {
+    use sealyard_core::clock::Month;
+    let start = driver.first_power_day(time).await?;
+    let month = Month::of_day(start + 1).context("month")?;
+    Ok(month.days().context("month")?.1)
+}
+
+async fn wait_for_mail(dir: &Path) -> anyhow::Result<PathBuf> {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let started = Instant::now();
+    loop {
+        let found = std::fs::read_dir(dir)?.filter_map(Result::ok).map(|e| e.path());
+        if let Some(path) = found.into_iter().find(|p| p.extension().is_some_and(|e| e == "eml")) {
+            return Ok(path);
+        }
+        anyhow::ensure!(started.elapsed() < PATIENCE, "no statement arrived within {} s", PATIENCE.as_secs());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

@@ -1,0 +1,82 @@
+//! People, a pool and a plan for the demo; a second run finds them there.
+
+use sealyard_core::{
+    accounts::{self, NewUser, Role},
+    capacity::{self, NewPool},
+    catalog::{self, NewPlan},
+    clock::Micros,
+    money::{BasisPoints, Fiat},
+    store::Database,
+};
+
+use crate::app::Shared;
+
+pub const INVESTOR: &str = "ada@sealyard.example";
+pub const INVESTOR_NAME: &str = "Ada Lindqvist";
+pub const ADMIN: &str = "operator@sealyard.example";
+pub const PASSWORD: &str = "demo-password";
+
+#[derive(clap::Args)]
+pub struct PoolOptions {
+    #[arg(long)]
+    name: String,
+    /// Actor id of the miner: 1000 for f01000.
+    #[arg(long)]
+    miner_id: i64,
+    /// Bytes of one sector: 34359738368 for 32 GiB.
+    #[arg(long)]
+    sector_bytes: i64,
+    /// Bytes that the pool's machines can store.
+    #[arg(long)]
+    capacity_bytes: i64,
+    /// Days of the plan that is put on sale, one sector a unit.
+    #[arg(long, default_value_t = 540)]
+    days: i64,
+    /// Price of one sector for the whole term, in minor units.
+    #[arg(long)]
+    price_minor: i64,
+    #[arg(long, default_value = "USD")]
+    currency: String,
+    /// Service fee, basis points.
+    #[arg(long, default_value_t = 2000)]
+    fee_bp: i64,
+}
+
+/// A pool with its capacity in the books and a plan of one sector a unit on sale.
+pub fn add_pool(db: &Database, options: &PoolOptions, now: Micros) -> anyhow::Result<()> {
+    anyhow::ensure!(options.capacity_bytes >= options.sector_bytes, "capacity_bytes must hold at least one sector");
+    db.migrate()?;
+    db.transact(|conn| {
+        let pool = capacity::create_pool(conn, &NewPool::new(&options.name, options.miner_id, options.sector_bytes, now))?;
+        capacity::grow(conn, pool.id, "initial", options.capacity_bytes, now)?;
+        let price = Fiat { minor: options.price_minor, currency: options.currency.clone() };
+        let name = format!("{}, {} days", options.name, options.days);
+        let plan = NewPlan::of_sectors(&pool, &name, options.days, price, BasisPoints(options.fee_bp), now);
+        catalog::create_plan(conn, &plan)?;
+        Ok::<_, sealyard_core::ledger::LedgerError>(())
+    })?;
+    Ok(())
+}
+
+/// The operator, the pool of the devnet's miner and one plan.
+pub fn seed(app: &Shared) -> anyhow::Result<()> {
+    let now = app.now();
+    let seeded = app.db.read(|conn| accounts::by_email(conn, ADMIN).map_err(sealyard_core::store::DbFault::from))?.is_some();
+    if seeded {
+        return Ok(());
+    }
+    let options = PoolOptions {
+        name: "Devnet".into(),
+        miner_id: 1000,
+        sector_bytes: 2048,
+        capacity_bytes: 64 * 2048,
+        days: 210,
+        price_minor: 2500,
+        currency: "USD".into(),
+        fee_bp: 2000,
+    };
+    add_pool(&app.db, &options, now)?;
+    let operator = NewUser { email: ADMIN, name: "Operator", password: PASSWORD, role: Role::Admin };
+    app.db.transact(|conn| accounts::register(conn, &operator, now))?;
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Starts what the demo needs: parameters, network, payment provider, mail server, agents.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use sealyard_core::{
+    clock::{DAY, Month},
+    fleet, ids,
+    store::DbFault,
+};
+use sealyard_devnet::{Devnet, Ready};
+use sealyard_filecoin::params::{DevnetParams, Which};
+
+use super::{Options, fake_stripe, mail_sink};
+use crate::{app::Shared, config::Config};
+
+pub const NETWORK: &str = "sealyard-devnet-demo";
+const AGENTS: [&str; 2] = ["granite", "basalt"];
+
+/// Makes what is missing, with a progress bar; a second call is instant.
+pub fn make_parameters(dir: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let params = DevnetParams::open(&dir.canonicalize()?, NETWORK)?;
+    for which in Which::ALL {
+        if params.present(which)? {
+            continue;
+        }
+        let bar = ProgressBar::new(100);
+        let style = ProgressStyle::with_template("  {msg:24} {bar:30} {percent:>3} %  {elapsed} gone, {eta} to go")?;
+        bar.set_style(style);
+        bar.set_message(format!("making {} parameters", which.name()));
+        params.ensure(which, &|progress| {
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+        })?;
+        bar.finish();
+    }
+    Ok(())
+}
+
+fn loopback() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+/// A network whose first day is the last one before the latest whole calendar month, so that this month can be lived through.
+pub async fn start_devnet(dir: &Path) -> anyhow::Result<Devnet> {
+    let today = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())? / 86_400;
+    let this_month = Month::of_day(today).and_then(Month::days).context("today's month")?.0;
+    let last_month = Month::of_day(this_month - 1).and_then(Month::days).context("last month")?.0;
+    let settings = sealyard_devnet::Config {
+        network_name: NETWORK.into(),
+        genesis_timestamp: (last_month - 1) * (DAY / 1_000_000),
+        ..sealyard_devnet::Config::default()
+    };
+    Ok(Devnet::start(loopback(), &dir.join("devnet"), settings).await?)
+}
+
+/// What lies outside the house: a payment provider and a mail server, both on loopback.
+pub struct Outside {
+    pub stripe_url: String,
+    pub webhook_secret: String,
+    pub smtp: SocketAddr,
+}
+
+impl Outside {
+    pub async fn start(dir: &Path, public_url: &str) -> anyhow::Result<Self> {
+        let webhook_secret = format!("whsec_{}", ids::secret());
+        let webhook_url = format!("{public_url}/webhooks/stripe");
+        let stripe = fake_stripe::start(loopback(), webhook_url, webhook_secret.clone())?;
+        let smtp = mail_sink::start(loopback(), dir.join("mail")).await?;
+        Ok(Self { stripe_url: format!("http://{stripe}"), webhook_secret, smtp })
+    }
+}
+
+/// `STRIPE_SECRET_KEY` in the environment makes the same code talk to Stripe itself.
+pub fn config(options: &Options, dir: &Path, public_url: &str, node: &Ready, outside: &Outside) -> anyhow::Result<Config> {
+    let database = options.database_url.clone().unwrap_or_else(|| format!("sqlite://{}/sealyard.db", dir.display()));
+    let real_key = std::env::var("STRIPE_SECRET_KEY").ok();
+    let mut config = Config {
+        database_url: database,
+        listen: options.listen.to_string(),
+        public_url: public_url.to_owned(),
+        session_secret: kept_secret(dir)?,
+        node_url: node.url.clone(),
+        node_token: node.token.clone(),
+        parameters_dir: options.parameters_dir(),
+        poll_ms: 100,
+        lease_s: 20,
+        machine_lost_s: 600,
+        stripe_secret_key: "sk_test_demo".into(),
+        stripe_webhook_secret: outside.webhook_secret.clone(),
+        stripe_api: outside.stripe_url.clone(),
+        smtp_host: outside.smtp.ip().to_string(),
+        smtp_port: outside.smtp.port(),
+        smtp_security: "none".into(),
+        mail_from: "Sealyard <statements@sealyard.example>".into(),
+        ..Config::default()
+    };
+    if let Some(key) = real_key {
+        config.stripe_secret_key = key;
+        config.stripe_api = Config::default().stripe_api;
+        config.stripe_webhook_secret =
+            std::env::var("STRIPE_WEBHOOK_SECRET").context("STRIPE_WEBHOOK_SECRET is needed as well")?;
+    }
+    Ok(config)
+}
+
+/// The same in every run, so that people stay signed in.
+fn kept_secret(dir: &Path) -> anyhow::Result<String> {
+    let path = dir.join("session-secret");
+    if let Ok(secret) = std::fs::read_to_string(&path) {
+        return Ok(secret);
+    }
+    let secret = ids::secret();
+    std::fs::write(&path, &secret)?;
+    Ok(secret)
+}
+
+/// Agents that end with us.
+pub struct Agents(Vec<Child>);
+
+impl Drop for Agents {
+    fn drop(&mut self) {
+        for agent in &mut self.0 {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+    }
+}
+
+/// Starts the machines as processes of their own; a new one gets a one-time token.
+pub fn start_agents(app: &Shared, dir: &Path, url: &str, parameters: &Path) -> anyhow::Result<Agents> {
+    let program = agent_program()?;
+    let mut agents = Agents(Vec::new());
+    for name in AGENTS {
+        let home = dir.join("agents").join(name);
+        std::fs::create_dir_all(&home)?;
+        let mut command = Command::new(&program);
+        command.args(["run", "--url", url, "--heartbeat-ms", "100", "--cores", "1", "--step-timeout-s", "1200", "--dir"]);
+        command.arg(&home).arg("--parameters-dir").arg(parameters);
+        if !home.join("machine.json").exists() {
+            let now = app.now();
+            let token = app.db.transact(|conn| Ok::<_, DbFault>(fleet::new_token(conn, name, now, now + DAY)?))?;
+            command.args(["--token", &token]);
+        }
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(home.join("agent.log"))?;
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
+        agents.0.push(child.with_context(|| format!("starting {}", program.display()))?);
+    }
+    Ok(agents)
+}
+
+/// Beside this program, as `cargo build` and packages put it.
+fn agent_program() -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name("sealyard-agent");
+    anyhow::ensure!(path.exists(), "{} is missing; build it with `cargo build --release -p sealyard-agent`", path.display());
+    Ok(path)
+}

@@ -1,0 +1,65 @@
+//! For machines that watch us: alive, ready, counted.
+
+use actix_web::{HttpResponse, web};
+use sealyard_core::{capacity, fleet, ledger, sealing, yields};
+
+use crate::app::{App, Shared, read};
+
+pub fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/healthz", web::get().to(|| async { HttpResponse::Ok().body("ok\n") }))
+        .route("/readyz", web::get().to(ready))
+        .route("/metrics", web::get().to(metrics));
+}
+
+/// Ready when the database answers and is up to date.
+async fn ready(app: web::Data<App>) -> HttpResponse {
+    let db = app.db.clone();
+    match web::block(move || db.is_current()).await {
+        Ok(Ok(true)) => HttpResponse::Ok().body("ready\n"),
+        Ok(Ok(false)) => HttpResponse::ServiceUnavailable().body("the database is not migrated; run `sealyard migrate`\n"),
+        Ok(Err(error)) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
+        Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
+    }
+}
+
+/// Prometheus text.
+async fn metrics(app: web::Data<App>) -> HttpResponse {
+    let app: Shared = app.into_inner();
+    let gathered = read(&app, |conn| {
+        use std::fmt::Write;
+        let mut text = String::new();
+        for pool in capacity::pools(conn)? {
+            let capacity = capacity::capacity(conn, pool.id)?;
+            let parts = [
+                ("owned", capacity.owned),
+                ("free", capacity.free),
+                ("held", capacity.held),
+                ("sold", capacity.sold),
+                ("own_use", capacity.own_use),
+                ("down", capacity.down),
+            ];
+            for (part, bytes) in parts {
+                let _ = writeln!(text, "sealyard_capacity_bytes{{pool=\"{}\",part=\"{part}\"}} {bytes}", pool.public_id);
+            }
+            if let Some(cursor) = yields::cursor(conn, pool.id)? {
+                let _ = writeln!(text, "sealyard_chain_next_epoch{{pool=\"{}\"}} {}", pool.public_id, cursor.next_epoch);
+            }
+        }
+        for state in sealing::SectorState::ALL {
+            let count = sealing::in_states(conn, &[state])?.len();
+            let _ = writeln!(text, "sealyard_sectors{{state=\"{}\"}} {count}", state.name());
+        }
+        for state in ["active", "draining", "lost"] {
+            let count = fleet::machines(conn)?.iter().filter(|m| m.state == state).count();
+            let _ = writeln!(text, "sealyard_machines{{state=\"{state}\"}} {count}");
+        }
+        let _ = writeln!(text, "sealyard_tasks_open {}", sealing::open_tasks(conn)?.len());
+        let _ = writeln!(text, "sealyard_book_findings {}", ledger::check(conn)?.len());
+        Ok(text)
+    });
+    match gathered.await {
+        Ok(text) => HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(text),
+        Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
+    }
+}

@@ -1,0 +1,236 @@
+//! The house's one server program. `sealyard --help` lists what it can do.
+
+mod agent_api;
+mod app;
+mod auth;
+mod config;
+mod demo;
+mod error;
+mod health;
+mod mail;
+mod pages;
+mod rails;
+mod render;
+mod serve;
+mod worker;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use sealyard_core::{
+    accounts::{self, NewUser, Role},
+    clock::{Clock, SystemClock},
+    ledger,
+    store::{Database, DbFault},
+};
+use sealyard_filecoin::{params::DevnetParams, proofs};
+
+use crate::config::Config;
+
+#[derive(Parser)]
+#[command(name = "sealyard", version, about = "Sells Filecoin storage power, and backs every byte with a proven sector")]
+struct Cli {
+    /// Configuration file (TOML); `SEALYARD_<KEY>` variables override it.
+    #[arg(long, global = true, env = "SEALYARD_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the site, the agents' API and webhooks.
+    Serve {
+        /// Also do the house's work in this process.
+        #[arg(long)]
+        work: bool,
+    },
+    /// Do the house's work: planning, messages, chain, closing, mail. Any number may run over one database.
+    Work,
+    /// Bring the database's tables up to date.
+    Migrate,
+    /// Make an administrator (the password is read from standard input).
+    Admin { email: String, name: String },
+    /// Make a pool of a miner's sectors and take its capacity into the books.
+    Pool(demo::PoolOptions),
+    /// Verify the books and print what does not hold.
+    Books,
+    /// Run an embedded network; prints one JSON line with url, token and miner when it is ready.
+    Devnet(DevnetOptions),
+    /// Make the devnet's proof parameters.
+    Parameters { dir: PathBuf },
+    /// Run the whole house on embedded defaults: a purchase, sealing, a month of proofs, a statement.
+    Demo(demo::Options),
+    /// A stand-in for Stripe on loopback, for demo and tests.
+    #[command(hide = true)]
+    FakeStripe(demo::FakeStripeOptions),
+    /// An SMTP server that keeps every mail as a file, for demo and tests.
+    #[command(hide = true)]
+    MailSink { listen: SocketAddr, dir: PathBuf },
+}
+
+#[derive(clap::Args)]
+struct DevnetOptions {
+    #[arg(long, default_value = "127.0.0.1:1234")]
+    listen: SocketAddr,
+    /// Where the chain is kept.
+    #[arg(long)]
+    data: PathBuf,
+    /// Settings (TOML) of a new chain.
+    #[arg(long)]
+    settings: Option<PathBuf>,
+    #[arg(long, default_value = "var/proof-params")]
+    parameters_dir: PathBuf,
+}
+
+fn main() {
+    let cli = Cli::parse();
+    if let Err(error) = run(cli) {
+        eprintln!("sealyard: {error:#}");
+        std::process::exit(1);
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    // Each HTTP worker thread runs its own loop; everything else shares this runtime.
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match cli.command {
+        Command::Parameters { dir } => demo::make_parameters(&dir),
+        Command::Devnet(options) => {
+            in_proof_environment(&options.parameters_dir)?;
+            start_logs("text");
+            runtime()?.block_on(devnet(options))
+        }
+        Command::Demo(options) => {
+            in_proof_environment(&options.parameters_dir())?;
+            start_logs_to_file(&options)?;
+            runtime()?.block_on(demo::run(options))
+        }
+        Command::FakeStripe(options) => runtime()?.block_on(demo::fake_stripe(options)),
+        Command::MailSink { listen, dir } => runtime()?.block_on(demo::mail_sink(listen, dir)),
+        command => {
+            let config = Config::load(cli.config.as_deref(), std::env::vars())?;
+            start_logs(&config.log_format);
+            with_config(command, config, runtime()?)
+        }
+    }
+}
+
+fn with_config(command: Command, config: Config, runtime: tokio::runtime::Runtime) -> anyhow::Result<()> {
+    match command {
+        Command::Migrate => Ok(open(&config)?.migrate()?),
+        Command::Admin { email, name } => add_admin(&config, &email, &name),
+        Command::Pool(options) => demo::add_pool(&open(&config)?, &options, SystemClock.now()),
+        Command::Books => check_books(&config),
+        Command::Work => {
+            in_proof_environment(&config.parameters_dir)?;
+            let app = app::App::new(config, Arc::new(SystemClock))?;
+            runtime.block_on(async {
+                prepare_verification(&app).await;
+                worker::run(app).await;
+            });
+            Ok(())
+        }
+        Command::Serve { work } => {
+            if work {
+                in_proof_environment(&config.parameters_dir)?;
+            }
+            let app = app::App::new(config, Arc::new(SystemClock))?;
+            runtime.block_on(async {
+                if work {
+                    prepare_verification(&app).await;
+                    tokio::spawn(worker::run(app.clone()));
+                }
+                serve::run(app).await
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// On the devnet the verifying keys come with this program; elsewhere the operator has put the official ones there.
+async fn prepare_verification(app: &app::Shared) {
+    if let Ok(network) = app.node.network_name().await
+        && network.starts_with(sealyard_filecoin::params::DEVNET_NAME_PREFIX)
+        && let Err(error) = DevnetParams::open(&app.config.parameters_dir, &network)
+    {
+        tracing::error!(%error, "proofs cannot be verified");
+    }
+}
+
+fn open(config: &Config) -> anyhow::Result<Database> {
+    Ok(Database::open(&config.database_url, config.database_connections)?)
+}
+
+fn start_logs(format: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "info,filecoin_proofs=warn,storage_proofs_core=warn,bellperson=warn".into());
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if format == "json" { logs.json().init() } else { logs.init() }
+}
+
+/// The demo tells its story on the terminal; logs go to a file beside its data.
+fn start_logs_to_file(options: &demo::Options) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&options.dir).with_context(|| format!("creating {}", options.dir.display()))?;
+    let file = std::fs::File::create(options.dir.join("sealyard.log"))?;
+    let filter = tracing_subscriber::EnvFilter::new("info,filecoin_proofs=warn,storage_proofs_core=warn,bellperson=warn");
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Arc::new(file)).init();
+    Ok(())
+}
+
+/// The proofs library reads its settings from the environment, once: start this program again with them if need be.
+fn in_proof_environment(parameters_dir: &Path) -> anyhow::Result<()> {
+    use std::os::unix::process::CommandExt;
+    std::fs::create_dir_all(parameters_dir).with_context(|| format!("creating {}", parameters_dir.display()))?;
+    let dir = parameters_dir.canonicalize()?;
+    if proofs::check_environment(&dir) {
+        return Ok(());
+    }
+    let error = std::process::Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .envs(proofs::environment(&dir))
+        .exec();
+    Err(error).context("starting again with the proof environment")
+}
+
+async fn devnet(options: DevnetOptions) -> anyhow::Result<()> {
+    let settings = match &options.settings {
+        None => sealyard_devnet::Config::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+            toml::from_str(&text).with_context(|| format!("settings in {}", path.display()))?
+        }
+    };
+    DevnetParams::open(&options.parameters_dir.canonicalize()?, &settings.network_name)?;
+    let devnet = sealyard_devnet::Devnet::start(options.listen, &options.data, settings).await?;
+    println!("{}", serde_json::to_string(&devnet.ready)?);
+    tokio::signal::ctrl_c().await?;
+    devnet.stop().await;
+    Ok(())
+}
+
+fn add_admin(config: &Config, email: &str, name: &str) -> anyhow::Result<()> {
+    let mut password = String::new();
+    std::io::stdin().read_line(&mut password).context("reading the password from standard input")?;
+    let db = open(config)?;
+    db.migrate()?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    let now = SystemClock.now();
+    db.transact(|conn| accounts::register(conn, &NewUser { email, name, password, role: Role::Admin }, now))?;
+    Ok(())
+}
+
+fn check_books(config: &Config) -> anyhow::Result<()> {
+    let findings = open(config)?.read(|conn| ledger::check(conn).map_err(DbFault::from))?;
+    for finding in &findings {
+        println!("{}: {}", finding.account, finding.what);
+    }
+    anyhow::ensure!(findings.is_empty(), "the books do not balance ({} findings)", findings.len());
+    println!("the books balance");
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! Signing up, in and out.
+
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use askama::Template;
+use sealyard_core::accounts::{self, AccountError, NewUser, Role, User};
+use serde::Deserialize;
+
+use super::{html, redirect};
+use crate::{
+    app::{App, Shared, transact},
+    auth::{self, Maybe, Visitor},
+    error::WebError,
+};
+
+pub fn routes(config: &mut web::ServiceConfig) {
+    config
+        .service(web::resource("/login").get(login_page).post(login))
+        .service(web::resource("/signup").get(signup_page).post(signup))
+        .route("/logout", web::post().to(logout));
+}
+
+#[derive(Template)]
+#[template(path = "account/login.html")]
+struct LoginPage {
+    user: Option<Visitor>,
+    email: String,
+    problem: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "account/signup.html")]
+struct SignupPage {
+    user: Option<Visitor>,
+    email: String,
+    name: String,
+    problem: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct LoginForm {
+    email: String,
+    password: String,
+}
+
+#[derive(Deserialize)]
+struct SignupForm {
+    email: String,
+    name: String,
+    password: String,
+}
+
+async fn login_page() -> Result<HttpResponse, WebError> {
+    html(&LoginPage { user: None, email: String::new(), problem: None })
+}
+
+async fn signup_page() -> Result<HttpResponse, WebError> {
+    html(&SignupPage { user: None, email: String::new(), name: String::new(), problem: None })
+}
+
+fn again(page: &impl Template) -> Result<HttpResponse, WebError> {
+    let body = page.render()?;
+    Ok(HttpResponse::build(StatusCode::UNPROCESSABLE_ENTITY).content_type("text/html; charset=utf-8").body(body))
+}
+
+/// The form again with the reason, unless the fault is ours.
+fn problem(error: AccountError) -> Result<Option<String>, WebError> {
+    match error {
+        AccountError::Db(fault) => Err(fault.into()),
+        said => Ok(Some(said.to_string())),
+    }
+}
+
+// `Maybe` also refuses forms that another site sent.
+async fn login(app: web::Data<App>, _: Maybe, form: web::Form<LoginForm>) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let LoginForm { email, password } = form.into_inner();
+    let given = email.clone();
+    match transact(&app, move |conn| accounts::sign_in(conn, &given, &password)).await {
+        Ok(user) => welcome(&app, &user).await,
+        Err(error) => again(&LoginPage { user: None, email, problem: problem(error)? }),
+    }
+}
+
+async fn signup(app: web::Data<App>, _: Maybe, form: web::Form<SignupForm>) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let SignupForm { email, name, password } = form.into_inner();
+    let (given_email, given_name, now) = (email.clone(), name.clone(), app.now());
+    let registered = transact(&app, move |conn| {
+        let new = NewUser { email: &given_email, name: &given_name, password: &password, role: Role::Investor };
+        accounts::register(conn, &new, now)
+    });
+    match registered.await {
+        Ok(user) => welcome(&app, &user).await,
+        Err(error) => again(&SignupPage { user: None, email, name, problem: problem(error)? }),
+    }
+}
+
+async fn welcome(app: &Shared, user: &User) -> Result<HttpResponse, WebError> {
+    let to = if user.is_admin() { "/admin" } else { "/dashboard" };
+    let cookie = auth::start(app, user).await?;
+    Ok(HttpResponse::SeeOther().insert_header(("Location", to)).cookie(cookie).finish())
+}
+
+async fn logout(app: web::Data<App>, _: Maybe, request: HttpRequest) -> Result<HttpResponse, WebError> {
+    let cookie = auth::end(&app.into_inner(), &request).await?;
+    let mut response = redirect("/");
+    response.add_cookie(&cookie).map_err(|error| WebError::Internal(error.into()))?;
+    Ok(response)
+}

@@ -1,0 +1,286 @@
+//! The operator's console: fleet, pipeline, orders, books.
+
+use actix_web::{HttpResponse, web};
+use askama::Template;
+use sealyard_core::{
+    accounts, capacity,
+    clock::{DAY, day_text, minute_text},
+    fleet::{self, Draining},
+    ledger,
+    money::NanoFil,
+    orders, sealing,
+    store::DbFault,
+    units::Bytes,
+    yields,
+};
+use serde::Deserialize;
+
+use super::{html, redirect};
+use crate::{
+    app::{App, Shared, read, transact},
+    auth::{Admin, Visitor},
+    error::WebError,
+};
+
+pub fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/admin", web::get().to(|_: Admin| async { redirect("/admin/fleet") }))
+        .service(web::resource("/admin/fleet").get(fleet_page).post(new_token))
+        .route("/admin/fleet/{machine}/drain", web::post().to(drain))
+        .route("/admin/pipeline", web::get().to(pipeline_page))
+        .route("/admin/orders", web::get().to(orders_page))
+        .route("/admin/books", web::get().to(books_page));
+}
+
+struct MachineRow {
+    id: String,
+    name: String,
+    state: String,
+    cores: i64,
+    memory: String,
+    disk: String,
+    gpus: i64,
+    detail: String,
+    seen: String,
+    doing: String,
+    is_draining: bool,
+}
+
+#[derive(Template)]
+#[template(path = "admin/fleet.html")]
+struct FleetPage {
+    user: Option<Visitor>,
+    machines: Vec<MachineRow>,
+    token: Option<String>,
+}
+
+async fn load_fleet(app: &Shared) -> Result<Vec<MachineRow>, WebError> {
+    let rows = read(app, |conn| {
+        let open = sealing::open_tasks(conn)?;
+        let rows = fleet::machines(conn)?.into_iter().map(|m| {
+            let doing: Vec<String> =
+                open.iter().filter(|t| t.machine_id == Some(m.id)).map(|t| t.progress.clone().unwrap_or_default()).collect();
+            MachineRow {
+                is_draining: m.state == "draining",
+                id: m.public_id,
+                name: m.name,
+                state: m.state,
+                cores: m.cores,
+                memory: Bytes(m.memory_bytes).to_string(),
+                disk: format!("{} free of {}", Bytes(m.disk_free_bytes), Bytes(m.disk_bytes)),
+                gpus: m.gpus,
+                detail: m.detail,
+                seen: minute_text(m.seen_at),
+                doing: if doing.is_empty() { "idle".into() } else { doing.join("; ") },
+            }
+        });
+        Ok(rows.collect())
+    })
+    .await?;
+    Ok(rows)
+}
+
+async fn fleet_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpResponse, WebError> {
+    let machines = load_fleet(&app.into_inner()).await?;
+    html(&FleetPage { user: Some((&user).into()), machines, token: None })
+}
+
+#[derive(Deserialize)]
+struct TokenForm {
+    name: String,
+}
+
+async fn new_token(app: web::Data<App>, Admin(user): Admin, form: web::Form<TokenForm>) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let name = form.into_inner().name.trim().to_owned();
+    if name.is_empty() || name.len() > 60 {
+        return Err(WebError::BadInput("Give the machine a name of at most 60 characters.".into()));
+    }
+    let (now, admin) = (app.now(), user.id);
+    let token = transact(&app, move |conn| {
+        accounts::record(conn, now, Some(admin), "enrolment token", &name, "")?;
+        Ok::<_, DbFault>(fleet::new_token(conn, &name, now, now + DAY)?)
+    })
+    .await?;
+    let machines = load_fleet(&app).await?;
+    html(&FleetPage { user: Some((&user).into()), machines, token: Some(token) })
+}
+
+async fn drain(app: web::Data<App>, Admin(user): Admin, id: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let (id, now, admin) = (id.into_inner(), app.now(), user.id);
+    let found = transact(&app, move |conn| {
+        let Some(machine) = fleet::by_public_id(conn, &id)? else { return Ok(false) };
+        let draining = if machine.state == "draining" { Draining::Stop } else { Draining::Start };
+        fleet::set_draining(conn, machine.id, draining)?;
+        accounts::record(conn, now, Some(admin), "drain", &id, &format!("{draining:?}"))?;
+        Ok::<_, DbFault>(true)
+    })
+    .await?;
+    if found { Ok(redirect("/admin/fleet")) } else { Err(WebError::NotFound) }
+}
+
+struct SectorRow {
+    number: i64,
+    state: String,
+    machine: String,
+    due: String,
+    failures: i64,
+    reason: String,
+}
+
+struct TaskRow {
+    kind: String,
+    subject: String,
+    state: String,
+    machine: String,
+    fence: i64,
+    took: String,
+    memory: String,
+    note: String,
+}
+
+#[derive(Template)]
+#[template(path = "admin/pipeline.html")]
+struct PipelinePage {
+    user: Option<Visitor>,
+    sectors: Vec<SectorRow>,
+    tasks: Vec<TaskRow>,
+}
+
+async fn pipeline_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpResponse, WebError> {
+    let (sectors, tasks) = read(&app.into_inner(), |conn| {
+        let machines = fleet::machines(conn)?;
+        let name = |id| machines.iter().find(|m| Some(m.id) == id).map(|m| m.name.clone()).unwrap_or_default();
+        let sectors = sealing::all_sectors(conn, 200)?;
+        let number = |id| sectors.iter().find(|s| Some(s.id) == id).map(|s| format!("sector {}", s.number));
+        let tasks = sealing::recent_tasks(conn, 60)?.into_iter().map(|t| TaskRow {
+            subject: number(t.sector_id).unwrap_or_else(|| "WindowPoSt".into()),
+            machine: name(t.machine_id),
+            took: t.wall_ms.map(|ms| format!("{}.{:03} s", ms / 1000, ms % 1000)).unwrap_or_default(),
+            memory: t.peak_bytes.map(|b| Bytes(b).to_string()).unwrap_or_default(),
+            note: t.failure.or(t.progress).unwrap_or_default(),
+            kind: t.kind,
+            state: t.state,
+            fence: t.fence,
+        });
+        let tasks: Vec<TaskRow> = tasks.collect();
+        let rows = sectors.iter().map(|s| SectorRow {
+            number: s.number,
+            state: s.state.replace('_', " "),
+            machine: name(s.machine_id),
+            due: minute_text(s.due_at),
+            failures: s.failures,
+            reason: s.reason.clone().unwrap_or_default(),
+        });
+        Ok((rows.collect(), tasks))
+    })
+    .await?;
+    html(&PipelinePage { user: Some((&user).into()), sectors, tasks })
+}
+
+struct AdminOrder {
+    id: String,
+    state: String,
+    bytes: String,
+    price: String,
+    at: String,
+}
+
+#[derive(Template)]
+#[template(path = "admin/orders.html")]
+struct OrdersPage {
+    user: Option<Visitor>,
+    orders: Vec<AdminOrder>,
+}
+
+async fn orders_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpResponse, WebError> {
+    let orders = read(&app.into_inner(), |conn| orders::recent(conn, 200)).await?;
+    let orders = orders
+        .into_iter()
+        .map(|o| AdminOrder {
+            price: o.price().to_string(),
+            id: o.public_id,
+            state: o.state.replace('_', " "),
+            bytes: Bytes(o.bytes).to_string(),
+            at: minute_text(o.created_at),
+        })
+        .collect();
+    html(&OrdersPage { user: Some((&user).into()), orders })
+}
+
+struct AccountRow {
+    code: String,
+    posted: String,
+    held: String,
+}
+
+struct DayRow {
+    day: String,
+    wins: i64,
+    posted: String,
+    carry: i64,
+    power: String,
+}
+
+struct PoolBooks {
+    name: String,
+    capacity: String,
+    identity_holds: bool,
+    accounts: Vec<AccountRow>,
+    days: Vec<DayRow>,
+}
+
+#[derive(Template)]
+#[template(path = "admin/books.html")]
+struct BooksPage {
+    user: Option<Visitor>,
+    pools: Vec<PoolBooks>,
+    findings: Vec<String>,
+}
+
+async fn books_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpResponse, WebError> {
+    let (pools, findings) = read(&app.into_inner(), |conn| {
+        let mut pools = Vec::new();
+        for pool in capacity::pools(conn)? {
+            let c = capacity::capacity(conn, pool.id)?;
+            let shown = |code: &str, amount: i64| {
+                if code.starts_with("capacity:") { Bytes(amount).to_string() } else { NanoFil(amount).to_string() }
+            };
+            let accounts = ledger::pool_balances(conn, pool.id)?
+                .into_iter()
+                .map(|(code, balance)| AccountRow {
+                    posted: shown(&code, balance.posted),
+                    held: shown(&code, balance.held),
+                    code,
+                })
+                .collect();
+            let days = yields::days(conn, pool.id, 40)?.into_iter().map(|d| DayRow {
+                day: day_text(d.day),
+                wins: d.wins,
+                posted: NanoFil(d.posted_nano).to_string(),
+                carry: d.carry_atto,
+                power: d.power_epochs,
+            });
+            pools.push(PoolBooks {
+                name: pool.name,
+                capacity: format!(
+                    "owned {} = free {} + held {} + sold {} + own use {} + down {}",
+                    Bytes(c.owned),
+                    Bytes(c.free),
+                    Bytes(c.held),
+                    Bytes(c.sold),
+                    Bytes(c.own_use),
+                    Bytes(c.down)
+                ),
+                identity_holds: c.holds(),
+                accounts,
+                days: days.collect(),
+            });
+        }
+        let findings = ledger::check(conn)?.into_iter().map(|f| format!("{}: {}", f.account, f.what)).collect();
+        Ok((pools, findings))
+    })
+    .await?;
+    html(&BooksPage { user: Some((&user).into()), pools, findings })
+}

@@ -1,0 +1,163 @@
+//! Buying: the quote, the order with its hold, the way to the payment page.
+
+use actix_web::{HttpResponse, web};
+use anyhow::Context;
+use askama::Template;
+use sealyard_core::{
+    catalog::{self, Plan},
+    clock::minute_text,
+    contracts, ids,
+    orders::{self, Order, OrderState, PlaceOrder},
+    store::DbFault,
+};
+use serde::Deserialize;
+
+use super::{html, public::PlanCard, public::plan_card, redirect};
+use crate::{
+    app::{App, Shared, read, transact},
+    auth::{SignedIn, Visitor},
+    error::WebError,
+    rails::stripe,
+};
+
+pub fn routes(config: &mut web::ServiceConfig) {
+    config.service(web::resource("/plans/{plan}").get(plan_page).post(place)).route("/orders/{order}", web::get().to(order_page));
+}
+
+#[derive(Deserialize)]
+struct Units {
+    #[serde(default = "one")]
+    units: i64,
+}
+
+fn one() -> i64 {
+    1
+}
+
+#[derive(Deserialize)]
+struct OrderForm {
+    units: i64,
+    request_key: String,
+}
+
+#[derive(Template)]
+#[template(path = "invest/plan.html")]
+struct PlanPage {
+    user: Option<Visitor>,
+    plan: PlanCard,
+    units: i64,
+    max_units: i64,
+    bytes: String,
+    price: String,
+    promised: String,
+    in_stock: bool,
+    /// Sent with the form, so that sending it twice places one order.
+    request_key: String,
+}
+
+#[derive(Template)]
+#[template(path = "invest/order.html")]
+struct OrderPage {
+    user: Option<Visitor>,
+    id: String,
+    state: &'static str,
+    bytes: String,
+    price: String,
+    expires: String,
+    pay_url: Option<String>,
+    contract: Option<String>,
+}
+
+async fn find_plan(app: &Shared, id: String) -> Result<Plan, WebError> {
+    read(app, move |conn| catalog::plan_by_public_id(conn, &id)).await?.ok_or(WebError::NotFound)
+}
+
+async fn plan_page(
+    app: web::Data<App>,
+    SignedIn(user): SignedIn,
+    id: web::Path<String>,
+    query: web::Query<Units>,
+) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let plan = find_plan(&app, id.into_inner()).await?;
+    let (units, now) = (query.units, app.now());
+    let asked = plan.clone();
+    let quote = read(&app, move |conn| orders::quote(conn, &asked, units, now)).await?;
+    let quote = quote.ok_or_else(|| WebError::BadInput(format!("This plan sells 1 to {} units.", plan.max_units)))?;
+    html(&PlanPage {
+        user: Some((&user).into()),
+        plan: plan_card(&plan),
+        units,
+        max_units: plan.max_units,
+        bytes: quote.bytes.to_string(),
+        price: quote.price.to_string(),
+        promised: minute_text(quote.promised_at),
+        in_stock: quote.in_stock,
+        request_key: ids::secret(),
+    })
+}
+
+async fn place(
+    app: web::Data<App>,
+    SignedIn(user): SignedIn,
+    id: web::Path<String>,
+    form: web::Form<OrderForm>,
+) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let plan = find_plan(&app, id.into_inner()).await?;
+    let OrderForm { units, request_key } = form.into_inner();
+    if request_key.len() < 16 || request_key.len() > 64 {
+        return Err(WebError::BadInput("The form was incomplete.".into()));
+    }
+    let now = app.now();
+    let (asked, buyer) = (plan.clone(), user.id);
+    let order = transact(&app, move |conn| {
+        orders::place(conn, &PlaceOrder { user: buyer, plan: &asked, units, request_key: &request_key }, now)
+    })
+    .await?;
+    ask_for_payment(&app, &order, &plan).await?;
+    Ok(redirect(&format!("/orders/{}", order.public_id)))
+}
+
+/// The order and its hold are committed; the payment page can be asked for again at any time.
+async fn ask_for_payment(app: &Shared, order: &Order, plan: &Plan) -> Result<(), WebError> {
+    let Some(rail) = &app.stripe else { return Ok(()) };
+    let session = rail.checkout(order, &plan.name, &app.config.public_url).await.context("asking for a payment page")?;
+    let url = session.url.context("the payment provider gave no page to pay on")?;
+    let (id, now) = (order.id, app.now());
+    transact(app, move |conn| Ok::<_, DbFault>(orders::open_payment(conn, id, stripe::RAIL, &session.id, &url, now)?)).await?;
+    Ok(())
+}
+
+async fn order_page(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let id = id.into_inner();
+    let order = read(&app, move |conn| orders::by_public_id(conn, &id)).await?;
+    let order = order.filter(|o| o.user_id == user.id || user.is_admin()).ok_or(WebError::NotFound)?;
+    let order_id = order.id;
+    let mut payment = read(&app, move |conn| orders::latest_payment(conn, order_id)).await?;
+    let plan_id = order.plan_id;
+    if payment.is_none() && order.is(OrderState::Placed) {
+        // The provider did not answer when the order was placed: ask again, under the same key.
+        let plan = read(&app, move |conn| catalog::plan_for(conn, plan_id)).await?;
+        ask_for_payment(&app, &order, &plan).await?;
+        payment = read(&app, move |conn| orders::latest_payment(conn, order_id)).await?;
+    }
+    let contract = read(&app, move |conn| contracts::of_order(conn, order_id)).await?;
+    let state = match order.state.as_str() {
+        "placed" => "waiting for payment",
+        "fulfilled" => "paid",
+        "expired" => "expired unpaid",
+        _ => "paid too late; your money is on its way back",
+    };
+    html(&OrderPage {
+        user: Some((&user).into()),
+        id: order.public_id.clone(),
+        state,
+        bytes: sealyard_core::units::Bytes(order.bytes).to_string(),
+        price: order.price().to_string(),
+        expires: minute_text(order.expires_at),
+        pay_url: payment.map(|p| p.pay_url).filter(|_| order.is(OrderState::Placed)),
+        contract: contract.map(|c| c.public_id),
+    })
+}

@@ -1,0 +1,352 @@
+//! An investor's pages: dashboard, contract with live progress, ledger, statements.
+
+use actix_web::{HttpResponse, web};
+use askama::Template;
+use sealyard_core::{
+    accounts::User,
+    capacity,
+    clock::{day_text, minute_text},
+    contracts::{self, Contract},
+    ledger::{self, AccountSpec},
+    money::NanoFil,
+    orders, sealing, statements,
+    store::{AnyConnection, DbResult},
+    units::Bytes,
+    yields,
+};
+
+use super::html;
+use crate::{
+    app::{App, Shared, read},
+    auth::{SignedIn, Visitor},
+    error::WebError,
+    render::{StatementView, statement_pdf, statement_view},
+};
+
+pub fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/dashboard", web::get().to(dashboard))
+        .route("/contracts/{id}", web::get().to(contract_page))
+        .route("/contracts/{id}/progress", web::get().to(contract_progress))
+        .route("/ledger", web::get().to(ledger_page))
+        .route("/statements", web::get().to(statements_page))
+        .route("/statements/{id}", web::get().to(statement_page))
+        .route("/statements/{id}/pdf", web::get().to(statement_file));
+}
+
+pub struct Balances {
+    pub available: String,
+    pub vesting: String,
+    pub pledged: String,
+}
+
+pub struct ContractRow {
+    pub id: String,
+    pub size: String,
+    pub state: String,
+    pub sectors: String,
+    pub earned: String,
+}
+
+struct OrderRow {
+    id: String,
+    state: String,
+    price: String,
+    at: String,
+}
+
+#[derive(Template)]
+#[template(path = "invest/dashboard.html")]
+struct Dashboard {
+    user: Option<Visitor>,
+    balances: Balances,
+    contracts: Vec<ContractRow>,
+    orders: Vec<OrderRow>,
+}
+
+fn balances(conn: &mut AnyConnection, user: &User) -> DbResult<Balances> {
+    let mut of = |spec: AccountSpec| ledger::balance(conn, &spec).map(|b| NanoFil(b.free()).to_string());
+    Ok(Balances {
+        available: of(AccountSpec::Available(user.id))?,
+        vesting: of(AccountSpec::Vesting(user.id))?,
+        pledged: of(AccountSpec::Pledged(user.id))?,
+    })
+}
+
+fn contract_row(conn: &mut AnyConnection, contract: &Contract) -> DbResult<ContractRow> {
+    let sectors = sealing::of_contract(conn, contract.id)?;
+    let active = sectors.iter().filter(|s| s.state == "active").count();
+    let earned: i64 =
+        yields::lots_of_contract(conn, contract.id, i64::MAX)?.iter().map(|lot| lot.available_nano + lot.locked_nano).sum();
+    Ok(ContractRow {
+        id: contract.public_id.clone(),
+        size: Bytes(contract.bytes).to_string(),
+        state: contract.state.clone(),
+        sectors: format!("{active} of {}", sectors.len()),
+        earned: NanoFil(earned).to_string(),
+    })
+}
+
+async fn dashboard(app: web::Data<App>, SignedIn(user): SignedIn) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let visitor = Some((&user).into());
+    let (balances, contracts, orders) = read(&app, move |conn| {
+        let rows: DbResult<Vec<_>> = contracts::of_user(conn, user.id)?.iter().map(|c| contract_row(conn, c)).collect();
+        let orders = orders::of_user(conn, user.id)?
+            .into_iter()
+            .filter(|o| o.state != "fulfilled")
+            .map(|o| OrderRow { price: o.price().to_string(), id: o.public_id, state: o.state, at: minute_text(o.created_at) })
+            .collect();
+        Ok((balances(conn, &user)?, rows?, orders))
+    })
+    .await?;
+    html(&Dashboard { user: visitor, balances, contracts, orders })
+}
+
+pub struct Stage {
+    pub name: &'static str,
+    /// `done`, `now` or `todo`.
+    pub mark: &'static str,
+}
+
+pub struct SectorCard {
+    pub number: i64,
+    pub state: String,
+    pub stages: Vec<Stage>,
+    pub machine: String,
+    pub note: String,
+    pub comm_r: String,
+}
+
+struct LotRow {
+    day: String,
+    gross: String,
+    fee: String,
+    available: String,
+    locked: String,
+}
+
+#[derive(Template)]
+#[template(path = "invest/contract.html", blocks = ["progress"])]
+struct ContractPage {
+    user: Option<Visitor>,
+    id: String,
+    state: String,
+    size: String,
+    days: i64,
+    fee: String,
+    promised: String,
+    active_since: String,
+    miner: String,
+    sectors: Vec<SectorCard>,
+    live: bool,
+    lots: Vec<LotRow>,
+}
+
+const STAGES: [(&str, &[&str]); 7] = [
+    ("Queued", &["planned"]),
+    ("Sealing", &["pre_commit_1", "pre_commit_2"]),
+    ("Committed", &["pre_committing", "wait_seed"]),
+    ("Proof", &["commit_1", "commit_2", "verifying"]),
+    ("On chain", &["prove_committing", "finalizing"]),
+    ("First proof", &["proving"]),
+    ("Earning", &["active"]),
+];
+
+/// Where a sector stands among the stages that a customer sees.
+fn stages(state: &str) -> Vec<Stage> {
+    let at = STAGES.iter().position(|(_, states)| states.contains(&state)).unwrap_or(0);
+    STAGES
+        .iter()
+        .enumerate()
+        .map(|(index, (name, _))| Stage {
+            name,
+            mark: match index.cmp(&at) {
+                std::cmp::Ordering::Less => "done",
+                std::cmp::Ordering::Equal if state == "active" => "done",
+                std::cmp::Ordering::Equal => "now",
+                std::cmp::Ordering::Greater => "todo",
+            },
+        })
+        .collect()
+}
+
+fn sector_card(conn: &mut AnyConnection, sector: &sealing::Sector) -> DbResult<SectorCard> {
+    let tasks = sealing::tasks_of_sector(conn, sector.id)?;
+    let open = tasks.iter().rev().find(|t| t.state == "leased" || t.state == "ready");
+    let machines = sealyard_core::fleet::machines(conn)?;
+    let machine = sector.machine_id.and_then(|id| machines.into_iter().find(|m| m.id == id));
+    let note = match (open, &sector.reason) {
+        (Some(task), _) if task.state == "leased" => task.progress.clone().unwrap_or_default(),
+        (Some(_), _) => "waiting for a machine".into(),
+        (None, Some(reason)) if sector.state == "quarantined" || sector.state == "faulty" => reason.clone(),
+        _ => String::new(),
+    };
+    Ok(SectorCard {
+        number: sector.number,
+        state: sector.state.replace('_', " "),
+        stages: stages(&sector.state),
+        machine: machine.map(|m| m.name).unwrap_or_default(),
+        note,
+        comm_r: sector.comm_r.clone().unwrap_or_default(),
+    })
+}
+
+async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractPage, WebError> {
+    let page = read(app, move |conn| {
+        let found = contracts::by_public_id(conn, &id)?.filter(|c| c.user_id == user.id || user.is_admin());
+        let Some(contract) = found else { return Ok(None) };
+        let pool = capacity::pool_by_id(conn, contract.pool_id)?;
+        let cards: DbResult<Vec<_>> = sealing::of_contract(conn, contract.id)?.iter().map(|s| sector_card(conn, s)).collect();
+        let lots = yields::lots_of_contract(conn, contract.id, 60)?;
+        let fil = |nano| NanoFil(nano).to_string();
+        Ok(Some(ContractPage {
+            user: Some((&user).into()),
+            id: contract.public_id.clone(),
+            live: contract.state == "sealing",
+            state: contract.state.clone(),
+            size: Bytes(contract.bytes).to_string(),
+            days: contract.days,
+            fee: sealyard_core::money::BasisPoints(contract.fee_bp).to_string(),
+            promised: minute_text(contract.promised_at),
+            active_since: contract.active_at.map(minute_text).unwrap_or_default(),
+            miner: pool.miner,
+            sectors: cards?,
+            lots: lots
+                .into_iter()
+                .map(|lot| LotRow {
+                    day: day_text(lot.day),
+                    gross: fil(lot.gross_nano),
+                    fee: fil(lot.fee_nano),
+                    available: fil(lot.available_nano),
+                    locked: fil(lot.locked_nano),
+                })
+                .collect(),
+        }))
+    })
+    .await?;
+    page.ok_or(WebError::NotFound)
+}
+
+async fn contract_page(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path<String>) -> Result<HttpResponse, WebError> {
+    html(&load_contract(&app.into_inner(), user, id.into_inner()).await?)
+}
+
+/// The part of the page that changes while sealing.
+async fn contract_progress(
+    app: web::Data<App>,
+    SignedIn(user): SignedIn,
+    id: web::Path<String>,
+) -> Result<HttpResponse, WebError> {
+    html(&load_contract(&app.into_inner(), user, id.into_inner()).await?.as_progress())
+}
+
+struct EntryRow {
+    day: String,
+    account: &'static str,
+    what: String,
+    subject: String,
+    amount: String,
+    is_out: bool,
+}
+
+#[derive(Template)]
+#[template(path = "invest/ledger.html")]
+struct LedgerPage {
+    user: Option<Visitor>,
+    balances: Balances,
+    entries: Vec<EntryRow>,
+}
+
+fn what(kind: &str) -> String {
+    match kind {
+        "reward" => "Reward, available at once".into(),
+        "locked" => "Reward, vesting over 180 days".into(),
+        "vested" => "Released from vesting".into(),
+        other => other.to_owned(),
+    }
+}
+
+async fn ledger_page(app: web::Data<App>, SignedIn(user): SignedIn) -> Result<HttpResponse, WebError> {
+    const SHOWN: usize = 400;
+    let app: Shared = app.into_inner();
+    let visitor = Some((&user).into());
+    let (balances, entries) = read(&app, move |conn| {
+        let mut rows = Vec::new();
+        for (account, spec) in [("Available", AccountSpec::Available(user.id)), ("Vesting", AccountSpec::Vesting(user.id))] {
+            for entry in ledger::entries(conn, &spec, i64::MIN..i64::MAX, i64::MAX)? {
+                rows.push((entry.effective_day, account, entry));
+            }
+        }
+        rows.sort_by(|a, b| b.0.cmp(&a.0));
+        let entries = rows
+            .into_iter()
+            .take(SHOWN)
+            .map(|(day, account, entry)| EntryRow {
+                day: day_text(day),
+                account,
+                what: what(&entry.kind),
+                subject: entry.subject,
+                amount: NanoFil(entry.amount).to_string(),
+                is_out: entry.amount < 0,
+            })
+            .collect();
+        Ok((balances(conn, &user)?, entries))
+    })
+    .await?;
+    html(&LedgerPage { user: visitor, balances, entries })
+}
+
+struct StatementRow {
+    id: String,
+    month: String,
+    sent: String,
+}
+
+#[derive(Template)]
+#[template(path = "invest/statements.html")]
+struct StatementsPage {
+    user: Option<Visitor>,
+    statements: Vec<StatementRow>,
+}
+
+async fn statements_page(app: web::Data<App>, SignedIn(user): SignedIn) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let id = user.id;
+    let list = read(&app, move |conn| statements::of_user(conn, id)).await?;
+    let statements = list
+        .into_iter()
+        .map(|s| StatementRow {
+            id: s.public_id,
+            month: s.month,
+            sent: s.sent_at.map_or_else(|| "being sent".into(), minute_text),
+        })
+        .collect();
+    html(&StatementsPage { user: Some((&user).into()), statements })
+}
+
+#[derive(Template)]
+#[template(path = "invest/statement.html")]
+struct StatementPage {
+    user: Option<Visitor>,
+    id: String,
+    view: StatementView,
+}
+
+async fn find_statement(app: &Shared, user: &User, id: String) -> Result<(String, StatementView), WebError> {
+    let found = read(app, move |conn| statements::by_public_id(conn, &id)).await?;
+    let statement = found.filter(|s| s.user_id == user.id || user.is_admin()).ok_or(WebError::NotFound)?;
+    let model = statement.parsed().map_err(|error| WebError::Internal(error.into()))?;
+    Ok((statement.public_id, statement_view(&model, String::new())))
+}
+
+async fn statement_page(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let (id, view) = find_statement(&app.into_inner(), &user, id.into_inner()).await?;
+    html(&StatementPage { user: Some((&user).into()), id, view })
+}
+
+async fn statement_file(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let (_, view) = find_statement(&app.into_inner(), &user, id.into_inner()).await?;
+    let pdf = web::block(move || statement_pdf(&view)).await.map_err(|error| WebError::Internal(error.into()))??;
+    Ok(HttpResponse::Ok().content_type("application/pdf").body(pdf))
+}

@@ -1,0 +1,35 @@
+//! The site's pages. A page is a struct with amounts already written out; a handler parses, authorises, asks `core`, renders.
+
+mod account;
+mod admin;
+mod assets;
+mod buy;
+mod investor;
+mod public;
+mod webhook;
+
+use actix_web::{HttpResponse, web};
+use askama::Template;
+
+use crate::error::WebError;
+
+pub fn routes(config: &mut web::ServiceConfig) {
+    config
+        .configure(assets::routes)
+        .configure(public::routes)
+        .configure(account::routes)
+        .configure(buy::routes)
+        .configure(investor::routes)
+        .configure(admin::routes)
+        .configure(webhook::routes)
+        .default_service(web::to(|| async { Err::<HttpResponse, _>(WebError::NotFound) }));
+}
+
+/// Renders a page; nothing of it may be cached or framed elsewhere.
+fn html(page: &impl Template) -> Result<HttpResponse, WebError> {
+    Ok(HttpResponse::Ok().content_type("text/html; charset=utf-8").body(page.render()?))
+}
+
+fn redirect(to: &str) -> HttpResponse {
+    HttpResponse::SeeOther().insert_header(("Location", to)).finish()
+}

@@ -1,0 +1,78 @@
+//! The storefront: what is on sale, and what backs it.
+
+use actix_web::{HttpResponse, web};
+use askama::Template;
+use sealyard_core::{capacity, catalog, sealing, units::Bytes};
+
+use super::html;
+use crate::{
+    app::{App, Shared, read},
+    auth::{Maybe, Visitor},
+    error::WebError,
+};
+
+pub fn routes(config: &mut web::ServiceConfig) {
+    config.route("/", web::get().to(home));
+}
+
+pub struct PlanCard {
+    pub id: String,
+    pub name: String,
+    pub unit: String,
+    pub days: i64,
+    pub price: String,
+    pub fee: String,
+}
+
+struct PoolCard {
+    name: String,
+    miner: String,
+    owned: String,
+    sold: String,
+    free: String,
+    on_chain: usize,
+}
+
+#[derive(Template)]
+#[template(path = "public/home.html")]
+struct Home {
+    user: Option<Visitor>,
+    plans: Vec<PlanCard>,
+    pools: Vec<PoolCard>,
+}
+
+pub fn plan_card(plan: &catalog::Plan) -> PlanCard {
+    let price = plan.priced(1).map(|(_, price)| price.to_string()).unwrap_or_default();
+    PlanCard {
+        id: plan.public_id.clone(),
+        name: plan.name.clone(),
+        unit: Bytes(plan.unit_bytes).to_string(),
+        days: plan.days,
+        price,
+        fee: plan.fee().to_string(),
+    }
+}
+
+async fn home(app: web::Data<App>, Maybe(user): Maybe) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let (plans, pools) = read(&app, |conn| {
+        let plans = catalog::plans_on_sale(conn)?.iter().map(plan_card).collect();
+        let mut pools = Vec::new();
+        let sectors = sealing::all_sectors(conn, i64::MAX)?;
+        for pool in capacity::pools(conn)? {
+            let capacity = capacity::capacity(conn, pool.id)?;
+            let on_chain = sectors.iter().filter(|s| s.pool_id == pool.id && s.state().is_on_chain()).count();
+            pools.push(PoolCard {
+                name: pool.name,
+                miner: pool.miner,
+                owned: Bytes(capacity.owned).to_string(),
+                sold: Bytes(capacity.sold).to_string(),
+                free: Bytes(capacity.free).to_string(),
+                on_chain,
+            });
+        }
+        Ok((plans, pools))
+    })
+    .await?;
+    html(&Home { user: user.as_ref().map(Visitor::from), plans, pools })
+}

@@ -1,0 +1,200 @@
+//! Stripe: Checkout Sessions and signed webhooks, with the fields that we use and nothing more.
+//!
+//! The API version is pinned, every call has a timeout, and creating a session carries the order's id as idempotency key, so that
+//! asking twice gives one session.
+
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sealyard_core::orders::Order;
+use serde::Deserialize;
+use sha2::Sha256;
+
+const API_VERSION: &str = "2026-09-30.endive";
+/// Seconds that a webhook's signature stays good.
+const TOLERANCE_S: i64 = 300;
+pub const RAIL: &str = "stripe";
+
+#[derive(Debug, thiserror::Error)]
+pub enum StripeError {
+    #[error("the payment provider cannot be reached: {0}")]
+    Unreachable(#[from] reqwest::Error),
+    #[error("the payment provider refused ({status}): {message}")]
+    Refused { status: u16, message: String },
+}
+
+pub struct Stripe {
+    http: reqwest::Client,
+    api: String,
+    key: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct CheckoutSession {
+    pub id: String,
+    pub url: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    error: ErrorDetail,
+}
+
+#[derive(Deserialize)]
+struct ErrorDetail {
+    #[serde(default)]
+    message: String,
+}
+
+impl Stripe {
+    pub fn new(api: &str, key: &str) -> Result<Self, reqwest::Error> {
+        let http = sealyard_filecoin::http::client(Duration::from_secs(20))?;
+        Ok(Self { http, api: api.trim_end_matches('/').to_owned(), key: key.to_owned() })
+    }
+
+    /// A page on which the order can be paid, until a little before its hold ends.
+    pub async fn checkout(&self, order: &Order, plan_name: &str, public_url: &str) -> Result<CheckoutSession, StripeError> {
+        let back = format!("{public_url}/orders/{}", order.public_id);
+        let expires_at = (order.expires_at / 1_000_000 - 120).to_string();
+        let amount = order.amount_minor.to_string();
+        let currency = order.currency.to_lowercase();
+        let product = format!("{plan_name}, {}", sealyard_core::units::Bytes(order.bytes));
+        let form = [
+            ("mode", "payment"),
+            ("client_reference_id", order.public_id.as_str()),
+            ("success_url", back.as_str()),
+            ("cancel_url", back.as_str()),
+            ("expires_at", expires_at.as_str()),
+            ("line_items[0][quantity]", "1"),
+            ("line_items[0][price_data][currency]", currency.as_str()),
+            ("line_items[0][price_data][unit_amount]", amount.as_str()),
+            ("line_items[0][price_data][product_data][name]", product.as_str()),
+            ("metadata[order]", order.public_id.as_str()),
+        ];
+        let response = self
+            .http
+            .post(format!("{}/v1/checkout/sessions", self.api))
+            .bearer_auth(&self.key)
+            .header("Stripe-Version", API_VERSION)
+            .header("Idempotency-Key", format!("checkout-{}", order.public_id))
+            .form(&form)
+            .send()
+            .await?;
+        let status = response.status();
+        let bytes = response.bytes().await?;
+        if status.is_success()
+            && let Ok(session) = serde_json::from_slice(&bytes)
+        {
+            return Ok(session);
+        }
+        let message =
+            serde_json::from_slice::<ErrorBody>(&bytes).map_or_else(|_| "unreadable answer".into(), |b| b.error.message);
+        Err(StripeError::Refused { status: status.as_u16(), message })
+    }
+}
+
+/// Why a webhook is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    #[error("the Stripe-Signature header is missing or malformed")]
+    Malformed,
+    #[error("the signature is too old")]
+    TooOld,
+    #[error("the signature does not match")]
+    Mismatch,
+}
+
+/// Checks `t=…,v1=…` over the raw body; any of several v1 signatures may match (secrets are rotated). `now` in Unix seconds.
+pub fn check_signature(secret: &str, header: &str, body: &[u8], now: i64) -> Result<(), SignatureError> {
+    let mut timestamp = None;
+    let mut signatures = Vec::new();
+    for part in header.split(',') {
+        match part.trim().split_once('=') {
+            Some(("t", value)) => timestamp = value.parse::<i64>().ok(),
+            Some(("v1", value)) => signatures.extend(hex::decode(value)),
+            _ => {}
+        }
+    }
+    let timestamp = timestamp.filter(|_| !signatures.is_empty()).ok_or(SignatureError::Malformed)?;
+    if now.abs_diff(timestamp) > TOLERANCE_S.unsigned_abs() {
+        return Err(SignatureError::TooOld);
+    }
+    let matches =
+        signatures.iter().any(|signature| mac(secret, timestamp, body).is_some_and(|m| m.verify_slice(signature).is_ok()));
+    if matches { Ok(()) } else { Err(SignatureError::Mismatch) }
+}
+
+fn mac(secret: &str, timestamp: i64, body: &[u8]) -> Option<Hmac<Sha256>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok()?;
+    mac.update(format!("{timestamp}.").as_bytes());
+    mac.update(body);
+    Some(mac)
+}
+
+/// The header that Stripe would send; for the fake and for tests.
+#[must_use]
+pub fn sign(secret: &str, body: &[u8], now: i64) -> String {
+    let digest = mac(secret, now, body).map(|m| hex::encode(m.finalize().into_bytes())).unwrap_or_default();
+    format!("t={now},v1={digest}")
+}
+
+/// An event, read leniently: unknown kinds and fields are no error.
+#[derive(Debug, Deserialize)]
+pub struct Event {
+    pub id: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub data: EventData,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct EventData {
+    pub object: EventObject,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub struct EventObject {
+    #[serde(default)]
+    pub id: String,
+    #[serde(default)]
+    pub payment_status: String,
+    #[serde(default)]
+    pub amount_total: Option<i64>,
+    #[serde(default)]
+    pub currency: Option<String>,
+}
+
+impl Event {
+    /// True when it says that a session's money has been received.
+    #[must_use]
+    pub fn is_paid(&self) -> bool {
+        let kinds = ["checkout.session.completed", "checkout.session.async_payment_succeeded"];
+        kinds.contains(&self.kind.as_str()) && self.data.object.payment_status == "paid"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_is_bound_to_secret_body_and_time() {
+        let header = sign("whsec_a", b"{}", 1000);
+        assert_eq!(check_signature("whsec_a", &header, b"{}", 1000), Ok(()));
+        assert_eq!(check_signature("whsec_a", &header, b"{}", 1299), Ok(()));
+        assert_eq!(check_signature("whsec_a", &header, b"{}", 1301), Err(SignatureError::TooOld));
+        assert_eq!(check_signature("whsec_b", &header, b"{}", 1000), Err(SignatureError::Mismatch));
+        assert_eq!(check_signature("whsec_a", &header, b"{ }", 1000), Err(SignatureError::Mismatch));
+        assert_eq!(check_signature("whsec_a", "t=1000", b"{}", 1000), Err(SignatureError::Malformed));
+        let rotated = format!("{},v1={}", header, "00".repeat(32));
+        assert_eq!(check_signature("whsec_a", &rotated, b"{}", 1000), Ok(()));
+    }
+
+    #[test]
+    fn unknown_events_are_read_and_ignored() {
+        let event: Event = serde_json::from_str(r#"{"id":"evt_1","type":"new.kind","data":{"object":{"x":1}}}"#).unwrap();
+        assert!(!event.is_paid());
+        let unpaid = r#"{"id":"e","type":"checkout.session.completed","data":{"object":{"id":"cs","payment_status":"unpaid"}}}"#;
+        assert!(!serde_json::from_str::<Event>(unpaid).unwrap().is_paid());
+    }
+}

@@ -1,0 +1,53 @@
+//! The HTTP server.
+
+use std::net::TcpListener;
+
+use actix_web::{
+    App as Server, HttpServer,
+    middleware::{Compress, DefaultHeaders},
+    web,
+};
+use anyhow::Context;
+
+use crate::{agent_api, app::Shared, health, pages};
+
+/// Threads that wait for the database, per HTTP worker: together no more than the pool has connections.
+const BLOCKING_THREADS: usize = 4;
+/// Scripts, styles and fonts from here alone, no framing.
+const CONTENT_POLICY: &str =
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Serves until the process is told to stop.
+pub async fn run(app: Shared) -> anyhow::Result<()> {
+    let listener = bind(&app.config.listen)?;
+    Ok(start(app, listener)?.await?)
+}
+
+pub fn bind(address: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}; is another program using it?"))
+}
+
+/// The running server; it has to be awaited or spawned.
+pub fn start(app: Shared, listener: TcpListener) -> anyhow::Result<actix_web::dev::Server> {
+    tracing::info!(listen = %listener.local_addr()?, "serving");
+    let data = web::Data::from(app);
+    let server = HttpServer::new(move || {
+        Server::new()
+            .app_data(data.clone())
+            .wrap(Compress::default())
+            .wrap(
+                DefaultHeaders::new()
+                    .add(("Content-Security-Policy", CONTENT_POLICY))
+                    .add(("X-Content-Type-Options", "nosniff"))
+                    .add(("Referrer-Policy", "same-origin")),
+            )
+            .configure(health::routes)
+            .configure(agent_api::routes)
+            .configure(pages::routes)
+    })
+    .workers(2)
+    .worker_max_blocking_threads(BLOCKING_THREADS)
+    .listen(listener)?
+    .run();
+    Ok(server)
+}

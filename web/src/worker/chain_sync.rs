@@ -1,0 +1,243 @@
+//! Follows the chain to finality: blocks won, and when sectors count, recorded exactly once and in order. Then closes days.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, bail};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use fvm_shared::{address::Address, econ::TokenAmount};
+use sealyard_core::{
+    capacity::Pool,
+    ids::SectorId,
+    sealing,
+    store::DbFault,
+    units::ChainTime,
+    yields::{self, Cursor, Win},
+};
+use sealyard_filecoin::rpc::{SectorInfo, TipSet};
+
+use super::{TurnResult, pipeline::miner_address, pools};
+use crate::app::{Shared, read, transact};
+
+/// Epochs recorded in one transaction: a deadline's length, so that a sector changes at most once within.
+const CHUNK: i64 = 60;
+/// Chunks before other pools get their turn.
+const CHUNKS_PER_TURN: usize = 48;
+const REQUESTS_AT_ONCE: usize = 8;
+/// One block reward is shared by this many expected winners.
+const LEADERS: u64 = 5;
+
+pub async fn turn(app: Shared) -> TurnResult {
+    for pool in pools(&app).await? {
+        let cursor = start(&app, &pool).await?;
+        let head = app.node.chain_head().await?.height;
+        let follow = Follow { app: &app, pool: &pool, miner: miner_address(&pool)?, head };
+        follow.catch_up(cursor).await?;
+        close_days(&app, &pool).await?;
+    }
+    Ok(())
+}
+
+/// The cursor, made on first use: reading starts at what is final then.
+async fn start(app: &Shared, pool: &Pool) -> anyhow::Result<Cursor> {
+    let id = pool.id;
+    if let Some(cursor) = read(app, move |conn| yields::cursor(conn, id)).await? {
+        return Ok(cursor);
+    }
+    let genesis = app.node.genesis().await?;
+    let genesis_at = genesis.blocks.first().context("the genesis tipset has no block")?.timestamp;
+    let epoch_seconds = app.node.network_params().await?.block_delay_secs;
+    if epoch_seconds < 1 {
+        bail!("the node says that an epoch lasts {epoch_seconds} s");
+    }
+    let next = (app.node.chain_head().await?.height - app.config.finality).max(0);
+    let time = ChainTime { genesis_at, epoch_seconds };
+    transact(app, move |conn| Ok::<_, DbFault>(yields::init_cursor(conn, id, time, next)?)).await?;
+    read(app, move |conn| yields::cursor(conn, id)).await?.context("the cursor was not stored")
+}
+
+struct Follow<'a> {
+    app: &'a Shared,
+    pool: &'a Pool,
+    miner: Address,
+    head: i64,
+}
+
+/// A sector that began or stopped to count.
+#[derive(Clone)]
+struct Change {
+    sector: SectorId,
+    epoch: i64,
+    /// Its power from now on; `None` when it stopped.
+    power: Option<i64>,
+}
+
+impl Follow<'_> {
+    async fn catch_up(&self, mut cursor: Cursor) -> TurnResult {
+        let id = self.pool.id;
+        for _ in 0..CHUNKS_PER_TURN {
+            let Some(end) = self.chunk_end(cursor.next_epoch).await? else { return Ok(()) };
+            self.record(&cursor, &end).await?;
+            cursor = read(self.app, move |conn| yields::cursor(conn, id)).await?.context("the cursor is gone")?;
+        }
+        Ok(())
+    }
+
+    /// The tipset that ends the next chunk: final, a whole chunk on, and not null, because a state is read from the tipset
+    /// after it.
+    async fn chunk_end(&self, next: i64) -> anyhow::Result<Option<TipSet>> {
+        let last_final = self.head - self.app.config.finality;
+        for epoch in next + CHUNK..=last_final {
+            let tipset = self.app.node.tipset_by_height(epoch).await?;
+            if tipset.height == epoch {
+                return Ok(Some(tipset));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Records `[cursor.next_epoch, end.height)` in one transaction.
+    async fn record(&self, cursor: &Cursor, end: &TipSet) -> TurnResult {
+        self.check_rollback(cursor).await?;
+        let wins = self.wins(cursor.next_epoch, end.height).await?;
+        let changes = self.changes(cursor.next_epoch, end).await?;
+        let before = self.app.node.tipset_by_height(end.height - 1).await?;
+        let last_cid = before.cids.first().map(ToString::to_string).unwrap_or_default();
+        let (cursor, pool, end_height, head) = (cursor.clone(), self.pool.id, end.height, self.head);
+        transact(self.app, move |conn| {
+            if !yields::advance_cursor(conn, &cursor, end_height, head, &last_cid)? {
+                return Ok::<_, DbFault>(());
+            }
+            for win in &wins {
+                yields::record_win(conn, win)?;
+            }
+            for change in &changes {
+                match change.power {
+                    Some(power) => yields::power_on(conn, pool, change.sector, change.epoch, power)?,
+                    None => yields::power_off(conn, change.sector, change.epoch)?,
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// What was recorded as final must still be there.
+    async fn check_rollback(&self, cursor: &Cursor) -> TurnResult {
+        if cursor.last_cid.is_empty() {
+            return Ok(());
+        }
+        let before = self.app.node.tipset_by_height(cursor.next_epoch - 1).await?;
+        let cid = before.cids.first().map(ToString::to_string).unwrap_or_default();
+        if cid != cursor.last_cid {
+            bail!(
+                "the node's chain differs below epoch {} from what was recorded as final ({cid} instead of {}); nothing is recorded or \
+                 posted until the node agrees again",
+                cursor.next_epoch,
+                cursor.last_cid
+            );
+        }
+        Ok(())
+    }
+
+    async fn wins(&self, first: i64, end: i64) -> anyhow::Result<Vec<Win>> {
+        let tipsets: Vec<TipSet> = stream::iter(first..end)
+            .map(|epoch| async move { Ok::<_, anyhow::Error>((epoch, self.app.node.tipset_by_height(epoch).await?)) })
+            .buffered(REQUESTS_AT_ONCE)
+            // A null round answers with the tipset before it.
+            .try_filter_map(|(epoch, tipset)| async move { Ok((tipset.height == epoch).then_some(tipset)) })
+            .try_collect()
+            .await?;
+        let mut wins = Vec::new();
+        for tipset in tipsets {
+            for (block, cid) in tipset.blocks.iter().zip(&tipset.cids).filter(|(block, _)| block.miner == self.miner) {
+                let count = block.election_proof.as_ref().map_or(1, |proof| proof.win_count);
+                let reward = self.app.node.reward_state(&tipset.cids).await?.state.this_epoch_reward;
+                let reward: TokenAmount = (reward * count).div_floor(LEADERS);
+                wins.push(Win {
+                    pool_id: self.pool.id,
+                    epoch: tipset.height,
+                    cid: cid.to_string(),
+                    win_count: count,
+                    reward_atto: reward.atto().to_string(),
+                });
+            }
+        }
+        Ok(wins)
+    }
+
+    /// Sectors whose membership in the active set differs at the chunk's end from what is recorded, each with the exact epoch.
+    async fn changes(&self, first: i64, end: &TipSet) -> anyhow::Result<Vec<Change>> {
+        let pool = self.pool.id;
+        let (known, ours) = read(self.app, move |conn| {
+            let known: HashMap<SectorId, i64> =
+                yields::open_intervals(conn, pool)?.into_iter().map(|i| (i.sector_id, i.start_epoch)).collect();
+            let ours: HashMap<i64, SectorId> = sealing::all_sectors(conn, i64::MAX)?
+                .into_iter()
+                .filter(|s| s.pool_id == pool)
+                .map(|s| (s.number, s.id))
+                .collect();
+            Ok((known, ours))
+        })
+        .await?;
+        let now_active = self.active(end).await?;
+        let mut changes = Vec::new();
+        for (number, info) in &now_active {
+            let Some(sector) = ours.get(number).filter(|id| !known.contains_key(id)) else { continue };
+            let epoch = self.change_epoch(first, end.height, *number, true).await?;
+            let power = sector_power(self.pool, info);
+            changes.push(Change { sector: *sector, epoch, power: Some(power) });
+        }
+        for (number, sector) in ours.iter().filter(|(number, id)| known.contains_key(id) && !now_active.contains_key(number)) {
+            let epoch = self.change_epoch(first, end.height, *number, false).await?;
+            changes.push(Change { sector: *sector, epoch, power: None });
+        }
+        changes.sort_by_key(|c| c.sector);
+        Ok(changes)
+    }
+
+    async fn active(&self, tipset: &TipSet) -> anyhow::Result<HashMap<i64, SectorInfo>> {
+        let sectors = self.app.node.active_sectors(&self.miner, &tipset.cids).await?;
+        sectors.into_iter().map(|s| Ok((i64::try_from(s.sector_number)?, s))).collect()
+    }
+
+    /// The epoch in `[first, end)` in whose execution the sector came to be (or ceased to be) active. State read at a tipset is
+    /// that before its own messages, hence the one epoch less.
+    async fn change_epoch(&self, first: i64, end: i64, number: i64, active: bool) -> anyhow::Result<i64> {
+        let (mut before, mut after) = (first, end);
+        while after - before > 1 {
+            let middle = i64::midpoint(before, after);
+            let tipset = self.app.node.tipset_by_height(middle).await?;
+            if tipset.height <= before {
+                before = middle;
+                continue;
+            }
+            if self.active(&tipset).await?.contains_key(&number) == active {
+                after = tipset.height;
+            } else {
+                before = middle;
+            }
+        }
+        Ok(after - 1)
+    }
+}
+
+/// Quality is 1 for committed capacity; the chain's own deal weights would say otherwise.
+fn sector_power(pool: &Pool, info: &SectorInfo) -> i64 {
+    use fvm_shared::bigint::BigInt;
+    if info.verified_deal_weight == BigInt::from(0) { pool.sector_bytes } else { pool.sector_bytes.saturating_mul(10) }
+}
+
+async fn close_days(app: &Shared, pool: &Pool) -> TurnResult {
+    loop {
+        let (id, now) = (pool.id, app.now());
+        let Some(closed) = transact(app, move |conn| yields::close_day(conn, id, now)).await? else { return Ok(()) };
+        tracing::info!(
+            pool = pool.name,
+            day = sealyard_core::clock::day_text(closed.day),
+            posted = %closed.posted,
+            shares = closed.shares,
+            "day closed"
+        );
+    }
+}

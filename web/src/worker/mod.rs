@@ -1,0 +1,75 @@
+//! The house's own work: planning and leases, the sealing pipeline, proofs, messages, reading the chain, closing days, jobs.
+//!
+//! Every loop claims its name first, so any number of `sealyard work` processes share one database and one of them acts. A loop
+//! that fails says so, waits longer each time, and goes on when the cause is gone.
+
+mod chain_sync;
+mod house;
+mod job_runner;
+mod messages;
+mod pipeline;
+mod window_posts;
+
+use std::{future::Future, time::Duration};
+
+use sealyard_core::{
+    capacity::{self, Pool},
+    clock::SECOND,
+    ids, jobs,
+    store::DbFault,
+};
+
+use crate::app::{Shared, read, transact};
+
+/// A claim that is not renewed for so long is free.
+const CLAIM_S: i64 = 15;
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Runs every loop until the process ends.
+pub async fn run(app: Shared) {
+    let holder = ids::public_id("wrk");
+    let loops: Vec<tokio::task::JoinHandle<()>> = vec![
+        tokio::spawn(repeat(app.clone(), holder.clone(), "house", house::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), "pipeline", pipeline::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), "window-posts", window_posts::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), "messages", messages::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), "chain", chain_sync::turn)),
+        tokio::spawn(repeat(app, holder, "jobs", job_runner::turn)),
+    ];
+    futures_util::future::join_all(loops).await;
+}
+
+/// What a loop's turn may fail with; the text is all that is needed.
+pub type TurnResult = anyhow::Result<()>;
+
+async fn repeat<F: Future<Output = TurnResult> + Send>(app: Shared, holder: String, name: &'static str, turn: fn(Shared) -> F) {
+    let pause = Duration::from_millis(app.config.poll_ms);
+    let mut wait = pause;
+    loop {
+        match claimed(&app, name, &holder).await {
+            Ok(true) => match turn(app.clone()).await {
+                Ok(()) => wait = pause,
+                Err(error) => {
+                    tracing::warn!(worker = name, error = format!("{error:#}"), "will try again");
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                }
+            },
+            Ok(false) => wait = Duration::from_secs(1).max(pause),
+            Err(error) => {
+                tracing::error!(worker = name, %error, "the database does not answer");
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn claimed(app: &Shared, name: &'static str, holder: &str) -> Result<bool, DbFault> {
+    let (holder, now) = (holder.to_owned(), app.now());
+    transact(app, move |conn| Ok::<_, DbFault>(jobs::claim(conn, name, &holder, now + CLAIM_S * SECOND, now)?)).await
+}
+
+/// Every pool, to be worked on one after the other.
+async fn pools(app: &Shared) -> Result<Vec<Pool>, DbFault> {
+    read(app, capacity::pools).await
+}

@@ -1,0 +1,191 @@
+//! Moves sectors along where the chain is needed: tickets, PreCommit messages, seeds, verification, power.
+
+use std::collections::HashSet;
+
+use anyhow::Context;
+use fvm_shared::address::Address;
+use sealyard_core::{
+    capacity::Pool,
+    sealing::{self, OnChain, Purpose, Sector, SectorState},
+    store::DbFault,
+};
+use sealyard_filecoin::{
+    actor::{self, Method, PreCommit, ProveCommit, RandomnessTag, miner_entropy},
+    proofs::{SealClaim, verify_seal},
+    sector::{SealProof, SectorIdent},
+};
+
+use super::{TurnResult, pools};
+use crate::app::{Shared, read, transact};
+
+/// Tickets are drawn this far back, so that a reorganisation cannot change them.
+const TICKET_LOOKBACK: i64 = 900;
+const EPOCHS_PER_DAY: i64 = 2880;
+/// PreCommit checks the lifetime as if activation came at the last legal moment, 30 days later.
+const LATEST_ACTIVATION: i64 = 31 * EPOCHS_PER_DAY;
+const SHORTEST_LIFE_DAYS: i64 = 180;
+
+pub async fn turn(app: Shared) -> TurnResult {
+    let sectors = read(&app, |conn| {
+        sealing::in_states(
+            conn,
+            &[
+                SectorState::Planned,
+                SectorState::PreCommitting,
+                SectorState::WaitSeed,
+                SectorState::Verifying,
+                SectorState::Finalizing,
+                SectorState::Proving,
+                SectorState::Active,
+                SectorState::Faulty,
+            ],
+        )
+    })
+    .await?;
+    if sectors.is_empty() {
+        return Ok(());
+    }
+    let head = app.node.chain_head().await?.height;
+    for pool in pools(&app).await? {
+        let of_pool: Vec<&Sector> = sectors.iter().filter(|s| s.pool_id == pool.id).collect();
+        let step = Step { app: &app, pool: &pool, head };
+        for sector in &of_pool {
+            match sector.state() {
+                SectorState::Planned => step.draw_ticket(sector).await?,
+                SectorState::PreCommitting => step.pre_commit(sector).await?,
+                SectorState::WaitSeed => step.draw_seed(sector).await?,
+                SectorState::Verifying => step.verify(sector).await?,
+                _ => {}
+            }
+        }
+        step.watch_power(&of_pool).await?;
+    }
+    Ok(())
+}
+
+struct Step<'a> {
+    app: &'a Shared,
+    pool: &'a Pool,
+    head: i64,
+}
+
+pub fn miner_id(pool: &Pool) -> anyhow::Result<u64> {
+    u64::try_from(pool.miner_id).context("the pool's miner id is negative")
+}
+
+pub fn miner_address(pool: &Pool) -> anyhow::Result<Address> {
+    Ok(Address::new_id(miner_id(pool)?))
+}
+
+pub fn ident(pool: &Pool, sector: &Sector) -> anyhow::Result<SectorIdent> {
+    Ok(SectorIdent {
+        miner: miner_id(pool)?,
+        number: u64::try_from(sector.number)?,
+        proof: SealProof::try_from(sector.seal_proof)?,
+    })
+}
+
+impl Step<'_> {
+    async fn draw_ticket(&self, sector: &Sector) -> TurnResult {
+        let epoch = (self.head - TICKET_LOOKBACK).max(0);
+        let entropy = miner_entropy(miner_id(self.pool)?);
+        let ticket = self.app.node.randomness_from_tickets(RandomnessTag::SealRandomness, epoch, &entropy).await?.to_string();
+        let (sector, now) = (sector.clone(), self.app.now());
+        transact(self.app, move |conn| Ok::<_, DbFault>(sealing::begin_sealing(conn, sector.clone(), &ticket, epoch, now)?))
+            .await?;
+        Ok(())
+    }
+
+    async fn pre_commit(&self, sector: &Sector) -> TurnResult {
+        let earlier = {
+            let sector = sector.clone();
+            read(self.app, move |conn| sealing::pre_commit_message(conn, &sector)).await?
+        };
+        if earlier.is_some_and(|m| m.state != "failed") {
+            return Ok(());
+        }
+        // Until it is pre-committed a sector's expiration counts the days it was sold for.
+        let days = sector.expiration.max(SHORTEST_LIFE_DAYS);
+        let expiration = self.head + LATEST_ACTIVATION + days * EPOCHS_PER_DAY;
+        let params = actor::pre_commit(&[PreCommit {
+            proof: SealProof::try_from(sector.seal_proof)?,
+            number: u64::try_from(sector.number)?,
+            comm_r: sector.comm_r.as_deref().context("no CommR")?.parse()?,
+            ticket_epoch: sector.ticket_epoch.context("no ticket")?,
+            expiration,
+        }])?;
+        let (sector, now) = (sector.clone(), self.app.now());
+        let method = Method::PreCommitSectorBatch2.number();
+        transact(self.app, move |conn| {
+            let attempt = sector.failures;
+            sealing::build_message(conn, sector.pool_id, Purpose::PreCommit, sector.id.0, attempt, (method, &params), now)?;
+            Ok::<_, DbFault>(())
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn draw_seed(&self, sector: &Sector) -> TurnResult {
+        let epoch = sector.seed_epoch.context("no seed epoch")?;
+        if self.head <= epoch {
+            return Ok(());
+        }
+        let entropy = miner_entropy(miner_id(self.pool)?);
+        let tag = RandomnessTag::InteractiveSealChallengeSeed;
+        let seed = self.app.node.randomness_from_beacon(tag, epoch, &entropy).await?.to_string();
+        let (sector, now) = (sector.clone(), self.app.now());
+        transact(self.app, move |conn| Ok::<_, DbFault>(sealing::seed_drawn(conn, sector.clone(), &seed, now)?)).await?;
+        Ok(())
+    }
+
+    /// Our own verification: a proof that the chain would refuse costs no gas.
+    async fn verify(&self, sector: &Sector) -> TurnResult {
+        let proof = sector.porep_proof.clone().context("no proof")?;
+        let claim = SealClaim {
+            sector: ident(self.pool, sector)?,
+            comm_r: sector.comm_r.as_deref().context("no CommR")?.parse()?,
+            comm_d: sector.comm_d.as_deref().context("no CommD")?.parse()?,
+            ticket: sector.ticket.as_deref().context("no ticket")?.parse()?,
+            seed: sector.seed.as_deref().context("no seed")?.parse()?,
+        };
+        let bytes = proof.clone();
+        let good = tokio::task::spawn_blocking(move || verify_seal(&claim, &bytes)).await??;
+        if !good {
+            tracing::error!(sector = sector.number, "PoRep proof does not verify; it is made again");
+        }
+        let params = actor::prove_commit(&[ProveCommit { number: claim.sector.number, proof }])?;
+        let (sector, now) = (sector.clone(), self.app.now());
+        transact(self.app, move |conn| {
+            let message = good.then_some((Method::ProveCommitSectors3.number(), params.as_slice()));
+            Ok::<_, DbFault>(sealing::proof_verified(conn, sector.clone(), message, now)?)
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// What the chain counts now, for the pages; earnings follow from what is final.
+    async fn watch_power(&self, sectors: &[&Sector]) -> TurnResult {
+        let watched: Vec<&&Sector> = sectors
+            .iter()
+            .filter(|s| matches!(s.state(), SectorState::Proving | SectorState::Active | SectorState::Faulty))
+            .collect();
+        if watched.is_empty() {
+            return Ok(());
+        }
+        let active = self.app.node.active_sectors(&miner_address(self.pool)?, &Vec::new()).await?;
+        let active: HashSet<u64> = active.into_iter().map(|s| s.sector_number).collect();
+        for sector in watched {
+            let counts = active.contains(&u64::try_from(sector.number)?);
+            let fact = match (sector.state(), counts) {
+                (SectorState::Proving | SectorState::Faulty, true) => OnChain::Counts,
+                (SectorState::Active, false) if self.head > sector.expiration => OnChain::Gone,
+                (SectorState::Active, false) => OnChain::Faulty,
+                _ => continue,
+            };
+            let (sector, now) = ((*sector).clone(), self.app.now());
+            transact(self.app, move |conn| Ok::<_, DbFault>(sealing::mark_on_chain(conn, sector.clone(), fact.clone(), now)?))
+                .await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,183 @@
+//! WindowPoSt upkeep: notices partitions that are due, verifies finished proofs, sends them, notices what was missed.
+
+use anyhow::Context;
+use sealyard_core::{
+    capacity::Pool,
+    clock::SECOND,
+    proving::{self, NewPost, PostState, WindowPost},
+    sealing::{self, Purpose},
+    store::DbFault,
+};
+use sealyard_filecoin::{
+    actor::{self, Method, PostSubmission, RandomnessTag, miner_entropy},
+    hash::Hash32,
+    proofs::{PublicReplica, verify_window_post},
+    rpc::{Partition, ProvingDeadline},
+    sector::{SealProof, SectorIdent},
+};
+
+use super::{
+    TurnResult,
+    pipeline::{miner_address, miner_id},
+    pools,
+};
+use crate::app::{Shared, read, transact};
+
+/// Most sectors of one partition (the protocol's largest is 2,349).
+const MOST_SECTORS: usize = 10_000;
+
+pub async fn turn(app: Shared) -> TurnResult {
+    for pool in pools(&app).await? {
+        let head = app.node.chain_head().await?.height;
+        let open = app.node.proving_deadline(&miner_address(&pool)?).await?;
+        for window in due_windows(&open, head) {
+            begin_window(&app, &pool, &window).await?;
+        }
+        submit_proven(&app, &pool, head).await?;
+        let id = pool.id;
+        let missed = transact(&app, move |conn| Ok::<_, DbFault>(proving::mark_missed(conn, id, head)?)).await?;
+        if missed > 0 {
+            tracing::error!(pool = pool.name, missed, "WindowPoSt missed");
+        }
+    }
+    Ok(())
+}
+
+/// A deadline whose challenge can be drawn and whose window has not closed.
+struct Window {
+    deadline: u64,
+    open: i64,
+    close: i64,
+    challenge: i64,
+    /// Its submissions can be read (they are reset when a window closes).
+    is_current: bool,
+}
+
+/// The deadline that is open, and the next one once its challenge is visible.
+fn due_windows(current: &ProvingDeadline, head: i64) -> Vec<Window> {
+    let of = |deadline: u64, open: i64, is_current: bool| Window {
+        deadline,
+        open,
+        close: open + current.challenge_window,
+        challenge: open - current.challenge_lookback,
+        is_current,
+    };
+    let next = if current.period_deadlines == 0 { 0 } else { (current.index + 1) % current.period_deadlines };
+    let windows = [of(current.index, current.open, true), of(next, current.close, false)];
+    windows.into_iter().filter(|w| w.challenge <= head && head + 1 < w.close).collect()
+}
+
+/// Sectors that the chain expects in the proof: live, without faults that do not recover.
+fn to_prove(partition: &Partition) -> anyhow::Result<Vec<i64>> {
+    let read =
+        |bits: &sealyard_filecoin::rpc::BitFieldJson| bits.numbers(MOST_SECTORS).context("a partition with too many sectors");
+    let (live, faulty) = (read(&partition.live_sectors)?, read(&partition.faulty_sectors)?);
+    let recovering = read(&partition.recovering_sectors)?;
+    let wanted = live.into_iter().filter(|n| !faulty.contains(n) || recovering.contains(n));
+    wanted.map(|n| i64::try_from(n).context("sector number")).collect()
+}
+
+async fn begin_window(app: &Shared, pool: &Pool, window: &Window) -> TurnResult {
+    let miner = miner_address(pool)?;
+    let partitions = app.node.partitions(&miner, window.deadline).await?;
+    if partitions.is_empty() {
+        return Ok(());
+    }
+    let posted = if window.is_current {
+        let deadlines = app.node.deadlines(&miner).await?;
+        let state = deadlines.get(usize::try_from(window.deadline)?).context("the node knows fewer deadlines")?;
+        state.post_submissions.numbers(MOST_SECTORS).context("too many submissions")?
+    } else {
+        Vec::new()
+    };
+    for (index, partition) in (0u64..).zip(&partitions) {
+        let sectors = to_prove(partition)?;
+        if sectors.is_empty() || posted.contains(&index) {
+            continue;
+        }
+        begin_partition(app, pool, window, i64::try_from(index)?, sectors).await?;
+    }
+    Ok(())
+}
+
+async fn begin_partition(app: &Shared, pool: &Pool, window: &Window, partition: i64, sectors: Vec<i64>) -> TurnResult {
+    let tag = RandomnessTag::WindowedPoStChallengeSeed;
+    let entropy = miner_entropy(miner_id(pool)?);
+    let randomness = app.node.randomness_from_beacon(tag, window.challenge, &entropy).await?;
+    let now = app.now();
+    let new = NewPost {
+        pool: pool.id,
+        deadline: i64::try_from(window.deadline)?,
+        partition,
+        open_epoch: window.open,
+        close_epoch: window.close,
+        challenge_epoch: window.challenge,
+        randomness: randomness.to_string(),
+        sectors,
+        due_at: now + (window.close - window.open) * 30 * SECOND,
+    };
+    let begun = transact(app, move |conn| Ok::<_, DbFault>(proving::begin(conn, &new, now)?)).await?;
+    if begun {
+        tracing::info!(deadline = window.deadline, partition, open = window.open, "WindowPoSt due");
+    }
+    Ok(())
+}
+
+async fn submit_proven(app: &Shared, pool: &Pool, head: i64) -> TurnResult {
+    let posts = read(app, |conn| proving::in_state(conn, PostState::Proven)).await?;
+    for post in posts.iter().filter(|p| p.pool_id == pool.id && head + 1 >= p.open_epoch && head + 1 < p.close_epoch) {
+        submit(app, pool, post, head).await?;
+    }
+    Ok(())
+}
+
+async fn submit(app: &Shared, pool: &Pool, post: &WindowPost, head: i64) -> TurnResult {
+    let proof = post.proof.clone().context("a proven window without a proof")?;
+    let skipped = post.skipped_numbers();
+    let numbers: Vec<i64> = post.sector_numbers().into_iter().filter(|n| !skipped.contains(n)).collect();
+    let (pool_id, wanted) = (pool.id, numbers.clone());
+    let sectors = read(app, move |conn| {
+        let mut found = Vec::new();
+        for number in wanted {
+            found.extend(sealing::by_number(conn, pool_id, number)?);
+        }
+        Ok(found)
+    })
+    .await?;
+    let first = sectors.first().context("no sector left to prove")?;
+    let ident = SectorIdent {
+        miner: miner_id(pool)?,
+        number: u64::try_from(first.number)?,
+        proof: SealProof::try_from(first.seal_proof)?,
+    };
+    let mut replicas = Vec::new();
+    for sector in &sectors {
+        let comm_r: Hash32 = sector.comm_r.as_deref().context("no CommR")?.parse()?;
+        replicas.push(PublicReplica { number: u64::try_from(sector.number)?, comm_r });
+    }
+    let (randomness, bytes): (Hash32, Vec<u8>) = (post.randomness.parse()?, proof.clone());
+    let good = tokio::task::spawn_blocking(move || verify_window_post(&ident, &replicas, randomness, &bytes)).await??;
+    anyhow::ensure!(good, "WindowPoSt of deadline {} partition {} does not verify", post.deadline, post.partition);
+
+    let tag = RandomnessTag::PoStChainCommit;
+    let commit_randomness = app.node.randomness_from_tickets(tag, head, &[]).await?;
+    let skipped: Vec<u64> = skipped.into_iter().map(u64::try_from).collect::<Result<_, _>>()?;
+    let params = actor::submit_window_post(&PostSubmission {
+        deadline: u64::try_from(post.deadline)?,
+        partition: u64::try_from(post.partition)?,
+        skipped: &skipped,
+        seal_proof: ident.proof,
+        proof: &proof,
+        commit_epoch: head,
+        commit_randomness,
+    })?;
+    let (post, now) = (post.clone(), app.now());
+    transact(app, move |conn| {
+        let method = Method::SubmitWindowedPoSt.number();
+        // One message per attempt: a submission that failed on chain is built anew at a later head.
+        let id = sealing::build_message(conn, post.pool_id, Purpose::WindowPost, post.id.0, head, (method, &params), now)?;
+        Ok::<_, DbFault>(proving::submitted(conn, &post, id)?)
+    })
+    .await?;
+    Ok(())
+}
