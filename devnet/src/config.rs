@@ -72,7 +72,7 @@ impl Default for Config {
             epoch_reward: "17800000000000000000".into(),
             minimum_power: 2048,
             circulating_supply: 680_000_000,
-            initial_balance: 1_000,
+            initial_balance: 100_000,
             null_rounds: 7,
             election_lookback: 900,
             seed_delay: 150,

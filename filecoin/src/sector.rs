@@ -157,7 +157,6 @@ mod tests {
             assert_eq!(SealProof::for_size(proof.sector_bytes()).unwrap(), proof);
             assert_eq!(SealProof::try_from(proof.number()).unwrap(), proof);
             assert_eq!(u64::from(proof.prover().sector_size()), proof.sector_bytes());
-            assert_eq!(proof.chain().sector_size().unwrap() as u64, proof.sector_bytes());
         }
         assert!(SealProof::for_size(4096).is_err());
     }

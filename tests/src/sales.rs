@@ -19,7 +19,8 @@ fn place(db: &Database, user: UserId, plan: &Plan, units: i64, key: &str) -> Res
 }
 
 fn open_payment(db: &Database, order: &Order) {
-    db.transact(|conn| Ok::<_, DbFault>(orders::open_payment(conn, order.id, "stripe", &order.public_id, "http://pay", NOW)?)).unwrap();
+    db.transact(|conn| Ok::<_, DbFault>(orders::open_payment(conn, order.id, "stripe", &order.public_id, "http://pay", NOW)?))
+        .unwrap();
 }
 
 fn pay(db: &Database, order: &Order, minor: i64) -> Result<Option<contracts::Contract>, PayError> {
@@ -28,8 +29,7 @@ fn pay(db: &Database, order: &Order, minor: i64) -> Result<Option<contracts::Con
 }
 
 fn sound(db: &Database, pool: sealyard_core::ids::PoolId) -> capacity::Capacity {
-    let (findings, capacity) =
-        db.read(|conn| Ok::<_, DbFault>((ledger::check(conn)?, capacity::capacity(conn, pool)?))).unwrap();
+    let (findings, capacity) = db.read(|conn| Ok::<_, DbFault>((ledger::check(conn)?, capacity::capacity(conn, pool)?))).unwrap();
     assert_eq!(findings, [], "the books must balance");
     assert!(capacity.holds(), "{capacity:?}");
     capacity

@@ -26,7 +26,6 @@ impl From<LedgerError> for CapacityError {
 
 impl CapacityError {
     /// The database's part of it, for retry.
-    #[must_use]
     pub fn into_fault(self) -> Result<DbFault, Self> {
         match self {
             Self::Ledger(LedgerError::Db(fault)) => Ok(fault),

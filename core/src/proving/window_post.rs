@@ -251,9 +251,9 @@ pub fn landed(conn: &mut AnyConnection, id: PostId, exit_code: i64) -> DbResult<
     move_on(conn, &post, PostState::Submitted, to, None).map(drop)
 }
 
-/// Windows that closed without a proof on chain. Returns how many.
+/// Windows that closed before a proof was sent. (What was sent is decided by its receipt.) Returns how many.
 pub fn mark_missed(conn: &mut AnyConnection, pool: PoolId, head: i64) -> DbResult<usize> {
-    let open = [PostState::Vanilla.name(), PostState::Proving.name(), PostState::Proven.name(), PostState::Submitted.name()];
+    let open = [PostState::Vanilla.name(), PostState::Proving.name(), PostState::Proven.name()];
     let late = window_posts::table
         .filter(window_posts::pool_id.eq(pool).and(window_posts::state.eq_any(open)))
         .filter(window_posts::close_epoch.lt(head - 10));

@@ -143,10 +143,10 @@ mod tests {
             cores in prop::collection::vec(1..5i64, 1..5),
             kinds in prop::collection::vec((0..7usize, 0..3i64, prop::bool::ANY), 0..40),
         ) {
-            let machines: Vec<_> = cores.iter().enumerate().map(|(i, c)| machine(i as i64 + 1, *c)).collect();
+            let machines: Vec<_> = (1..).zip(&cores).map(|(id, c)| machine(id, *c)).collect();
             let mut tasks = Vec::new();
-            for (i, (kind, due, leased)) in kinds.iter().enumerate() {
-                let mut view = task(i as i64, TaskKind::ALL[*kind], *due);
+            for (id, (kind, due, leased)) in (0..).zip(&kinds) {
+                let mut view = task(id, TaskKind::ALL[*kind], *due);
                 if *leased && !tasks.iter().any(|t: &TaskView| t.leased_to.is_some()) {
                     view.leased_to = Some(MachineId(1));
                 }

@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn bitdeers_first_published_payout_is_reproduced() {
         let shares = attribute(28_157_070, &[(contract(1, 2000), 1)]).unwrap();
-        let tranche = crate::yields::tranche(shares[0].locked, 0 + 1, 180);
+        let tranche = crate::yields::tranche(shares[0].locked, 1, 180);
         assert_eq!(shares[0].available, 5_631_414);
         // Their second day pays the first day's first tranche as well: 0.00572314 FIL.
         let second = attribute(28_146_440, &[(contract(1, 2000), 1)]).unwrap();
@@ -113,7 +113,7 @@ mod tests {
             total in 0..1i64 << 60,
             weights in prop::collection::vec((0..1u128 << 55, 0..=10_000i64), 1..30),
         ) {
-            let parties: Vec<_> = weights.iter().enumerate().map(|(i, (w, fee))| (contract(i as i64, *fee), *w)).collect();
+            let parties: Vec<_> = (0..).zip(&weights).map(|(id, (w, fee))| (contract(id, *fee), *w)).collect();
             let shares = attribute(total, &parties).unwrap();
             prop_assert_eq!(shares.iter().map(|s| i128::from(s.gross)).sum::<i128>(), i128::from(total));
             for share in &shares {

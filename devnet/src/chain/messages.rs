@@ -6,7 +6,7 @@ use fvm_shared::econ::TokenAmount;
 use sealyard_filecoin::rpc::{CidJson, Message, Receipt, Signature, SignedMessage};
 use serde::{Deserialize, Serialize};
 
-use super::{Account, Chain, block_cid};
+use super::{Chain, block_cid};
 use crate::miner;
 
 /// Gas limit over expected use, in hundredths (Lotus' default over-estimation).
@@ -67,7 +67,7 @@ impl Chain {
             self.wallet_id(&message.from.to_string()).ok_or_else(|| PushError::UnknownSender(message.from.to_string()))?;
         let mut message = self.estimate(message);
         let needed = &message.value + &message.gas_fee_cap * message.gas_limit;
-        let account = self.world.accounts.entry(wallet).or_insert_with(Account::default);
+        let account = self.world.accounts.entry(wallet).or_default();
         if account.balance < needed {
             return Err(PushError::Funds {
                 wallet: message.from.to_string(),

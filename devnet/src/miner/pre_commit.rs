@@ -68,7 +68,7 @@ fn check(chain: &Chain, epoch: ChainEpoch, sector: &SectorPreCommitInfo) -> Resu
     if !is_sealed_sector(&sector.sealed_cid) {
         return Err(Abort::argument(format!("sector {number}: {} is no CommR", sector.sealed_cid)));
     }
-    if !sector.unsealed_cid.0.is_none() || !sector.deal_ids.is_empty() {
+    if sector.unsealed_cid.0.is_some() || !sector.deal_ids.is_empty() {
         return Err(Abort::argument(format!("sector {number}: this network takes committed-capacity sectors only")));
     }
     if sector.seal_rand_epoch >= epoch || sector.seal_rand_epoch < epoch - policy.max_pre_commit_randomness_lookback {

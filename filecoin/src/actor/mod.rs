@@ -118,12 +118,19 @@ mod tests {
     #[test]
     fn method_numbers_are_the_actors() {
         use fil_actor_miner_state::v18::Method as Actor;
-        assert_eq!(Method::SubmitWindowedPoSt.number(), Actor::SubmitWindowedPoSt as u64);
-        assert_eq!(Method::PreCommitSectorBatch2.number(), Actor::PreCommitSectorBatch2 as u64);
-        assert_eq!(Method::ProveCommitSectors3.number(), Actor::ProveCommitSectors3 as u64);
-        assert_eq!(Method::TerminateSectors.number(), Actor::TerminateSectors as u64);
-        assert_eq!(Method::DeclareFaults.number(), Actor::DeclareFaults as u64);
-        assert_eq!(Method::DeclareFaultsRecovered.number(), Actor::DeclareFaultsRecovered as u64);
-        assert_eq!(Method::WithdrawBalance.number(), Actor::WithdrawBalance as u64);
+        #[expect(clippy::as_conversions, reason = "the crate's enum has no other way to its numbers")]
+        let number = |actor: Actor| actor as u64;
+        for (ours, actor) in [
+            (Method::SubmitWindowedPoSt, Actor::SubmitWindowedPoSt),
+            (Method::PreCommitSectorBatch2, Actor::PreCommitSectorBatch2),
+            (Method::ProveCommitSectors3, Actor::ProveCommitSectors3),
+            (Method::TerminateSectors, Actor::TerminateSectors),
+            (Method::DeclareFaults, Actor::DeclareFaults),
+            (Method::DeclareFaultsRecovered, Actor::DeclareFaultsRecovered),
+            (Method::WithdrawBalance, Actor::WithdrawBalance),
+        ] {
+            assert_eq!(ours.number(), number(actor), "{ours:?}");
+            assert_eq!(Method::from_number(ours.number()), Some(ours));
+        }
     }
 }

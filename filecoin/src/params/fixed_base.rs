@@ -75,7 +75,6 @@ where
                 });
             }
         });
-        drop(jobs);
         out
     }
 }

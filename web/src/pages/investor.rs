@@ -278,7 +278,7 @@ async fn ledger_page(app: web::Data<App>, SignedIn(user): SignedIn) -> Result<Ht
                 rows.push((entry.effective_day, account, entry));
             }
         }
-        rows.sort_by(|a, b| b.0.cmp(&a.0));
+        rows.sort_by_key(|row| std::cmp::Reverse(row.0));
         let entries = rows
             .into_iter()
             .take(SHOWN)

@@ -1,0 +1,146 @@
+//! The RPC client against the devnet, and the devnet's own promises: permissions, persistence, refusal of forged proofs.
+
+use std::{net::Ipv4Addr, path::Path, time::Duration};
+
+use fvm_shared::{address::Address, econ::TokenAmount};
+use sealyard_devnet::{Config, Devnet};
+use sealyard_filecoin::{
+    actor::{self, Method, PreCommit, ProveCommit, RandomnessTag},
+    hash::Hash32,
+    rpc::{Message, Node, NodeConfig, RpcError},
+    sector::SealProof,
+};
+use serde_json::json;
+
+async fn start(dir: &Path) -> (Devnet, Node) {
+    let devnet = Devnet::start((Ipv4Addr::LOCALHOST, 0).into(), dir, Config::default()).await.unwrap();
+    let node = node(&devnet.ready.url, &devnet.ready.token);
+    (devnet, node)
+}
+
+fn node(url: &str, token: &str) -> Node {
+    Node::new(NodeConfig { url: url.into(), token: token.into(), timeout: Duration::from_secs(20) }).unwrap()
+}
+
+async fn step(node: &Node, epochs: i64) -> i64 {
+    let answer: serde_json::Value = node.call("Devnet.Step", json!([{"Epochs": epochs}])).await.unwrap();
+    answer["Height"].as_i64().unwrap()
+}
+
+fn message(method: Method, params: &[u8]) -> Message {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    Message {
+        version: 0,
+        to: Address::new_id(1000),
+        from: Address::new_id(101),
+        nonce: 0,
+        value: TokenAmount::default(),
+        gas_limit: 0,
+        gas_fee_cap: TokenAmount::default(),
+        gas_premium: TokenAmount::default(),
+        method: method.number(),
+        params: BASE64_STANDARD.encode(params),
+        cid: None,
+    }
+}
+
+fn pre_commit(number: u64, ticket_epoch: i64) -> Vec<u8> {
+    let sector = PreCommit { proof: SealProof::Drg2KiB, number, comm_r: Hash32([1; 32]), ticket_epoch, expiration: 300 * 2880 };
+    actor::pre_commit(&[sector]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_reads_the_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_devnet, node) = start(dir.path()).await;
+    let miner = Address::new_id(1000);
+    assert!(node.network_name().await.unwrap().starts_with("sealyard-devnet"));
+    assert_eq!(node.network_version().await.unwrap(), 28);
+    assert_eq!(step(&node, 100).await, 100);
+    let head = node.chain_head().await.unwrap();
+    assert!(head.height <= 100 && head.cids.len() == head.blocks.len());
+    // A null round answers with the tipset before it.
+    for epoch in 0..=100 {
+        assert!(node.tipset_by_height(epoch).await.unwrap().height <= epoch);
+    }
+    let info = node.miner_info(&miner).await.unwrap();
+    assert_eq!((info.sector_size, info.worker), (2048, Address::new_id(101)));
+    assert_eq!(node.deadlines(&miner).await.unwrap().len(), 48);
+    assert_eq!(node.proving_deadline(&miner).await.unwrap().challenge_window, 60);
+    assert!(node.active_sectors(&miner, &Vec::new()).await.unwrap().is_empty());
+    assert_eq!(node.sector_info(&miner, 1).await.unwrap(), None);
+    assert!(node.pre_commit_info(&miner, 1).await.unwrap().is_none());
+    let state = node.miner_state(&miner, &Vec::new()).await.unwrap();
+    assert_eq!(state.balance, TokenAmount::from_whole(100_000));
+    assert!(node.reward_state(&Vec::new()).await.unwrap().state.this_epoch_reward > TokenAmount::default());
+    assert!(node.power_state(&Vec::new()).await.is_ok() && node.circulating_supply().await.is_ok());
+    let tag = RandomnessTag::SealRandomness;
+    let (a, b) =
+        (node.randomness_from_tickets(tag, 50, b"x").await.unwrap(), node.randomness_from_tickets(tag, 50, b"y").await.unwrap());
+    assert_ne!(a, b, "entropy must matter");
+    assert!(matches!(node.randomness_from_tickets(tag, 5000, b"x").await, Err(RpcError::Node { .. })), "the future is not known");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_needs_no_token_sending_does_and_a_bad_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (devnet, _) = start(dir.path()).await;
+    let forged = node(&devnet.ready.url, "eyJhbGciOiJIUzI1NiJ9.eyJBbGxvdyI6WyJhZG1pbiJdfQ.AAAA");
+    assert!(matches!(forged.chain_head().await, Err(RpcError::Unauthorised { status: 401, .. })));
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    for (method, allowed) in [("Filecoin.ChainHead", true), ("Filecoin.MpoolPushMessage", false), ("Devnet.Step", false)] {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": []});
+        let answer: serde_json::Value = http.post(&devnet.ready.url).json(&body).send().await.unwrap().json().await.unwrap();
+        assert_eq!(answer.get("result").is_some(), allowed, "{method}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pushed_message_survives_a_restart_and_is_sent_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (devnet, node) = start(dir.path()).await;
+    step(&node, 10).await;
+    let request = message(Method::PreCommitSectorBatch2, &pre_commit(7, 1));
+    let first = node.push(&request, "uuid-1").await.unwrap();
+    assert_eq!(first.cid, node.push(&request, "uuid-1").await.unwrap().cid, "the same uuid is the same message");
+    let token = devnet.ready.token.clone();
+    devnet.stop().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    let (_devnet, node) = start(dir.path()).await;
+    assert_eq!(node.push(&request, "uuid-1").await.unwrap().cid, first.cid);
+    assert_eq!(node.search_message(&first.cid.to_string(), 100).await.unwrap(), None);
+    assert_eq!(step(&node, 5).await, 11, "a step ends when messages landed");
+    let landed = node.search_message(&first.cid.to_string(), 100).await.unwrap().unwrap();
+    assert_eq!((landed.receipt.exit_code, landed.height), (0, 11));
+    let info = node.pre_commit_info(&Address::new_id(1000), 7).await.unwrap().unwrap();
+    assert_eq!(info.pre_commit_epoch, 11);
+    assert!(info.pre_commit_deposit > TokenAmount::default());
+    assert!(!token.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_chain_refuses_forged_proofs_old_tickets_and_used_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_devnet, node) = start(dir.path()).await;
+    step(&node, 10).await;
+    let send = async |name: &str, method: Method, params: Vec<u8>| {
+        let sent = node.push(&message(method, &params), name).await.unwrap();
+        step(&node, 1).await;
+        node.search_message(&sent.cid.to_string(), 10).await.unwrap().unwrap().receipt.exit_code
+    };
+    assert_eq!(send("good", Method::PreCommitSectorBatch2, pre_commit(1, 1)).await, 0);
+    assert_ne!(send("number", Method::PreCommitSectorBatch2, pre_commit(1, 1)).await, 0, "a sector number is used once");
+    assert_ne!(send("future", Method::PreCommitSectorBatch2, pre_commit(2, 5000)).await, 0, "a ticket comes from the past");
+    let forged = || actor::prove_commit(&[ProveCommit { number: 1, proof: vec![7; 192] }]).unwrap();
+    assert_ne!(send("early", Method::ProveCommitSectors3, forged()).await, 0, "before the seed nothing can be proven");
+    step(&node, 200).await;
+    assert_ne!(send("forged", Method::ProveCommitSectors3, forged()).await, 0, "a forged proof is refused");
+    assert_eq!(node.sector_info(&Address::new_id(1000), 1).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_down_is_named() {
+    let error = node("http://127.0.0.1:9/rpc/v1", "x").chain_head().await.unwrap_err();
+    assert!(error.is_temporary() && error.to_string().contains("http://127.0.0.1:9/rpc/v1"), "{error}");
+}

@@ -1,0 +1,115 @@
+//! The tree keeps its manners: sizes, arrows, paired migrations.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use crate::support::root;
+
+const LONGEST_FILE: usize = 600;
+const LONGEST_FUNCTION: usize = 70;
+
+fn sources() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for package in ["core", "filecoin", "agent", "devnet", "web", "tests"] {
+        walk(&root().join(package), &mut found);
+    }
+    assert!(found.len() > 60, "the tree was not found");
+    found
+}
+
+fn walk(folder: &Path, found: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push((path.strip_prefix(root()).unwrap().display().to_string(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_a_reader_bears() {
+    let long: Vec<String> = sources()
+        .into_iter()
+        .filter(|(path, text)| text.lines().count() > LONGEST_FILE && !path.ends_with("schema.rs"))
+        .map(|(path, text)| format!("{path}: {} lines", text.lines().count()))
+        .collect();
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn no_function_is_longer_than_a_screen() {
+    let mut long = Vec::new();
+    for (path, text) in sources() {
+        let lines: Vec<&str> = text.lines().collect();
+        for (start, line) in lines.iter().enumerate() {
+            let code = line.trim_start();
+            let is_function = [
+                "fn ",
+                "pub fn ",
+                "pub(super) fn ",
+                "pub(crate) fn ",
+                "async fn ",
+                "pub async fn ",
+                "const fn ",
+                "pub const fn ",
+            ]
+            .iter()
+            .any(|prefix| code.starts_with(prefix));
+            if !is_function || line.trim_end().ends_with(';') {
+                continue;
+            }
+            let indent = &line[..line.len() - code.len()];
+            let end = lines[start..].iter().position(|l| *l == format!("{indent}}}")).unwrap_or(0);
+            if end > LONGEST_FUNCTION {
+                long.push(format!("{path}:{}: {end} lines", start + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn rooms_know_only_whom_they_may_know() {
+    let metadata = cargo_metadata::MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().unwrap();
+    let allowed: &[(&str, &[&str])] = &[
+        ("sealyard-core", &[]),
+        ("sealyard-filecoin", &[]),
+        ("sealyard-agent", &["sealyard-core", "sealyard-filecoin"]),
+        ("sealyard-devnet", &["sealyard-filecoin"]),
+        ("sealyard", &["sealyard-core", "sealyard-filecoin", "sealyard-devnet"]),
+    ];
+    for (name, may) in allowed {
+        let package = metadata.packages.iter().find(|p| p.name.as_str() == *name).unwrap();
+        let knows: Vec<&str> =
+            package.dependencies.iter().map(|d| d.name.as_str()).filter(|n| n.starts_with("sealyard")).collect();
+        assert!(knows.iter().all(|n| may.contains(n)), "{name} knows {knows:?}");
+    }
+}
+
+#[test]
+fn migrations_are_paired_by_name() {
+    let names = |backend: &str| -> BTreeSet<String> {
+        let folder = root().join("migrations").join(backend);
+        let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+        entries
+            .inspect(|e| assert!(e.path().join("up.sql").exists() && e.path().join("down.sql").exists()))
+            .map(|e| e.file_name().into_string().unwrap())
+            .collect()
+    };
+    assert_eq!(names("postgres"), names("sqlite"));
+    assert!(!names("sqlite").is_empty());
+}
+
+#[test]
+fn what_is_silenced_says_why() {
+    for (path, text) in sources() {
+        if path.ends_with("tidy.rs") {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            assert!(!line.contains("#[allow("), "{path}:{}: use #[expect(…, reason = …)]", number + 1);
+            assert!(!line.contains("expect(clippy") || line.contains("reason"), "{path}:{}: a reason is missing", number + 1);
+        }
+    }
+}
