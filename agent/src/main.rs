@@ -52,6 +52,9 @@ struct RunOptions {
     /// Cores to offer; default: all.
     #[arg(long)]
     cores: Option<i64>,
+    /// End when standard input ends, that is with the program that started this one.
+    #[arg(long)]
+    with_parent: bool,
 }
 
 fn main() -> anyhow::Result<()> {

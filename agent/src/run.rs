@@ -21,7 +21,11 @@ struct Agent {
 }
 
 pub async fn run(options: RunOptions) -> Result<()> {
+    if options.with_parent {
+        crate::step::end_with_parent();
+    }
     let work = WorkDir::open(&options.dir)?;
+    let _only_one = work.lock()?;
     let key = match work.key()? {
         Some(key) => key,
         None => enrol(&options, &work).await?,

@@ -29,8 +29,8 @@ pub fn main(folder: &Path) -> Result<()> {
     write_whole(&folder.join("result.json"), &serde_json::to_vec(&StepResult { outcome, usage })?)
 }
 
-/// The parent holds our standard input open; when it is gone, its work is somebody else's.
-fn end_with_parent() {
+/// The parent holds our standard input open; when it is gone, so are we.
+pub fn end_with_parent() {
     std::thread::spawn(|| {
         let mut byte = [0];
         while matches!(std::io::stdin().read(&mut byte), Ok(n) if n > 0) {}

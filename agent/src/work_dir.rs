@@ -42,6 +42,13 @@ impl WorkDir {
         Ok(Self { root: root.canonicalize()? })
     }
 
+    /// Held as long as the agent runs: two in one folder would undo each other's work.
+    pub fn lock(&self) -> Result<fs::File> {
+        let file = fs::File::create(self.root.join("lock")).context("creating the lock file")?;
+        file.try_lock().with_context(|| format!("another agent works in {}", self.root.display()))?;
+        Ok(file)
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }

@@ -141,6 +141,8 @@ async fn buy(driver: &WebDriver, house: &House, email: &str) -> WebDriverResult<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_customer_buys_in_the_browser_on_desktop_and_phone() {
+    // Installs the TLS provider that the driver's client asks for.
+    sealyard_filecoin::http::client(Duration::from_secs(1)).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let house = house(dir.path());
     let address = free_address();

@@ -76,18 +76,12 @@ pub(super) struct Row {
 
 /// Moves an amount at once.
 pub fn post(conn: &mut AnyConnection, transfer: &Transfer) -> Result<(), LedgerError> {
-    let Some((from, to)) = insert(conn, transfer, "posted")? else { return Ok(()) };
-    take(conn, &from, transfer.amount, Side::Posted)?;
-    give(conn, &to, transfer.amount, Side::Posted)?;
-    Ok(())
+    record(conn, transfer, "posted", Side::Posted)
 }
 
 /// Sets an amount aside: it can no longer leave `from` otherwise, and has not arrived at `to`.
 pub fn hold(conn: &mut AnyConnection, transfer: &Transfer) -> Result<(), LedgerError> {
-    let Some((from, to)) = insert(conn, transfer, "pending")? else { return Ok(()) };
-    take(conn, &from, transfer.amount, Side::Pending)?;
-    give(conn, &to, transfer.amount, Side::Pending)?;
-    Ok(())
+    record(conn, transfer, "pending", Side::Pending)
 }
 
 /// Lets a held amount arrive.
@@ -126,8 +120,8 @@ fn settle(conn: &mut AnyConnection, pending: &Pending, phase: &str) -> Result<()
     Ok(())
 }
 
-/// `None` when the same transfer is there already.
-fn insert(conn: &mut AnyConnection, transfer: &Transfer, phase: &str) -> Result<Option<(Account, Account)>, LedgerError> {
+/// Nothing is written before the balance allowed it: a caller may go on after `Insufficient` in the same transaction.
+fn record(conn: &mut AnyConnection, transfer: &Transfer, phase: &str, side: Side) -> Result<(), LedgerError> {
     if transfer.amount <= 0 {
         return Err(LedgerError::Amount(transfer.amount));
     }
@@ -148,18 +142,26 @@ fn insert(conn: &mut AnyConnection, transfer: &Transfer, phase: &str) -> Result<
         effective_day: transfer.effective_day,
         booked_at: transfer.booked_at,
     };
-    if insert_row(conn, &row)? == 1 {
-        return Ok(Some((from, to)));
+    if let Some(there) = ledger_transfers::table.find(&row.id).first::<Row>(conn).optional()? {
+        let same = (there.from_account, there.to_account, there.amount, &there.phase) == (from.id, to.id, row.amount, &row.phase);
+        return if same { Ok(()) } else { Err(LedgerError::Conflict(row.id)) };
     }
-    let there = ledger_transfers::table.find(&row.id).first::<Row>(conn)?;
-    let same = (there.from_account, there.to_account, there.amount, &there.phase) == (from.id, to.id, row.amount, &row.phase);
-    if same { Ok(None) } else { Err(LedgerError::Conflict(row.id)) }
+    take(conn, &from, transfer.amount, side)?;
+    give(conn, &to, transfer.amount, side)?;
+    if insert_row(conn, &row)? == 1 { Ok(()) } else { Err(raced().into()) }
+}
+
+/// Another transaction wrote the same transfer between our look and our insert: run again, and it will be found.
+fn raced() -> diesel::result::Error {
+    let said = Box::new("the same transfer was posted at the same moment".to_owned());
+    diesel::result::Error::DatabaseError(diesel::result::DatabaseErrorKind::SerializationFailure, said)
 }
 
 fn insert_row(conn: &mut AnyConnection, row: &Row) -> DbResult<usize> {
     on_conn!(&mut *conn, |c| diesel::insert_into(ledger_transfers::table).values(row).on_conflict_do_nothing().execute(c))
 }
 
+#[derive(Clone, Copy)]
 enum Side {
     Posted,
     Pending,

@@ -63,12 +63,14 @@ pub fn plan(snapshot: &Snapshot) -> Vec<Assignment> {
     }
     let mut ready: Vec<&TaskView> = snapshot.tasks.iter().filter(|t| t.leased_to.is_none()).collect();
     ready.sort_by_key(|t| (!t.kind.is_proving(), t.due_at, rank(t.kind), t.id));
+    // Avoiding a machine makes sense while there is another one.
+    let choice = snapshot.machines.iter().filter(|m| m.takes_new).count() > 1;
     let mut assignments = Vec::new();
     for task in ready {
         let best = snapshot
             .machines
             .iter()
-            .filter(|m| may_run(task, m))
+            .filter(|m| may_run(task, m, choice))
             .filter_map(|m| rooms.get(&m.id).filter(|room| room.fits(&task.cost)).map(|room| (m.id, *room)))
             // Best fit: proofs go where most is idle, sealing where least is left over.
             .min_by_key(|(id, room)| (if task.kind == TaskKind::Commit2 { -room.cores } else { room.cores }, room.memory, *id));
@@ -82,10 +84,10 @@ pub fn plan(snapshot: &Snapshot) -> Vec<Assignment> {
     assignments
 }
 
-fn may_run(task: &TaskView, machine: &MachineView) -> bool {
+fn may_run(task: &TaskView, machine: &MachineView, choice: bool) -> bool {
     match task.pinned_to {
         Some(only) => only == machine.id,
-        None => machine.takes_new && task.avoid != Some(machine.id),
+        None => machine.takes_new && (task.avoid != Some(machine.id) || !choice),
     }
 }
 
@@ -121,7 +123,7 @@ mod tests {
         let mut avoiding = task(2, TaskKind::PreCommit1, 2);
         avoiding.avoid = Some(MachineId(1));
         let only_first = Snapshot { machines: vec![machine(1, 4)], tasks: vec![pinned.clone(), avoiding.clone()] };
-        assert_eq!(plan(&only_first), []);
+        assert_eq!(plan(&only_first), [Assignment { task: TaskId(2), machine: MachineId(1) }], "there is no other machine");
         let both = Snapshot { machines: vec![machine(1, 4), machine(2, 4)], tasks: vec![pinned, avoiding] };
         assert!(plan(&both).iter().all(|a| a.machine == MachineId(2)));
         assert_eq!(plan(&both).len(), 2);

@@ -142,7 +142,19 @@ pub fn start_agents(app: &Shared, dir: &Path, url: &str, parameters: &Path) -> a
         let home = dir.join("agents").join(name);
         std::fs::create_dir_all(&home)?;
         let mut command = Command::new(&program);
-        command.args(["run", "--url", url, "--heartbeat-ms", "100", "--cores", "1", "--step-timeout-s", "1200", "--dir"]);
+        command.args([
+            "run",
+            "--url",
+            url,
+            "--heartbeat-ms",
+            "100",
+            "--cores",
+            "1",
+            "--step-timeout-s",
+            "1200",
+            "--with-parent",
+            "--dir",
+        ]);
         command.arg(&home).arg("--parameters-dir").arg(parameters);
         if !home.join("machine.json").exists() {
             let now = app.now();
@@ -150,7 +162,7 @@ pub fn start_agents(app: &Shared, dir: &Path, url: &str, parameters: &Path) -> a
             command.args(["--token", &token]);
         }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(home.join("agent.log"))?;
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
+        let child = command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).spawn();
         agents.0.push(child.with_context(|| format!("starting {}", program.display()))?);
     }
     Ok(agents)

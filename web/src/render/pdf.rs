@@ -22,7 +22,7 @@ const WIDTH: f32 = 595.0;
 const HEIGHT: f32 = 842.0;
 const MARGIN: f32 = 48.0;
 const ROW: f32 = 15.5;
-/// Average advance of a digit of Inter at size 1: figures are set in columns by it.
+/// Room for the widest digit of Inter at size 1.
 const DIGIT: f32 = 0.62;
 
 struct Fonts {
@@ -149,19 +149,32 @@ fn row(surface: &mut Surface<'_>, font: &Font, y: f32, cells: &[&str], colour: (
     let columns = cells.len().saturating_sub(1).max(1) as f32;
     let width = (WIDTH - 2.0 * MARGIN - FIRST) / columns;
     for (index, cell) in cells.iter().enumerate() {
-        let x = if index == 0 {
-            MARGIN
-        } else {
-            let right = MARGIN + FIRST + width * index as f32;
-            right - text_width(cell) * SIZE
-        };
-        write(surface, font, SIZE, x, y - 4.0, cell, colour);
+        if index == 0 {
+            write(surface, font, SIZE, MARGIN, y - 4.0, cell, colour);
+            continue;
+        }
+        let mut x = MARGIN + FIRST + width * index as f32;
+        if cell.contains(char::is_alphabetic) {
+            x -= cell.chars().map(advance).sum::<f32>() * SIZE;
+            write(surface, font, SIZE, x, y - 4.0, cell, colour);
+            continue;
+        }
+        // The font's digits differ in width: each is set in a cell of its own, so that columns line up.
+        for character in cell.chars().rev() {
+            x -= advance(character) * SIZE;
+            write(surface, font, SIZE, x, y - 4.0, character.encode_utf8(&mut [0; 4]), colour);
+        }
     }
 }
 
-/// Width at size 1: points and commas are narrow.
-fn text_width(text: &str) -> f32 {
-    text.chars().map(|c| if ".,:-iIl ".contains(c) { 0.29 } else { DIGIT }).sum()
+/// Room for a character at size 1: points and commas are narrow.
+fn advance(character: char) -> f32 {
+    match character {
+        '.' | ',' | ':' | ' ' => 0.29,
+        'i' | 'I' | 'l' | '-' => 0.3,
+        'a'..='z' => 0.57,
+        _ => DIGIT,
+    }
 }
 
 fn write(surface: &mut Surface<'_>, font: &Font, size: f32, x: f32, y: f32, text: &str, (r, g, b): (u8, u8, u8)) {
