@@ -1,15 +1,18 @@
 //! The machine's loop: heartbeat, start what was leased, report what ended. A house that is down is waited for.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
-use sealyard_core::fleet::protocol::{EnrolRequest, HeartbeatRequest, Lease};
+use sealyard_core::fleet::protocol::{EnrolRequest, HeartbeatRequest, Lease, Running};
 
 use crate::{
     RunOptions,
     client::House,
     hardware,
-    runner::Step,
+    runner::{Step, wants_disk},
     work_dir::{Key, WorkDir},
 };
 
@@ -18,7 +21,11 @@ struct Agent {
     work: WorkDir,
     house: House,
     steps: HashMap<i64, Step>,
+    /// Steps that found the disk full, and when to try them again. Their leases are kept.
+    waiting: HashMap<i64, (Lease, Instant)>,
 }
+
+const DISK_PAUSE: Duration = Duration::from_secs(30);
 
 pub async fn run(options: RunOptions) -> Result<()> {
     if options.with_parent {
@@ -32,7 +39,7 @@ pub async fn run(options: RunOptions) -> Result<()> {
     };
     tracing::info!(machine = %key.machine, house = %options.url, "working");
     let house = House::new(&options.url, &key.key)?;
-    let mut agent = Agent { options, work, house, steps: HashMap::new() };
+    let mut agent = Agent { options, work, house, steps: HashMap::new(), waiting: HashMap::new() };
     let heartbeat = Duration::from_millis(agent.options.heartbeat_ms);
     let mut wait = heartbeat;
     loop {
@@ -94,15 +101,27 @@ impl Agent {
         self.collect(Duration::from_secs(self.options.step_timeout_s))?;
         let delivered = self.deliver().await?;
         let hardware = hardware::read(self.work.root(), self.options.cores);
-        let running = self.steps.values().map(Step::running).collect();
+        let mut running: Vec<Running> = self.steps.values().map(Step::running).collect();
+        running.extend(self.waiting.values().map(|(lease, _)| Running {
+            task: lease.task,
+            fence: lease.fence,
+            progress: format!("{} waits: the disk is full, free some space", lease.kind),
+        }));
         let answer = self.house.heartbeat(&HeartbeatRequest { hardware, running }).await?;
         for task in answer.stop {
+            self.waiting.remove(&task);
             if let Some(step) = self.steps.remove(&task) {
                 tracing::info!(task, "stopped: the lease has moved on");
                 step.stop().await;
             }
         }
         for lease in answer.leases {
+            self.start(&lease).await?;
+        }
+        let again: Vec<Lease> =
+            self.waiting.values().filter(|(_, when)| *when <= Instant::now()).map(|(lease, _)| lease.clone()).collect();
+        for lease in again {
+            self.waiting.remove(&lease.task);
             self.start(&lease).await?;
         }
         Ok(delivered)
@@ -128,8 +147,14 @@ impl Agent {
             }
         }
         for report in &ended {
-            self.work.keep(report)?;
-            self.steps.remove(&report.task);
+            let step = self.steps.remove(&report.task);
+            match step {
+                Some(step) if wants_disk(report) => {
+                    tracing::warn!(task = report.task, "the disk is full; the step waits for space");
+                    self.waiting.insert(report.task, (step.lease.clone(), Instant::now() + DISK_PAUSE));
+                }
+                _ => self.work.keep(report)?,
+            }
         }
         Ok(!ended.is_empty())
     }

@@ -14,9 +14,7 @@ use tokio::process::{Child, Command};
 use crate::work_dir::{StepResult, WorkDir};
 
 pub struct Step {
-    pub task: i64,
-    pub fence: i64,
-    kind: String,
+    pub lease: Lease,
     folder: PathBuf,
     child: Child,
     started: Instant,
@@ -36,7 +34,7 @@ impl Step {
             .kill_on_drop(true)
             .spawn()
             .context("starting the step's process")?;
-        Ok(Self { task: lease.task, fence: lease.fence, kind: lease.kind.clone(), folder, child, started: Instant::now() })
+        Ok(Self { lease: lease.clone(), folder, child, started: Instant::now() })
     }
 
     /// The report, once the child has ended; a child over its time is killed.
@@ -49,7 +47,8 @@ impl Step {
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_else(|| self.died(&status.to_string(), timeout));
-        Ok(Some(ReportRequest { task: self.task, fence: self.fence, outcome: result.outcome, usage: result.usage }))
+        let Lease { task, fence, .. } = self.lease;
+        Ok(Some(ReportRequest { task, fence, outcome: result.outcome, usage: result.usage }))
     }
 
     /// A child that left no result panicked, was killed, or ran out of time.
@@ -67,7 +66,8 @@ impl Step {
     pub fn running(&self) -> Running {
         let seconds = self.started.elapsed().as_secs();
         let memory = self.child.id().map(resident_mib).unwrap_or_default();
-        Running { task: self.task, fence: self.fence, progress: format!("{} for {seconds} s, {memory} MiB", self.kind) }
+        let Lease { task, fence, kind, .. } = &self.lease;
+        Running { task: *task, fence: *fence, progress: format!("{kind} for {seconds} s, {memory} MiB") }
     }
 
     pub async fn stop(mut self) {
@@ -79,4 +79,9 @@ fn resident_mib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|rest| rest.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
+/// The disk is full: the same step goes well once there is room, so this is no failure to report.
+pub fn wants_disk(report: &ReportRequest) -> bool {
+    matches!(&report.outcome, Outcome::Failed { reason, .. } if reason.contains("No space left on device"))
 }

@@ -83,6 +83,8 @@ impl WorkDir {
             input: lease.input.clone(),
             store: self.root.join("store"),
         };
+        // What an earlier try in this folder left is not this one's result.
+        let _ = fs::remove_file(folder.join("result.json"));
         write_whole(&folder.join("input.json"), &serde_json::to_vec(&input)?)?;
         Ok(folder)
     }

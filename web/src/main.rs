@@ -132,9 +132,9 @@ fn with_config(command: Command, config: Config, runtime: tokio::runtime::Runtim
             let app = app::App::new(config, Arc::new(SystemClock))?;
             runtime.block_on(async {
                 prepare_verification(&app).await;
-                worker::run(app).await;
-            });
-            Ok(())
+                tokio::spawn(worker::run(app));
+                serve::shutdown_requested().await
+            })
         }
         Command::Serve { work } => {
             if work {
@@ -209,7 +209,7 @@ async fn devnet(options: DevnetOptions) -> anyhow::Result<()> {
     DevnetParams::open(&options.parameters_dir.canonicalize()?, &settings.network_name)?;
     let devnet = sealyard_devnet::Devnet::start(options.listen, &options.data, settings).await?;
     println!("{}", serde_json::to_string(&devnet.ready)?);
-    tokio::signal::ctrl_c().await?;
+    serve::shutdown_requested().await?;
     devnet.stop().await;
     Ok(())
 }

@@ -17,10 +17,26 @@ const BLOCKING_THREADS: usize = 4;
 const CONTENT_POLICY: &str =
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'";
 
+/// Returns when the process is told to stop: Ctrl-C, or SIGTERM as service managers send it.
+pub async fn shutdown_requested() -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
 /// Serves until the process is told to stop.
 pub async fn run(app: Shared) -> anyhow::Result<()> {
     let listener = bind(&app.config.listen)?;
-    Ok(start(app, listener)?.await?)
+    let server = start(app, listener)?;
+    let handle = server.handle();
+    let running = tokio::spawn(server);
+    shutdown_requested().await?;
+    tracing::info!("finishing open requests");
+    handle.stop(true).await;
+    Ok(running.await??)
 }
 
 pub fn bind(address: &str) -> anyhow::Result<TcpListener> {
@@ -47,6 +63,8 @@ pub fn start(app: Shared, listener: TcpListener) -> anyhow::Result<actix_web::de
     })
     .workers(2)
     .worker_max_blocking_threads(BLOCKING_THREADS)
+    .disable_signals()
+    .shutdown_timeout(5)
     .listen(listener)?
     .run();
     Ok(server)

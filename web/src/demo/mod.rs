@@ -100,7 +100,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         return Ok(());
     }
     println!("\nThe site stays up until you press Ctrl-C.");
-    tokio::signal::ctrl_c().await?;
+    serve::shutdown_requested().await?;
     devnet.stop().await;
     Ok(())
 }
