@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use sealyard_core::fleet::protocol::{EnrolRequest, HeartbeatRequest, Lease, Running};
+use sealyard_core::fleet::protocol::{EnrolRequest, HeartbeatRequest, Lease, Outcome, Running};
 
 use crate::{
     RunOptions,
@@ -142,7 +142,8 @@ impl Agent {
         let mut ended = Vec::new();
         for step in self.steps.values_mut() {
             if let Some(report) = step.poll(timeout)? {
-                tracing::info!(task = report.task, outcome = ?std::mem::discriminant(&report.outcome), ms = report.usage.wall_ms, "ended");
+                let done = matches!(report.outcome, Outcome::Done { .. });
+                tracing::info!(task = report.task, done, ms = report.usage.wall_ms, "ended");
                 ended.push(report);
             }
         }

@@ -6,7 +6,9 @@ use sealyard_core::{
         self, EnrolError, Machine,
         protocol::{FailureLevel, Hardware, Outcome, ReportRequest, Running, Usage},
     },
+    ids::PoolId,
     orders::{self, Paid, PlaceOrder},
+    proving::{self, NewPost, PostState},
     sealing::{self, Sector, Task},
     store::{Database, DbFault},
 };
@@ -146,5 +148,64 @@ fn a_step_that_keeps_failing_ends_in_quarantine_with_its_reason() {
         let sector = db.read(|conn| sealing::sector_by_id(conn, sector.id).map_err(DbFault::from)).unwrap();
         assert_eq!((sector.state.as_str(), sector.reason.as_deref()), ("quarantined", Some("the disk is broken")));
         assert!(db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap().is_empty());
+    });
+}
+
+/// A sector of a partition on each of two machines, ready to be proven; returns their vanilla tasks.
+fn vanilla_tasks(db: &Database, pool: PoolId, sectors: &[i64], round: i64) -> Vec<Task> {
+    db.transact(|conn| {
+        let new = NewPost {
+            pool,
+            deadline: 0,
+            partition: 0,
+            open_epoch: 2880 * round,
+            close_epoch: 2880 * round + 60,
+            challenge_epoch: 2880 * round - 20,
+            randomness: "22".repeat(32),
+            sectors: sectors.to_vec(),
+            due_at: NOW,
+        };
+        assert!(proving::begin(conn, &new, NOW)?);
+        assert!(!proving::begin(conn, &new, NOW)?, "a partition's proof is begun once");
+        let open = sealing::open_tasks(conn)?;
+        Ok::<_, DbFault>(open.into_iter().filter(|t| t.kind == "vanilla").collect())
+    })
+    .unwrap()
+}
+
+#[test]
+fn machines_that_report_their_part_of_a_proof_at_the_same_moment_do_not_leave_it_to_each_other() {
+    on_both(|db| {
+        let (pool, plan, user) = shop(db, 10);
+        let machines = [machine(db, "a"), machine(db, "b")];
+        let sectors = db.transact(|conn| {
+            let request = PlaceOrder { user: user.id, plan: &plan, units: 2, request_key: "key" };
+            let order = orders::place(conn, &request, NOW).unwrap();
+            orders::open_payment(conn, order.id, "stripe", "cs_1", "http://pay", NOW)?;
+            let paid = Paid { rail: "stripe", rail_ref: "cs_1", minor: 5000, currency: "usd" };
+            let contract = orders::fulfil(conn, &paid, NOW).unwrap().unwrap();
+            for sector in sealing::of_contract(conn, contract.id)? {
+                sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)?;
+            }
+            for (task, machine) in sealing::open_tasks(conn)?.iter().zip(&machines) {
+                assert!(sealing::assign(conn, task.id, machine.id, NOW + 10)?);
+            }
+            Ok::<_, DbFault>(sealing::of_contract(conn, contract.id)?)
+        });
+        let numbers: Vec<i64> = sectors.unwrap().iter().map(|s| s.number).collect();
+        for round in 1..=15 {
+            let tasks = vanilla_tasks(db, pool.id, &numbers, round);
+            assert_eq!(tasks.len(), 2, "each machine proves what it stores");
+            std::thread::scope(|scope| {
+                for task in &tasks {
+                    let machine = machines.iter().find(|m| Some(m.id) == task.pinned_to).unwrap();
+                    assert!(assign(db, task, machine));
+                    let output = serde_json::json!({"proofs": [], "faulty": []});
+                    scope.spawn(move || assert!(report(db, machine, task.id.0, 1, Outcome::Done { output })));
+                }
+            });
+            let proving = db.read(|conn| proving::in_state(conn, PostState::Proving).map_err(DbFault::from)).unwrap();
+            assert_eq!(i64::try_from(proving.len()).unwrap(), round, "the SNARK follows in every round");
+        }
     });
 }

@@ -12,7 +12,11 @@ use crate::{
     ids::{MachineId, MessageId, PoolId, PostId},
     on_conn,
     sealing::{self, NewTask, Sector, Task, TaskKind},
-    store::{AnyConnection, DbResult, schema::window_posts},
+    store::{
+        AnyConnection, DbResult,
+        dialect::{self, Turn},
+        schema::window_posts,
+    },
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +159,8 @@ fn queue(
 
 /// A vanilla or SNARK task of a post is done: when it was the last one of its kind, the next step follows.
 pub fn step_done(conn: &mut AnyConnection, id: PostId, kind: TaskKind, output: &serde_json::Value, now: Micros) -> DbResult<()> {
+    // The last of several machines moves the post on: they must see each other's results.
+    dialect::lock(conn, Turn::WindowPost(id))?;
     let post = by_id(conn, id)?;
     match kind {
         TaskKind::Vanilla => vanilla_done(conn, &post, now),

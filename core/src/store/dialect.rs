@@ -7,6 +7,7 @@ use diesel::{
 };
 
 use super::{AnyConnection, DbResult};
+use crate::ids::{PoolId, PostId};
 
 /// Starts a writing transaction. SQLite takes its write lock at once: a lock taken later can fail without waiting.
 pub(super) fn begin(connection: &mut AnyConnection) -> DbResult<()> {
@@ -36,8 +37,27 @@ pub fn is_unique_violation(error: &Error) -> bool {
     matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))
 }
 
-/// Serialises transactions that decide by what they read. SQLite's writers are alone anyway.
-pub fn lock(connection: &mut AnyConnection, key: i64) -> DbResult<()> {
+/// What transactions take turns on.
+#[derive(Clone, Copy, Debug)]
+pub enum Turn {
+    ClosingPool(PoolId),
+    WindowPost(PostId),
+}
+
+impl Turn {
+    /// Keys of different kinds never meet.
+    fn key(self) -> i64 {
+        match self {
+            Self::ClosingPool(PoolId(id)) => id.wrapping_mul(2),
+            Self::WindowPost(PostId(id)) => id.wrapping_mul(2).wrapping_add(1),
+        }
+    }
+}
+
+/// Serialises transactions that decide by what they read: two that each see only their own half of the work would both leave the
+/// rest to the other. SQLite's writers are alone anyway.
+pub fn lock(connection: &mut AnyConnection, turn: Turn) -> DbResult<()> {
+    let key = turn.key();
     match connection {
         AnyConnection::Postgres(c) => {
             diesel::sql_query("SELECT pg_advisory_xact_lock($1)").bind::<diesel::sql_types::BigInt, _>(key).execute(c).map(drop)

@@ -18,6 +18,7 @@ use crate::{
     money::{BasisPoints, NanoFil},
     store::{
         AnyConnection, DbFault, DbResult,
+        dialect::{self, Turn},
         schema::{contracts, pool_days, sectors, yield_lots},
     },
 };
@@ -81,7 +82,7 @@ fn first_day(conn: &mut AnyConnection, cursor: &Cursor) -> DbResult<i64> {
 
 /// Closes the next day that can be closed. `None`: there is none, or another worker was faster.
 pub fn close_day(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> Result<Option<Closed>, CloseError> {
-    crate::store::dialect::lock(conn, pool.0)?;
+    dialect::lock(conn, Turn::ClosingPool(pool))?;
     let Some(day) = next_day_to_close(conn, pool)? else { return Ok(None) };
     let cursor = cursor(conn, pool)?.ok_or(CloseError::NotFollowed(pool))?;
     let (first_epoch, end_epoch) = (cursor.time().first_epoch(day), cursor.time().first_epoch(day + 1));
