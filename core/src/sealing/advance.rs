@@ -38,7 +38,7 @@ pub fn begin_sealing(conn: &mut AnyConnection, mut sector: Sector, ticket: &str,
             .execute(conn)?;
         sector.ticket = Some(ticket.to_owned());
     }
-    queue(conn, &sector, TaskKind::PreCommit1, None, now)
+    queue(conn, &sector, TaskKind::PreCommit1, now)
 }
 
 /// The seed was drawn: C1 runs where the layers are.
@@ -46,7 +46,7 @@ pub fn seed_drawn(conn: &mut AnyConnection, mut sector: Sector, seed: &str, now:
     if sector.apply(conn, Event::SeedDrawn, now)?.is_some() {
         diesel::update(sectors::table.find(sector.id)).set(sectors::seed.eq(seed)).execute(conn)?;
         sector.seed = Some(seed.to_owned());
-        queue(conn, &sector, TaskKind::Commit1, None, now)?;
+        queue(conn, &sector, TaskKind::Commit1, now)?;
     }
     Ok(())
 }
@@ -61,7 +61,7 @@ pub fn proof_verified(conn: &mut AnyConnection, mut sector: Sector, message: Opt
         Some(message) => build(conn, sector.pool_id, Purpose::ProveCommit, sector.id.0, sector.failures, message, now).map(drop),
         None => {
             count_failure(conn, &mut sector, "the proof did not verify", now)?;
-            queue(conn, &sector, TaskKind::Commit1, None, now)
+            queue(conn, &sector, TaskKind::Commit1, now)
         }
     }
 }
@@ -84,7 +84,7 @@ pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain
                         sectors::partition.eq(at.partition),
                     ))
                     .execute(conn)?;
-                queue(conn, &sector, TaskKind::Finalize, None, now)?;
+                queue(conn, &sector, TaskKind::Finalize, now)?;
             }
         }
         OnChain::MessageFailed { purpose, reason } => message_failed(conn, sector, purpose, &reason, now)?,
@@ -139,27 +139,33 @@ pub(super) fn count_failure(conn: &mut AnyConnection, sector: &mut Sector, reaso
         .map(drop)
 }
 
-/// Queues a step. Steps that need the sector's files are pinned to their machine.
-pub(super) fn queue(
+/// Queues a step whose input is what the sector says of itself.
+pub(super) fn queue(conn: &mut AnyConnection, sector: &Sector, kind: TaskKind, now: Micros) -> DbResult<()> {
+    let pool: Pool = pool_by_id(conn, sector.pool_id)?;
+    let input = serde_json::to_string(&sector.input(&pool)).unwrap_or_default();
+    queue_with(conn, sector, kind, None, input, now)
+}
+
+/// Steps that can only run where the sector's files are.
+const fn needs_files(kind: TaskKind) -> bool {
+    matches!(kind, TaskKind::PreCommit2 | TaskKind::Commit1 | TaskKind::Finalize)
+}
+
+/// Queues a step with the given input. Steps that need the sector's files are pinned to their machine.
+pub(super) fn queue_with(
     conn: &mut AnyConnection,
     sector: &Sector,
     kind: TaskKind,
     avoid: Option<MachineId>,
+    input: String,
     now: Micros,
 ) -> DbResult<()> {
-    let pool: Pool = pool_by_id(conn, sector.pool_id)?;
-    let needs_files = matches!(kind, TaskKind::PreCommit2 | TaskKind::Commit1 | TaskKind::Finalize);
-    let input = match kind {
-        // PC1 finds its own input in the sector, C2 in the output of C1 (put in place by the report of C1).
-        TaskKind::Commit2 => return Ok(()),
-        _ => serde_json::to_string(&sector.input(&pool)).unwrap_or_default(),
-    };
     let task = NewTask {
         kind,
         sector: Some(sector.id),
         post: None,
         pool: sector.pool_id,
-        pinned_to: sector.machine_id.filter(|_| needs_files),
+        pinned_to: sector.machine_id.filter(|_| needs_files(kind)),
         avoid,
         input,
         due_at: sector.due_at,
@@ -183,25 +189,14 @@ pub(super) fn after_failure(
     match sector.apply(conn, event, now)? {
         Some(Transition::Retry(place)) => {
             let avoid = machine.filter(|_| place == Where::Elsewhere);
-            let needs_files = matches!(kind, TaskKind::PreCommit2 | TaskKind::Commit1 | TaskKind::Finalize);
-            if needs_files && avoid.is_some() {
+            if needs_files(kind) && avoid.is_some() {
                 // The files are only there: elsewhere means from the beginning.
                 return restart(conn, &sector, reason, now);
             }
-            let again = NewTask {
-                kind,
-                sector: Some(sector.id),
-                post: None,
-                pool: sector.pool_id,
-                pinned_to: sector.machine_id.filter(|_| needs_files),
-                avoid,
-                input: input.to_owned(),
-                due_at: sector.due_at,
-            };
             if kind == TaskKind::PreCommit1 {
                 diesel::update(sectors::table.find(sector.id)).set(sectors::machine_id.eq(None::<MachineId>)).execute(conn)?;
             }
-            create(conn, &again, now).map(drop)
+            queue_with(conn, &sector, kind, avoid, input.to_owned(), now)
         }
         Some(Transition::To(SectorState::Planned)) => restart(conn, &sector, reason, now),
         _ => Ok(()),

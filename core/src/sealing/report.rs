@@ -5,10 +5,9 @@ use serde::Deserialize;
 
 use super::{
     Task, TaskKind,
-    advance::{after_failure, queue},
+    advance::{after_failure, queue, queue_with},
     sector::by_id,
     state::Event,
-    task::{NewTask, create},
 };
 use crate::{
     clock::Micros,
@@ -107,7 +106,7 @@ fn sector_step_done(
             if sector.apply(conn, Event::PreCommit1Done, now)?.is_some() {
                 diesel::update(row).set(sectors::machine_id.eq(task.machine_id)).execute(conn)?;
                 sector.machine_id = task.machine_id;
-                queue(conn, &sector, TaskKind::PreCommit2, None, now)?;
+                queue(conn, &sector, TaskKind::PreCommit2, now)?;
             }
         }
         TaskKind::PreCommit2 => {
@@ -129,17 +128,7 @@ fn sector_step_done(
         TaskKind::Commit1 => {
             if sector.apply(conn, Event::Commit1Done, now)?.is_some() {
                 let input = c2_input(&task.input, output).map_err(unreadable)?;
-                let c2 = NewTask {
-                    kind: TaskKind::Commit2,
-                    sector: Some(id),
-                    post: None,
-                    pool: sector.pool_id,
-                    pinned_to: None,
-                    avoid: None,
-                    input,
-                    due_at: sector.due_at,
-                };
-                create(conn, &c2, now)?;
+                queue_with(conn, &sector, TaskKind::Commit2, None, input, now)?;
             }
         }
         TaskKind::Commit2 => {
