@@ -9,7 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{program, root};
+use fvm_shared::address::Address;
+use sealyard_filecoin::rpc::{Node, NodeConfig};
+use serde_json::json;
+
+use crate::{
+    house::{House, Part},
+    support::{program, root},
+};
 
 /// Two C2s at once would not fit a small machine's memory or time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -37,25 +44,6 @@ fn story(dir: &Path) -> String {
     fs::read_to_string(dir.join("story.txt")).unwrap_or_default()
 }
 
-/// Every process of the demo in `dir`: agents and their steps carry the folder in their command line.
-fn processes_of(dir: &Path, what: &str) -> Vec<i32> {
-    let shown = dir.canonicalize().unwrap().display().to_string();
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().map(Result::unwrap) {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if line.contains(&shown) && line.contains(what) {
-            found.push(pid);
-        }
-    }
-    found
-}
-
-fn kill(pid: i32) {
-    let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-}
-
 fn count(dir: &Path, extension: &str) -> usize {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
     entries.filter_map(Result::ok).filter(|e| e.path().extension().is_some_and(|x| x == extension)).count()
@@ -71,54 +59,98 @@ impl Moments {
     }
 }
 
-/// Kills the house (site, worker and network are one process in the demo), an agent or a step again and again; each time the
-/// house is started anew. In the end one contract, one statement, one mail, and sound books.
+/// Waits for a C2 to run, lets it go on for a moment, and kills its machine: the agent, and with it the step.
+fn kill_in_the_middle_of_c2(house: &mut House, moments: &mut Moments) -> bool {
+    for agent in &mut house.agents {
+        let steps = fs::read_dir("/proc").unwrap().filter_map(Result::ok).filter_map(|e| step_of(&e.path(), agent.pid()));
+        if steps.into_iter().any(|kind| kind == "c2") {
+            std::thread::sleep(Duration::from_millis(2_000 + moments.next(15_000)));
+            agent.kill();
+            agent.start();
+            return true;
+        }
+    }
+    false
+}
+
+/// The kind of step that the process in `proc` does for the agent with this process id.
+fn step_of(proc: &Path, agent: u32) -> Option<String> {
+    let parent = format!("PPid:\t{agent}\n");
+    fs::read_to_string(proc.join("status")).ok().filter(|status| status.contains(&parent))?;
+    let line = fs::read(proc.join("cmdline")).ok()?;
+    let folder = String::from_utf8_lossy(&line).split('\0').nth(2)?.to_owned();
+    let input: serde_json::Value = serde_json::from_slice(&fs::read(Path::new(&folder).join("input.json")).ok()?).ok()?;
+    Some(input["kind"].as_str()?.to_owned())
+}
+
+/// Server, worker, network and machines are processes of their own here, and each of them is killed with -9 at random moments,
+/// one machine in the middle of C2. In the end one contract, one statement, one mail, and sound books.
 #[test]
-fn the_job_finishes_although_everything_is_killed_at_random_moments() {
+fn the_job_finishes_although_every_process_is_killed_at_random_moments() {
     let _one = ONE_AT_A_TIME.lock();
     let dir = tempfile::tempdir().unwrap();
     let mut moments = Moments(20_261_123);
     let started = Instant::now();
-    let mut house = demo(dir.path(), "1");
-    let (mut kills, mut steps_killed) = (0, 0);
-    let status = loop {
-        std::thread::sleep(Duration::from_millis(2_000 + moments.next(11_000)));
-        if let Some(status) = house.try_wait().unwrap() {
-            break status;
+    let mut house = House::open(dir.path());
+    let (config, home) = (house.shop.config.display().to_string(), dir.path().display().to_string());
+    let buyer = ["sealyard", "--config", &config, "demo", "--attach", "--sectors", "1", "--dir", &home];
+    let mut buyer = Part::new(dir.path(), "buyer", &buyer).started();
+    let (mut kills, mut in_c2) = ([0; 5], false);
+    let story = loop {
+        std::thread::sleep(Duration::from_millis(500 + moments.next(7_000)));
+        in_c2 = in_c2 || kill_in_the_middle_of_c2(&mut house, &mut moments);
+        match buyer.ended() {
+            Some(true) => break buyer.log(),
+            // The buyer only watches; a house that does not answer makes it give up, and ask again.
+            Some(false) => buyer.start(),
+            None => {}
         }
-        assert!(started.elapsed() < Duration::from_secs(1500), "not finished; {kills} kills\n{}", story(dir.path()));
-        if kills >= 12 {
-            continue;
-        }
-        kills += 1;
-        match moments.next(3) {
-            // A step that is killed five times is quarantined, and rightly so: leave it some luck.
-            2 if steps_killed < 3 => {
-                steps_killed += 1;
-                processes_of(dir.path(), "sealyard-agent step").into_iter().for_each(kill);
-            }
-            0 => {
-                house.kill().unwrap();
-                house.wait().unwrap();
-                // Its agents would go on; a machine that loses power does not.
-                processes_of(dir.path(), "sealyard-agent").into_iter().for_each(kill);
-                house = demo(dir.path(), "1");
-            }
-            _ => {
-                // An agent's death takes its steps with it; the demo's next start brings the agent back.
-                processes_of(dir.path(), "sealyard-agent run").into_iter().for_each(kill);
-                house.kill().unwrap();
-                house.wait().unwrap();
-                house = demo(dir.path(), "1");
-            }
+        assert!(started.elapsed() < Duration::from_secs(1500), "not finished; kills {kills:?}\n{}", buyer.log());
+        let which = usize::try_from(moments.next(5)).unwrap();
+        let most = if which < 3 { 6 } else { 1 };
+        if kills[which] < most {
+            kills[which] += 1;
+            let [granite, basalt] = house.agents.as_mut_slice() else { unreachable!() };
+            let part =
+                [&mut house.shop.serve, &mut house.work, &mut house.devnet, granite, basalt].into_iter().nth(which).unwrap();
+            part.kill();
+            std::thread::sleep(Duration::from_millis(moments.next(1_500)));
+            part.start();
         }
     };
-    let story = story(dir.path());
-    assert!(status.success(), "{status} after {kills} kills\n{story}");
-    assert!(kills >= 5, "the job was too quick to be disturbed: {kills} kills");
+    assert!(in_c2, "no machine was killed in the middle of C2");
+    assert!(kills.iter().all(|count| *count > 0), "everything was killed at least once: {kills:?}");
     assert!(!story.contains("BROKEN"), "{story}");
     assert_eq!(count(&dir.path().join("mail"), "eml"), 1, "one statement, one mail");
-    assert!(processes_of(dir.path(), "sealyard-agent").is_empty(), "no process is left behind");
+    a_damaged_sector_becomes_faulty_and_recovers(dir.path(), &house);
+}
+
+/// The house of the test above goes on: its sector's replica disappears for two days, then comes back.
+fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, house: &House) {
+    let stores = ["granite", "basalt"].map(|name| dir.join("agents").join(name).join("store/s-f01000-1"));
+    let replica = stores.into_iter().find(|path| path.exists()).unwrap();
+    let hidden = replica.with_extension("hidden");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let node = NodeConfig { url: house.node_url.clone(), token: house.node_token.clone(), timeout: Duration::from_secs(30) };
+    let node = Node::new(node).unwrap();
+    let miner = Address::new_id(1000);
+    // Steps in small strides until the chain's faults are as wanted; the house needs moments to do its part.
+    let until = |faulty: bool, force: bool| {
+        runtime.block_on(async {
+            for _ in 0..1000 {
+                let _: serde_json::Value = node.call("Devnet.Step", json!([{"Epochs": 20, "Force": force}])).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                if node.faults(&miner).await.unwrap().numbers(10).unwrap().is_empty() != faulty {
+                    return;
+                }
+            }
+            panic!("the chain never saw the sector {}\n{}", if faulty { "fail" } else { "recover" }, house.work.log());
+        });
+    };
+    fs::rename(&replica, &hidden).unwrap();
+    until(true, true);
+    fs::rename(&hidden, &replica).unwrap();
+    until(false, false);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use sealyard_core::{
 };
 use sealyard_filecoin::rpc::{Node, NodeConfig, RpcError};
 
-use crate::{config::Config, rails::stripe::Stripe};
+use crate::{attempts::Attempts, config::Config, rails::stripe::Stripe};
 
 pub struct App {
     pub config: Config,
@@ -17,6 +17,7 @@ pub struct App {
     pub node: Node,
     /// `None`: no payment rail is configured.
     pub stripe: Option<Stripe>,
+    pub sign_ins: Attempts,
 }
 
 pub type Shared = Arc<App>;
@@ -46,7 +47,7 @@ impl App {
             .then(|| Stripe::new(&config.stripe_api, &config.stripe_secret_key))
             .transpose()
             .map_err(|error| AppError::Http(error.to_string()))?;
-        Ok(Arc::new(Self { config, db, clock, node, stripe }))
+        Ok(Arc::new(Self { config, db, clock, node, stripe, sign_ins: Attempts::default() }))
     }
 
     #[must_use]

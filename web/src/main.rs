@@ -2,6 +2,7 @@
 
 mod agent_api;
 mod app;
+mod attempts;
 mod auth;
 mod config;
 mod demo;
@@ -106,6 +107,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             start_logs("text");
             runtime()?.block_on(devnet(options))
         }
+        Command::Demo(options) if options.attach => {
+            let config = Config::load(cli.config.as_deref(), std::env::vars())?;
+            start_logs_to_file(&options)?;
+            runtime()?.block_on(demo::attach(options, config))
+        }
         Command::Demo(options) => {
             in_proof_environment(&options.parameters_dir())?;
             start_logs_to_file(&options)?;
@@ -177,7 +183,7 @@ fn start_logs(format: &str) {
 /// The demo tells its story on the terminal; logs go to a file beside its data.
 fn start_logs_to_file(options: &demo::Options) -> anyhow::Result<()> {
     std::fs::create_dir_all(&options.dir).with_context(|| format!("creating {}", options.dir.display()))?;
-    let file = std::fs::File::create(options.dir.join("sealyard.log"))?;
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(options.dir.join("sealyard.log"))?;
     let filter = tracing_subscriber::EnvFilter::new("info,filecoin_proofs=warn,storage_proofs_core=warn,bellperson=warn");
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Arc::new(file)).init();
     Ok(())

@@ -114,18 +114,23 @@ pub enum OnChain {
     Gone,
 }
 
-/// The message is built again, under a new number, until the sector has failed too often.
+/// The message is built again, under a new number, until the sector has failed too often. What was sealed is kept: a failed
+/// PreCommit is sent again as long as its ticket is young enough, a failed ProveCommit is decided on anew.
 fn message_failed(conn: &mut AnyConnection, mut sector: Sector, purpose: Purpose, reason: &str, now: Micros) -> DbResult<()> {
     count_failure(conn, &mut sector, reason, now)?;
     let event = Event::MessageFailed { failures: sector.failures };
-    if sector.apply(conn, event, now)? == Some(Transition::Retry(Where::Anywhere)) {
-        let earlier = match purpose {
-            Purpose::PreCommit => SectorState::PreCommit2,
-            _ => SectorState::Verifying,
-        };
-        // Back to where the message is decided on: a PreCommit may need a fresh ticket, a proof a second look.
-        let state = if earlier == SectorState::PreCommit2 { SectorState::Planned } else { earlier };
-        diesel::update(sectors::table.find(sector.id)).set(sectors::state.eq(state.name())).execute(conn)?;
+    if sector.apply(conn, event, now)? == Some(Transition::Retry(Where::Anywhere)) && purpose == Purpose::ProveCommit {
+        let state = SectorState::Verifying.name();
+        diesel::update(sectors::table.find(sector.id)).set(sectors::state.eq(state)).execute(conn)?;
+    }
+    Ok(())
+}
+
+/// The ticket is too old for a PreCommit to land: what was sealed with it is worthless.
+pub fn ticket_expired(conn: &mut AnyConnection, mut sector: Sector, now: Micros) -> DbResult<()> {
+    if sector.apply(conn, Event::TicketExpired, now)?.is_some() {
+        count_failure(conn, &mut sector, "its ticket expired before the PreCommit landed", now)?;
+        restart(conn, &sector, "its ticket expired before the PreCommit landed", now)?;
     }
     Ok(())
 }

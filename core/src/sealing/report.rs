@@ -159,6 +159,8 @@ fn failed(
     now: Micros,
 ) -> Result<(), ReportError> {
     match (task.sector_id, task.post_id) {
+        // Reading a faulty sector again failed: it stays faulty.
+        (Some(_), _) if kind.is_proving() => Ok(()),
         (Some(sector), _) => {
             let sector = by_id(conn, sector)?;
             Ok(after_failure(conn, sector, kind, failure, Some(machine), &task.input, now)?)

@@ -197,6 +197,16 @@ impl Node {
         Ok(list.unwrap_or_default())
     }
 
+    /// Sectors that count as faulty.
+    pub async fn faults(&self, miner: &Address) -> Result<super::BitFieldJson, RpcError> {
+        self.call("Filecoin.StateMinerFaults", json!([miner.to_string(), null])).await
+    }
+
+    /// Faulty sectors that were declared recovered and have to be proven next.
+    pub async fn recoveries(&self, miner: &Address) -> Result<super::BitFieldJson, RpcError> {
+        self.call("Filecoin.StateMinerRecoveries", json!([miner.to_string(), null])).await
+    }
+
     pub async fn allocated_sectors(&self, miner: &Address) -> Result<super::BitFieldJson, RpcError> {
         self.call("Filecoin.StateMinerAllocated", json!([miner.to_string(), null])).await
     }

@@ -20,10 +20,16 @@ use sealyard_core::{clock::SystemClock, units::ChainTime};
 
 pub use fake_stripe::{FakeStripeOptions, run as fake_stripe};
 pub use mail_sink::run as mail_sink;
+#[cfg(test)]
+pub use seed::{ADMIN, seed};
 pub use seed::{PoolOptions, add_pool};
 pub use setup::make_parameters;
 
-use crate::{app::App, serve, worker};
+use crate::{
+    app::{App, Shared},
+    config::Config,
+    serve, worker,
+};
 use story::Story;
 
 #[derive(clap::Args)]
@@ -45,6 +51,10 @@ pub struct Options {
     /// Proof parameters; made once and reused.
     #[arg(long)]
     parameters_dir: Option<PathBuf>,
+    /// Start nothing: buy from the house that runs with `--config`, let its network's time pass, check it. Whatever was done
+    /// before is found there, so this can be started again and again.
+    #[arg(long)]
+    pub attach: bool,
 }
 
 impl Options {
@@ -79,19 +89,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let _agents = setup::start_agents(&app, &dir, &public_url, &parameters.canonicalize()?)?;
     story.say(&format!("site, worker and two agents are up: {public_url}"));
 
-    let buyer = purchase::Buyer { url: public_url.clone(), outside: outside.stripe_url.clone() };
-    let contract = story.step("Purchase", buyer.buy(&app, options.sectors)).await?;
-    story.link("contract", &format!("{public_url}/contracts/{}", contract.public_id));
-
-    let driver = clock_driver::Driver { app: app.clone(), contract: contract.id };
-    story.step("Sealing and activation", driver.until_on_chain()).await?;
-    story.step("First WindowPoSt: the network counts the power", driver.until_active()).await?;
-    let time = driver.chain_time().await?;
-    story.step("A month of daily proofs", driver.until_month_closed(month_end(time, &driver).await?)).await?;
-    let eml = story.step("Statements", wait_for_mail(&dir.join("mail"))).await?;
-    story.link("mail", &eml.display().to_string());
-
-    let sound = story.finish(&app, &contract, &dir).await?;
+    let sound = live(&story, &app, &dir, options.sectors).await?;
     println!("\nSign in at {public_url}/login");
     println!("  investor  {}  password  {}", seed::INVESTOR, seed::PASSWORD);
     println!("  operator  {}  password  {}", seed::ADMIN, seed::PASSWORD);
@@ -103,6 +101,34 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     serve::shutdown_requested().await?;
     devnet.stop().await;
     Ok(())
+}
+
+/// The same story with a house whose parts run as processes of their own; mails are expected in `mail` under the given folder.
+pub async fn attach(options: Options, config: Config) -> anyhow::Result<()> {
+    let story = Story::new();
+    let app = App::new(config, Arc::new(SystemClock))?;
+    app.db.migrate()?;
+    seed::seed(&app)?;
+    let sound = live(&story, &app, &options.dir, options.sectors).await?;
+    anyhow::ensure!(sound, "an invariant does not hold");
+    Ok(())
+}
+
+/// One purchase, from the order to the statement; true when every invariant holds.
+async fn live(story: &Story, app: &Shared, dir: &Path, sectors: i64) -> anyhow::Result<bool> {
+    let public_url = &app.config.public_url;
+    let buyer = purchase::Buyer { url: public_url.clone(), outside: app.config.stripe_api.clone() };
+    let contract = story.step("Purchase", buyer.buy(app, sectors)).await?;
+    story.link("contract", &format!("{public_url}/contracts/{}", contract.public_id));
+
+    let driver = clock_driver::Driver { app: app.clone(), contract: contract.id };
+    story.step("Sealing and activation", driver.until_on_chain()).await?;
+    story.step("First WindowPoSt: the network counts the power", driver.until_active()).await?;
+    let time = driver.chain_time().await?;
+    story.step("A month of daily proofs", driver.until_month_closed(month_end(time, &driver).await?)).await?;
+    let eml = story.step("Statements", wait_for_mail(&dir.join("mail"))).await?;
+    story.link("mail", &eml.display().to_string());
+    story.finish(app, &contract, dir).await
 }
 
 /// The first day after the calendar month in which the sectors earn from its first day on.

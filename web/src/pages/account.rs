@@ -57,9 +57,9 @@ async fn signup_page() -> Result<HttpResponse, WebError> {
     html(&SignupPage { user: None, email: String::new(), name: String::new(), problem: None })
 }
 
-fn again(page: &impl Template) -> Result<HttpResponse, WebError> {
+fn again(status: StatusCode, page: &impl Template) -> Result<HttpResponse, WebError> {
     let body = page.render()?;
-    Ok(HttpResponse::build(StatusCode::UNPROCESSABLE_ENTITY).content_type("text/html; charset=utf-8").body(body))
+    Ok(HttpResponse::build(status).content_type("text/html; charset=utf-8").body(body))
 }
 
 /// The form again with the reason, unless the fault is ours.
@@ -74,10 +74,14 @@ fn problem(error: AccountError) -> Result<Option<String>, WebError> {
 async fn login(app: web::Data<App>, _: Maybe, form: web::Form<LoginForm>) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let LoginForm { email, password } = form.into_inner();
+    if !app.sign_ins.allow(&email) {
+        let problem = Some("Too many tries for this address. Wait a minute, then try again.".to_owned());
+        return again(StatusCode::TOO_MANY_REQUESTS, &LoginPage { user: None, email, problem });
+    }
     let given = email.clone();
     match transact(&app, move |conn| accounts::sign_in(conn, &given, &password)).await {
         Ok(user) => welcome(&app, &user).await,
-        Err(error) => again(&LoginPage { user: None, email, problem: problem(error)? }),
+        Err(error) => again(StatusCode::UNPROCESSABLE_ENTITY, &LoginPage { user: None, email, problem: problem(error)? }),
     }
 }
 
@@ -91,7 +95,7 @@ async fn signup(app: web::Data<App>, _: Maybe, form: web::Form<SignupForm>) -> R
     });
     match registered.await {
         Ok(user) => welcome(&app, &user).await,
-        Err(error) => again(&SignupPage { user: None, email, name, problem: problem(error)? }),
+        Err(error) => again(StatusCode::UNPROCESSABLE_ENTITY, &SignupPage { user: None, email, name, problem: problem(error)? }),
     }
 }
 

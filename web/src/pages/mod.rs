@@ -6,6 +6,8 @@ mod assets;
 mod buy;
 mod investor;
 mod public;
+#[cfg(test)]
+mod snapshots;
 mod webhook;
 
 use actix_web::{HttpResponse, web};

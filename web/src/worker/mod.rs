@@ -8,6 +8,7 @@ mod house;
 mod job_runner;
 mod messages;
 mod pipeline;
+mod recoveries;
 mod window_posts;
 
 use std::{future::Future, time::Duration};
@@ -32,6 +33,7 @@ pub async fn run(app: Shared) {
         tokio::spawn(repeat(app.clone(), holder.clone(), "house", house::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), "pipeline", pipeline::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), "window-posts", window_posts::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), "recoveries", recoveries::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), "messages", messages::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), "chain", chain_sync::turn)),
         tokio::spawn(repeat(app, holder, "jobs", job_runner::turn)),

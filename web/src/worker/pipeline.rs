@@ -21,6 +21,8 @@ use crate::app::{Shared, read, transact};
 /// Tickets are drawn this far back, so that a reorganisation cannot change them.
 const TICKET_LOOKBACK: i64 = 900;
 const EPOCHS_PER_DAY: i64 = 2880;
+/// Epochs after which a PreCommit with this ticket is refused (a day and the lookback), less some for its inclusion.
+const OLDEST_TICKET: i64 = EPOCHS_PER_DAY + TICKET_LOOKBACK - 60;
 /// PreCommit checks the lifetime as if activation came at the last legal moment, 30 days later.
 const LATEST_ACTIVATION: i64 = 31 * EPOCHS_PER_DAY;
 const SHORTEST_LIFE_DAYS: i64 = 180;
@@ -104,6 +106,13 @@ impl Step<'_> {
         if earlier.is_some_and(|m| m.state != "failed") {
             return Ok(());
         }
+        let ticket_epoch = sector.ticket_epoch.context("no ticket")?;
+        if self.head > ticket_epoch + OLDEST_TICKET {
+            tracing::warn!(sector = sector.number, ticket_epoch, "the ticket expired; sealing starts again");
+            let (sector, now) = (sector.clone(), self.app.now());
+            transact(self.app, move |conn| Ok::<_, DbFault>(sealing::ticket_expired(conn, sector.clone(), now)?)).await?;
+            return Ok(());
+        }
         // Until it is pre-committed a sector's expiration counts the days it was sold for.
         let days = sector.expiration.max(SHORTEST_LIFE_DAYS);
         let expiration = self.head + LATEST_ACTIVATION + days * EPOCHS_PER_DAY;
@@ -111,7 +120,7 @@ impl Step<'_> {
             proof: SealProof::try_from(sector.seal_proof)?,
             number: u64::try_from(sector.number)?,
             comm_r: sector.comm_r.as_deref().context("no CommR")?.parse()?,
-            ticket_epoch: sector.ticket_epoch.context("no ticket")?,
+            ticket_epoch,
             expiration,
         }])?;
         let (sector, now) = (sector.clone(), self.app.now());

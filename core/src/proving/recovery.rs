@@ -1,0 +1,59 @@
+//! Faulty sectors that can be proven again: before the chain is told, the machine that stores a sector reads it.
+
+use serde::Deserialize;
+
+use crate::{
+    capacity::Pool,
+    clock::Micros,
+    fleet::protocol::PostInput,
+    ids,
+    sealing::{self, NewTask, Sector, TaskKind},
+    store::{AnyConnection, DbResult},
+};
+
+/// What is known about a faulty sector ahead of one window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readability {
+    /// Its machine is reading it.
+    Checking,
+    Provable,
+    /// Nobody stores it, or what is stored cannot be proven.
+    Damaged,
+}
+
+#[derive(Deserialize)]
+struct Checked {
+    faulty: Vec<(u64, String)>,
+}
+
+/// Has a faulty sector read by its machine, once per window (which opens at epoch `opens`), and says what came of it.
+pub fn readability(conn: &mut AnyConnection, pool: &Pool, sector: &Sector, opens: i64, now: Micros) -> DbResult<Readability> {
+    let Some(machine) = sector.machine_id else { return Ok(Readability::Damaged) };
+    // Any randomness shows whether the replica can be proven; this one names the window.
+    let randomness = ids::digest(&format!("readability:{}:{}:{opens}", sector.pool_id, sector.number));
+    let input = PostInput { randomness, sectors: vec![sector.input(pool)], vanilla: Vec::new() };
+    let input = serde_json::to_string(&input).unwrap_or_default();
+    let earlier = sealing::tasks_of_sector(conn, sector.id)?;
+    let Some(check) = earlier.iter().rev().find(|t| t.kind() == Some(TaskKind::Vanilla) && t.input == input) else {
+        let task = NewTask {
+            kind: TaskKind::Vanilla,
+            sector: Some(sector.id),
+            post: None,
+            pool: sector.pool_id,
+            pinned_to: Some(machine),
+            avoid: None,
+            input,
+            due_at: now,
+        };
+        sealing::create_task(conn, &task, now)?;
+        return Ok(Readability::Checking);
+    };
+    let output = check.output.as_deref().unwrap_or_default();
+    Ok(match check.state.as_str() {
+        "done" if serde_json::from_slice::<Checked>(output).is_ok_and(|checked| checked.faulty.is_empty()) => {
+            Readability::Provable
+        }
+        "done" | "failed" => Readability::Damaged,
+        _ => Readability::Checking,
+    })
+}

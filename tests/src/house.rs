@@ -1,0 +1,199 @@
+//! A house whose parts are processes of their own, as an operator runs it, to be killed and started again one by one.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{BufRead, BufReader},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use sealyard_core::{
+    fleet,
+    store::{Database, DbFault},
+};
+
+use crate::support::{NOW, program, root};
+
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+pub fn wait_for(address: SocketAddr) {
+    let started = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing listens on {address}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A program that can be started again; it ends with the test, whatever comes.
+pub struct Part {
+    arguments: Vec<String>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Part {
+    pub fn new(dir: &Path, name: &'static str, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
+        Self { arguments, log: dir.join(format!("{name}.log")), child: None }
+    }
+
+    pub fn start(&mut self) {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
+        let (program_name, arguments) = self.arguments.split_first().unwrap();
+        let mut command = match program_name.as_str() {
+            "chromedriver" => Command::new(program_name),
+            ours => Command::new(program(ours)),
+        };
+        command.args(arguments).current_dir(root()).stdin(Stdio::null());
+        self.child = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+    }
+
+    pub fn started(mut self) -> Self {
+        self.start();
+        self
+    }
+
+    /// kill -9; then it is not there.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Whether it has ended, and well.
+    pub fn ended(&mut self) -> Option<bool> {
+        self.child.as_mut().unwrap().try_wait().unwrap().map(|status| status.success())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Site and payment provider, which is all that buying needs.
+pub struct Shop {
+    pub url: String,
+    pub config: PathBuf,
+    pub serve: Part,
+    _stripe: Part,
+}
+
+impl Shop {
+    /// `more`: lines of configuration.
+    pub fn open(dir: &Path, more: &str) -> Self {
+        let (site, stripe) = (free_address(), free_address());
+        let url = format!("http://{site}");
+        let config = dir.join("sealyard.toml");
+        let database = database_url(dir);
+        let text = format!(
+            "database_url = \"{database}\"\nlisten = \"{site}\"\npublic_url = \"{url}\"\n\
+             session_secret = \"0123456789abcdef0123456789abcdef\"\nstripe_secret_key = \"sk_test_x\"\n\
+             stripe_webhook_secret = \"whsec_x\"\nstripe_api = \"http://{stripe}\"\n{more}"
+        );
+        fs::write(&config, text).unwrap();
+        let webhook = format!("{url}/webhooks/stripe");
+        let (listen, shown) = (stripe.to_string(), config.display().to_string());
+        let provider = ["sealyard", "fake-stripe", "--listen", &listen, "--webhook-url", &webhook, "--webhook-secret", "whsec_x"];
+        let provider = Part::new(dir, "fake-stripe", &provider).started();
+        let serve = Part::new(dir, "serve", &["sealyard", "--config", &shown, "serve"]).started();
+        wait_for(stripe);
+        wait_for(site);
+        Self { url, config, serve, _stripe: provider }
+    }
+}
+
+pub fn database_url(dir: &Path) -> String {
+    format!("sqlite://{}/house.db", dir.display())
+}
+
+/// Everything: shop, network, mail server, worker and two machines.
+pub struct House {
+    pub shop: Shop,
+    pub devnet: Part,
+    pub work: Part,
+    pub agents: Vec<Part>,
+    pub node_url: String,
+    pub node_token: String,
+    _mail: Part,
+}
+
+/// Midnight before the last day of September 2026: the month that follows is lived through.
+const GENESIS: &str = "network_name = \"sealyard-devnet-test\"\ngenesis_timestamp = 1790640000\n";
+
+impl House {
+    pub fn open(dir: &Path) -> Self {
+        let parameters = root().join("var/proof-params").display().to_string();
+        let (node, mail) = (free_address(), free_address());
+        let settings = dir.join("devnet.toml");
+        fs::write(&settings, GENESIS).unwrap();
+        let (data, settings) = (dir.join("devnet").display().to_string(), settings.display().to_string());
+        let listen = node.to_string();
+        let network = [
+            "sealyard",
+            "devnet",
+            "--listen",
+            &listen,
+            "--data",
+            &data,
+            "--settings",
+            &settings,
+            "--parameters-dir",
+            &parameters,
+        ];
+        let devnet = Part::new(dir, "devnet", &network).started();
+        wait_for(node);
+        let ready = ready_line(&devnet);
+        let (node_url, node_token) = (ready["url"].as_str().unwrap().to_owned(), ready["token"].as_str().unwrap().to_owned());
+        let (mail_listen, mail_dir) = (mail.to_string(), dir.join("mail").display().to_string());
+        let sink = Part::new(dir, "mail-sink", &["sealyard", "mail-sink", &mail_listen, &mail_dir]).started();
+        wait_for(mail);
+
+        let db = Database::open(&database_url(dir), 4).unwrap();
+        db.migrate().unwrap();
+        let more = format!(
+            "node_url = \"{node_url}\"\nnode_token = \"{node_token}\"\nparameters_dir = \"{parameters}\"\npoll_ms = 100\n\
+             lease_s = 20\nmachine_lost_s = 600\nsmtp_host = \"127.0.0.1\"\nsmtp_port = {}\nsmtp_security = \"none\"\n",
+            mail.port()
+        );
+        let shop = Shop::open(dir, &more);
+        let config = shop.config.display().to_string();
+        let work = Part::new(dir, "work", &["sealyard", "--config", &config, "work"]).started();
+        let agents = ["granite", "basalt"].map(|name| {
+            let now = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap();
+            let token = db.transact(|conn| Ok::<_, DbFault>(fleet::new_token(conn, name, now, now.max(NOW) * 2)?)).unwrap();
+            let home = dir.join("agents").join(name).display().to_string();
+            let arguments =
+                ["sealyard-agent", "run", "--url", &shop.url, "--heartbeat-ms", "100", "--cores", "1", "--dir", &home];
+            let more = ["--parameters-dir", &parameters, "--token", &token];
+            Part::new(dir, name, &[arguments.as_slice(), more.as_slice()].concat()).started()
+        });
+        Self { shop, devnet, work, agents: agents.into(), node_url, node_token, _mail: sink }
+    }
+}
+
+fn ready_line(devnet: &Part) -> serde_json::Value {
+    let started = Instant::now();
+    loop {
+        let log = devnet.log();
+        if let Some(line) = BufReader::new(log.as_bytes()).lines().map_while(Result::ok).find(|l| l.starts_with("{\"url\"")) {
+            return serde_json::from_str(&line).unwrap();
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "the devnet is not ready:\n{log}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

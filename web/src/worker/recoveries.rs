@@ -1,0 +1,124 @@
+//! Tells the chain which faulty sectors can be proven again, in time for their next window.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use sealyard_core::{
+    capacity::Pool,
+    proving::{self, Readability},
+    sealing::{self, Purpose, Sector},
+    store::DbFault,
+};
+use sealyard_filecoin::{
+    actor::{self, Method, SectorsAt},
+    rpc::ProvingDeadline,
+};
+
+use super::{TurnResult, pipeline::miner_address, pools};
+use crate::app::{Shared, read, transact};
+
+/// Most sectors of one miner (32 GiB of them make 3 PiB).
+const MOST_SECTORS: usize = 100_000;
+/// Epochs that a message may take to land.
+const INCLUSION: i64 = 20;
+
+pub async fn turn(app: Shared) -> TurnResult {
+    for pool in pools(&app).await? {
+        let miner = miner_address(&pool)?;
+        let too_many = "more faulty sectors than this program expects of one miner";
+        let faulty = app.node.faults(&miner).await?.numbers(MOST_SECTORS).context(too_many)?;
+        if faulty.is_empty() {
+            continue;
+        }
+        let declared = app.node.recoveries(&miner).await?.numbers(MOST_SECTORS).context(too_many)?;
+        let deadline = app.node.proving_deadline(&miner).await?;
+        let mut by_place: BTreeMap<(i64, i64), Vec<Sector>> = BTreeMap::new();
+        for number in faulty.into_iter().filter(|number| !declared.contains(number)) {
+            let (id, number) = (pool.id, i64::try_from(number)?);
+            let sector = read(&app, move |conn| sealing::by_number(conn, id, number)).await?;
+            if let Some((sector, place)) = sector.and_then(|s| Some((s.deadline?, s.partition?)).map(|place| (s, place))) {
+                by_place.entry(place).or_default().push(sector);
+            }
+        }
+        for (place, sectors) in by_place {
+            recover(&app, &pool, &deadline, place, sectors).await?;
+        }
+    }
+    Ok(())
+}
+
+/// When `deadline` opens next, if a declaration can still land before its cutoff.
+fn declarable_opening(now: &ProvingDeadline, deadline: i64) -> Option<i64> {
+    let this_period = now.period_start + deadline * now.challenge_window;
+    let opens = if this_period > now.current_epoch { this_period } else { this_period + now.proving_period };
+    (now.current_epoch + INCLUSION < opens - now.fault_declaration_cutoff).then_some(opens)
+}
+
+/// One message for the sectors of a partition, once all that are stored have been read.
+async fn recover(
+    app: &Shared,
+    pool: &Pool,
+    now: &ProvingDeadline,
+    (deadline, partition): (i64, i64),
+    sectors: Vec<Sector>,
+) -> TurnResult {
+    let Some(opens) = declarable_opening(now, deadline) else { return Ok(()) };
+    let (pool, at) = (pool.clone(), app.now());
+    let built = transact(app, move |conn| {
+        let mut good = Vec::new();
+        let mut waits = false;
+        for sector in &sectors {
+            match proving::readability(conn, &pool, sector, opens, at)? {
+                Readability::Provable => good.push(sector),
+                Readability::Checking => waits = true,
+                Readability::Damaged => {}
+            }
+        }
+        let Some(first) = good.first().filter(|_| !waits) else { return Ok(0) };
+        let to_number = |number: i64| u64::try_from(number).unwrap_or_default();
+        let numbers: Vec<u64> = good.iter().map(|s| to_number(s.number)).collect();
+        let place = SectorsAt { deadline: to_number(deadline), partition: to_number(partition), sectors: &numbers };
+        let Ok(params) = actor::declare_faults_recovered(&place) else { return Ok(0) };
+        let method = Method::DeclareFaultsRecovered.number();
+        // One declaration per partition and window.
+        sealing::build_message(conn, pool.id, Purpose::Recover, first.id.0, opens, (method, &params), at)?;
+        Ok::<_, DbFault>(good.len())
+    })
+    .await?;
+    if built > 0 {
+        tracing::info!(deadline, partition, sectors = built, opens, "declaring recovered");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(epoch: i64) -> ProvingDeadline {
+        ProvingDeadline {
+            current_epoch: epoch,
+            period_start: 1000,
+            index: 0,
+            open: 1000,
+            close: 1060,
+            challenge: 980,
+            fault_cutoff: 930,
+            period_deadlines: 48,
+            proving_period: 2880,
+            challenge_window: 60,
+            challenge_lookback: 20,
+            fault_declaration_cutoff: 70,
+        }
+    }
+
+    #[test]
+    fn a_recovery_is_declared_for_the_next_window_and_only_while_it_can_land_before_the_cutoff() {
+        // Deadline 5 opens at 1300; declarations must land before 1230.
+        assert_eq!(declarable_opening(&at(1010), 5), Some(1300));
+        assert_eq!(declarable_opening(&at(1209), 5), Some(1300));
+        assert_eq!(declarable_opening(&at(1210), 5), None);
+        assert_eq!(declarable_opening(&at(1299), 5), None);
+        assert_eq!(declarable_opening(&at(1300), 5), Some(1300 + 2880), "its window is open: the next one counts");
+    }
+}
