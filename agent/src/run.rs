@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use sealyard_core::fleet::protocol::{EnrolRequest, HeartbeatRequest, Lease, Outcome, Running};
+use sealyard_core::fleet::protocol::{EnrolRequest, HeartbeatRequest, Lease, Outcome, ReportRequest, Running};
 
 use crate::{
     RunOptions,
@@ -21,8 +21,10 @@ struct Agent {
     work: WorkDir,
     house: House,
     steps: HashMap<i64, Step>,
-    /// Steps that found the disk full, and when to try them again. Their leases are kept.
+    /// Steps that found the disk full or could not start, and when to try them again. Their leases are kept.
     waiting: HashMap<i64, (Lease, Instant)>,
+    /// Results that could not be written down, because the disk is full: delivered from memory.
+    unwritten: Vec<ReportRequest>,
 }
 
 const DISK_PAUSE: Duration = Duration::from_secs(30);
@@ -39,7 +41,7 @@ pub async fn run(options: RunOptions) -> Result<()> {
     };
     tracing::info!(machine = %key.machine, house = %options.url, "working");
     let house = House::new(&options.url, &key.key)?;
-    let mut agent = Agent { options, work, house, steps: HashMap::new(), waiting: HashMap::new() };
+    let mut agent = Agent { options, work, house, steps: HashMap::new(), waiting: HashMap::new(), unwritten: Vec::new() };
     let heartbeat = Duration::from_millis(agent.options.heartbeat_ms);
     let mut wait = heartbeat;
     loop {
@@ -105,7 +107,7 @@ impl Agent {
         running.extend(self.waiting.values().map(|(lease, _)| Running {
             task: lease.task,
             fence: lease.fence,
-            progress: format!("{} waits: the disk is full, free some space", lease.kind),
+            progress: format!("{} waits for disk space, see the agent's log", lease.kind),
         }));
         let answer = self.house.heartbeat(&HeartbeatRequest { hardware, running }).await?;
         for task in answer.stop {
@@ -116,25 +118,30 @@ impl Agent {
             }
         }
         for lease in answer.leases {
-            self.start(&lease).await?;
+            self.start(&lease).await;
         }
         let again: Vec<Lease> =
             self.waiting.values().filter(|(_, when)| *when <= Instant::now()).map(|(lease, _)| lease.clone()).collect();
         for lease in again {
             self.waiting.remove(&lease.task);
-            self.start(&lease).await?;
+            self.start(&lease).await;
         }
         Ok(delivered)
     }
 
-    async fn start(&mut self, lease: &Lease) -> Result<()> {
+    /// A step that cannot start (its folder cannot be written) waits, and the others go on.
+    async fn start(&mut self, lease: &Lease) {
         if let Some(old) = self.steps.remove(&lease.task) {
             old.stop().await;
         }
         tracing::info!(task = lease.task, fence = lease.fence, kind = %lease.kind, "starting");
-        let step = Step::start(&self.work, &self.options.parameters_dir, lease)?;
-        self.steps.insert(lease.task, step);
-        Ok(())
+        match Step::start(&self.work, &self.options.parameters_dir, lease) {
+            Ok(step) => drop(self.steps.insert(lease.task, step)),
+            Err(error) => {
+                tracing::warn!(task = lease.task, error = format!("{error:#}"), "the step waits");
+                self.waiting.insert(lease.task, (lease.clone(), Instant::now() + DISK_PAUSE));
+            }
+        }
     }
 
     /// Turns ended steps into kept results; true when there was one.
@@ -154,20 +161,27 @@ impl Agent {
                     tracing::warn!(task = report.task, "the disk is full; the step waits for space");
                     self.waiting.insert(report.task, (step.lease.clone(), Instant::now() + DISK_PAUSE));
                 }
-                _ => self.work.keep(report)?,
+                _ => {
+                    if let Err(error) = self.work.keep(report) {
+                        tracing::warn!(task = report.task, error = format!("{error:#}"), "the result is delivered from memory");
+                        self.unwritten.push(report.clone());
+                    }
+                }
             }
         }
         Ok(!ended.is_empty())
     }
 
-    async fn deliver(&self) -> Result<bool> {
-        let reports = self.work.undelivered();
+    async fn deliver(&mut self) -> Result<bool> {
+        let mut reports = self.work.undelivered();
+        reports.extend_from_slice(&self.unwritten);
         for report in &reports {
             let answer = self.house.report(report).await?;
             if !answer.accepted {
                 tracing::warn!(task = report.task, fence = report.fence, "the result came too late and was not used");
             }
             self.work.delivered(report);
+            self.unwritten.retain(|kept| (kept.task, kept.fence) != (report.task, report.fence));
         }
         Ok(!reports.is_empty())
     }

@@ -57,10 +57,24 @@ impl Step {
         let last =
             log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no log").chars().take(300).collect::<String>();
         let over = self.started.elapsed() > timeout;
-        let reason = if over { format!("killed after {} s", timeout.as_secs()) } else { format!("{status}: {last}") };
+        let reason = if self.is_disk_full() {
+            format!("{status}: {DISK_FULL}")
+        } else if over {
+            format!("killed after {} s", timeout.as_secs())
+        } else {
+            format!("{status}: {last}")
+        };
         let level = if over || log.contains("panicked") { FailureLevel::Permanent } else { FailureLevel::Temporary };
         let wall_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
         StepResult { outcome: Outcome::Failed { level, reason }, usage: Usage { wall_ms, ..Usage::default() } }
+    }
+
+    /// A child cannot say so when not even its log could be written.
+    fn is_disk_full(&self) -> bool {
+        let probe = self.folder.join("probe");
+        let written = fs::write(&probe, [0; 4096]);
+        let _ = fs::remove_file(&probe);
+        written.is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
     }
 
     pub fn running(&self) -> Running {
@@ -81,7 +95,9 @@ fn resident_mib(pid: u32) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
+const DISK_FULL: &str = "No space left on device";
+
 /// The disk is full: the same step goes well once there is room, so this is no failure to report.
 pub fn wants_disk(report: &ReportRequest) -> bool {
-    matches!(&report.outcome, Outcome::Failed { reason, .. } if reason.contains("No space left on device"))
+    matches!(&report.outcome, Outcome::Failed { reason, .. } if reason.contains(DISK_FULL))
 }

@@ -176,7 +176,8 @@ fn open(config: &Config) -> anyhow::Result<Database> {
 fn start_logs(format: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| "info,filecoin_proofs=warn,storage_proofs_core=warn,bellperson=warn".into());
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log on a full disk must not end the program.
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     if format == "json" { logs.json().init() } else { logs.init() }
 }
 
@@ -185,7 +186,12 @@ fn start_logs_to_file(options: &demo::Options) -> anyhow::Result<()> {
     std::fs::create_dir_all(&options.dir).with_context(|| format!("creating {}", options.dir.display()))?;
     let file = std::fs::OpenOptions::new().create(true).append(true).open(options.dir.join("sealyard.log"))?;
     let filter = tracing_subscriber::EnvFilter::new("info,filecoin_proofs=warn,storage_proofs_core=warn,bellperson=warn");
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Arc::new(file)).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(Arc::new(file))
+        .log_internal_errors(false)
+        .init();
     Ok(())
 }
 
