@@ -4,6 +4,7 @@ mod agent_api;
 mod app;
 mod attempts;
 mod auth;
+mod bench;
 mod config;
 mod demo;
 mod error;
@@ -67,6 +68,9 @@ enum Command {
     Parameters { dir: PathBuf },
     /// Run the whole house on embedded defaults: a purchase, sealing, a month of proofs, a statement.
     Demo(demo::Options),
+    /// Measure the planner on anyone's instances.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// A stand-in for Stripe on loopback, for demo and tests.
     #[command(hide = true)]
     FakeStripe(demo::FakeStripeOptions),
@@ -117,6 +121,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             start_logs_to_file(&options)?;
             runtime()?.block_on(demo::run(options))
         }
+        Command::Bench(what) => bench::run(&what),
         Command::FakeStripe(options) => runtime()?.block_on(demo::fake_stripe(options)),
         Command::MailSink { listen, dir } => runtime()?.block_on(demo::mail_sink(listen, dir)),
         command => {

@@ -1,6 +1,7 @@
 //! Which machine does what next: pure, no clock, no database. A snapshot goes in, assignments come out.
 
 mod plan;
+pub mod planner;
 mod promise;
 mod snapshot;
 

@@ -1,0 +1,126 @@
+//! What happens when: a monotone radix heap. Events of one moment come out together, in an order that depends on nothing but the
+//! calls made.
+
+use super::{GroupIx, MachineIx, Secs, SectorIx};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// More of a group may start.
+    Open(GroupIx),
+    /// A step of a sector's attempt ends.
+    Ends(Ending, SectorIx, u8),
+    /// A machine is back.
+    Wake(MachineIx),
+    /// A machine breaks down.
+    Fail(MachineIx),
+    /// Somebody outside wants to act at this moment.
+    Pause,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    P1,
+    Move,
+    P2,
+    C1,
+    C2,
+    Store,
+}
+
+const BUCKETS: usize = 33;
+
+#[derive(Clone, Debug)]
+pub struct Agenda {
+    /// Bucket `b` holds moments whose highest bit different from `last` is bit `b - 1`; bucket 0 the moment itself.
+    buckets: [Vec<(u32, Event)>; BUCKETS],
+    last: u32,
+    len: usize,
+}
+
+impl Default for Agenda {
+    fn default() -> Self {
+        Self { buckets: std::array::from_fn(|_| Vec::new()), last: 0, len: 0 }
+    }
+}
+
+fn bucket(key: u32, last: u32) -> usize {
+    usize::try_from(32 - (key ^ last).leading_zeros()).unwrap_or(0)
+}
+
+impl Agenda {
+    /// `at` in the past counts as now.
+    pub fn push(&mut self, at: Secs, event: Event) {
+        let key = u32::try_from(at).unwrap_or(0).max(self.last);
+        if let Some(bucket) = self.buckets.get_mut(bucket(key, self.last)) {
+            bucket.push((key, event));
+            self.len += 1;
+        }
+    }
+
+    /// The next moment at which something happens.
+    #[must_use]
+    pub fn next_moment(&self) -> Option<Secs> {
+        let first = self.buckets.iter().find(|b| !b.is_empty())?;
+        first.iter().map(|(key, _)| *key).min().and_then(|key| Secs::try_from(key).ok())
+    }
+
+    /// Moves the events of the next moment into `batch` and returns that moment; `None` when nothing is left.
+    pub fn pop_moment(&mut self, batch: &mut Vec<(u32, Event)>) -> Option<Secs> {
+        batch.clear();
+        let first = self.buckets.iter().position(|b| !b.is_empty())?;
+        if first > 0 {
+            let moved = self.buckets.get_mut(first).map(std::mem::take)?;
+            self.last = moved.iter().map(|(key, _)| *key).min()?;
+            for entry in &moved {
+                if let Some(bucket) = self.buckets.get_mut(bucket(entry.0, self.last)) {
+                    bucket.push(*entry);
+                }
+            }
+            // Its memory is used again.
+            if let Some(bucket) = self.buckets.get_mut(first) {
+                *bucket = moved;
+                bucket.clear();
+            }
+        }
+        if let Some(now) = self.buckets.first_mut() {
+            std::mem::swap(now, batch);
+        }
+        self.len -= batch.len();
+        Secs::try_from(self.last).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn moments_come_in_order_and_none_is_lost(pushes in prop::collection::vec((0..5000i32, 0..3usize), 1..300)) {
+            let mut agenda = Agenda::default();
+            let mut expected: Vec<Secs> = Vec::new();
+            let mut got = Vec::new();
+            let mut batch = Vec::new();
+            let mut now = 0;
+            for (ahead, pops) in pushes {
+                agenda.push(now + ahead, Event::Pause);
+                expected.push(now + ahead);
+                for _ in 0..pops {
+                    if let Some(at) = agenda.pop_moment(&mut batch) {
+                        prop_assert!(at >= now);
+                        now = at;
+                        got.extend(batch.iter().map(|_| at));
+                    }
+                }
+            }
+            while let Some(at) = agenda.pop_moment(&mut batch) {
+                got.extend(batch.iter().map(|_| at));
+            }
+            expected.sort_unstable();
+            prop_assert_eq!(got, expected);
+            prop_assert!(agenda.next_moment().is_none());
+        }
+    }
+}

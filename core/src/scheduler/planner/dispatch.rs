@@ -1,0 +1,509 @@
+//! Ends and starts of steps: what is given back, what is taken, and which of the waiting goes first.
+
+use super::{
+    KindIx, MachineIx, PoolIx, Secs, SectorIx,
+    agenda::{Ending, Event},
+    fleet::{Need, Step},
+    policy::Urgency,
+    table::LaneIx,
+    world::{Row, State, World},
+};
+
+/// Layers of one group that are looked at in vain before the group waits: their machines are busy or closed.
+const STUCK: usize = 200;
+
+/// Something for a GPU: a lane's oldest C2, or one machine's waiting PC2.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum GpuWork {
+    C2(LaneIx),
+    P2(SectorIx),
+}
+
+impl World<'_> {
+    // ---- what is free
+
+    pub(super) fn list_free(&mut self, machine: MachineIx) {
+        let room = &mut self.rooms[machine];
+        let pool = &mut self.pools[self.fleet.pool(machine)];
+        if room.can_p1 && !room.listed_p1 {
+            room.listed_p1 = true;
+            pool.free_p1.push(machine);
+        }
+        if room.can_gpu && !room.listed_gpu {
+            room.listed_gpu = true;
+            pool.free_gpu.push(machine);
+        }
+    }
+
+    fn take(&mut self, machine: MachineIx, need: Need, is_p1: bool) {
+        let room = &mut self.rooms[machine];
+        room.free.cores -= need.cores;
+        room.free.memory -= need.memory;
+        room.free.gpus -= need.gpus;
+        if is_p1 {
+            room.p1_cores -= need.cores;
+            room.p1_memory -= need.memory;
+        }
+    }
+
+    pub(super) fn give(&mut self, machine: MachineIx, need: Need, is_p1: bool) {
+        let back = Need { cores: -need.cores, memory: -need.memory, gpus: -need.gpus };
+        self.take(machine, back, is_p1);
+        self.list_free(machine);
+    }
+
+    pub(super) fn give_scratch(&mut self, machine: MachineIx, amount: i32) {
+        self.rooms[machine].scratch += amount;
+        self.list_free(machine);
+    }
+
+    pub(super) fn give_nics(&mut self, a: MachineIx, b: MachineIx) {
+        for machine in [a, b] {
+            self.rooms[machine].nic += 1;
+            self.list_free(machine);
+        }
+    }
+
+    /// True when the machine is up now and no planned window begins within `seconds`.
+    pub(super) fn is_up_for(&mut self, machine: MachineIx, seconds: Secs) -> bool {
+        let now = self.now;
+        let room = &mut self.rooms[machine];
+        if room.dead_until > now {
+            return false;
+        }
+        let down = &self.fleet.machines[machine].down;
+        while down.get(room.next_down).is_some_and(|(_, to)| *to <= now) {
+            room.next_down += 1;
+        }
+        down.get(room.next_down).is_none_or(|(from, _)| *from >= now.saturating_add(seconds))
+    }
+
+    fn fits(&mut self, machine: MachineIx, need: Need, seconds: Secs) -> bool {
+        let free = &self.rooms[machine].free;
+        free.cores >= need.cores && free.memory >= need.memory && free.gpus >= need.gpus && self.is_up_for(machine, seconds)
+    }
+
+    // ---- ends
+
+    pub(super) fn end(&mut self, ending: Ending, sector: SectorIx) {
+        let kind = &self.fleet.kinds[self.kind(sector)];
+        let row = self.sectors[sector].row;
+        match ending {
+            Ending::P1 => {
+                self.give(row.m1, kind.p1, true);
+                self.have_layers(sector, false);
+            }
+            Ending::Move => {
+                self.give_nics(row.m1, row.m2);
+                self.give_scratch(row.m1, kind.scratch_full);
+                self.sectors[sector].state = State::Bound;
+                self.rooms[row.m2].waiting.push(sector);
+            }
+            Ending::P2 => {
+                self.give(row.m2, kind.p2, false);
+                self.pre_commit(sector);
+            }
+            Ending::C1 => {
+                self.give_scratch(row.m2, kind.scratch_full - kind.scratch_keep);
+                self.want_c2(sector, false);
+            }
+            Ending::C2 => {
+                self.give(row.m3, kind.c2, false);
+                self.activate(sector);
+            }
+            Ending::Store => {
+                if row.m2 != row.ms {
+                    self.give_nics(row.m2, row.ms);
+                }
+                self.give_scratch(row.m2, kind.scratch_keep);
+                self.sectors[sector].state = State::Stored;
+                self.left -= 1;
+            }
+        }
+    }
+
+    pub(super) fn have_layers(&mut self, sector: SectorIx, first: bool) {
+        self.sectors[sector].state = State::Layers;
+        let machine = self.sectors[sector].row.m1;
+        let id = self.lane(sector, machine);
+        let lane = &mut self.lanes[id];
+        if first {
+            lane.layers.push_front(sector)
+        } else {
+            lane.layers.push_back(sector)
+        }
+        if !lane.listed_layers {
+            lane.listed_layers = true;
+            self.pools[self.fleet.pool(machine)].layers.push(id);
+        }
+    }
+
+    pub(super) fn want_c2(&mut self, sector: SectorIx, first: bool) {
+        self.sectors[sector].state = State::WaitC2;
+        let machine = self.sectors[sector].row.m2;
+        let id = self.lane(sector, machine);
+        let lane = &mut self.lanes[id];
+        if first {
+            lane.c2.push_front(sector)
+        } else {
+            lane.c2.push_back(sector)
+        }
+        if !lane.listed_c2 {
+            lane.listed_c2 = true;
+            self.pools[self.fleet.pool(machine)].c2.push(id);
+        }
+    }
+
+    fn pre_commit(&mut self, sector: SectorIx) {
+        let delays = self.fleet.delays;
+        let pc = self.include(self.now + delays.message);
+        let row = &mut self.sectors[sector].row;
+        if pc > row.s1.saturating_add(delays.ticket) {
+            let (wasted, machine) = (*row, row.m2);
+            self.wasted.push((sector, wasted));
+            self.give_scratch(machine, self.fleet.kinds[self.kind(sector)].scratch_full);
+            return self.restart(sector);
+        }
+        row.pc = pc;
+        row.c1e = pc + delays.seed + delays.c1;
+        let at = row.c1e;
+        self.sectors[sector].state = State::Seed;
+        self.at_end(at, Ending::C1, sector);
+    }
+
+    fn activate(&mut self, sector: SectorIx) {
+        let vc = self.include(self.now + self.fleet.delays.message);
+        self.sectors[sector].row.vc = vc;
+        self.sectors[sector].state = State::Active;
+        let order = self.order_of(sector);
+        self.open[order] -= 1;
+        let machine = self.sectors[sector].row.m2;
+        self.pools[self.fleet.pool(machine)].to_store.push_back(sector);
+    }
+
+    /// The attempt is lost: a fresh ticket, from the beginning.
+    pub(super) fn restart(&mut self, sector: SectorIx) {
+        let state = &mut self.sectors[sector];
+        state.row = Row::EMPTY;
+        state.attempt = state.attempt.wrapping_add(1);
+        state.state = State::Wait;
+        let group = state.group;
+        self.groups[group].again.push(sector);
+        self.agenda.push(self.now, Event::Open(group));
+    }
+
+    pub(super) fn at_end(&mut self, at: Secs, ending: Ending, sector: SectorIx) {
+        let attempt = self.sectors[sector].attempt;
+        self.agenda.push(at, Event::Ends(ending, sector, attempt));
+    }
+
+    // ---- starts
+
+    pub(super) fn dispatch(&mut self) {
+        for pool in self.fleet.pools.keys() {
+            self.gpu_pass(pool);
+            if !self.pools[pool].to_store.is_empty() {
+                self.store_pass(pool);
+            }
+            if !self.pools[pool].layers.is_empty() && self.move_pass(pool) {
+                self.gpu_pass(pool);
+            }
+        }
+        self.admit();
+    }
+
+    /// The lane's oldest sector that still waits in `state`.
+    fn oldest(&mut self, lane: LaneIx, state: State) -> Option<SectorIx> {
+        let lane = &mut self.lanes[lane];
+        let queue = if state == State::Layers { &mut lane.layers } else { &mut lane.c2 };
+        while let Some(sector) = queue.front() {
+            if self.sectors[*sector].state == state {
+                return Some(*sector);
+            }
+            queue.pop_front();
+        }
+        None
+    }
+
+    /// C2 and PC2 on free GPUs, the most urgent first.
+    fn gpu_pass(&mut self, pool: PoolIx) {
+        if self.pools[pool].free_gpu.is_empty() {
+            return;
+        }
+        let mut free = std::mem::take(&mut self.pools[pool].free_gpu);
+        let now = self.now;
+        free.retain(|machine| {
+            let room = &mut self.rooms[*machine];
+            room.listed_gpu = room.free.gpus > 0 && room.dead_until <= now;
+            room.listed_gpu
+        });
+        let mut work: Vec<(Urgency, GpuWork)> = Vec::new();
+        if !free.is_empty() {
+            self.rank_c2(pool, &mut work);
+            for machine in &free {
+                for sector in &self.rooms[*machine].waiting {
+                    work.push((self.layers_urgency(self.sectors[*sector].group, *sector), GpuWork::P2(*sector)));
+                }
+            }
+            work.sort_unstable();
+        }
+        for (_, what) in work {
+            if free.is_empty() {
+                break;
+            }
+            match what {
+                GpuWork::P2(sector) => self.try_p2(sector, &mut free),
+                GpuWork::C2(lane) => while self.try_c2(lane, &mut free) {},
+            }
+        }
+        // Nothing was listed meanwhile: starting gives nothing back.
+        self.pools[pool].free_gpu = free;
+    }
+
+    fn rank_c2(&mut self, pool: PoolIx, work: &mut Vec<(Urgency, GpuWork)>) {
+        let mut lanes = std::mem::take(&mut self.pools[pool].c2);
+        lanes.retain(|lane| {
+            let some = self.oldest(*lane, State::WaitC2).is_some();
+            self.lanes[*lane].listed_c2 = some;
+            some
+        });
+        work.extend(lanes.iter().map(|lane| (self.urgency(self.lanes[*lane].group, Step::C2), GpuWork::C2(*lane))));
+        self.pools[pool].c2 = lanes;
+    }
+
+    fn drop_if_busy(&mut self, machine: MachineIx, free: &mut Vec<MachineIx>) {
+        if self.rooms[machine].free.gpus == 0 {
+            self.rooms[machine].listed_gpu = false;
+            free.retain(|m| *m != machine);
+        }
+    }
+
+    fn try_p2(&mut self, sector: SectorIx, free: &mut Vec<MachineIx>) {
+        let machine = self.sectors[sector].row.m2;
+        let kind = self.kind(sector);
+        let (need, seconds) = (self.fleet.kinds[kind].p2, self.fleet.duration(machine, kind, Step::P2));
+        if !free.contains(&machine) || !self.fits(machine, need, seconds) {
+            return;
+        }
+        self.take(machine, need, false);
+        let ends = self.now + self.drawn(seconds);
+        let state = &mut self.sectors[sector];
+        state.state = State::P2;
+        (state.row.s2, state.row.e2) = (self.now, ends);
+        self.at_end(ends, Ending::P2, sector);
+        let room = &mut self.rooms[machine];
+        room.waiting.retain(|s| *s != sector);
+        room.bound -= 1;
+        self.pools[self.fleet.pool(machine)].wip -= 1;
+        self.drop_if_busy(machine, free);
+    }
+
+    fn try_c2(&mut self, lane: LaneIx, free: &mut Vec<MachineIx>) -> bool {
+        let Some(sector) = self.oldest(lane, State::WaitC2) else { return false };
+        let kind = self.kind(sector);
+        let need = self.fleet.kinds[kind].c2;
+        let mut best = None;
+        for machine in free.iter().copied() {
+            let seconds = self.fleet.duration(machine, kind, Step::C2);
+            let rank = (seconds, self.rooms[machine].waiting.len(), machine);
+            if seconds > 0 && best.is_none_or(|b| rank < b) && self.fits(machine, need, seconds) {
+                best = Some(rank);
+            }
+        }
+        let Some((seconds, _, machine)) = best else { return false };
+        self.take(machine, need, false);
+        let ends = self.now + self.drawn(seconds);
+        let state = &mut self.sectors[sector];
+        state.state = State::C2;
+        (state.row.m3, state.row.s3, state.row.e3) = (machine, self.now, ends);
+        self.at_end(ends, Ending::C2, sector);
+        self.lanes[lane].c2.pop_front();
+        self.drop_if_busy(machine, free);
+        !free.is_empty()
+    }
+
+    /// Sealed files to machines with storage.
+    fn store_pass(&mut self, pool: PoolIx) {
+        let mut queue = std::mem::take(&mut self.pools[pool].to_store);
+        for _ in 0..queue.len() {
+            let Some(sector) = queue.pop_front() else { break };
+            let state = &self.sectors[sector];
+            if state.state != State::Active || state.row.ys >= 0 {
+                continue;
+            }
+            let from = state.row.m2;
+            match self.best_store(pool, sector) {
+                Some((machine, seconds)) => self.start_store(sector, machine, seconds),
+                None => {
+                    queue.push_back(sector);
+                    if self.rooms[from].nic > 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        self.pools[pool].to_store = queue;
+    }
+
+    /// Where the sealed file goes, and the seconds that takes. Where nothing can be moved it stays.
+    fn best_store(&mut self, pool: PoolIx, sector: SectorIx) -> Option<(MachineIx, Secs)> {
+        let kind = self.kind(sector);
+        let from = self.sectors[sector].row.m2;
+        let Some(moves) = self.fleet.pools[pool].moves[kind] else { return Some((from, 0)) };
+        let stored = self.fleet.kinds[kind].stored;
+        if self.rooms[from].nic <= 0 || !self.is_up_for(from, moves.sealed) {
+            return None;
+        }
+        let mut best = None;
+        for at in 0..self.pools[pool].stores.len() {
+            let Some(machine) = self.pools[pool].stores.get(at).copied() else { break };
+            let room = &self.rooms[machine];
+            let rank = (room.nic, room.store);
+            if room.store >= stored
+                && (room.nic > 0 || machine == from)
+                && best.is_none_or(|(b, _)| rank > b)
+                && self.is_up_for(machine, moves.sealed)
+            {
+                best = Some((rank, machine));
+            }
+        }
+        best.map(|(_, machine)| (machine, moves.sealed))
+    }
+
+    fn start_store(&mut self, sector: SectorIx, machine: MachineIx, seconds: Secs) {
+        let from = self.sectors[sector].row.m2;
+        if machine != from {
+            self.rooms[from].nic -= 1;
+            self.rooms[machine].nic -= 1;
+        }
+        if seconds > 0 {
+            self.rooms[machine].store -= self.fleet.kinds[self.kind(sector)].stored;
+        }
+        let row = &mut self.sectors[sector].row;
+        (row.ms, row.ys, row.ye) = (machine, self.now, self.now + seconds);
+        let ends = row.ye;
+        self.at_end(ends, Ending::Store, sector);
+    }
+
+    /// Binds layers to a GPU machine, late: at most one that waits for each GPU.
+    fn move_pass(&mut self, pool: PoolIx) -> bool {
+        let now = self.now;
+        let mut targets = self.pools[pool].gpu_machines.clone();
+        targets.retain(|m| self.rooms[*m].bound < 2 * self.fleet.class(*m).gpus && self.rooms[*m].dead_until <= now);
+        if targets.is_empty() {
+            return false;
+        }
+        let mut lanes = std::mem::take(&mut self.pools[pool].layers);
+        let mut ranked: Vec<(Urgency, LaneIx)> = Vec::with_capacity(lanes.len());
+        lanes.retain(|lane| {
+            let oldest = self.oldest(*lane, State::Layers);
+            ranked.extend(oldest.map(|s| (self.layers_urgency(self.lanes[*lane].group, s), *lane)));
+            self.lanes[*lane].listed_layers = oldest.is_some();
+            oldest.is_some()
+        });
+        self.pools[pool].layers = lanes;
+        ranked.sort_unstable();
+        let mut moved = false;
+        for (_, lane) in ranked {
+            moved |= self.move_lane(lane, &mut targets);
+            if targets.is_empty() {
+                break;
+            }
+        }
+        moved
+    }
+
+    fn move_lane(&mut self, lane: LaneIx, targets: &mut Vec<MachineIx>) -> bool {
+        let mut queue = std::mem::take(&mut self.lanes[lane].layers);
+        let mut stuck: Vec<SectorIx> = Vec::new();
+        let mut moved = false;
+        while let Some(sector) = queue.pop_front() {
+            if self.sectors[sector].state != State::Layers {
+                continue;
+            }
+            match self.best_target(sector, targets) {
+                Some(machine) => {
+                    self.bind(sector, machine);
+                    moved = true;
+                    if self.rooms[machine].bound >= 2 * self.fleet.class(machine).gpus {
+                        targets.retain(|m| *m != machine);
+                    }
+                    if targets.is_empty() {
+                        break;
+                    }
+                }
+                None => {
+                    stuck.push(sector);
+                    if stuck.len() > STUCK {
+                        break;
+                    }
+                }
+            }
+        }
+        for sector in stuck.into_iter().rev() {
+            queue.push_front(sector);
+        }
+        self.lanes[lane].layers = queue;
+        moved
+    }
+
+    /// The machine where PC2 would end first, counting what is bound there.
+    fn best_target(&mut self, sector: SectorIx, targets: &[MachineIx]) -> Option<MachineIx> {
+        let kind = self.kind(sector);
+        let from = self.sectors[sector].row.m1;
+        let moves = self.fleet.pools[self.fleet.pool(from)].moves[kind];
+        let full = self.fleet.kinds[kind].scratch_full;
+        let can_leave = moves.is_some_and(|m| self.rooms[from].nic > 0 && self.is_up_for(from, m.layers));
+        let seconds_of_move = moves.map_or(0, |m| m.layers);
+        let mut best: Option<(Secs, MachineIx)> = None;
+        for machine in targets.iter().copied() {
+            let seconds = self.fleet.duration(machine, kind, Step::P2);
+            let far = machine != from;
+            let room = &self.rooms[machine];
+            if seconds <= 0 || (far && (!can_leave || room.nic <= 0 || room.scratch < full)) {
+                continue;
+            }
+            let gpus = self.fleet.class(machine).gpus.max(1);
+            let ahead = (room.bound + gpus - room.free.gpus).saturating_mul(seconds) / gpus;
+            let rank = ahead + seconds + if far { seconds_of_move } else { 0 };
+            if best.is_none_or(|(b, _)| rank < b) && (!far || self.is_up_for(machine, seconds_of_move)) {
+                best = Some((rank, machine));
+            }
+        }
+        best.map(|(_, machine)| machine)
+    }
+
+    fn bind(&mut self, sector: SectorIx, machine: MachineIx) {
+        let kind = self.kind(sector);
+        self.rooms[machine].bound += 1;
+        let from = self.sectors[sector].row.m1;
+        self.sectors[sector].row.m2 = machine;
+        if machine == from {
+            self.sectors[sector].state = State::Bound;
+            self.rooms[machine].waiting.push(sector);
+            return self.list_free(machine);
+        }
+        let seconds = self.fleet.pools[self.fleet.pool(from)].moves[kind].map_or(0, |m| m.layers);
+        self.rooms[from].nic -= 1;
+        let room = &mut self.rooms[machine];
+        room.nic -= 1;
+        room.scratch -= self.fleet.kinds[kind].scratch_full;
+        let ends = self.now + seconds;
+        let state = &mut self.sectors[sector];
+        state.state = State::Moving;
+        (state.row.xs, state.row.xe) = (self.now, ends);
+        self.at_end(ends, Ending::Move, sector);
+    }
+
+    pub(super) fn start_p1(&mut self, sector: SectorIx, machine: MachineIx, kind: KindIx) {
+        let needs = &self.fleet.kinds[kind];
+        self.take(machine, needs.p1, true);
+        self.rooms[machine].scratch -= needs.scratch_full;
+        let ends = self.now + self.drawn(self.fleet.duration(machine, kind, Step::P1));
+        let state = &mut self.sectors[sector];
+        state.state = State::P1;
+        (state.row.m1, state.row.s1, state.row.e1) = (machine, self.now, ends);
+        self.at_end(ends, Ending::P1, sector);
+        self.pools[self.fleet.pool(machine)].wip += 1;
+    }
+}

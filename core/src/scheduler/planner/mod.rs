@@ -1,0 +1,31 @@
+//! The planner: pure, integer, deterministic. It decides for every sector which machine does each step and when sealing begins, so
+//! that weighted lateness is least.
+//!
+//! [`World`] is the fleet with everything in it at one moment; it steps from event to event and starts what a [`Policy`] puts
+//! first. Played on with usual durations it is a plan, with drawn ones a forecast; [`improve`] searches for better priorities by
+//! playing it again and again.
+
+#![expect(clippy::indexing_slicing, reason = "a typed key comes from the table that it addresses")]
+
+mod admit;
+mod agenda;
+mod dispatch;
+mod failure;
+mod fleet;
+mod live;
+mod policy;
+mod search;
+mod table;
+mod world;
+
+pub use agenda::Event;
+pub use failure::{Dice, Luck};
+pub use fleet::{Class, Delays, Durations, Fleet, Kind, Machine, Moves, Need, Order, Pool, Step};
+pub use live::{Budget, group_size, live};
+pub use policy::{Policy, Rule};
+pub use search::{Cost, Improved, improve};
+pub use table::{ClassIx, GroupIx, Key, KindIx, MachineIx, OrderIx, PoolIx, SectorIx, Table};
+pub use world::{Row, Sector, State, World};
+
+/// Seconds since the plan's origin.
+pub type Secs = i32;

@@ -1,0 +1,485 @@
+//! The fleet and everything in it at one moment, and how it moves on.
+//!
+//! A sector passes `Wait` → PC1 on `m1` → its layers move to `m2` (or stay) → PC2 → PreCommit, seed, C1 → C2 on `m3` →
+//! ProveCommit; beside that its sealed file moves to a machine with storage.
+
+use std::collections::VecDeque;
+
+use super::{
+    GroupIx, Key, KindIx, MachineIx, OrderIx, PoolIx, Secs, SectorIx, Table,
+    agenda::{Agenda, Event},
+    failure::Luck,
+    fleet::{Durations, Fleet, Need, Order, Step},
+    policy::Policy,
+    table::LaneIx,
+};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    Wait,
+    P1,
+    /// Layers on `m1`.
+    Layers,
+    Moving,
+    /// Layers on `m2`, waiting for its GPU.
+    Bound,
+    P2,
+    /// PreCommit, seed and C1.
+    Seed,
+    WaitC2,
+    C2,
+    /// Activated; the sealed file is not stored yet.
+    Active,
+    Stored,
+}
+
+/// One attempt's times and machines; −1 and [`MachineIx::NONE`]: not yet. `x`: layers' move, `y`: sealed file's move.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    pub m1: MachineIx,
+    pub s1: Secs,
+    pub e1: Secs,
+    pub xs: Secs,
+    pub xe: Secs,
+    pub m2: MachineIx,
+    pub s2: Secs,
+    pub e2: Secs,
+    pub pc: Secs,
+    pub c1e: Secs,
+    pub m3: MachineIx,
+    pub s3: Secs,
+    pub e3: Secs,
+    pub vc: Secs,
+    pub ms: MachineIx,
+    pub ys: Secs,
+    pub ye: Secs,
+}
+
+impl Row {
+    pub(super) const EMPTY: Self = Self {
+        m1: MachineIx::NONE,
+        s1: -1,
+        e1: -1,
+        xs: -1,
+        xe: -1,
+        m2: MachineIx::NONE,
+        s2: -1,
+        e2: -1,
+        pc: -1,
+        c1e: -1,
+        m3: MachineIx::NONE,
+        s3: -1,
+        e3: -1,
+        vc: -1,
+        ms: MachineIx::NONE,
+        ys: -1,
+        ye: -1,
+    };
+}
+
+#[derive(Clone, Debug)]
+pub struct Sector {
+    pub group: GroupIx,
+    pub state: State,
+    /// Tells events of a lost attempt apart.
+    pub attempt: u8,
+    pub row: Row,
+}
+
+/// Sectors of one order that go together.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub order: OrderIx,
+    pub first: u32,
+    pub n: u32,
+    /// When the data of its first sector is there.
+    pub release: Secs,
+    pub key: i64,
+    pub gpu_key: i64,
+    /// Not before.
+    pub hold: Secs,
+    /// Sectors that have been taken from the front.
+    pub begun: u32,
+    /// Sectors whose attempt was lost.
+    pub again: Vec<SectorIx>,
+    pub lane: LaneIx,
+    pub listed: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Lane {
+    pub group: GroupIx,
+    pub layers: VecDeque<SectorIx>,
+    pub c2: VecDeque<SectorIx>,
+    pub listed_layers: bool,
+    pub listed_c2: bool,
+}
+
+/// What is left of a machine, and what waits there.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    pub free: Need,
+    /// Cores and memory that PC1 may still take when room for a GPU step is kept.
+    pub p1_cores: i32,
+    pub p1_memory: i32,
+    pub scratch: i32,
+    pub nic: i32,
+    pub store: i32,
+    pub next_down: usize,
+    pub dead_until: Secs,
+    /// Layers that are moving here or wait for a GPU here.
+    pub bound: i32,
+    pub waiting: Vec<SectorIx>,
+    pub can_p1: bool,
+    pub can_gpu: bool,
+    pub listed_p1: bool,
+    pub listed_gpu: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct PoolState {
+    pub layers: Vec<LaneIx>,
+    pub c2: Vec<LaneIx>,
+    pub to_store: VecDeque<SectorIx>,
+    /// Machines that may have room for a PC1, and for a GPU step.
+    pub free_p1: Vec<MachineIx>,
+    pub free_gpu: Vec<MachineIx>,
+    pub gpu_machines: Vec<MachineIx>,
+    pub stores: Vec<MachineIx>,
+    /// Sectors from the start of PC1 to the start of PC2.
+    pub wip: i32,
+    pub most_wip: i32,
+}
+
+#[derive(Clone, Debug)]
+pub struct World<'f> {
+    pub fleet: &'f Fleet,
+    pub policy: Policy,
+    pub now: Secs,
+    pub orders: Table<OrderIx, Order>,
+    pub sectors: Table<SectorIx, Sector>,
+    /// Attempts that were wasted because their ticket expired.
+    pub wasted: Vec<(SectorIx, Row)>,
+    /// Sectors that are not active yet, per order.
+    pub open: Table<OrderIx, u32>,
+    /// Attempts that breakdowns have cost.
+    pub lost: u32,
+    pub(super) firsts: Table<OrderIx, u32>,
+    pub(super) groups: Table<GroupIx, Group>,
+    pub(super) lanes: Table<LaneIx, Lane>,
+    pub(super) rooms: Table<MachineIx, Room>,
+    pub(super) pools: Table<PoolIx, PoolState>,
+    /// Least seconds from the start of a step to activation.
+    pub(super) tails: Table<KindIx, Durations>,
+    pub(super) agenda: Agenda,
+    pub(super) ready: Vec<GroupIx>,
+    pub(super) ranked: Vec<((i64, i64), GroupIx)>,
+    pub(super) ranked_until: Secs,
+    pub(super) gas_blocked: Vec<(Secs, Secs)>,
+    pub(super) luck: Option<Luck>,
+    /// Sectors that are not stored yet.
+    pub(super) left: u64,
+    batch: Vec<(u32, Event)>,
+}
+
+impl<'f> World<'f> {
+    /// An empty fleet at moment 0.
+    #[must_use]
+    pub fn new(fleet: &'f Fleet, policy: Policy) -> Self {
+        let mut world = Self {
+            fleet,
+            policy,
+            now: 0,
+            orders: Table::new(),
+            sectors: Table::new(),
+            wasted: Vec::new(),
+            open: Table::new(),
+            lost: 0,
+            firsts: Table::new(),
+            groups: Table::new(),
+            lanes: Table::new(),
+            rooms: Table::new(),
+            pools: fleet.pools.iter().map(|_| PoolState::default()).collect(),
+            tails: fleet.kinds.keys().map(|kind| tails(fleet, kind)).collect(),
+            agenda: Agenda::default(),
+            ready: Vec::new(),
+            ranked: Vec::new(),
+            ranked_until: Secs::MIN,
+            gas_blocked: fleet.gas_blocked.clone(),
+            luck: None,
+            left: 0,
+            batch: Vec::new(),
+        };
+        for machine in fleet.machines.keys() {
+            world.add_machine(machine);
+        }
+        world.set_policy(policy);
+        world
+    }
+
+    fn add_machine(&mut self, machine: MachineIx) {
+        let class = self.fleet.class(machine);
+        let can = |step| class.durations.iter().any(|d| d.of(step) > 0);
+        let (can_p1, can_gpu) = (can(Step::P1), can(Step::P2) || can(Step::C2));
+        let largest = |pick: fn(&Need) -> i32| self.fleet.kinds.iter().map(|k| pick(&k.p2).max(pick(&k.c2))).max().unwrap_or(0);
+        let (cores, memory) = if can_gpu { (largest(|n| n.cores), largest(|n| n.memory)) } else { (0, 0) };
+        self.rooms.push(Room {
+            free: Need { cores: class.cores, memory: class.memory, gpus: class.gpus },
+            p1_cores: class.cores - cores,
+            p1_memory: class.memory - memory,
+            scratch: class.scratch,
+            nic: class.nic,
+            store: class.store,
+            next_down: 0,
+            dead_until: 0,
+            bound: 0,
+            waiting: Vec::new(),
+            can_p1,
+            can_gpu,
+            listed_p1: can_p1,
+            listed_gpu: can_gpu,
+        });
+        let pool = &mut self.pools[self.fleet.pool(machine)];
+        if can_p1 {
+            pool.free_p1.push(machine);
+        }
+        if can_gpu {
+            pool.free_gpu.push(machine);
+            pool.gpu_machines.push(machine);
+        }
+        if class.store > 0 {
+            pool.stores.push(machine);
+        }
+        for (_, to) in &self.fleet.machines[machine].down {
+            self.agenda.push(*to, Event::Wake(machine));
+        }
+    }
+
+    /// Decides by `policy` from now on.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+        self.ranked_until = Secs::MIN;
+        for pool in self.fleet.pools.keys() {
+            self.pools[pool].most_wip = policy.gate.map_or(i32::MAX, |gate| self.most_wip(pool, gate));
+        }
+    }
+
+    /// GPU throughput during one PC1 and the gate.
+    fn most_wip(&self, pool: PoolIx, gate: Secs) -> i32 {
+        const SCALE: i64 = 1 << 20;
+        let Some(kind) = self.fleet.kinds.keys().next() else { return i32::MAX };
+        let (mut rate, mut p1) = (0, 0);
+        for machine in self.fleet.machines.keys().filter(|m| self.fleet.pool(*m) == pool) {
+            let class = self.fleet.class(machine);
+            let d = class.durations[kind];
+            if d.p2 + d.c2 > 0 {
+                rate += SCALE * i64::from(class.gpus) / i64::from(d.p2 + d.c2);
+            }
+            p1 = p1.max(d.p1);
+        }
+        i32::try_from(rate * i64::from(p1 + gate) / SCALE + 2).unwrap_or(i32::MAX)
+    }
+
+    /// Takes an order in as one group of sectors.
+    pub fn add_order(&mut self, order: Order) -> OrderIx {
+        let n = order.n;
+        self.add_order_in_groups(order, n.max(1))
+    }
+
+    /// Takes an order in, in groups of up to `size` sectors that a search can treat apart.
+    pub fn add_order_in_groups(&mut self, order: Order, size: u32) -> OrderIx {
+        let first = u32::try_from(self.sectors.len()).unwrap_or(u32::MAX);
+        let (n, release, step, known) = (order.n, order.release, order.step, order.known);
+        let lanes = if order.pool.is_some() { 1 } else { self.pools.len() };
+        let id = self.orders.push(order);
+        self.firsts.push(first);
+        self.open.push(n);
+        self.left += u64::from(n);
+        let mut from = 0;
+        while from < n {
+            let count = size.min(n - from);
+            let arrives = release.saturating_add(step.saturating_mul(i32::try_from(from).unwrap_or(i32::MAX)));
+            let group = GroupIx::of(self.groups.len());
+            let lane = LaneIx::of(self.lanes.len());
+            for _ in 0..lanes {
+                let empty = VecDeque::new;
+                self.lanes.push(Lane { group, layers: empty(), c2: empty(), listed_layers: false, listed_c2: false });
+            }
+            self.groups.push(Group {
+                order: id,
+                first: first + from,
+                n: count,
+                release: arrives,
+                key: 0,
+                gpu_key: 0,
+                hold: 0,
+                begun: 0,
+                again: Vec::new(),
+                lane,
+                listed: false,
+            });
+            let sector = Sector { group, state: State::Wait, attempt: 0, row: Row::EMPTY };
+            self.sectors.extend_with(&sector, usize::try_from(count).unwrap_or(0));
+            self.agenda.push(known.max(arrives - self.policy.ahead).max(self.now), Event::Open(group));
+            from += count;
+        }
+        id
+    }
+
+    /// Plays one moment: what ends then, and what starts because of it. False when nothing is left to happen.
+    pub fn step(&mut self) -> bool {
+        let mut batch = std::mem::take(&mut self.batch);
+        let Some(moment) = self.agenda.pop_moment(&mut batch) else {
+            self.batch = batch;
+            return false;
+        };
+        self.now = moment;
+        for (_, event) in &batch {
+            match *event {
+                Event::Open(group) => self.open_group(group),
+                Event::Ends(ending, sector, attempt) => {
+                    if self.sectors[sector].attempt == attempt {
+                        self.end(ending, sector);
+                    }
+                }
+                Event::Wake(machine) => self.list_free(machine),
+                Event::Fail(machine) => self.fail(machine),
+                Event::Pause => {}
+            }
+        }
+        self.batch = batch;
+        self.dispatch();
+        true
+    }
+
+    /// Plays until every sector is stored. False: some never can be.
+    pub fn run(&mut self) -> bool {
+        while self.left > 0 {
+            if !self.step() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Plays every moment before `until`.
+    pub fn run_until(&mut self, until: Secs) {
+        while self.agenda.next_moment().is_some_and(|at| at < until) {
+            self.step();
+        }
+        self.now = self.now.max(until);
+    }
+
+    /// When the next thing happens.
+    #[must_use]
+    pub fn next_moment(&self) -> Option<Secs> {
+        self.agenda.next_moment()
+    }
+
+    /// Makes a moment happen at which the caller wants to look.
+    pub fn pause_at(&mut self, at: Secs) {
+        self.agenda.push(at, Event::Pause);
+    }
+
+    /// A group's next data is there (or known of), or its hold is over.
+    fn open_group(&mut self, group: GroupIx) {
+        let state = &mut self.groups[group];
+        if !state.listed && (state.begun < state.n || !state.again.is_empty()) {
+            state.listed = true;
+            self.ready.push(group);
+            self.ranked_until = Secs::MIN;
+        }
+        if let Some(next) = self.next_arrival(group) {
+            self.agenda.push(next, Event::Open(group));
+        }
+    }
+
+    /// When more of a group can start than now.
+    fn next_arrival(&self, group: GroupIx) -> Option<Secs> {
+        let state = &self.groups[group];
+        let start = state.release.max(state.hold);
+        if self.now < start {
+            return Some(start);
+        }
+        let step = self.orders[state.order].step;
+        let arrived = self.arrived(group, self.now);
+        (step > 0 && arrived < state.n)
+            .then(|| state.release.saturating_add(step.saturating_mul(i32::try_from(arrived).unwrap_or(i32::MAX))))
+    }
+
+    /// Sectors of a group whose data is there at `at`.
+    pub(super) fn arrived(&self, group: GroupIx, at: Secs) -> u32 {
+        let state = &self.groups[group];
+        if at < state.release.max(state.hold) {
+            return 0;
+        }
+        let step = self.orders[state.order].step;
+        if step <= 0 {
+            return state.n;
+        }
+        state.n.min(u32::try_from((at - state.release) / step).unwrap_or(0).saturating_add(1))
+    }
+
+    /// The lane of a sector's group in the pool of its machine.
+    pub(super) fn lane(&self, sector: SectorIx, machine: MachineIx) -> LaneIx {
+        let group = &self.groups[self.sectors[sector].group];
+        match self.orders[group.order].pool {
+            Some(_) => group.lane,
+            None => LaneIx(group.lane.0 + self.fleet.pool(machine).0),
+        }
+    }
+
+    pub(super) fn kind(&self, sector: SectorIx) -> KindIx {
+        self.orders[self.order_of(sector)].kind
+    }
+
+    #[must_use]
+    pub fn order_of(&self, sector: SectorIx) -> OrderIx {
+        self.groups[self.sectors[sector].group].order
+    }
+
+    /// Sectors that are not stored yet.
+    #[must_use]
+    pub const fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// A sector's place in its order.
+    #[must_use]
+    pub fn place_in_order(&self, sector: SectorIx) -> u32 {
+        sector.0 - self.firsts[self.order_of(sector)]
+    }
+
+    /// The sectors of an order.
+    pub fn sectors_of(&self, order: OrderIx) -> impl Iterator<Item = SectorIx> + use<> {
+        let first = self.firsts[order];
+        (first..first + self.orders[order].n).map(SectorIx)
+    }
+
+    /// The first moment from `at` on at which a message can be included.
+    pub(super) fn include(&self, mut at: Secs) -> Secs {
+        for (from, to) in &self.gas_blocked {
+            if *from <= at && at < *to {
+                at = *to;
+            }
+        }
+        at
+    }
+
+    /// When the last of an order's sectors became active; `None` while some are not.
+    #[must_use]
+    pub fn done_at(&self, order: OrderIx) -> Option<Secs> {
+        if self.open[order] > 0 {
+            return None;
+        }
+        self.sectors_of(order).map(|s| self.sectors[s].row.vc).max()
+    }
+}
+
+fn tails(fleet: &Fleet, kind: KindIx) -> Durations {
+    let delays = fleet.delays;
+    let layers = fleet.pools.iter().filter_map(|p| p.moves[kind].map(|m| m.layers)).min().unwrap_or(0);
+    let c2 = fleet.fastest(kind, Step::C2) + delays.message;
+    let p2 = fleet.fastest(kind, Step::P2) + delays.message + delays.seed + delays.c1 + c2;
+    Durations { p1: fleet.fastest(kind, Step::P1) + layers + p2, p2, c2 }
+}
