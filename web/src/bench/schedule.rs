@@ -9,21 +9,21 @@ use std::{
 
 use anyhow::Context;
 use nix::time::{ClockId, clock_gettime};
-use sealyard_core::scheduler::planner::{Budget, MachineIx, Policy, Row, SectorIx, World, live};
+use sealyard_core::scheduler::planner::{Aim, Budget, Effort, MachineIx, Policy, Row, SectorIx, World, live};
 
 use super::{ScheduleOptions, instance};
 
 /// With more sectors than this, one plan takes about as long as a search may.
 const MOST_FOR_SEARCH: u32 = 50_000;
 
-/// Processor time, shared among the arrangements: each may use a twelfth of what is left, so that any number can come; the only
+/// Processor time, shared among the arrangements: each may use a fortieth of what is left, so that any number can come; the only
 /// one of an instance that is known from the start may use all.
 struct ProcessorTime {
     left: Duration,
     divisor: u32,
     share: Duration,
     began: Duration,
-    on: bool,
+    effort: Effort,
 }
 
 /// Processor time of this process so far.
@@ -32,8 +32,8 @@ fn processor() -> Duration {
 }
 
 impl Budget for ProcessorTime {
-    fn searches(&self) -> bool {
-        self.on
+    fn effort(&self) -> Effort {
+        self.effort
     }
 
     fn begin(&mut self) {
@@ -55,14 +55,15 @@ pub fn run(options: &ScheduleOptions) -> anyhow::Result<()> {
     let began = processor();
     let total = Duration::from_millis(options.budget_ms);
     let at_once = loaded.orders.iter().all(|o| o.known == 0);
-    let mut budget = ProcessorTime {
-        left: total,
-        divisor: if at_once { 1 } else { 12 },
-        share: Duration::ZERO,
-        began,
-        on: options.budget_ms > 0 && sectors <= MOST_FOR_SEARCH,
+    let effort = match options.budget_ms {
+        _ if sectors > MOST_FOR_SEARCH => Effort::OneRule,
+        0 => Effort::Rules,
+        _ => Effort::Search,
     };
-    let world = live(&loaded.fleet, &loaded.orders, Policy::default(), options.seed, &mut budget);
+    let mut budget = ProcessorTime { left: total, divisor: if at_once { 1 } else { 40 }, share: Duration::ZERO, began, effort };
+    // Who knows all orders need not be prepared for others.
+    let aim = if options.clairvoyant { Aim::Exact } else { Aim::Open };
+    let world = live(&loaded.fleet, &loaded.orders, Policy::default(), aim, options.seed, &mut budget);
     let used = processor().saturating_sub(began);
     write(&options.out, &loaded.name, &world, used).with_context(|| format!("writing {}", options.out.display()))?;
     let cost = world.cost();

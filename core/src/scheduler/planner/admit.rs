@@ -4,7 +4,7 @@ use super::{
     GroupIx, KindIx, MachineIx, PoolIx, Secs, SectorIx, Table,
     fleet::{Need, Step},
     policy::Rule,
-    world::World,
+    world::{Wish, World},
 };
 
 /// Groups for which priorities are computed anew at every moment; with more of them, less often.
@@ -58,8 +58,9 @@ impl World<'_> {
     }
 
     fn admit_group(&mut self, group: GroupIx, pass: &mut Pass) {
+        let Wish { on, only, hold, .. } = self.groups[group].wish;
         let order = &self.orders[self.groups[group].order];
-        let (pool, kind) = (order.pool, order.kind);
+        let (pool, kind) = (order.pool.or(only), order.kind);
         if pass.is_closed(pool, kind) {
             return;
         }
@@ -68,12 +69,14 @@ impl World<'_> {
             let state = &self.groups[group];
             let fresh = SectorIx(state.first + state.begun);
             let (sector, again) = match state.again.last() {
-                Some(lost) if self.now >= state.hold => (*lost, true),
+                Some(lost) if self.now >= hold => (*lost, true),
                 _ if state.begun < arrived => (fresh, false),
                 _ => break,
             };
-            let Some(machine) = self.best_p1(pool, kind, pass) else {
-                pass.close(pool, kind);
+            let Some(machine) = self.best_p1(pool, kind, on, pass) else {
+                if on.is_none() {
+                    pass.close(pool, kind);
+                }
                 return;
             };
             self.start_p1(sector, machine, kind);
@@ -138,7 +141,7 @@ impl World<'_> {
     }
 
     /// The fastest machine with room; of equal ones the fullest, or the emptiest if the policy spreads.
-    fn best_p1(&mut self, pool: Option<PoolIx>, kind: KindIx, pass: &Pass) -> Option<MachineIx> {
+    fn best_p1(&mut self, pool: Option<PoolIx>, kind: KindIx, on: Option<MachineIx>, pass: &Pass) -> Option<MachineIx> {
         let Need { cores, memory, .. } = self.fleet.kinds[kind].p1;
         let full = self.fleet.kinds[kind].scratch_full;
         let mut best: Option<((Secs, i32), MachineIx)> = None;
@@ -148,6 +151,9 @@ impl World<'_> {
             }
             let mut free = std::mem::take(&mut self.pools[pool].free_p1);
             free.retain(|machine| {
+                if on.is_some_and(|only| only != *machine) {
+                    return true;
+                }
                 let seconds = self.fleet.duration(*machine, kind, Step::P1);
                 let room = self.p1_room(*machine);
                 let fits =

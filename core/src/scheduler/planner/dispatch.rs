@@ -242,7 +242,10 @@ impl World<'_> {
             self.rank_c2(pool, &mut work);
             for machine in &free {
                 for sector in &self.rooms[*machine].waiting {
-                    work.push((self.layers_urgency(self.sectors[*sector].group, *sector), GpuWork::P2(*sector)));
+                    let group = self.sectors[*sector].group;
+                    if self.groups[group].wish.hold_p2 <= now {
+                        work.push((self.layers_urgency(group, *sector), GpuWork::P2(*sector)));
+                    }
                 }
             }
             work.sort_unstable();
@@ -267,7 +270,8 @@ impl World<'_> {
             self.lanes[*lane].listed_c2 = some;
             some
         });
-        work.extend(lanes.iter().map(|lane| (self.urgency(self.lanes[*lane].group, Step::C2), GpuWork::C2(*lane))));
+        let now = lanes.iter().filter(|lane| self.groups[self.lanes[**lane].group].wish.hold_c2 <= self.now);
+        work.extend(now.map(|lane| (self.urgency(self.lanes[*lane].group, Step::C2), GpuWork::C2(*lane))));
         self.pools[pool].c2 = lanes;
     }
 

@@ -1,6 +1,10 @@
 //! A fleet that learns of its orders one after the other, as a dispatcher does.
 
-use super::{Fleet, Order, Policy, Secs, search::improve, world::World};
+use super::{
+    Fleet, Order, Policy, Secs,
+    search::{Aim, Budget, Effort, improve},
+    world::World,
+};
 
 /// Sectors that a search treats as one, so that it has some hundred things to arrange.
 #[must_use]
@@ -8,14 +12,14 @@ pub fn group_size(sectors: usize) -> u32 {
     u32::try_from(sectors / 300).unwrap_or(u32::MAX).clamp(1, 64)
 }
 
-/// Plays the fleet through all orders. What is still to begin is arranged anew whenever an order becomes known; `budget` is asked
-/// how much of that arrangement's share is used, per mille.
-pub fn live<'f>(fleet: &'f Fleet, orders: &[Order], policy: Policy, seed: u64, budget: &mut dyn Budget) -> World<'f> {
+/// Plays the fleet through all orders. What is still to begin is arranged anew whenever an order becomes known; Each
+/// arrangement has its share of `budget`.
+pub fn live<'f>(fleet: &'f Fleet, orders: &[Order], policy: Policy, aim: Aim, seed: u64, budget: &mut dyn Budget) -> World<'f> {
     let mut world = World::new(fleet, policy);
     let sectors: usize = orders.iter().filter_map(|o| usize::try_from(o.n).ok()).sum();
     let mut ids: Vec<&Order> = orders.iter().collect();
     ids.sort_by_key(|o| o.known);
-    let size = if budget.searches() { group_size(sectors) } else { u32::MAX };
+    let size = if budget.effort() != Effort::OneRule { group_size(sectors) } else { u32::MAX };
     let mut round = seed;
     let mut from = 0;
     while let Some(first) = ids.get(from) {
@@ -25,10 +29,10 @@ pub fn live<'f>(fleet: &'f Fleet, orders: &[Order], policy: Policy, seed: u64, b
             world.add_order_in_groups((*order).clone(), size);
             from += 1;
         }
-        if budget.searches() {
+        if budget.effort() != Effort::OneRule {
             budget.begin();
             round = round.wrapping_add(1);
-            if let Some(found) = improve(&world, round, &mut || budget.used()) {
+            if let Some(found) = improve(&world, aim, round, budget) {
                 world.adopt(&found);
                 if from == ids.len() && found.world.left == 0 {
                     // Nothing else will become known: this is how it goes on.
@@ -39,14 +43,4 @@ pub fn live<'f>(fleet: &'f Fleet, orders: &[Order], policy: Policy, seed: u64, b
     }
     world.run();
     world
-}
-
-/// How long a search may go on.
-pub trait Budget {
-    /// False: rules only.
-    fn searches(&self) -> bool;
-    /// The next arrangement begins.
-    fn begin(&mut self);
-    /// Per mille of this arrangement's share.
-    fn used(&mut self) -> u32;
 }

@@ -87,17 +87,17 @@ impl World<'_> {
             return (key, i64::from(group.0));
         }
         let order = &self.orders[state.order];
-        let due = i64::from(order.due);
+        let due = i64::from(order.due) - i64::from(state.wish.lead);
         match self.policy.rule {
             Rule::Fifo => (i64::from(order.release), i64::from(group.0)),
-            Rule::Wmdd => (self.modified_due(order, step), due),
-            Rule::Atc => (-self.tardiness_cost(order, step), due),
+            Rule::Wmdd => (self.modified_due(order, due, step), due),
+            Rule::Atc => (-self.tardiness_cost(order, due, step), due),
             _ => (due, i64::from(group.0)),
         }
     }
 
-    fn slack(&self, order: &Order, step: Step) -> i64 {
-        i64::from(order.due) - i64::from(self.now) - i64::from(self.tails[order.kind].of(step))
+    fn slack(&self, order: &Order, due: i64, step: Step) -> i64 {
+        due - i64::from(self.now) - i64::from(self.tails[order.kind].of(step))
     }
 
     fn aged_weight(&self, order: &Order, slack: i64) -> i64 {
@@ -106,14 +106,14 @@ impl World<'_> {
         if slack < 0 { weight.saturating_mul(age - slack) / age } else { weight }
     }
 
-    fn modified_due(&self, order: &Order, step: Step) -> i64 {
-        let left = i64::from(order.due) - i64::from(self.now);
-        let weight = self.aged_weight(order, self.slack(order, step));
+    fn modified_due(&self, order: &Order, due: i64, step: Step) -> i64 {
+        let left = due - i64::from(self.now);
+        let weight = self.aged_weight(order, self.slack(order, due, step));
         left.max(i64::from(self.tails[order.kind].of(step))).saturating_mul(1 << 20) / weight
     }
 
-    fn tardiness_cost(&self, order: &Order, step: Step) -> i64 {
-        let slack = self.slack(order, step);
+    fn tardiness_cost(&self, order: &Order, due: i64, step: Step) -> i64 {
+        let slack = self.slack(order, due, step);
         self.aged_weight(order, slack).saturating_mul(decay(slack, i64::from(self.policy.look))) / 1024
     }
 

@@ -4,7 +4,11 @@
 //! changes keys and holds (deliberate waits before PC1), keeping what is not much worse than the best so far; how much worse may
 //! be shrinks as the budget is used. The result is never worse than the best rule.
 
-use super::{Event, GroupIx, Key, Policy, Rule, Secs, Table, failure::Dice, world::World};
+use super::{
+    Event, GroupIx, MachineIx, Policy, Rule, Secs, Table,
+    failure::Dice,
+    world::{Wish, World},
+};
 
 /// Weighted lateness in weight times seconds, then the sum of completion times.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -17,13 +21,47 @@ impl Cost {
     const WORST: Self = Self { tardiness: i64::MAX, flow: i64::MAX };
 }
 
+/// What a search is after.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Aim {
+    /// Least weighted lateness: everything that will ever be ordered is known.
+    Exact,
+    /// More will be ordered: a date that is met only just, and a long tail, cost a little as well.
+    Open,
+}
+
+/// So near to its due date a sector begins to cost a tenth.
+const MARGIN: Secs = 4 * HOUR;
+/// Weight of each second until everything is done.
+const MAKESPAN_WEIGHT: i64 = 20;
+
+/// How much is tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effort {
+    /// One rule, once.
+    OneRule,
+    /// The best of all rules.
+    Rules,
+    /// The best rule, and changes to it until the budget is used.
+    Search,
+}
+
+/// How long a search may go on.
+pub trait Budget {
+    fn effort(&self) -> Effort;
+    /// The next arrangement begins.
+    fn begin(&mut self);
+    /// Per mille of this arrangement's share; at 1000 the search ends.
+    fn used(&mut self) -> u32;
+}
+
 /// What was found.
 pub struct Improved<'f> {
     /// Played to the end.
     pub world: World<'f>,
     pub cost: Cost,
-    /// The best rule's.
-    pub start: Cost,
+    /// What it was before.
+    pub before: Cost,
     /// Plans that were played.
     pub rounds: u32,
     choice: Choice,
@@ -31,13 +69,11 @@ pub struct Improved<'f> {
 
 /// How the remaining work is decided on.
 #[derive(Clone)]
-struct Choice {
-    policy: Policy,
-    /// Groups, most urgent first; empty for a rule.
-    sequence: Vec<GroupIx>,
-    /// Added to a group's place where GPUs are concerned.
-    shift: Table<GroupIx, i64>,
-    hold: Table<GroupIx, Secs>,
+pub(super) struct Choice {
+    pub policy: Policy,
+    /// Groups, most urgent first; empty under a rule.
+    pub sequence: Vec<GroupIx>,
+    pub wishes: Table<GroupIx, Wish>,
 }
 
 impl World<'_> {
@@ -54,19 +90,40 @@ impl World<'_> {
         cost
     }
 
+    /// As [`Self::cost`], as `aim` counts it.
+    fn cost_for(&self, aim: Aim) -> Cost {
+        let mut cost = self.cost();
+        if aim == Aim::Exact {
+            return cost;
+        }
+        let mut narrow = 0;
+        let mut end = self.now;
+        for sector in self.sectors.iter() {
+            let order = &self.orders[self.groups[sector.group].order];
+            narrow += order.weight * i64::from(sector.row.vc.saturating_sub(order.due.saturating_sub(MARGIN)).max(0));
+            end = end.max(sector.row.vc);
+        }
+        cost.tardiness += narrow / 10 + MAKESPAN_WEIGHT * i64::from(end - self.now);
+        cost
+    }
+
     fn follow(&mut self, choice: &Choice) {
         self.set_policy(choice.policy);
-        let places = (0i64..).step_by(2);
-        for (group, place) in choice.sequence.iter().zip(places) {
-            let hold = choice.hold[*group];
-            let shift = choice.shift[*group];
+        for (group, wish) in choice.wishes.pairs() {
+            if wish.hold > self.now && wish.hold > self.groups[group].wish.hold {
+                self.agenda.push(wish.hold, Event::Open(group));
+            }
+            for hold in [wish.hold_p2, wish.hold_c2] {
+                if hold > self.now {
+                    self.pause_at(hold);
+                }
+            }
+            self.groups[group].wish = *wish;
+        }
+        for (group, place) in choice.sequence.iter().zip((0i64..).step_by(2)) {
             let state = &mut self.groups[*group];
             state.key = place;
-            state.gpu_key = place + 2 * shift;
-            if hold > self.now && hold > state.hold {
-                self.agenda.push(hold, Event::Open(*group));
-            }
-            self.groups[*group].hold = hold;
+            state.gpu_key = place + 2 * state.wish.shift;
         }
     }
 
@@ -75,269 +132,164 @@ impl World<'_> {
         self.follow(&found.choice);
     }
 
-    fn played(&self, choice: &Choice) -> Option<(Cost, Self)> {
+    fn played(&self, choice: &Choice) -> Option<Self> {
         let mut world = self.clone();
         world.follow(choice);
-        world.run().then(|| (world.cost(), world))
+        world.run().then_some(world)
     }
 }
 
 const HOUR: Secs = 3600;
 
-/// Rules to begin with.
-fn portfolio() -> Vec<Policy> {
+/// The first of [`portfolio`]: with the usual look-ahead and gate.
+const USUAL_RULES: usize = 6;
+
+/// Rules to begin with, those that most often win first.
+fn portfolio() -> impl Iterator<Item = Policy> {
     let base = Policy::default();
-    let mut policies = Vec::new();
-    for (rule, look) in [
-        (Rule::Atc, 3 * HOUR),
-        (Rule::Wmdd, 3 * HOUR),
-        (Rule::Atc, HOUR),
-        (Rule::Atc, 8 * HOUR),
-        (Rule::Edd, 3 * HOUR),
-        (Rule::Atc, 24 * HOUR),
-    ] {
-        for ahead in [HOUR / 2, 0, 2 * HOUR] {
-            policies.push(Policy { rule, look, ahead, ..base });
-        }
-    }
-    for variant in [
-        Policy { spread: true, ..base },
-        Policy { gate: None, ..base },
-        Policy { spread: true, reserve: false, gate: None, ..base },
-        Policy { rule: Rule::Edd, spread: true, gate: None, ..base },
-        Policy { rule: Rule::Wmdd, spread: true, gate: None, ..base },
-        Policy { rule: Rule::Wmdd, gate: Some(6 * HOUR), ahead: HOUR / 4, ..base },
-    ] {
-        policies.push(variant);
-    }
-    policies
+    let rules = [(Rule::Atc, 3), (Rule::Wmdd, 3), (Rule::Atc, 1), (Rule::Atc, 8), (Rule::Edd, 3), (Rule::Atc, 24)];
+    let placings = [(Some(2), false, true), (None, true, true), (None, true, false), (Some(6), false, true)];
+    placings.into_iter().flat_map(move |(gate, spread, reserve)| {
+        [2, 0, 8, 4, 16].into_iter().flat_map(move |quarters| {
+            let gate = gate.map(|hours| hours * HOUR);
+            let policy = Policy { gate, spread, reserve, ahead: quarters * HOUR / 4, ..base };
+            rules.into_iter().map(move |(rule, hours)| Policy { rule, look: hours * HOUR, ..policy })
+        })
+    })
 }
 
-/// Improves on the best rule for what is left to do in `world`. `used` says how much of the budget is gone, per mille; at 1000 the
-/// search ends. The same world, seed and answers of `used` give the same result.
-pub fn improve<'f>(world: &World<'f>, seed: u64, used: &mut dyn FnMut() -> u32) -> Option<Improved<'f>> {
-    let mut search = Search::new(world, seed);
-    for policy in portfolio() {
+/// Improves on how `world` is decided so far, and on the best rule, for what is left to do, within `budget`. The same world, aim,
+/// seed and answers of `budget` give the same result. `None`: some sector can never be sealed.
+pub fn improve<'f>(world: &World<'f>, aim: Aim, seed: u64, budget: &mut dyn Budget) -> Option<Improved<'f>> {
+    let mut search = Search::new(world, aim, seed);
+    let current = search.states.first().map(|(choice, _)| choice.clone())?;
+    let before = search.play(&current)?;
+    // What wins on the orders of today by an unusual rule often loses on those of tomorrow.
+    let rules = if aim == Aim::Open { USUAL_RULES } else { usize::MAX };
+    for policy in portfolio().take(rules) {
         search.try_rule(policy);
-        if used() >= 600 {
+        if budget.effort() == Effort::Search && budget.used() >= 600 {
             break;
         }
     }
-    let start = search.best.as_ref().map(|b| b.0)?;
-    if start.tardiness > 0 {
-        search.begin_with_keys();
-        loop {
-            let gone = used();
-            if gone >= 1000 || search.best.as_ref().is_none_or(|b| b.0.tardiness == 0) {
-                break;
-            }
-            search.round(i64::from(gone));
+    search.begin();
+    while budget.effort() == Effort::Search && search.best.as_ref().is_some_and(|best| best.cost.tardiness > 0) {
+        let gone = budget.used();
+        if gone >= 1000 {
+            break;
         }
+        search.round(i64::from(gone));
+    }
+    if search.best.as_ref().is_some_and(|best| aim == Aim::Open && best.cost.tardiness > before.tardiness / 50 * 49) {
+        // Not worth the unrest.
+        search.best = None;
+        search.play(&current);
     }
     let rounds = search.rounds;
-    search.best.map(|(cost, world, choice)| Improved { world, cost, start, rounds, choice })
+    search.best.map(|best| Improved { cost: best.cost, world: best.world, choice: best.choice, before, rounds })
 }
 
-struct Search<'w, 'f> {
-    from: &'w World<'f>,
-    dice: Dice,
-    best: Option<(Cost, World<'f>, Choice)>,
-    now: Choice,
-    now_cost: Cost,
+pub(super) struct Best<'f> {
+    pub cost: Cost,
+    pub world: World<'f>,
+    pub choice: Choice,
+}
+
+pub(super) struct Search<'w, 'f> {
+    pub from: &'w World<'f>,
+    aim: Aim,
+    pub dice: Dice,
+    pub best: Option<Best<'f>>,
+    /// What changes are tried on: under a rule, and under keys.
+    states: Vec<(Choice, Cost)>,
     rounds: u32,
-    /// Moments worth waiting for: arrivals, ends of PC1.
-    moments: Vec<Secs>,
+    /// Moments worth waiting for: arrivals.
+    pub moments: Vec<Secs>,
+    pub p1_machines: Vec<MachineIx>,
 }
 
 impl<'w, 'f> Search<'w, 'f> {
-    fn new(from: &'w World<'f>, seed: u64) -> Self {
-        let zeros = || from.groups.iter().map(|_| 0).collect();
-        let now =
-            Choice { policy: from.policy, sequence: Vec::new(), shift: zeros(), hold: from.groups.iter().map(|_| 0).collect() };
+    fn new(from: &'w World<'f>, aim: Aim, seed: u64) -> Self {
+        let wishes = from.groups.iter().map(|group| group.wish).collect();
+        let states = vec![(Choice { policy: from.policy, sequence: Vec::new(), wishes }, Cost::WORST)];
         let mut moments: Vec<Secs> = from.groups.iter().map(|g| g.release).collect();
         moments.sort_unstable();
         moments.dedup();
-        Self { from, dice: Dice::new(seed), best: None, now, now_cost: Cost::WORST, rounds: 0, moments }
+        let p1_machines = from.rooms.pairs().filter(|(_, room)| room.can_p1).map(|(machine, _)| machine).collect();
+        Self { from, aim, dice: Dice::new(seed), best: None, states, rounds: 0, moments, p1_machines }
     }
 
-    /// Plays a choice; true when it is the best so far.
     fn play(&mut self, choice: &Choice) -> Option<Cost> {
         self.rounds += 1;
-        let (cost, world) = self.from.played(choice)?;
-        if self.best.as_ref().is_none_or(|b| cost < b.0) {
-            self.best = Some((cost, world, choice.clone()));
+        let world = self.from.played(choice)?;
+        let cost = world.cost_for(self.aim);
+        if self.best.as_ref().is_none_or(|b| cost < b.cost) {
+            self.best = Some(Best { cost, world, choice: choice.clone() });
         }
         Some(cost)
     }
 
     fn try_rule(&mut self, policy: Policy) {
-        let choice = Choice { policy, ..self.now.clone() };
-        self.play(&choice);
+        let wishes = self.from.groups.iter().map(|_| Wish::default()).collect();
+        self.play(&Choice { policy, sequence: Vec::new(), wishes });
+    }
+
+    /// Changes begin with the best rule; when all is known, with keys as well.
+    fn begin(&mut self) {
+        let Some(best) = &self.best else { return };
+        self.states = vec![(best.choice.clone(), best.cost)];
+        if self.aim == Aim::Exact && best.cost.tardiness > 0 {
+            self.begin_with_keys();
+        }
     }
 
     /// Keys from the order in which the best plan began its sectors.
     fn begin_with_keys(&mut self) {
-        let Some((_, world, choice)) = &self.best else { return };
+        let Some(best) = &self.best else { return };
+        let rule = best.choice.policy;
         let begun = |group: GroupIx| {
-            let state = &world.groups[group];
-            let all = (state.first..state.first + state.n).map(|s| world.sectors[super::SectorIx(s)].row.s1);
+            let all = best.world.sectors_in(group).map(|s| best.world.sectors[s].row.s1);
             all.filter(|s1| *s1 >= self.from.now).min().unwrap_or(-1)
         };
-        let mut sequence: Vec<(Secs, i64, GroupIx)> =
-            world.groups.pairs().map(|(g, state)| (begun(g), i64::from(world.orders[state.order].due), g)).collect();
+        let due = |group: GroupIx| best.world.orders[best.world.groups[group].order].due;
+        let mut sequence: Vec<(Secs, Secs, GroupIx)> = self.from.groups.keys().map(|g| (begun(g), due(g), g)).collect();
         sequence.sort_unstable();
+        let held: Table<GroupIx, Wish> =
+            self.from.groups.keys().map(|g| Wish { hold: begun(g).max(0), ..Wish::default() }).collect();
+        let free: Table<GroupIx, Wish> = self.from.groups.iter().map(|_| Wish::default()).collect();
         let sequence: Vec<GroupIx> = sequence.into_iter().map(|(_, _, g)| g).collect();
-        let hold = world.groups.keys().map(|g| begun(g).max(0)).collect();
-        let rule = choice.policy;
-        let none = self.now.hold.clone();
+        let mut first: Option<(Choice, Cost)> = None;
         for spread in [false, true] {
             for gate in [Some(2 * HOUR), None] {
-                for (reserve, holds) in [(true, &none), (true, &hold), (false, &none), (false, &hold)] {
+                for (reserve, wishes) in [(true, &free), (true, &held), (false, &free), (false, &held)] {
                     let policy = Policy { rule: Rule::Keyed, ahead: 0, spread, gate, reserve, ..rule };
-                    let choice =
-                        Choice { policy, sequence: sequence.clone(), shift: self.now.shift.clone(), hold: holds.clone() };
+                    let choice = Choice { policy, sequence: sequence.clone(), wishes: wishes.clone() };
                     if let Some(cost) = self.play(&choice)
-                        && cost < self.now_cost
+                        && first.as_ref().is_none_or(|f| cost < f.1)
                     {
-                        (self.now, self.now_cost) = (choice, cost);
+                        first = Some((choice, cost));
                     }
                 }
             }
         }
+        self.states.extend(first);
     }
 
-    /// One change, kept if the plan is not much worse for it.
+    /// One change, kept if the plan is not much worse for it. While much of the budget is left, to either state.
     fn round(&mut self, gone: i64) {
-        let mut choice = self.now.clone();
-        if choice.sequence.is_empty() {
-            return;
-        }
-        match self.dice.below(100) {
-            0..30 => self.move_one(&mut choice),
-            30..45 => self.move_some_of_an_order(&mut choice),
-            45..60 => self.swap(&mut choice),
-            60..80 => self.change_hold(&mut choice),
-            80..95 => self.shift_on_gpus(&mut choice),
-            _ => self.change_policy(&mut choice),
-        }
+        let better = (0..self.states.len()).min_by_key(|at| self.states.get(*at).map(|s| s.1)).unwrap_or(0);
+        let at = if gone < 200 { self.dice.below(self.states.len()) } else { better };
+        let Some((mut choice, before)) = self.states.get(at).cloned() else { return };
+        self.change(&mut choice);
         let Some(cost) = self.play(&choice) else { return };
-        let best = self.best.as_ref().map_or(cost, |b| b.0);
-        // At first a plan may be worse by four per cent, at last by nothing.
-        let slack = best.tardiness / 25 * (1000 - gone) / 1000;
+        let best = self.best.as_ref().map_or(cost, |b| b.cost);
+        // At first a plan may be worse by one per cent, at last by nothing.
+        let slack = best.tardiness / 100 * (1000 - gone) / 1000;
         let limit = best.tardiness.saturating_add(slack);
-        if cost <= self.now_cost || (cost.tardiness <= limit && self.dice.below(3) == 0) {
-            (self.now, self.now_cost) = (choice, cost);
-        }
-    }
-
-    /// A place in the sequence, more often that of a group that is late in the best plan.
-    fn pick(&mut self, choice: &Choice) -> usize {
-        let mut at = self.dice.below(choice.sequence.len());
-        let Some((_, world, _)) = &self.best else { return at };
-        for _ in 0..6 {
-            let Some(group) = choice.sequence.get(at) else { break };
-            let state = &world.groups[*group];
-            let due = world.orders[state.order].due;
-            let late = (state.first..state.first + state.n).any(|s| world.sectors[super::SectorIx(s)].row.vc > due);
-            if late {
-                break;
-            }
-            at = self.dice.below(choice.sequence.len());
-        }
-        at
-    }
-
-    fn move_one(&mut self, choice: &mut Choice) {
-        let late = self.dice.below(3) > 0;
-        let at = if late { self.pick(choice) } else { self.dice.below(choice.sequence.len()) };
-        let group = choice.sequence.remove(at);
-        let to = match self.dice.below(3) {
-            0 if late => self.dice.below(at + 1),
-            1 => at.saturating_sub(4) + self.dice.below(9),
-            _ => self.dice.below(choice.sequence.len() + 1),
-        };
-        choice.sequence.insert(to.min(choice.sequence.len()), group);
-        if self.dice.below(2) == 0 {
-            choice.hold[group] = 0;
-        }
-    }
-
-    fn move_some_of_an_order(&mut self, choice: &mut Choice) {
-        let at = self.pick(choice);
-        let Some(group) = choice.sequence.get(at).copied() else { return };
-        let order = self.from.groups[group].order;
-        let (from, share) = (self.from, 1 + self.dice.below(4));
-        let mut taken = Vec::new();
-        let dice = &mut self.dice;
-        choice.sequence.retain(|g| {
-            let take = *g == group || (from.groups[*g].order == order && dice.below(4) < share);
-            if take {
-                taken.push(*g);
-            }
-            !take
-        });
-        let to = self.dice.below(choice.sequence.len() + 1);
-        let free = self.dice.below(2) == 0;
-        for (k, group) in taken.into_iter().enumerate() {
-            choice.sequence.insert(to + k, group);
-            if free {
-                choice.hold[group] = 0;
-            }
-        }
-    }
-
-    fn swap(&mut self, choice: &mut Choice) {
-        let (a, b) = (self.pick(choice), self.dice.below(choice.sequence.len()));
-        choice.sequence.swap(a, b);
-    }
-
-    /// A wait until something else has happened, a little more or less of one, or none.
-    fn change_hold(&mut self, choice: &mut Choice) {
-        for _ in 0..=self.dice.below(3) {
-            let at = self.dice.below(choice.sequence.len());
-            let Some(group) = choice.sequence.get(at).copied() else { return };
-            let old = choice.hold[group];
-            let quarter = 900 * Secs::try_from(1 + self.dice.below(8)).unwrap_or(1);
-            choice.hold[group] = match self.dice.below(5) {
-                0 => 0,
-                1 => self.a_moment() + 60,
-                2 => (old - quarter).max(0),
-                3 => old.max(self.from.now) + quarter,
-                _ => self.begin_of_another(choice),
-            };
-        }
-    }
-
-    fn a_moment(&mut self) -> Secs {
-        let at = self.dice.below(self.moments.len());
-        self.moments.get(at).copied().unwrap_or(0)
-    }
-
-    /// When some sector's PC1 ends in the best plan.
-    fn begin_of_another(&mut self, choice: &Choice) -> Secs {
-        let at = self.dice.below(choice.sequence.len());
-        let Some((_, world, _)) = &self.best else { return 0 };
-        let Some(group) = choice.sequence.get(at) else { return 0 };
-        let state = &world.groups[*group];
-        let sector = state.first + u32::try_from(self.dice.below(usize::try_from(state.n).unwrap_or(1))).unwrap_or(0);
-        world.sectors.get(super::SectorIx::of(usize::try_from(sector).unwrap_or(0))).map_or(0, |s| s.row.e1.max(0))
-    }
-
-    fn shift_on_gpus(&mut self, choice: &mut Choice) {
-        let at = self.pick(choice);
-        let Some(group) = choice.sequence.get(at).copied() else { return };
-        let reach = choice.sequence.len();
-        choice.shift[group] = match self.dice.below(3) {
-            0 => 0,
-            _ => i64::try_from(self.dice.below(2 * reach + 1)).unwrap_or(0) - i64::try_from(reach).unwrap_or(0),
-        };
-    }
-
-    fn change_policy(&mut self, choice: &mut Choice) {
-        match self.dice.below(3) {
-            0 => choice.policy.spread = !choice.policy.spread,
-            1 => choice.policy.reserve = !choice.policy.reserve,
-            _ => choice.policy.gate = if choice.policy.gate.is_none() { Some(2 * HOUR) } else { None },
+        if (cost <= before || cost.tardiness <= limit)
+            && let Some(state) = self.states.get_mut(at)
+        {
+            *state = (choice, cost);
         }
     }
 }

@@ -86,6 +86,24 @@ pub struct Sector {
     pub row: Row,
 }
 
+/// What a search wants of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Wish {
+    /// Not before.
+    pub hold: Secs,
+    /// PC2, and C2, not before: a GPU may be worth keeping for what comes soon.
+    pub hold_p2: Secs,
+    pub hold_c2: Secs,
+    /// Under a rule: treated as if due so much earlier.
+    pub lead: Secs,
+    /// Under keys: places that it goes later where GPUs are concerned.
+    pub shift: i64,
+    /// PC1 there only.
+    pub on: Option<MachineIx>,
+    /// Where an order for any pool goes.
+    pub only: Option<PoolIx>,
+}
+
 /// Sectors of one order that go together.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
@@ -96,8 +114,7 @@ pub(super) struct Group {
     pub release: Secs,
     pub key: i64,
     pub gpu_key: i64,
-    /// Not before.
-    pub hold: Secs,
+    pub wish: Wish,
     /// Sectors that have been taken from the front.
     pub begun: u32,
     /// Sectors whose attempt was lost.
@@ -312,7 +329,7 @@ impl<'f> World<'f> {
                 release: arrives,
                 key: 0,
                 gpu_key: 0,
-                hold: 0,
+                wish: Wish::default(),
                 begun: 0,
                 again: Vec::new(),
                 lane,
@@ -320,7 +337,7 @@ impl<'f> World<'f> {
             });
             let sector = Sector { group, state: State::Wait, attempt: 0, row: Row::EMPTY };
             self.sectors.extend_with(&sector, usize::try_from(count).unwrap_or(0));
-            self.agenda.push(known.max(arrives - self.policy.ahead).max(self.now), Event::Open(group));
+            self.agenda.push(known.max(self.now), Event::Open(group));
             from += count;
         }
         id
@@ -397,7 +414,7 @@ impl<'f> World<'f> {
     /// When more of a group can start than now.
     fn next_arrival(&self, group: GroupIx) -> Option<Secs> {
         let state = &self.groups[group];
-        let start = state.release.max(state.hold);
+        let start = state.release.max(state.wish.hold);
         if self.now < start {
             return Some(start);
         }
@@ -410,7 +427,7 @@ impl<'f> World<'f> {
     /// Sectors of a group whose data is there at `at`.
     pub(super) fn arrived(&self, group: GroupIx, at: Secs) -> u32 {
         let state = &self.groups[group];
-        if at < state.release.max(state.hold) {
+        if at < state.release.max(state.wish.hold) {
             return 0;
         }
         let step = self.orders[state.order].step;
@@ -448,6 +465,11 @@ impl<'f> World<'f> {
     #[must_use]
     pub fn place_in_order(&self, sector: SectorIx) -> u32 {
         sector.0 - self.firsts[self.order_of(sector)]
+    }
+
+    pub(super) fn sectors_in(&self, group: GroupIx) -> impl Iterator<Item = SectorIx> + use<> {
+        let state = &self.groups[group];
+        (state.first..state.first + state.n).map(SectorIx)
     }
 
     /// The sectors of an order.

@@ -1,0 +1,193 @@
+//! The changes that a search tries.
+
+use super::{
+    GroupIx, Key, PoolIx, Rule, Secs,
+    search::{Choice, Search},
+};
+
+const HOUR: Secs = 3600;
+const QUARTER: Secs = 900;
+
+fn secs(n: usize) -> Secs {
+    Secs::try_from(n).unwrap_or(Secs::MAX)
+}
+
+impl Search<'_, '_> {
+    pub(super) fn change(&mut self, choice: &mut Choice) {
+        let by_keys = choice.policy.rule == Rule::Keyed;
+        match self.dice.below(100) {
+            0..30 if by_keys => self.move_one(choice),
+            30..45 if by_keys => self.move_some_of_an_order(choice),
+            45..60 if by_keys => self.swap(choice),
+            60..70 if by_keys => self.change_hold(choice),
+            70..80 if by_keys => self.shift_on_gpus(choice),
+            80..88 if by_keys => self.keep_gpus(choice),
+            88..95 if by_keys => self.choose_machine(choice),
+            0..80 => self.change_lead(choice),
+            80..95 => self.choose_pool(choice),
+            _ => self.change_policy(choice),
+        }
+    }
+
+    /// A group, more often one that is late in the best plan.
+    fn a_group(&mut self) -> GroupIx {
+        let mut group = GroupIx::of(self.dice.below(self.from.groups.len()));
+        for _ in 0..6 {
+            if self.is_late(group) {
+                break;
+            }
+            group = GroupIx::of(self.dice.below(self.from.groups.len()));
+        }
+        group
+    }
+
+    fn is_late(&self, group: GroupIx) -> bool {
+        self.best.as_ref().is_some_and(|best| {
+            let due = best.world.orders[best.world.groups[group].order].due;
+            best.world.sectors_in(group).any(|s| best.world.sectors[s].row.vc > due)
+        })
+    }
+
+    fn any_group(&mut self) -> GroupIx {
+        GroupIx::of(self.dice.below(self.from.groups.len()))
+    }
+
+    /// Takes groups out of the sequence and puts them back in front of place `to`.
+    fn reinsert(&mut self, choice: &mut Choice, groups: &[GroupIx], to: usize) {
+        choice.sequence.retain(|g| !groups.contains(g));
+        let to = to.min(choice.sequence.len());
+        choice.sequence.splice(to..to, groups.iter().copied());
+        if self.dice.below(2) == 0 {
+            for group in groups {
+                choice.wishes[*group].hold = 0;
+            }
+        }
+    }
+
+    fn move_one(&mut self, choice: &mut Choice) {
+        let late = self.dice.below(3) > 0;
+        let group = if late { self.a_group() } else { self.any_group() };
+        let at = choice.sequence.iter().position(|g| *g == group).unwrap_or(0);
+        let to = match self.dice.below(3) {
+            0 if late => self.dice.below(at + 1),
+            1 => at.saturating_sub(4) + self.dice.below(9),
+            _ => self.dice.below(choice.sequence.len()),
+        };
+        self.reinsert(choice, &[group], to);
+    }
+
+    fn move_some_of_an_order(&mut self, choice: &mut Choice) {
+        let group = self.a_group();
+        let order = self.from.groups[group].order;
+        let share = 1 + self.dice.below(4);
+        let mut some: Vec<GroupIx> = choice.sequence.clone();
+        some.retain(|g| *g == group || (self.from.groups[*g].order == order && self.dice.below(4) < share));
+        let to = self.dice.below(choice.sequence.len() + 1 - some.len());
+        self.reinsert(choice, &some, to);
+    }
+
+    fn swap(&mut self, choice: &mut Choice) {
+        let group = self.a_group();
+        let at = choice.sequence.iter().position(|g| *g == group).unwrap_or(0);
+        let other = self.dice.below(choice.sequence.len());
+        choice.sequence.swap(at, other);
+    }
+
+    /// A wait until something else has happened, a little more or less of one, or none.
+    fn change_hold(&mut self, choice: &mut Choice) {
+        for _ in 0..=self.dice.below(3) {
+            let group = self.any_group();
+            let old = choice.wishes[group].hold;
+            let step = QUARTER * secs(1 + self.dice.below(8));
+            choice.wishes[group].hold = match self.dice.below(5) {
+                0 => 0,
+                1 => self.a_moment() + 60,
+                2 => (old - step).max(0),
+                3 => old.max(self.from.now) + step,
+                _ => self.end_of_another(),
+            };
+        }
+    }
+
+    fn a_moment(&mut self) -> Secs {
+        let at = self.dice.below(self.moments.len());
+        self.moments.get(at).copied().unwrap_or(0)
+    }
+
+    /// When some sector's PC1 ends in the best plan.
+    fn end_of_another(&mut self) -> Secs {
+        let group = self.any_group();
+        let Some(best) = &self.best else { return 0 };
+        best.world.sectors_in(group).next().map_or(0, |s| best.world.sectors[s].row.e1.max(0))
+    }
+
+    fn shift_on_gpus(&mut self, choice: &mut Choice) {
+        let group = self.a_group();
+        let reach = choice.sequence.len();
+        choice.wishes[group].shift = match self.dice.below(3) {
+            0 => 0,
+            _ => i64::from(secs(self.dice.below(2 * reach + 1))) - i64::from(secs(reach)),
+        };
+    }
+
+    /// Holds a step back until a GPU has done something else first, or no longer.
+    fn keep_gpus(&mut self, choice: &mut Choice) {
+        for _ in 0..=self.dice.below(2) {
+            let (group, other) = (self.any_group(), self.a_group());
+            let Some(best) = &self.best else { return };
+            let Some(row) = best.world.sectors_in(other).next().map(|s| best.world.sectors[s].row) else { return };
+            let until = match self.dice.below(4) {
+                0 => row.e2,
+                1 => row.e3,
+                2 => row.s3,
+                _ => 0,
+            };
+            let wish = &mut choice.wishes[group];
+            if self.dice.below(2) == 0 { wish.hold_p2 = until } else { wish.hold_c2 = until }
+        }
+    }
+
+    fn choose_machine(&mut self, choice: &mut Choice) {
+        let group = if self.dice.below(2) == 0 { self.a_group() } else { self.any_group() };
+        let at = self.dice.below(self.p1_machines.len() * 2);
+        choice.wishes[group].on = self.p1_machines.get(at).copied();
+    }
+
+    /// Treats a group, or its whole order, as if due earlier or later.
+    fn change_lead(&mut self, choice: &mut Choice) {
+        for _ in 0..=self.dice.below(2) {
+            let group = if self.dice.below(2) == 0 { self.a_group() } else { self.any_group() };
+            let change = QUARTER * secs(self.dice.below(48)) - 6 * HOUR;
+            if self.dice.below(2) == 0 {
+                choice.wishes[group].lead += change;
+                continue;
+            }
+            let order = self.from.groups[group].order;
+            for other in self.from.groups.keys().filter(|g| self.from.groups[*g].order == order) {
+                choice.wishes[other].lead += change;
+            }
+        }
+    }
+
+    /// One pool for a group that may go to any.
+    fn choose_pool(&mut self, choice: &mut Choice) {
+        let group = if self.dice.below(2) == 0 { self.a_group() } else { self.any_group() };
+        let pools = self.from.pools.len();
+        if pools < 2 || self.from.orders[self.from.groups[group].order].pool.is_some() {
+            return self.change_lead(choice);
+        }
+        let pool = self.dice.below(pools + 1);
+        choice.wishes[group].only = (pool < pools).then(|| PoolIx::of(pool));
+    }
+
+    fn change_policy(&mut self, choice: &mut Choice) {
+        let policy = &mut choice.policy;
+        match self.dice.below(5) {
+            0 => policy.spread = !policy.spread,
+            1 => policy.reserve = !policy.reserve,
+            2 => policy.gate = if policy.gate.is_none() { Some(2 * HOUR) } else { None },
+            3 => policy.look = HOUR * secs(1 + self.dice.below(24)),
+            _ => policy.ahead = if policy.rule == Rule::Keyed { 0 } else { QUARTER * secs(self.dice.below(9)) },
+        }
+    }
+}
