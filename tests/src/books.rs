@@ -21,7 +21,7 @@ const TIME: ChainTime = ChainTime { genesis_at: 1_793_318_400, epoch_seconds: 30
 
 fn buy(db: &Database, plan: &sealyard_core::catalog::Plan, user: sealyard_core::ids::UserId, units: i64, key: &str) -> Contract {
     db.transact(|conn| {
-        let order = orders::place(conn, &PlaceOrder { user, plan, units, request_key: key }, NOW).unwrap();
+        let order = orders::place(conn, &PlaceOrder { user, plan, units, request_key: key, shown: None }, NOW).unwrap();
         orders::open_payment(conn, order.id, "stripe", key, "http://pay", NOW)?;
         let paid = Paid { rail: "stripe", rail_ref: key, minor: order.amount_minor, currency: "usd" };
         Ok::<_, DbFault>(orders::fulfil(conn, &paid, NOW).unwrap().unwrap())

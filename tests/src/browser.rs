@@ -11,16 +11,17 @@ use thirtyfour::prelude::*;
 
 use crate::{
     house::{Part, Shop, database_url, free_address, wait_for},
-    support::program,
+    support::{machine, program},
 };
 
-/// A shop with a pool and a plan; no network is needed to buy.
+/// A shop with a machine, a pool and a plan; no network is needed to buy.
 fn shop(dir: &Path) -> Shop {
     let shop = Shop::open(dir, &format!("parameters_dir = \"{}\"\n", dir.join("params").display()));
     let pool =
         ["--name", "Test", "--miner-id", "1000", "--sector-bytes", "2048", "--capacity-bytes", "20480", "--price-minor", "2500"];
     let mut command = Command::new(program("sealyard"));
     assert!(command.arg("--config").arg(&shop.config).arg("pool").args(pool).status().unwrap().success());
+    machine(&Database::open(&database_url(dir), 2).unwrap(), "yard");
     shop
 }
 

@@ -4,7 +4,7 @@ use sealyard_core::{
     clock::DAY,
     fleet::{
         self, EnrolError, Machine,
-        protocol::{FailureLevel, Hardware, Outcome, ReportRequest, Running, Usage},
+        protocol::{FailureLevel, Outcome, ReportRequest, Running, Usage},
     },
     ids::PoolId,
     orders::{self, Paid, PlaceOrder},
@@ -13,33 +13,13 @@ use sealyard_core::{
     store::{Database, DbFault},
 };
 
-use crate::support::{NOW, on_both, shop};
-
-fn hardware() -> Hardware {
-    Hardware {
-        cores: 4,
-        memory_bytes: 16 << 30,
-        disk_bytes: 1 << 40,
-        disk_free_bytes: 1 << 39,
-        gpus: Vec::new(),
-        description: "test".into(),
-    }
-}
-
-fn machine(db: &Database, name: &str) -> Machine {
-    db.transact(|conn| {
-        let token = fleet::new_token(conn, name, NOW, NOW + DAY)?;
-        let answer = fleet::enrol(conn, &token, &hardware(), NOW).unwrap();
-        Ok::<_, DbFault>(fleet::by_key(conn, &answer.key)?.unwrap())
-    })
-    .unwrap()
-}
+use crate::support::{NOW, hardware, machine, on_both, shop};
 
 /// A bought sector with its PC1 waiting.
 fn sector_in_pc1(db: &Database) -> (Sector, Task) {
     let (_, plan, user) = shop(db, 10);
     db.transact(|conn| {
-        let request = PlaceOrder { user: user.id, plan: &plan, units: 1, request_key: "key" };
+        let request = PlaceOrder { user: user.id, plan: &plan, units: 1, request_key: "key", shown: None };
         let order = orders::place(conn, &request, NOW).unwrap();
         orders::open_payment(conn, order.id, "stripe", "cs_1", "http://pay", NOW)?;
         let paid = Paid { rail: "stripe", rail_ref: "cs_1", minor: 2500, currency: "usd" };
@@ -53,7 +33,7 @@ fn sector_in_pc1(db: &Database) -> (Sector, Task) {
 }
 
 fn assign(db: &Database, task: &Task, machine: &Machine) -> bool {
-    db.transact(|conn| Ok::<_, DbFault>(sealing::assign(conn, task.id, machine.id, NOW + 10)?)).unwrap()
+    db.transact(|conn| Ok::<_, DbFault>(sealing::assign(conn, task.id, machine.id, NOW, NOW + 10)?)).unwrap()
 }
 
 fn report(db: &Database, machine: &Machine, task: i64, fence: i64, outcome: Outcome) -> bool {
@@ -179,7 +159,7 @@ fn machines_that_report_their_part_of_a_proof_at_the_same_moment_do_not_leave_it
         let (pool, plan, user) = shop(db, 10);
         let machines = [machine(db, "a"), machine(db, "b")];
         let sectors = db.transact(|conn| {
-            let request = PlaceOrder { user: user.id, plan: &plan, units: 2, request_key: "key" };
+            let request = PlaceOrder { user: user.id, plan: &plan, units: 2, request_key: "key", shown: None };
             let order = orders::place(conn, &request, NOW).unwrap();
             orders::open_payment(conn, order.id, "stripe", "cs_1", "http://pay", NOW)?;
             let paid = Paid { rail: "stripe", rail_ref: "cs_1", minor: 5000, currency: "usd" };
@@ -188,7 +168,7 @@ fn machines_that_report_their_part_of_a_proof_at_the_same_moment_do_not_leave_it
                 sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)?;
             }
             for (task, machine) in sealing::open_tasks(conn)?.iter().zip(&machines) {
-                assert!(sealing::assign(conn, task.id, machine.id, NOW + 10)?);
+                assert!(sealing::assign(conn, task.id, machine.id, NOW, NOW + 10)?);
             }
             Ok::<_, DbFault>(sealing::of_contract(conn, contract.id)?)
         });

@@ -15,7 +15,7 @@ use sealyard_core::{
 use crate::support::{NOW, SECTOR, on_both, shop};
 
 fn place(db: &Database, user: UserId, plan: &Plan, units: i64, key: &str) -> Result<Order, PlaceError> {
-    db.transact(|conn| orders::place(conn, &PlaceOrder { user, plan, units, request_key: key }, NOW))
+    db.transact(|conn| orders::place(conn, &PlaceOrder { user, plan, units, request_key: key, shown: None }, NOW))
 }
 
 fn open_payment(db: &Database, order: &Order) {

@@ -10,6 +10,8 @@ use sealyard_core::{
     accounts::{self, NewUser, Role, User},
     capacity::{self, NewPool, Pool},
     catalog::{self, NewPlan, Plan},
+    clock::DAY,
+    fleet::{self, Machine, protocol::Hardware},
     money::{BasisPoints, Fiat},
     store::{Database, DbFault},
 };
@@ -48,8 +50,9 @@ pub fn on_both(test: impl Fn(&Database)) {
     test(&postgres(&server).db);
 }
 
-/// A pool with room for `sectors`, a plan of one sector a unit, and an investor.
+/// A machine, a pool with room for `sectors`, a plan of one sector a unit, and an investor.
 pub fn shop(db: &Database, sectors: i64) -> (Pool, Plan, User) {
+    machine(db, "yard");
     db.transact(|conn| {
         let pool = capacity::create_pool(conn, &NewPool::new("Test", 1000, SECTOR, NOW))?;
         capacity::grow(conn, pool.id, "initial", sectors * SECTOR, NOW).unwrap();
@@ -57,6 +60,27 @@ pub fn shop(db: &Database, sectors: i64) -> (Pool, Plan, User) {
         let plan = catalog::create_plan(conn, &NewPlan::of_sectors(&pool, "Test", 210, price, BasisPoints(2000), NOW))?;
         let user = investor(conn, "ada@example.org");
         Ok::<_, DbFault>((pool, plan, user))
+    })
+    .unwrap()
+}
+
+pub fn hardware() -> Hardware {
+    Hardware {
+        cores: 4,
+        memory_bytes: 16 << 30,
+        disk_bytes: 1 << 40,
+        disk_free_bytes: 1 << 39,
+        gpus: Vec::new(),
+        description: "test".into(),
+    }
+}
+
+/// An enrolled machine.
+pub fn machine(db: &Database, name: &str) -> Machine {
+    db.transact(|conn| {
+        let token = fleet::new_token(conn, name, NOW, NOW + DAY)?;
+        let answer = fleet::enrol(conn, &token, &hardware(), NOW).unwrap();
+        Ok::<_, DbFault>(fleet::by_key(conn, &answer.key)?.unwrap())
     })
     .unwrap()
 }

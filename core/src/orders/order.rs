@@ -88,6 +88,12 @@ pub fn of_user(conn: &mut AnyConnection, user: UserId) -> DbResult<Vec<Order>> {
     orders::table.filter(orders::user_id.eq(user)).order(orders::id.desc()).limit(100).load(conn)
 }
 
+/// Not paid yet, and still holding capacity.
+pub fn placed(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<Order>> {
+    let open = orders::state.eq(OrderState::Placed.name()).and(orders::expires_at.gt(now));
+    orders::table.filter(open).order(orders::id.asc()).load(conn)
+}
+
 pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Order>> {
     orders::table.order(orders::id.desc()).limit(limit).load(conn)
 }

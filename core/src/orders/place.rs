@@ -6,13 +6,24 @@ use super::{Order, OrderState, quote::quote};
 use crate::{
     capacity::{CapacityError, hold_for_order},
     catalog::Plan,
-    clock::{MINUTE, Micros},
+    clock::{DAY, MINUTE, Micros, minute_text},
     ids::{PlanId, PoolId, UserId, public_id},
-    store::{AnyConnection, DbFault, schema::orders},
+    scheduler,
+    store::{
+        AnyConnection, DbFault,
+        dialect::{Turn, lock},
+        schema::orders,
+    },
 };
 
 /// How long a checkout may take; payment sessions end a little earlier.
 pub const HOLD: Micros = 35 * MINUTE;
+
+/// A date shown so shortly ago that it differs by no more is kept.
+const KEPT_SHOWN: Micros = 60 * MINUTE;
+
+/// A date further away than this is no offer: the sale is refused.
+pub const LONGEST_LEAD: Micros = 60 * DAY;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
@@ -20,6 +31,12 @@ pub enum PlaceError {
     NotOnSale,
     #[error("this plan sells 1 to {max} units")]
     Units { max: i64 },
+    #[error("no machine can seal this at present, so no date can be promised; please come back later")]
+    NoDate,
+    #[error("so much could only be promised for {0}; please buy less, or come back later")]
+    TooLate(String),
+    #[error("meanwhile others have bought: the date is {0} now; please look at the new quote")]
+    DateMoved(String),
     #[error(transparent)]
     Capacity(CapacityError),
     #[error("the terms cannot be stored: {0}")]
@@ -36,6 +53,8 @@ pub struct PlaceOrder<'a> {
     pub units: i64,
     /// From the form; sending the same form twice places one order.
     pub request_key: &'a str,
+    /// The date that the buyer was shown, if one was.
+    pub shown: Option<Micros>,
 }
 
 #[derive(Insertable)]
@@ -68,7 +87,18 @@ pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) ->
     if !request.plan.on_sale {
         return Err(PlaceError::NotOnSale);
     }
+    lock(conn, Turn::Promise)?;
     let quote = quote(conn, request.plan, request.units, now)?.ok_or(PlaceError::Units { max: request.plan.max_units })?;
+    let mut promised = quote.promised.ok_or(PlaceError::NoDate)?;
+    if let Some(shown) = request.shown.filter(|shown| *shown < promised.p95) {
+        if promised.p95 > shown.saturating_add(KEPT_SHOWN) {
+            return Err(PlaceError::DateMoved(minute_text(promised.p95)));
+        }
+        promised.p95 = shown;
+    }
+    if promised.p95 > now.saturating_add(LONGEST_LEAD) {
+        return Err(PlaceError::TooLate(minute_text(promised.p95)));
+    }
     let row = Row {
         public_id: public_id("ord"),
         user_id: request.user,
@@ -81,11 +111,12 @@ pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) ->
         terms: serde_json::to_string(&quote.terms).map_err(|error| PlaceError::Terms(error.to_string()))?,
         state: OrderState::Placed.name(),
         request_key: request.request_key,
-        promised_at: quote.promised_at,
+        promised_at: promised.p95,
         created_at: now,
         expires_at: now.saturating_add(HOLD),
     };
     let order: Order = diesel::insert_into(orders::table).values(row).returning(orders::all_columns).get_result(conn)?;
+    scheduler::record(conn, order.id, order.pool_id, quote.sectors, &promised, now)?;
     hold_for_order(conn, order.pool_id, &order.public_id, order.bytes, now)
         .map_err(|error| error.into_fault().map_or_else(PlaceError::Capacity, PlaceError::Db))?;
     Ok(order)

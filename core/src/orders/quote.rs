@@ -5,7 +5,7 @@ use crate::{
     catalog::{Plan, Terms},
     clock::Micros,
     money::Fiat,
-    scheduler::{self, Backlog},
+    scheduler::{self, Promised},
     store::{AnyConnection, DbResult},
     units::Bytes,
 };
@@ -13,12 +13,13 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Quote {
     pub bytes: Bytes,
+    pub sectors: i64,
     pub price: Fiat,
     pub terms: Terms,
     /// Whether so much is free now.
     pub in_stock: bool,
-    /// When the power should count at the latest, as promised on sale.
-    pub promised_at: Micros,
+    /// When the power should count. `None`: no machine here can seal it at present.
+    pub promised: Option<Promised>,
 }
 
 /// `None` when the plan does not sell so many units.
@@ -26,10 +27,9 @@ pub fn quote(conn: &mut AnyConnection, plan: &Plan, units: i64, now: Micros) -> 
     let Some((bytes, price)) = plan.priced(units) else { return Ok(None) };
     let pool = pool_by_id(conn, plan.pool_id)?;
     let free = capacity(conn, plan.pool_id)?.free;
-    let ahead = crate::sealing::unsealed_count(conn, plan.pool_id)?;
-    let machines = crate::fleet::machines(conn)?.iter().filter(|m| m.state == "active").count();
-    let backlog =
-        Backlog { sectors_ahead: ahead, sectors: bytes.0 / pool.sector_bytes, machines, sector_bytes: pool.sector_bytes };
-    let promised_at = now.saturating_add(scheduler::promise(&backlog));
-    Ok(Some(Quote { bytes, price, terms: Terms::standard(plan.fee_bp), in_stock: free >= bytes.0, promised_at }))
+    let sectors = bytes.0 / pool.sector_bytes;
+    let snapshot = scheduler::load(conn, now)?;
+    let lessons = scheduler::lessons(conn, pool.id)?;
+    let promised = scheduler::promise(&snapshot, pool.sector_bytes, sectors, lessons);
+    Ok(Some(Quote { bytes, sectors, price, terms: Terms::standard(plan.fee_bp), in_stock: free >= bytes.0, promised }))
 }

@@ -1,10 +1,20 @@
-//! Which machine does what next: pure, no clock, no database. A snapshot goes in, assignments come out.
+//! Which machine does what next, and when an order will be done: pure, no clock, no database. A snapshot goes in, assignments
+//! and dates come out. What is kept of promises is beside it.
 
+mod history;
+mod house;
 mod plan;
 pub mod planner;
 mod promise;
 mod snapshot;
+mod what_if;
 
-pub use plan::{Assignment, plan};
-pub use promise::{Backlog, promise};
-pub use snapshot::{MachineView, Snapshot, TaskView, load};
+pub use history::History;
+pub use house::{House, Played, house_policy};
+pub use plan::{Assignment, plan, starting_soon};
+pub use promise::{
+    Month, Promisable, Promise, Promised, available_to_promise, forecast_again, lessons, months, of_order as promise_of_order,
+    promise, record, settle,
+};
+pub use snapshot::{MachineView, Owed, SectorView, Snapshot, TaskView, load};
+pub use what_if::{Change, Effect, Outlook, outlook, what_if};

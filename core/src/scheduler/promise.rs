@@ -1,45 +1,308 @@
-//! A date that can be promised before the sale: everything ahead in the queue, one step after the other, with a margin.
+//! Dates given before the sale, and what became of them. A promise never changes; the forecast beside it does, with its reason.
 
+use std::collections::BTreeMap;
+
+use diesel::prelude::*;
+
+use super::{
+    House, Snapshot,
+    plan::taken,
+    planner::{Lessons, Rollouts, Waits, World, availability, forecast},
+    what_if::Outlook,
+};
 use crate::{
-    clock::{DAY, MINUTE, Micros, SECOND},
-    sealing::{TaskKind, typical_seconds},
+    clock::{DAY, Micros, day_text},
+    ids::{OrderId, PoolId},
+    on_conn,
+    store::{
+        AnyConnection, DbResult,
+        schema::{contracts, promise_lessons, promises},
+    },
 };
 
-/// What has to be sealed before and with an order.
-#[derive(Clone, Copy, Debug)]
-pub struct Backlog {
-    pub sectors_ahead: i64,
+/// Times that the house is played on for one quote.
+const ROUNDS: u32 = 64;
+/// From activation until the sector counts: its first WindowPoSt comes within one proving period.
+const FIRST_POST: Micros = DAY;
+/// Outcomes that make up for the missing experience of a young house; before, dates are given half as much time again.
+const YOUNG: i64 = 50;
+
+/// A date that can be given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Promised {
+    pub p50: Micros,
+    /// Kept 95 times of 100.
+    pub p95: Micros,
+    /// Sectors of others that go first.
+    pub ahead: i64,
+    pub why: String,
+}
+
+#[derive(Clone, Debug, Queryable, Insertable)]
+#[diesel(table_name = promises)]
+pub struct Promise {
+    pub order_id: OrderId,
+    pub pool_id: PoolId,
     pub sectors: i64,
-    pub machines: usize,
-    pub sector_bytes: i64,
+    pub ahead: i64,
+    pub why: String,
+    pub made_at: Micros,
+    pub p50_at: Micros,
+    pub promised_at: Micros,
+    /// What is expected now, and why that differs from the promise.
+    pub forecast_at: Micros,
+    pub forecast_why: String,
+    pub met_at: Option<Micros>,
+    pub kept: Option<bool>,
 }
 
-/// The wait for the seed, and the first WindowPoSt at the latest a day after activation.
-const CHAIN_WAIT: Micros = 75 * MINUTE + DAY;
-
-/// Time from now until an order should count in full: deliberately careful.
+/// When `sectors` more of a size would all count, behind everything that is owed already. `None`: nothing here can seal them.
 #[must_use]
-pub fn promise(backlog: &Backlog) -> Micros {
-    let one: i64 = [TaskKind::PreCommit1, TaskKind::PreCommit2, TaskKind::Commit1, TaskKind::Commit2, TaskKind::Finalize]
-        .into_iter()
-        .map(|kind| typical_seconds(kind, backlog.sector_bytes))
-        .sum();
-    let machines = i64::try_from(backlog.machines.max(1)).unwrap_or(i64::MAX);
-    let rounds = (backlog.sectors_ahead.saturating_add(backlog.sectors)).div_euclid(machines).saturating_add(1);
-    let sealing = one.saturating_mul(rounds).saturating_mul(SECOND);
-    // Half as much again for failures and batching.
-    sealing.saturating_mul(3) / 2 + CHAIN_WAIT
+pub fn promise(snapshot: &Snapshot, sector_bytes: i64, sectors: i64, (lessons, outcomes): (Lessons, i64)) -> Option<Promised> {
+    let house = House::new(snapshot, &taken(snapshot, &[]));
+    let order = house.order(0, sector_bytes, sectors, snapshot.now)?;
+    let found = forecast(&house.world().world, &order, &rollouts(snapshot, lessons))?;
+    let young = outcomes < YOUNG;
+    let mut p95 = careful(snapshot, house.moment(found.p95), young);
+    if breaks_a_promise(&house, sector_bytes, sectors, p95) {
+        // Earliest due date goes first: not before anything that is promised.
+        p95 = snapshot.owed.iter().map(|o| o.promised_at).fold(p95, Micros::max) + 1;
+    }
+    let ahead = i64::try_from(found.ahead).unwrap_or(i64::MAX);
+    Some(Promised { p50: house.moment(found.p50) + FIRST_POST / 2, p95, ahead, why: reason(found.waits, ahead, young) })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The same state of the house gives the same dates.
+fn rollouts(snapshot: &Snapshot, lessons: Lessons) -> Rollouts {
+    let seed = u64::try_from(snapshot.owed.iter().map(|o| o.id).max().unwrap_or(0)).unwrap_or(0);
+    Rollouts { odds: snapshot.history.odds(), rounds: ROUNDS, seed, lessons }
+}
 
-    #[test]
-    fn more_work_is_promised_later_and_more_machines_sooner() {
-        let of = |ahead, machines| promise(&Backlog { sectors_ahead: ahead, sectors: 2, machines, sector_bytes: 2048 });
-        assert!(of(10, 1) > of(0, 1));
-        assert!(of(10, 1) > of(10, 5));
-        assert!(of(0, 0) > CHAIN_WAIT);
+/// The date that is given for sectors that are expected to be active at `expected`.
+const fn careful(snapshot: &Snapshot, expected: Micros, young: bool) -> Micros {
+    let lead = expected - snapshot.now;
+    snapshot.now + if young { lead + lead / 2 } else { lead } + FIRST_POST
+}
+
+/// Whether an order that is due at `promised_at` would make an older one late, or later than it is already.
+fn breaks_a_promise(house: &House<'_>, sector_bytes: i64, sectors: i64, promised_at: Micros) -> bool {
+    let mut before = house.world();
+    let mut after = house.world();
+    let Some(order) = house.order(0, sector_bytes, sectors, promised_at) else { return true };
+    after.world.add_order(order);
+    if !before.world.run() || !after.world.run() {
+        return true;
     }
+    before.orders.iter().any(|(order, owed)| {
+        let counts = |world: &World<'_>| world.done_at(*order).map(|at| house.moment(at) + FIRST_POST);
+        counts(&after.world) > counts(&before.world).max(Some(owed.promised_at))
+    })
+}
+
+/// What can be promised for one date.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Promisable {
+    pub by: Micros,
+    pub sectors: i64,
+}
+
+/// How many sectors of a size can be promised for each of `dates`, behind everything that is owed; at most `room`, which storage and
+/// collateral leave.
+#[must_use]
+pub fn available_to_promise(
+    snapshot: &Snapshot,
+    sector_bytes: i64,
+    room: i64,
+    (lessons, outcomes): (Lessons, i64),
+    dates: &[Micros],
+) -> Vec<Promisable> {
+    let house = House::new(snapshot, &taken(snapshot, &[]));
+    let order = house.order(0, sector_bytes, room, snapshot.now);
+    let ends = order.map(|order| availability(&house.world().world, &order, &rollouts(snapshot, lessons))).unwrap_or_default();
+    let given: Vec<Micros> = ends.iter().map(|at| careful(snapshot, house.moment(*at), outcomes < YOUNG)).collect();
+    let until = |by: Micros| i64::try_from(given.iter().filter(|at| **at <= by).count()).unwrap_or(0);
+    dates.iter().map(|by| Promisable { by: *by, sectors: until(*by) }).collect()
+}
+
+fn reason(waits: Waits, ahead: i64, young: bool) -> String {
+    let (queue, place) = match (waits.pc1, waits.gpu) {
+        (pc1, gpu) if pc1 > gpu => (pc1, "for a sealing slot"),
+        (_, gpu) => (gpu, "for a GPU"),
+    };
+    let mut text = if queue < 60 {
+        String::from("The machines can begin at once; the time is what sealing and the chain take.")
+    } else {
+        format!("{ahead} sectors go first: a sector waits {} {place}, then takes {}.", hours(queue), hours(waits.work))
+    };
+    if young {
+        text.push_str(" This house has little history yet, so half as much time again is added.");
+    }
+    text
+}
+
+fn hours(seconds: i64) -> String {
+    if seconds < 7200 { format!("{} min", seconds / 60) } else { format!("{} h", seconds / 3600) }
+}
+
+/// Keeps a promise that was made with an order.
+pub fn record(
+    conn: &mut AnyConnection,
+    order: OrderId,
+    pool: PoolId,
+    sectors: i64,
+    given: &Promised,
+    now: Micros,
+) -> DbResult<()> {
+    let row = Promise {
+        order_id: order,
+        pool_id: pool,
+        sectors,
+        ahead: given.ahead,
+        why: given.why.clone(),
+        made_at: now,
+        p50_at: given.p50,
+        promised_at: given.p95,
+        forecast_at: given.p50,
+        forecast_why: "as promised".into(),
+        met_at: None,
+        kept: None,
+    };
+    diesel::insert_into(promises::table).values(row).execute(conn).map(drop)
+}
+
+pub fn of_order(conn: &mut AnyConnection, order: OrderId) -> DbResult<Option<Promise>> {
+    promises::table.find(order.0).first(conn).optional()
+}
+
+/// What earlier promises of a pool teach, and how many there were.
+pub fn lessons(conn: &mut AnyConnection, pool: PoolId) -> DbResult<(Lessons, i64)> {
+    let row: Option<(i64, i64, i64, i64)> = promise_lessons::table.find(pool.0).first(conn).optional()?;
+    Ok(row.map_or((Lessons::default(), 0), |(_, shift, stretch, outcomes)| {
+        let of = |value: i64| i32::try_from(value).unwrap_or(1_000_000);
+        (Lessons { shift: of(shift), stretch: of(stretch) }, outcomes)
+    }))
+}
+
+/// Notes the outcome of promises whose contract counts, or whose date has passed, and learns from each once. Returns how many.
+pub fn settle(conn: &mut AnyConnection, now: Micros) -> DbResult<usize> {
+    let open: Vec<(Promise, Option<Micros>)> = promises::table
+        .inner_join(contracts::table.on(contracts::order_id.eq(promises::order_id)))
+        .filter(promises::kept.is_null().and(contracts::active_at.is_not_null().or(promises::promised_at.lt(now))))
+        .order(promises::order_id.asc())
+        .select((promises::all_columns, contracts::active_at))
+        .load(conn)?;
+    for (promise, active_at) in &open {
+        let later_than = |date: Micros| active_at.is_none_or(|at| at > date);
+        let kept = !later_than(promise.promised_at);
+        let row = promises::table.filter(promises::order_id.eq(promise.order_id).and(promises::kept.is_null()));
+        let won = diesel::update(row).set((promises::met_at.eq(*active_at), promises::kept.eq(kept))).execute(conn)?;
+        if won == 1 {
+            let (before, outcomes) = lessons(conn, promise.pool_id)?;
+            let learnt = before.learn(later_than(promise.p50_at), !kept);
+            keep_lessons(conn, promise.pool_id, learnt, outcomes + 1)?;
+        }
+    }
+    // A promise broken by its date is met some time all the same.
+    for (order, active_at) in broken_but_met(conn)? {
+        diesel::update(promises::table.filter(promises::order_id.eq(order))).set(promises::met_at.eq(active_at)).execute(conn)?;
+    }
+    Ok(open.len())
+}
+
+fn broken_but_met(conn: &mut AnyConnection) -> DbResult<Vec<(OrderId, Option<Micros>)>> {
+    promises::table
+        .inner_join(contracts::table.on(contracts::order_id.eq(promises::order_id)))
+        .filter(promises::kept.eq(false).and(promises::met_at.is_null()).and(contracts::active_at.is_not_null()))
+        .select((promises::order_id, contracts::active_at))
+        .load(conn)
+}
+
+fn keep_lessons(conn: &mut AnyConnection, pool: PoolId, lessons: Lessons, outcomes: i64) -> DbResult<()> {
+    let values = (
+        promise_lessons::shift.eq(i64::from(lessons.shift)),
+        promise_lessons::stretch.eq(i64::from(lessons.stretch)),
+        promise_lessons::outcomes.eq(outcomes),
+    );
+    on_conn!(conn, |c| diesel::insert_into(promise_lessons::table)
+        .values((promise_lessons::pool_id.eq(pool.0), values))
+        .on_conflict(promise_lessons::pool_id)
+        .do_update()
+        .set(values)
+        .execute(c))
+    .map(drop)
+}
+
+/// Writes down what is expected now of promises that are still open. A date moves only with its reason.
+pub fn forecast_again(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &Outlook) -> DbResult<()> {
+    for (contract, expected) in &outlook.contracts {
+        let order: Option<(OrderId, Micros)> = promises::table
+            .inner_join(contracts::table.on(contracts::order_id.eq(promises::order_id)))
+            .filter(contracts::id.eq(contract).and(promises::kept.is_null()))
+            .select((promises::order_id, promises::forecast_at))
+            .first(conn)
+            .optional()?;
+        let Some((order, before)) = order else { continue };
+        let expected = expected.saturating_add(FIRST_POST / 2);
+        // Smaller changes are not news.
+        if (expected - before).abs() > DAY / 4 {
+            let why = why_moved(snapshot, *contract, expected > before);
+            diesel::update(promises::table.filter(promises::order_id.eq(order)))
+                .set((promises::forecast_at.eq(expected), promises::forecast_why.eq(why)))
+                .execute(conn)?;
+        }
+    }
+    Ok(())
+}
+
+fn why_moved(snapshot: &Snapshot, contract: i64, later: bool) -> String {
+    let owed = snapshot.owed.iter().find(|o| o.held == 0 && o.id == contract);
+    let setback = owed.and_then(|o| o.sectors.iter().find_map(|s| s.setback.as_ref().map(|why| (s.number, why))));
+    match (setback, later) {
+        (Some((number, why)), true) => format!("sector {number} had a setback: {why}"),
+        (None, true) if !snapshot.away.is_empty() => {
+            format!("fewer machines work: {} lost or draining", snapshot.away.join(", "))
+        }
+        (None, true) => "sealing takes longer than usual".into(),
+        (_, false) => "sealing goes faster than expected".into(),
+    }
+}
+
+/// One month's promises, by the date promised.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Month {
+    /// `2026-11`.
+    pub name: String,
+    pub made: i64,
+    pub kept: i64,
+    pub broken: i64,
+}
+
+impl Month {
+    /// Kept of those decided, per mille; `None`: none is decided yet.
+    #[must_use]
+    pub const fn kept_permille(&self) -> Option<i64> {
+        let decided = self.kept + self.broken;
+        if decided == 0 { None } else { Some(self.kept * 1000 / decided) }
+    }
+}
+
+/// The public record, the latest month first. Promises of orders that were never paid do not count.
+pub fn months(conn: &mut AnyConnection) -> DbResult<Vec<Month>> {
+    let rows: Vec<(Micros, Option<bool>)> = promises::table
+        .inner_join(contracts::table.on(contracts::order_id.eq(promises::order_id)))
+        .select((promises::promised_at, promises::kept))
+        .load(conn)?;
+    let mut months: BTreeMap<String, Month> = BTreeMap::new();
+    for (promised_at, kept) in rows {
+        let day = day_text(promised_at.div_euclid(DAY));
+        let name = day.get(..7).unwrap_or(&day).to_owned();
+        let month = months.entry(name.clone()).or_insert(Month { name, made: 0, kept: 0, broken: 0 });
+        month.made += 1;
+        match kept {
+            Some(true) => month.kept += 1,
+            Some(false) => month.broken += 1,
+            None => {}
+        }
+    }
+    Ok(months.into_values().rev().collect())
 }

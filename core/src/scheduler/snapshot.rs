@@ -1,69 +1,175 @@
 //! What the planner sees, and how it is read from the store.
 
+use std::collections::{BTreeMap, HashMap};
+
+use diesel::prelude::*;
+
+use super::history::{self, History};
 use crate::{
     capacity::pools,
-    fleet::machines,
-    ids::{MachineId, TaskId},
-    sealing::{Cost, TaskKind, open_tasks},
-    store::{AnyConnection, DbResult},
+    clock::{Micros, SECOND},
+    fleet::{Machine, machines},
+    ids::{MachineId, PoolId, SectorId, TaskId},
+    orders,
+    sealing::{Cost, SectorState, TaskKind, in_states, open_tasks},
+    store::{AnyConnection, DbResult, schema::chain_cursors},
 };
 
 #[derive(Clone, Debug)]
 pub struct MachineView {
     pub id: MachineId,
+    pub name: String,
     /// Draining machines finish what they store and get nothing else.
     pub takes_new: bool,
     pub cores: i64,
     pub memory_bytes: i64,
     pub disk_free_bytes: i64,
+    pub gpus: i64,
 }
 
 #[derive(Clone, Debug)]
 pub struct TaskView {
     pub id: TaskId,
     pub kind: TaskKind,
+    pub sector: Option<SectorId>,
     pub cost: Cost,
-    pub due_at: i64,
+    pub due_at: Micros,
     pub pinned_to: Option<MachineId>,
     pub avoid: Option<MachineId>,
-    /// Where it runs already.
+    /// Where it runs already, and since when.
     pub leased_to: Option<MachineId>,
+    pub started_at: Micros,
+}
+
+/// A sector that is owed and does not count on chain yet.
+#[derive(Clone, Debug)]
+pub struct SectorView {
+    pub id: SectorId,
+    pub number: i64,
+    pub state: SectorState,
+    /// Where its files are.
+    pub machine: Option<MachineId>,
+    pub changed_at: Micros,
+    /// Why it had to begin again, if it had.
+    pub setback: Option<String>,
+}
+
+/// Equal sectors with one promised date: a contract, or an order that is not paid yet.
+#[derive(Clone, Debug)]
+pub struct Owed {
+    /// The contract's or the order's row.
+    pub id: i64,
+    pub pool: PoolId,
+    pub sector_bytes: i64,
+    pub promised_at: Micros,
+    /// Sectors that somebody could still buy by paying; they are not in the pipeline.
+    pub held: i64,
+    pub sectors: Vec<SectorView>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    pub now: Micros,
     pub machines: Vec<MachineView>,
+    /// Names of machines that are lost or draining.
+    pub away: Vec<String>,
     pub tasks: Vec<TaskView>,
+    pub owed: Vec<Owed>,
+    /// Sector sizes that are on sale.
+    pub sizes: Vec<i64>,
+    pub history: History,
+    /// Of the chain; 30 on Filecoin.
+    pub epoch_seconds: i64,
 }
 
-/// Machines that are not lost, and tasks that are not done.
-pub fn load(conn: &mut AnyConnection) -> DbResult<Snapshot> {
-    let sizes: std::collections::HashMap<_, _> = pools(conn)?.into_iter().map(|p| (p.id, p.sector_bytes)).collect();
-    let machines = machines(conn)?
-        .into_iter()
-        .filter(|m| m.state != "lost")
-        .map(|m| MachineView {
-            id: m.id,
-            takes_new: m.state == "active",
-            cores: m.cores,
-            memory_bytes: m.memory_bytes,
-            disk_free_bytes: m.disk_free_bytes,
+/// Machines that are not lost, tasks that are not done, sectors that do not count yet, holds that have not run out.
+pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
+    let sizes: HashMap<PoolId, i64> = pools(conn)?.into_iter().map(|p| (p.id, p.sector_bytes)).collect();
+    let epoch_seconds = chain_cursors::table.select(chain_cursors::epoch_seconds).first(conn).optional()?;
+    let machines = machines(conn)?;
+    Ok(Snapshot {
+        now,
+        machines: machines.iter().filter(|m| m.state != "lost").map(view).collect(),
+        away: machines.iter().filter(|m| m.state != "active").map(|m| m.name.clone()).collect(),
+        tasks: load_tasks(conn, &sizes)?,
+        owed: load_owed(conn, &sizes, now)?,
+        sizes: sizes.values().copied().collect(),
+        history: history::load(conn, &sizes)?,
+        epoch_seconds: epoch_seconds.unwrap_or(30).max(1),
+    })
+}
+
+fn view(machine: &Machine) -> MachineView {
+    MachineView {
+        id: machine.id,
+        name: machine.name.clone(),
+        takes_new: machine.state == "active",
+        cores: machine.cores,
+        memory_bytes: machine.memory_bytes,
+        disk_free_bytes: machine.disk_free_bytes,
+        gpus: machine.gpus,
+    }
+}
+
+fn load_tasks(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResult<Vec<TaskView>> {
+    let tasks = open_tasks(conn)?.into_iter().filter_map(|task| {
+        let kind = task.kind()?;
+        Some(TaskView {
+            id: task.id,
+            kind,
+            sector: task.sector_id,
+            cost: Cost::of(kind, *sizes.get(&task.pool_id)?),
+            due_at: task.due_at,
+            pinned_to: task.pinned_to,
+            avoid: task.avoid,
+            leased_to: task.machine_id.filter(|_| task.state == "leased"),
+            started_at: task.started_at.unwrap_or(task.created_at),
         })
-        .collect();
-    let tasks = open_tasks(conn)?
-        .into_iter()
-        .filter_map(|task| {
-            let kind = task.kind()?;
-            Some(TaskView {
-                id: task.id,
-                kind,
-                cost: Cost::of(kind, *sizes.get(&task.pool_id)?),
-                due_at: task.due_at,
-                pinned_to: task.pinned_to,
-                avoid: task.avoid,
-                leased_to: task.machine_id.filter(|_| task.state == "leased"),
-            })
-        })
-        .collect();
-    Ok(Snapshot { machines, tasks })
+    });
+    Ok(tasks.collect())
+}
+
+fn load_owed(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros) -> DbResult<Vec<Owed>> {
+    let sealing = SectorState::ALL.into_iter().filter(|s| s.is_sealing()).collect::<Vec<_>>();
+    let mut contracts: BTreeMap<i64, Owed> = BTreeMap::new();
+    for sector in in_states(conn, &sealing)? {
+        let Some(sector_bytes) = sizes.get(&sector.pool_id) else { continue };
+        let owed = contracts.entry(sector.contract_id.0).or_insert_with(|| Owed {
+            id: sector.contract_id.0,
+            pool: sector.pool_id,
+            sector_bytes: *sector_bytes,
+            promised_at: sector.due_at,
+            held: 0,
+            sectors: Vec::new(),
+        });
+        owed.sectors.push(SectorView {
+            id: sector.id,
+            number: sector.number,
+            state: sector.state(),
+            machine: sector.machine_id,
+            changed_at: sector.changed_at,
+            setback: sector.reason.filter(|_| sector.failures > 0),
+        });
+    }
+    let mut owed: Vec<Owed> = contracts.into_values().collect();
+    for order in orders::placed(conn, now)? {
+        let Some(sector_bytes) = sizes.get(&order.pool_id).copied() else { continue };
+        owed.push(Owed {
+            id: order.id.0,
+            pool: order.pool_id,
+            sector_bytes,
+            promised_at: order.promised_at,
+            held: order.bytes / sector_bytes.max(1),
+            sectors: Vec::new(),
+        });
+    }
+    Ok(owed)
+}
+
+impl Snapshot {
+    /// Whole seconds from `from` to now; 0 when it is to come.
+    #[must_use]
+    pub fn seconds_since(&self, from: Micros) -> i64 {
+        (self.now - from).max(0) / SECOND
+    }
 }

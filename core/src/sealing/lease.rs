@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Grants a ready task to a machine; false when somebody else was faster.
-pub fn assign(conn: &mut AnyConnection, task: TaskId, machine: MachineId, until: Micros) -> DbResult<bool> {
+pub fn assign(conn: &mut AnyConnection, task: TaskId, machine: MachineId, now: Micros, until: Micros) -> DbResult<bool> {
     let won = diesel::update(tasks::table.filter(tasks::id.eq(task).and(tasks::state.eq("ready"))))
         .set((
             tasks::state.eq("leased"),
@@ -22,6 +22,7 @@ pub fn assign(conn: &mut AnyConnection, task: TaskId, machine: MachineId, until:
             tasks::fence.eq(tasks::fence + 1),
             tasks::attempts.eq(tasks::attempts + 1),
             tasks::lease_until.eq(until),
+            tasks::started_at.eq(now),
             tasks::progress.eq("assigned"),
         ))
         .execute(conn)?;

@@ -17,9 +17,7 @@ pub use message::{
     Message, MessageState, Purpose, build as build_message, in_state as messages_in_state, landed, pre_commit_message, pushed,
 };
 pub use report::{ReportError, report};
-pub use sector::{
-    Sector, all as all_sectors, by_id as sector_by_id, by_number, in_states, of_contract, plan_sector, unsealed_count,
-};
+pub use sector::{Sector, all as all_sectors, by_id as sector_by_id, by_number, in_states, of_contract, plan_sector};
 pub use state::{Event, SectorState, Transition, next};
 pub use task::{
     NewTask, Task, TaskKind, create as create_task, for_post as tasks_for_post, of_sector as tasks_of_sector, open as open_tasks,

@@ -147,10 +147,3 @@ pub fn in_states(conn: &mut AnyConnection, states: &[SectorState]) -> DbResult<V
 pub fn all(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Sector>> {
     sectors::table.order(sectors::id.desc()).limit(limit).load(conn)
 }
-
-/// Sectors of a pool that are sold and not on chain yet.
-pub fn unsealed_count(conn: &mut AnyConnection, pool: PoolId) -> DbResult<i64> {
-    let states = SectorState::ALL.into_iter().filter(|s| !s.is_on_chain() && *s != SectorState::Expired);
-    let names: Vec<&str> = states.map(SectorState::name).collect();
-    sectors::table.filter(sectors::pool_id.eq(pool).and(sectors::state.eq_any(names))).count().get_result(conn)
-}

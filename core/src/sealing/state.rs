@@ -77,6 +77,12 @@ impl SectorState {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 
+    /// True until the chain knows the sector: the planner's business.
+    #[must_use]
+    pub const fn is_sealing(self) -> bool {
+        !self.is_on_chain() && !matches!(self, Self::Expired | Self::Quarantined)
+    }
+
     /// True from activation on: the chain knows the sector.
     #[must_use]
     pub const fn is_on_chain(self) -> bool {

@@ -8,7 +8,7 @@ use crate::{
     store::{AnyConnection, DbResult, schema::tasks},
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TaskKind {
     PreCommit1,
     PreCommit2,
@@ -75,6 +75,8 @@ pub struct Task {
     pub peak_bytes: Option<i64>,
     pub created_at: Micros,
     pub done_at: Option<Micros>,
+    /// Start of the present lease.
+    pub started_at: Option<Micros>,
 }
 
 impl Task {

@@ -42,14 +42,17 @@ pub fn is_unique_violation(error: &Error) -> bool {
 pub enum Turn {
     ClosingPool(PoolId),
     WindowPost(PostId),
+    /// Each date is given with all earlier ones in view.
+    Promise,
 }
 
 impl Turn {
     /// Keys of different kinds never meet.
     fn key(self) -> i64 {
         match self {
-            Self::ClosingPool(PoolId(id)) => id.wrapping_mul(2),
-            Self::WindowPost(PostId(id)) => id.wrapping_mul(2).wrapping_add(1),
+            Self::ClosingPool(PoolId(id)) => id.wrapping_mul(4),
+            Self::WindowPost(PostId(id)) => id.wrapping_mul(4).wrapping_add(1),
+            Self::Promise => 2,
         }
     }
 }

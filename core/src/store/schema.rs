@@ -85,6 +85,32 @@ diesel::table! {
 }
 
 diesel::table! {
+    promises (order_id) {
+        order_id -> BigInt,
+        pool_id -> BigInt,
+        sectors -> BigInt,
+        ahead -> BigInt,
+        why -> Text,
+        made_at -> BigInt,
+        p50_at -> BigInt,
+        promised_at -> BigInt,
+        forecast_at -> BigInt,
+        forecast_why -> Text,
+        met_at -> Nullable<BigInt>,
+        kept -> Nullable<Bool>,
+    }
+}
+
+diesel::table! {
+    promise_lessons (pool_id) {
+        pool_id -> BigInt,
+        shift -> BigInt,
+        stretch -> BigInt,
+        outcomes -> BigInt,
+    }
+}
+
+diesel::table! {
     payments (id) {
         id -> BigInt,
         order_id -> BigInt,
@@ -208,6 +234,7 @@ diesel::table! {
         peak_bytes -> Nullable<BigInt>,
         created_at -> BigInt,
         done_at -> Nullable<BigInt>,
+        started_at -> Nullable<BigInt>,
     }
 }
 
@@ -402,5 +429,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     ledger_transfers,
     statements,
     jobs,
-    claims
+    claims,
+    promises,
+    promise_lessons
 );

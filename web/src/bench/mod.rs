@@ -1,6 +1,7 @@
 //! `sealyard bench …`: the planner on instances from outside.
 
 mod instance;
+mod quotes;
 mod schedule;
 
 use std::path::PathBuf;
@@ -9,6 +10,41 @@ use std::path::PathBuf;
 pub enum Bench {
     /// Plan an instance (`sealsched-instance/1`) and write the schedule (`sealsched-schedule/1`).
     Schedule(ScheduleOptions),
+    /// Quote every order of a simulated world on its arrival, play the world on, and say how many quotes were kept.
+    Quotes(QuoteOptions),
+}
+
+#[derive(clap::Args)]
+pub struct QuoteOptions {
+    /// An instance (`sealsched-instance/1`); its machines are the fleet, its orders are not used.
+    #[arg(long)]
+    fleet: PathBuf,
+    /// Demand, in hundredths of what the fleet can seal.
+    #[arg(long, default_value_t = 85)]
+    load: u32,
+    /// Standard deviation of the logarithm of step times, per cent.
+    #[arg(long, default_value_t = 12)]
+    noise: i64,
+    /// Days between breakdowns of one machine; 0: none.
+    #[arg(long, default_value_t = 45)]
+    failure_days: i32,
+    /// What the quoting model believes instead.
+    #[arg(long)]
+    model_noise: Option<i64>,
+    #[arg(long)]
+    model_failure_days: Option<i32>,
+    /// Refuse orders whose p95 is further away, hours; 0: refuse none.
+    #[arg(long, default_value_t = 0)]
+    longest_lead_h: i32,
+    #[arg(long, default_value_t = 40)]
+    days: i32,
+    /// Sectors of a usual order.
+    #[arg(long, default_value_t = 60)]
+    sectors: i32,
+    #[arg(long, default_value_t = 64)]
+    rounds: u32,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 #[derive(clap::Args)]
@@ -30,5 +66,6 @@ pub struct ScheduleOptions {
 pub fn run(what: &Bench) -> anyhow::Result<()> {
     match what {
         Bench::Schedule(options) => schedule::run(options),
+        Bench::Quotes(options) => quotes::run(options),
     }
 }

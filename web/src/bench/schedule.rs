@@ -27,7 +27,7 @@ struct ProcessorTime {
 }
 
 /// Processor time of this process so far.
-fn processor() -> Duration {
+pub(super) fn processor() -> Duration {
     clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 

@@ -12,6 +12,8 @@ use sealyard_core::{
 use super::seed::{INVESTOR, INVESTOR_NAME, PASSWORD};
 use crate::app::{Shared, read};
 
+const PATIENCE: Duration = Duration::from_secs(30);
+
 pub struct Buyer {
     pub url: String,
     /// The payment provider.
@@ -28,9 +30,8 @@ impl Buyer {
         let cookie = self.enter(&http).await?;
         let plan = read(app, catalog::plans_on_sale).await?.into_iter().next().context("nothing is on sale")?;
         let plan_url = format!("{}/plans/{}", self.url, plan.public_id);
-        let page = http.get(format!("{plan_url}?units={units}")).header(header::COOKIE, &cookie).send().await?.text().await?;
-        let key = between(&page, "name=\"request_key\" value=\"", "\"").context("the quote has no order form")?;
-        let form = [("units", units.to_string()), ("request_key", key)];
+        let (key, shown) = quoted(&http, &cookie, &format!("{plan_url}?units={units}")).await?;
+        let form = [("units", units.to_string()), ("request_key", key), ("shown", shown)];
         let placed = http.post(&plan_url).header(header::COOKIE, &cookie).form(&form).send().await?;
         let order = location(&placed).context("the order was not placed")?;
         let page = http.get(format!("{}{order}", self.url)).header(header::COOKIE, &cookie).send().await?.text().await?;
@@ -53,6 +54,20 @@ impl Buyer {
     }
 }
 
+/// The quote's order form. Nothing is sold before the first machine has enrolled.
+async fn quoted(http: &Client, cookie: &str, url: &str) -> anyhow::Result<(String, String)> {
+    let started = Instant::now();
+    loop {
+        let page = http.get(url).header(header::COOKIE, cookie).send().await?.text().await?;
+        let field = |name: &str| between(&page, &format!("name=\"{name}\" value=\""), "\"");
+        if let (Some(key), Some(shown)) = (field("request_key"), field("shown")) {
+            return Ok((key, shown));
+        }
+        anyhow::ensure!(started.elapsed() < PATIENCE, "the quote had no order form for {} s", PATIENCE.as_secs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 async fn existing(app: &Shared) -> anyhow::Result<Option<Contract>> {
     Ok(read(app, |conn| match accounts::by_email(conn, INVESTOR)? {
         Some(user) => Ok(contracts::of_user(conn, user.id)?.pop()),
@@ -62,7 +77,6 @@ async fn existing(app: &Shared) -> anyhow::Result<Option<Contract>> {
 }
 
 async fn wait_for_contract(app: &Shared) -> anyhow::Result<Contract> {
-    const PATIENCE: Duration = Duration::from_secs(30);
     let started = Instant::now();
     loop {
         if let Some(contract) = existing(app).await? {

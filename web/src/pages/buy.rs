@@ -8,6 +8,7 @@ use sealyard_core::{
     clock::minute_text,
     contracts, ids,
     orders::{self, Order, OrderState, PlaceOrder},
+    scheduler::Promised,
     store::DbFault,
 };
 use serde::Deserialize;
@@ -38,6 +39,30 @@ fn one() -> i64 {
 struct OrderForm {
     units: i64,
     request_key: String,
+    /// The date that the quote showed.
+    shown: Option<i64>,
+}
+
+/// When it would earn.
+struct Promise {
+    /// In microseconds, to be sent back with the order.
+    shown: i64,
+    by: String,
+    usually: String,
+    ahead: i64,
+    why: String,
+}
+
+impl From<Promised> for Promise {
+    fn from(promised: Promised) -> Self {
+        Self {
+            shown: promised.p95,
+            by: minute_text(promised.p95),
+            usually: minute_text(promised.p50),
+            ahead: promised.ahead,
+            why: promised.why,
+        }
+    }
 }
 
 #[derive(Template)]
@@ -49,7 +74,7 @@ struct PlanPage {
     max_units: i64,
     bytes: String,
     price: String,
-    promised: String,
+    promised: Option<Promise>,
     in_stock: bool,
     /// Sent with the form, so that sending it twice places one order.
     request_key: String,
@@ -91,7 +116,7 @@ async fn plan_page(
         max_units: plan.max_units,
         bytes: quote.bytes.to_string(),
         price: quote.price.to_string(),
-        promised: minute_text(quote.promised_at),
+        promised: quote.promised.map(Promise::from),
         in_stock: quote.in_stock,
         request_key: ids::secret(),
     })
@@ -105,14 +130,14 @@ async fn place(
 ) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let plan = find_plan(&app, id.into_inner()).await?;
-    let OrderForm { units, request_key } = form.into_inner();
+    let OrderForm { units, request_key, shown } = form.into_inner();
     if request_key.len() < 16 || request_key.len() > 64 {
         return Err(WebError::BadInput("The form was incomplete.".into()));
     }
     let now = app.now();
     let (asked, buyer) = (plan.clone(), user.id);
     let order = transact(&app, move |conn| {
-        orders::place(conn, &PlaceOrder { user: buyer, plan: &asked, units, request_key: &request_key }, now)
+        orders::place(conn, &PlaceOrder { user: buyer, plan: &asked, units, request_key: &request_key, shown }, now)
     })
     .await?;
     ask_for_payment(&app, &order, &plan).await?;

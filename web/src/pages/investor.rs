@@ -9,7 +9,7 @@ use sealyard_core::{
     contracts::{self, Contract},
     ledger::{self, AccountSpec},
     money::NanoFil,
-    orders, sealing, statements,
+    orders, scheduler, sealing, statements,
     store::{AnyConnection, DbResult},
     units::Bytes,
     yields,
@@ -136,6 +136,9 @@ struct ContractPage {
     days: i64,
     fee: String,
     promised: String,
+    /// What is expected now, and why that is not what was promised.
+    expected: String,
+    expected_why: String,
     active_since: String,
     miner: String,
     sectors: Vec<SectorCard>,
@@ -199,6 +202,7 @@ async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractP
         let pool = capacity::pool_by_id(conn, contract.pool_id)?;
         let cards: DbResult<Vec<_>> = sealing::of_contract(conn, contract.id)?.iter().map(|s| sector_card(conn, s)).collect();
         let lots = yields::lots_of_contract(conn, contract.id, 60)?;
+        let promise = scheduler::promise_of_order(conn, contract.order_id)?;
         let fil = |nano| NanoFil(nano).to_string();
         Ok(Some(ContractPage {
             user: Some((&user).into()),
@@ -209,6 +213,8 @@ async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractP
             days: contract.days,
             fee: sealyard_core::money::BasisPoints(contract.fee_bp).to_string(),
             promised: minute_text(contract.promised_at),
+            expected: promise.as_ref().map(|p| minute_text(p.forecast_at)).unwrap_or_default(),
+            expected_why: promise.map(|p| p.forecast_why).unwrap_or_default(),
             active_since: contract.active_at.map(minute_text).unwrap_or_default(),
             miner: pool.miner,
             sectors: cards?,

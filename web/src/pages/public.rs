@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 use askama::Template;
-use sealyard_core::{capacity, catalog, sealing, units::Bytes};
+use sealyard_core::{capacity, catalog, scheduler, sealing, units::Bytes};
 
 use super::html;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub fn routes(config: &mut web::ServiceConfig) {
-    config.route("/", web::get().to(home));
+    config.route("/", web::get().to(home)).route("/promises", web::get().to(promises));
 }
 
 pub struct PlanCard {
@@ -75,4 +75,33 @@ async fn home(app: web::Data<App>, Maybe(user): Maybe) -> Result<HttpResponse, W
     })
     .await?;
     html(&Home { user: user.as_ref().map(Visitor::from), plans, pools })
+}
+
+struct MonthRow {
+    name: String,
+    made: i64,
+    kept: i64,
+    broken: i64,
+    open: i64,
+    share: String,
+}
+
+#[derive(Template)]
+#[template(path = "public/promises.html")]
+struct Promises {
+    user: Option<Visitor>,
+    months: Vec<MonthRow>,
+}
+
+async fn promises(app: web::Data<App>, Maybe(user): Maybe) -> Result<HttpResponse, WebError> {
+    let months = read(&app.into_inner(), scheduler::months).await?;
+    let rows = months.into_iter().map(|m| MonthRow {
+        share: m.kept_permille().map_or_else(|| "none due yet".into(), |share| format!("{}.{} %", share / 10, share % 10)),
+        open: m.made - m.kept - m.broken,
+        name: m.name,
+        made: m.made,
+        kept: m.kept,
+        broken: m.broken,
+    });
+    html(&Promises { user: user.as_ref().map(Visitor::from), months: rows.collect() })
 }

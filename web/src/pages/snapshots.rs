@@ -6,7 +6,8 @@ use actix_web::{cookie::Cookie, test, web};
 use sealyard_core::{
     accounts::{self, NewUser, Role, User},
     catalog,
-    clock::{Clock, Micros},
+    clock::{Clock, DAY, Micros},
+    fleet::{self, protocol::Hardware},
     orders::{self, Paid, PlaceOrder},
     store::DbFault,
 };
@@ -51,9 +52,20 @@ fn house() -> House {
         .transact(|conn| {
             let ada = NewUser { email: "ada@example.org", name: "Ada", password: "long enough", role: Role::Investor };
             let user = accounts::register(conn, &ada, now).unwrap();
+            let token = fleet::new_token(conn, "yard-1", now, now + DAY)?;
+            let hardware = Hardware {
+                cores: 8,
+                memory_bytes: 32 << 30,
+                disk_bytes: 1 << 40,
+                disk_free_bytes: 1 << 39,
+                gpus: Vec::new(),
+                description: "8 cores".into(),
+            };
+            fleet::enrol(conn, &token, &hardware, now).unwrap();
             let plan = catalog::plans_on_sale(conn)?.remove(0);
             let mut place = |units, key| {
-                orders::place(conn, &PlaceOrder { user: user.id, plan: &plan, units, request_key: key }, now).unwrap()
+                orders::place(conn, &PlaceOrder { user: user.id, plan: &plan, units, request_key: key, shown: None }, now)
+                    .unwrap()
             };
             let (paid, unpaid) = (place(2, "paid"), place(1, "unpaid"));
             orders::open_payment(conn, paid.id, "stripe", "cs_1", "http://pay", now)?;
@@ -101,7 +113,9 @@ macro_rules! assert_page {
 #[actix_web::test]
 async fn pages_that_anybody_sees() {
     let house = house();
-    for (name, path) in [("home", "/"), ("login", "/login"), ("signup", "/signup"), ("nowhere", "/nowhere")] {
+    for (name, path) in
+        [("home", "/"), ("login", "/login"), ("signup", "/signup"), ("promises", "/promises"), ("nowhere", "/nowhere")]
+    {
         assert_page!(name, house.page(path, None).await);
     }
 }

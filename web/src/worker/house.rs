@@ -19,9 +19,9 @@ pub async fn turn(app: Shared) -> TurnResult {
                 sealing::machine_lost(conn, sector, now)?;
             }
         }
-        let snapshot = scheduler::load(conn)?;
-        for assignment in scheduler::plan(&snapshot) {
-            sealing::assign(conn, assignment.task, assignment.machine, now + lease)?;
+        let snapshot = scheduler::load(conn, now)?;
+        for assignment in scheduler::plan(&snapshot, None) {
+            sealing::assign(conn, assignment.task, assignment.machine, now, now + lease)?;
         }
         Ok::<_, DbFault>(())
     })

@@ -8,6 +8,7 @@ mod house;
 mod job_runner;
 mod messages;
 mod pipeline;
+mod promises;
 mod recoveries;
 mod window_posts;
 
@@ -24,19 +25,22 @@ use crate::app::{Shared, read, transact};
 
 /// A claim that is not renewed for so long is free.
 const CLAIM_S: i64 = 15;
+/// Turns of other loops for one of a loop that plays the whole house on.
+const SLOWLY: u32 = 20;
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Runs every loop until the process ends.
 pub async fn run(app: Shared) {
     let holder = ids::public_id("wrk");
     let loops: Vec<tokio::task::JoinHandle<()>> = vec![
-        tokio::spawn(repeat(app.clone(), holder.clone(), "house", house::turn)),
-        tokio::spawn(repeat(app.clone(), holder.clone(), "pipeline", pipeline::turn)),
-        tokio::spawn(repeat(app.clone(), holder.clone(), "window-posts", window_posts::turn)),
-        tokio::spawn(repeat(app.clone(), holder.clone(), "recoveries", recoveries::turn)),
-        tokio::spawn(repeat(app.clone(), holder.clone(), "messages", messages::turn)),
-        tokio::spawn(repeat(app.clone(), holder.clone(), "chain", chain_sync::turn)),
-        tokio::spawn(repeat(app, holder, "jobs", job_runner::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), ("house", 1), house::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), ("pipeline", 1), pipeline::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), ("promises", SLOWLY), promises::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), ("window-posts", 1), window_posts::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), ("recoveries", 1), recoveries::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), ("messages", 1), messages::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), ("chain", 1), chain_sync::turn)),
+        tokio::spawn(repeat(app, holder, ("jobs", 1), job_runner::turn)),
     ];
     futures_util::future::join_all(loops).await;
 }
@@ -44,8 +48,13 @@ pub async fn run(app: Shared) {
 /// What a loop's turn may fail with; the text is all that is needed.
 pub type TurnResult = anyhow::Result<()>;
 
-async fn repeat<F: Future<Output = TurnResult> + Send>(app: Shared, holder: String, name: &'static str, turn: fn(Shared) -> F) {
-    let pause = Duration::from_millis(app.config.poll_ms);
+async fn repeat<F: Future<Output = TurnResult> + Send>(
+    app: Shared,
+    holder: String,
+    (name, every): (&'static str, u32),
+    turn: fn(Shared) -> F,
+) {
+    let pause = Duration::from_millis(app.config.poll_ms) * every;
     let mut wait = pause;
     loop {
         match claimed(&app, name, &holder).await {

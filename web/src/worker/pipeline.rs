@@ -6,6 +6,8 @@ use anyhow::Context;
 use fvm_shared::address::Address;
 use sealyard_core::{
     capacity::Pool,
+    ids::SectorId,
+    scheduler,
     sealing::{self, OnChain, Purpose, Sector, SectorState},
     store::DbFault,
 };
@@ -20,6 +22,8 @@ use crate::app::{Shared, read, transact};
 
 /// Tickets are drawn this far back, so that a reorganisation cannot change them.
 const TICKET_LOOKBACK: i64 = 900;
+/// Seconds before PC1 that a ticket is drawn: it ages while a sector waits.
+const TICKET_AHEAD: i32 = 600;
 const EPOCHS_PER_DAY: i64 = 2880;
 /// Epochs after which a PreCommit with this ticket is refused (a day and the lookback), less some for its inclusion.
 const OLDEST_TICKET: i64 = EPOCHS_PER_DAY + TICKET_LOOKBACK - 60;
@@ -47,13 +51,14 @@ pub async fn turn(app: Shared) -> TurnResult {
     if sectors.is_empty() {
         return Ok(());
     }
+    let soon = starting_soon(&app, &sectors).await?;
     let head = app.node.chain_head().await?.height;
     for pool in pools(&app).await? {
         let of_pool: Vec<&Sector> = sectors.iter().filter(|s| s.pool_id == pool.id).collect();
         let step = Step { app: &app, pool: &pool, head };
         for sector in &of_pool {
             match sector.state() {
-                SectorState::Planned => step.draw_ticket(sector).await?,
+                SectorState::Planned if soon.contains(&sector.id) => step.draw_ticket(sector).await?,
                 SectorState::PreCommitting => step.pre_commit(sector).await?,
                 SectorState::WaitSeed => step.draw_seed(sector).await?,
                 SectorState::Verifying => step.verify(sector).await?,
@@ -63,6 +68,16 @@ pub async fn turn(app: Shared) -> TurnResult {
         step.watch_power(&of_pool).await?;
     }
     Ok(())
+}
+
+/// Planned sectors for which the plan has a machine within minutes.
+async fn starting_soon(app: &Shared, sectors: &[Sector]) -> anyhow::Result<HashSet<SectorId>> {
+    if !sectors.iter().any(|s| s.state() == SectorState::Planned) {
+        return Ok(HashSet::new());
+    }
+    let now = app.now();
+    let snapshot = read(app, move |conn| scheduler::load(conn, now)).await?;
+    Ok(tokio::task::spawn_blocking(move || scheduler::starting_soon(&snapshot, TICKET_AHEAD)).await?.into_iter().collect())
 }
 
 struct Step<'a> {

@@ -2,7 +2,7 @@
 
 use super::{
     GroupIx, KindIx, MachineIx, PoolIx, Secs, SectorIx, Table,
-    fleet::{Need, Step},
+    fleet::Step,
     policy::Rule,
     world::{Wish, World},
 };
@@ -65,6 +65,7 @@ impl World<'_> {
             return;
         }
         let arrived = self.arrived(group, self.now);
+        let mut last = None;
         loop {
             let state = &self.groups[group];
             let fresh = SectorIx(state.first + state.begun);
@@ -73,13 +74,16 @@ impl World<'_> {
                 _ if state.begun < arrived => (fresh, false),
                 _ => break,
             };
-            let Some(machine) = self.best_p1(pool, kind, on, pass) else {
-                if on.is_none() {
+            let avoid = if self.choice.0 { self.sectors[sector].avoid } else { MachineIx::NONE };
+            let same = self.same_p1(last.filter(|m| *m != avoid), kind, pass);
+            let Some(machine) = same.or_else(|| self.best_p1(pool, kind, (on, avoid), pass)) else {
+                if on.is_none() && !avoid.is_some() {
                     pass.close(pool, kind);
                 }
                 return;
             };
             self.start_p1(sector, machine, kind);
+            last = Some(machine);
             let state = &mut self.groups[group];
             if again {
                 state.again.pop();
@@ -140,29 +144,51 @@ impl World<'_> {
         (cores, memory, room.scratch)
     }
 
+    /// The machine that the sector before went to stays the best one while it has room: it has become fuller.
+    fn same_p1(&mut self, last: Option<MachineIx>, kind: KindIx, pass: &Pass) -> Option<MachineIx> {
+        let machine = last.filter(|_| !self.policy.spread)?;
+        let pool = self.fleet.pool(machine);
+        (self.pool_is_open(pool, pass) && self.p1_fits(machine, kind)).then_some(machine)
+    }
+
+    fn pool_is_open(&self, pool: PoolIx, pass: &Pass) -> bool {
+        self.pools[pool].wip < self.pools[pool].most_wip && pass.spare[pool].is_none_or(|spare| spare > 0)
+    }
+
+    fn p1_fits(&mut self, machine: MachineIx, kind: KindIx) -> bool {
+        let needs = &self.fleet.kinds[kind];
+        let (cores, memory, scratch) = self.p1_room(machine);
+        let seconds = self.fleet.duration(machine, kind, Step::P1);
+        let room = cores >= needs.p1.cores && memory >= needs.p1.memory && scratch >= needs.scratch_full;
+        room && seconds > 0 && self.is_up_for(machine, seconds)
+    }
+
     /// The fastest machine with room; of equal ones the fullest, or the emptiest if the policy spreads.
-    fn best_p1(&mut self, pool: Option<PoolIx>, kind: KindIx, on: Option<MachineIx>, pass: &Pass) -> Option<MachineIx> {
-        let Need { cores, memory, .. } = self.fleet.kinds[kind].p1;
-        let full = self.fleet.kinds[kind].scratch_full;
+    fn best_p1(
+        &mut self,
+        pool: Option<PoolIx>,
+        kind: KindIx,
+        (on, avoid): (Option<MachineIx>, MachineIx),
+        pass: &Pass,
+    ) -> Option<MachineIx> {
         let mut best: Option<((Secs, i32), MachineIx)> = None;
         for pool in self.fleet.pools.keys().filter(|p| pool.is_none_or(|only| only == *p)) {
-            if self.pools[pool].wip >= self.pools[pool].most_wip || pass.spare[pool].is_some_and(|spare| spare <= 0) {
+            if !self.pool_is_open(pool, pass) {
                 continue;
             }
             let mut free = std::mem::take(&mut self.pools[pool].free_p1);
             free.retain(|machine| {
-                if on.is_some_and(|only| only != *machine) {
+                if on.is_some_and(|only| only != *machine) || avoid == *machine {
                     return true;
                 }
-                let seconds = self.fleet.duration(*machine, kind, Step::P1);
-                let room = self.p1_room(*machine);
-                let fits =
-                    seconds > 0 && room.0 >= cores && room.1 >= memory && room.2 >= full && self.is_up_for(*machine, seconds);
+                let scratch = self.rooms[*machine].scratch;
+                let rank = (self.fleet.duration(*machine, kind, Step::P1), if self.policy.spread { -scratch } else { scratch });
+                if best.is_some_and(|(b, _)| rank >= b) {
+                    return true;
+                }
+                let fits = self.p1_fits(*machine, kind);
                 if fits {
-                    let rank = (seconds, if self.policy.spread { -room.2 } else { room.2 });
-                    if best.is_none_or(|(b, _)| rank < b) {
-                        best = Some((rank, *machine));
-                    }
+                    best = Some((rank, *machine));
                 }
                 // With one kind of sectors a machine that cannot take this one cannot take any.
                 let stays = fits || pass.kinds > 1;

@@ -24,6 +24,8 @@ pub enum Ending {
     P2,
     C1,
     C2,
+    /// The ProveCommit of a sector whose proof was there when the plan was made.
+    Landed,
     Store,
 }
 
@@ -87,6 +89,14 @@ impl Agenda {
         }
         self.len -= batch.len();
         Secs::try_from(self.last).ok()
+    }
+
+    /// Takes out every event that is still to come; events of one moment in the order in which they were pushed.
+    pub fn drain(&mut self) -> Vec<(Secs, Event)> {
+        self.len = 0;
+        let mut all: Vec<(u32, Event)> = self.buckets.iter_mut().flat_map(std::mem::take).collect();
+        all.sort_by_key(|(key, _)| *key);
+        all.into_iter().filter_map(|(key, event)| Some((Secs::try_from(key).ok()?, event))).collect()
     }
 }
 

@@ -25,6 +25,8 @@ impl World<'_> {
     pub(super) fn list_free(&mut self, machine: MachineIx) {
         let room = &mut self.rooms[machine];
         let pool = &mut self.pools[self.fleet.pool(machine)];
+        pool.stirred = true;
+        self.stirred = true;
         if room.can_p1 && !room.listed_p1 {
             room.listed_p1 = true;
             pool.free_p1.push(machine);
@@ -35,7 +37,7 @@ impl World<'_> {
         }
     }
 
-    fn take(&mut self, machine: MachineIx, need: Need, is_p1: bool) {
+    pub(super) fn take(&mut self, machine: MachineIx, need: Need, is_p1: bool) {
         let room = &mut self.rooms[machine];
         room.free.cores -= need.cores;
         room.free.memory -= need.memory;
@@ -111,6 +113,7 @@ impl World<'_> {
                 self.give(row.m3, kind.c2, false);
                 self.activate(sector);
             }
+            Ending::Landed => self.activate(sector),
             Ending::Store => {
                 if row.m2 != row.ms {
                     self.give_nics(row.m2, row.ms);
@@ -132,10 +135,12 @@ impl World<'_> {
         } else {
             lane.layers.push_back(sector)
         }
+        let pool = &mut self.pools[self.fleet.pool(machine)];
         if !lane.listed_layers {
             lane.listed_layers = true;
-            self.pools[self.fleet.pool(machine)].layers.push(id);
+            pool.layers.push(id);
         }
+        pool.stirred = true;
     }
 
     pub(super) fn want_c2(&mut self, sector: SectorIx, first: bool) {
@@ -148,10 +153,12 @@ impl World<'_> {
         } else {
             lane.c2.push_back(sector)
         }
+        let pool = &mut self.pools[self.fleet.pool(machine)];
         if !lane.listed_c2 {
             lane.listed_c2 = true;
-            self.pools[self.fleet.pool(machine)].c2.push(id);
+            pool.c2.push(id);
         }
+        pool.stirred = true;
     }
 
     fn pre_commit(&mut self, sector: SectorIx) {
@@ -200,7 +207,13 @@ impl World<'_> {
     // ---- starts
 
     pub(super) fn dispatch(&mut self) {
+        if !std::mem::take(&mut self.stirred) {
+            return;
+        }
         for pool in self.fleet.pools.keys() {
+            if !std::mem::take(&mut self.pools[pool].stirred) {
+                continue;
+            }
             self.gpu_pass(pool);
             if !self.pools[pool].to_store.is_empty() {
                 self.store_pass(pool);
@@ -306,12 +319,16 @@ impl World<'_> {
         let Some(sector) = self.oldest(lane, State::WaitC2) else { return false };
         let kind = self.kind(sector);
         let need = self.fleet.kinds[kind].c2;
+        let avoid = if self.choice.1 { self.sectors[sector].avoid } else { MachineIx::NONE };
         let mut best = None;
-        for machine in free.iter().copied() {
+        for machine in free.iter().copied().filter(|m| *m != avoid) {
             let seconds = self.fleet.duration(machine, kind, Step::C2);
             let rank = (seconds, self.rooms[machine].waiting.len(), machine);
             if seconds > 0 && best.is_none_or(|b| rank < b) && self.fits(machine, need, seconds) {
                 best = Some(rank);
+                if rank.0 <= self.quickest[kind].c2 && rank.1 == 0 {
+                    break;
+                }
             }
         }
         let Some((seconds, _, machine)) = best else { return false };
@@ -392,11 +409,16 @@ impl World<'_> {
     /// Binds layers to a GPU machine, late: at most one that waits for each GPU.
     fn move_pass(&mut self, pool: PoolIx) -> bool {
         let now = self.now;
-        let mut targets = self.pools[pool].gpu_machines.clone();
-        targets.retain(|m| self.rooms[*m].bound < 2 * self.fleet.class(*m).gpus && self.rooms[*m].dead_until <= now);
-        if targets.is_empty() {
-            return false;
-        }
+        let mut targets = std::mem::take(&mut self.targets);
+        targets.clear();
+        let open = |m: &&MachineIx| self.rooms[**m].bound < 2 * self.fleet.class(**m).gpus && self.rooms[**m].dead_until <= now;
+        targets.extend(self.pools[pool].gpu_machines.iter().filter(open));
+        let moved = !targets.is_empty() && self.move_lanes(pool, &mut targets);
+        self.targets = targets;
+        moved
+    }
+
+    fn move_lanes(&mut self, pool: PoolIx, targets: &mut Vec<MachineIx>) -> bool {
         let mut lanes = std::mem::take(&mut self.pools[pool].layers);
         let mut ranked: Vec<(Urgency, LaneIx)> = Vec::with_capacity(lanes.len());
         lanes.retain(|lane| {
@@ -409,7 +431,7 @@ impl World<'_> {
         ranked.sort_unstable();
         let mut moved = false;
         for (_, lane) in ranked {
-            moved |= self.move_lane(lane, &mut targets);
+            moved |= self.move_lane(lane, targets);
             if targets.is_empty() {
                 break;
             }
@@ -459,16 +481,32 @@ impl World<'_> {
         let full = self.fleet.kinds[kind].scratch_full;
         let can_leave = moves.is_some_and(|m| self.rooms[from].nic > 0 && self.is_up_for(from, m.layers));
         let seconds_of_move = moves.map_or(0, |m| m.layers);
+        let must_move = !self.rooms[from].can_gpu;
+        if must_move && !can_leave {
+            return None;
+        }
         let mut best: Option<(Secs, MachineIx)> = None;
         for machine in targets.iter().copied() {
-            let seconds = self.fleet.duration(machine, kind, Step::P2);
             let far = machine != from;
             let room = &self.rooms[machine];
-            if seconds <= 0 || (far && (!can_leave || room.nic <= 0 || room.scratch < full)) {
+            if far && (!can_leave || room.nic <= 0 || room.scratch < full) {
                 continue;
             }
-            let gpus = self.fleet.class(machine).gpus.max(1);
-            let ahead = (room.bound + gpus - room.free.gpus).saturating_mul(seconds) / gpus;
+            let class = self.fleet.class(machine);
+            let seconds = class.durations[kind].p2;
+            if seconds <= 0 {
+                continue;
+            }
+            // The quicker machines come first: none of the rest can be better.
+            if must_move && best.is_some_and(|(b, _)| b <= seconds + seconds_of_move) {
+                break;
+            }
+            let before = room.bound + class.gpus - room.free.gpus;
+            let ahead = match class.gpus {
+                _ if before <= 0 => 0,
+                0 | 1 => before.saturating_mul(seconds),
+                gpus => before.saturating_mul(seconds) / gpus,
+            };
             let rank = ahead + seconds + if far { seconds_of_move } else { 0 };
             if best.is_none_or(|(b, _)| rank < b) && (!far || self.is_up_for(machine, seconds_of_move)) {
                 best = Some((rank, machine));

@@ -1,10 +1,11 @@
 //! Chance: how long steps really take, and machines that break down. Everything is drawn from a seed.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use super::{
     MachineIx, Secs, SectorIx,
-    agenda::Event,
+    agenda::{Ending, Event},
+    fleet::Step,
     world::{Sector, State, World},
 };
 
@@ -35,24 +36,133 @@ impl Dice {
 
 /// What chance does to a plan.
 #[derive(Clone, Debug)]
-pub struct Luck {
-    pub dice: Dice,
+pub struct Odds {
     /// Real over usual duration, per mille, at equally likely quantiles.
     pub spread: Vec<i32>,
     /// Mean seconds between breakdowns of one machine; 0: none.
     pub between_failures: Secs,
     /// Mean seconds of a repair.
     pub repair: Secs,
+    /// Mean seconds between times in which messages are too dear to send, and of such a time; 0: none.
+    pub between_gas: Secs,
+    pub gas: Secs,
+}
+
+impl Default for Odds {
+    /// Published experience, until a fleet has its own: steps vary by 12 %, a machine fails every 45 days for six hours.
+    fn default() -> Self {
+        Self { spread: log_normal(120), between_failures: 45 * 86_400, repair: 6 * 3600, between_gas: 30 * 3600, gas: 4320 }
+    }
+}
+
+/// Drawn odds.
+#[derive(Clone, Debug)]
+pub struct Luck {
+    pub dice: Dice,
+    pub odds: Arc<Odds>,
+}
+
+/// Standard normal quantiles at (2k − 1) / 128, in thousandths; the lower half mirrors the upper.
+const NORMAL: [i64; 32] = [
+    20, 59, 98, 138, 177, 217, 257, 298, 339, 381, 424, 467, 511, 556, 602, 650, 699, 750, 803, 858, 917, 978, 1043, 1113, 1189,
+    1273, 1366, 1473, 1601, 1762, 1987, 2418,
+];
+
+/// Log-normal factors around 1000 at 64 equally likely quantiles; `sigma` per mille.
+#[must_use]
+pub fn log_normal(sigma: i64) -> Vec<i32> {
+    let all = NORMAL.iter().rev().map(|z| -z).chain(NORMAL);
+    all.map(|z| i32::try_from(exp_permille(sigma * z / 1000)).unwrap_or(i32::MAX)).collect()
+}
+
+/// `1000 · exp(x / 1000)`, by the series of a sixteenth of it.
+fn exp_permille(x: i64) -> i64 {
+    const ONE: i128 = 1 << 40;
+    let part = i128::from(x) * ONE / 16_000;
+    let (mut sum, mut term) = (ONE, ONE);
+    for k in 1..12 {
+        term = term * part / ONE / k;
+        sum += term;
+    }
+    let power = (0..4).fold(sum, |value, _| value * value / ONE);
+    i64::try_from(power * 1000 / ONE).unwrap_or(i64::MAX)
 }
 
 impl World<'_> {
     /// The real duration of a step that usually takes `seconds`.
     pub(super) fn drawn(&mut self, seconds: Secs) -> Secs {
         let Some(luck) = &mut self.luck else { return seconds };
-        let at = luck.dice.below(luck.spread.len());
-        let permille = luck.spread.get(at).copied().unwrap_or(1000);
-        let drawn = i64::from(seconds) * i64::from(permille) / 1000;
-        Secs::try_from(drawn).unwrap_or(Secs::MAX).max(1)
+        luck.dice.spread(seconds, &luck.odds.spread)
+    }
+
+    /// The same fleet, with everything that is still to come drawn by `luck`: what runs has run so far without ending.
+    pub fn redraw(&mut self, luck: Luck) {
+        self.luck = Some(luck);
+        for (at, event) in self.agenda.drain() {
+            match event {
+                Event::Fail(_) => {}
+                Event::Wake(machine) if self.rooms[machine].dead_until > self.now => {}
+                Event::Ends(ending, sector, attempt) if self.sectors[sector].attempt == attempt => {
+                    let ends = self.redrawn(ending, sector, at);
+                    self.agenda.push(ends, event);
+                }
+                _ => self.agenda.push(at, event),
+            }
+        }
+        for machine in self.fleet.machines.keys() {
+            let dead = self.rooms[machine].dead_until > self.now;
+            let up = if dead { self.now.saturating_add(self.repair_time()) } else { self.now };
+            if dead {
+                self.rooms[machine].dead_until = up;
+                self.agenda.push(up, Event::Wake(machine));
+            }
+            self.next_failure(machine, up);
+        }
+        self.draw_gas();
+    }
+
+    fn redrawn(&mut self, ending: Ending, sector: SectorIx, at: Secs) -> Secs {
+        let row = self.sectors[sector].row;
+        let (machine, start, step) = match ending {
+            Ending::P1 => (row.m1, row.s1, Step::P1),
+            Ending::P2 => (row.m2, row.s2, Step::P2),
+            Ending::C2 => (row.m3, row.s3, Step::C2),
+            _ => return at,
+        };
+        let usual = self.fleet.duration(machine, self.kind(sector), step);
+        let now = self.now;
+        let drawn = (0..30).map(|_| start.saturating_add(self.drawn(usual))).find(|ends| *ends > now);
+        // It takes longer than anything known: it may end at any time.
+        let ends = drawn.unwrap_or(self.now.saturating_add(usual / 20 + 30));
+        let row = &mut self.sectors[sector].row;
+        match step {
+            Step::P1 => row.e1 = ends,
+            Step::P2 => row.e2 = ends,
+            Step::C2 => row.e3 = ends,
+        }
+        ends
+    }
+
+    fn next_failure(&mut self, machine: MachineIx, from: Secs) {
+        let Some(luck) = &mut self.luck else { return };
+        if luck.odds.between_failures > 0 {
+            let at = from.saturating_add(luck.dice.wait(luck.odds.between_failures));
+            self.agenda.push(at, Event::Fail(machine));
+        }
+    }
+
+    fn draw_gas(&mut self) {
+        let Some(luck) = &mut self.luck else { return };
+        if luck.odds.between_gas <= 0 {
+            return;
+        }
+        let mut at = self.now;
+        self.gas_blocked.retain(|(from, _)| *from <= at);
+        for _ in 0..40 {
+            let from = at.saturating_add(luck.dice.wait(luck.odds.between_gas));
+            at = from.saturating_add(luck.dice.wait(luck.odds.gas) + 60);
+            self.gas_blocked.push((from, at));
+        }
     }
 
     /// The machine breaks down: what it did and what it held for sealing is lost; stored sectors are not.
@@ -60,6 +170,7 @@ impl World<'_> {
         let repaired = self.now.saturating_add(self.repair_time());
         self.rooms[machine].dead_until = repaired;
         self.agenda.push(repaired, Event::Wake(machine));
+        self.next_failure(machine, repaired);
         for sector in self.sectors.keys() {
             self.fail_sector(sector, machine);
         }
@@ -67,7 +178,7 @@ impl World<'_> {
     }
 
     fn repair_time(&mut self) -> Secs {
-        self.luck.as_mut().map_or(6 * 3600, |luck| luck.dice.wait(luck.repair).max(600))
+        self.luck.as_mut().map_or(6 * 3600, |luck| luck.dice.wait(luck.odds.repair).max(600))
     }
 
     fn fail_sector(&mut self, sector: SectorIx, machine: MachineIx) {
@@ -108,6 +219,7 @@ impl World<'_> {
                 let row = &mut self.sectors[sector].row;
                 (row.ms, row.ys, row.ye) = (MachineIx::NONE, -1, -1);
                 self.pools[self.fleet.pool(machine)].to_store.push_back(sector);
+                self.list_free(machine);
             }
             _ => return false,
         }
@@ -142,7 +254,7 @@ impl World<'_> {
                 let order = self.order_of(sector);
                 self.open[order] += 1;
             }
-            State::Seed | State::WaitC2 if row.m2 == machine => {}
+            State::Seed | State::WaitC2 | State::Landing if row.m2 == machine => {}
             _ => return false,
         }
         let begun = matches!(state, State::P1 | State::Layers | State::Moving | State::Bound);
@@ -166,10 +278,32 @@ static WAITS: LazyLock<Vec<i64>> = LazyLock::new(|| {
 });
 
 impl Dice {
+    /// `seconds` times one of equally likely factors per mille.
+    pub fn spread(&mut self, seconds: Secs, factors: &[i32]) -> Secs {
+        let at = self.below(factors.len());
+        let permille = factors.get(at).copied().unwrap_or(1000);
+        Secs::try_from(i64::from(seconds) * i64::from(permille) / 1000).unwrap_or(Secs::MAX).max(1)
+    }
+
     /// An exponentially distributed wait.
     pub fn wait(&mut self, mean: Secs) -> Secs {
         let at = self.below(WAITS.len());
         let permille = WAITS.get(at).copied().unwrap_or(1000);
         Secs::try_from(i64::from(mean) * permille / 1000).unwrap_or(Secs::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawn_factors_have_the_spread_that_was_asked_for() {
+        let factors = log_normal(250);
+        assert!(factors.is_sorted() && factors.len() == 64);
+        assert_eq!((factors[31], factors[32]), (995, 1005), "half are below the usual duration");
+        assert!((factors[53]..factors[54]).contains(&1285), "one sigma is exp(0.25): {factors:?}");
+        let waits = WAITS.iter().sum::<i64>() / 64;
+        assert!((985..=1000).contains(&waits), "the mean wait is the mean: {waits}");
     }
 }

@@ -29,6 +29,8 @@ pub enum State {
     WaitC2,
     C2,
     /// Activated; the sealed file is not stored yet.
+    /// The ProveCommit is on its way.
+    Landing,
     Active,
     Stored,
 }
@@ -83,6 +85,8 @@ pub struct Sector {
     pub state: State,
     /// Tells events of a lost attempt apart.
     pub attempt: u8,
+    /// Not there, if there is another machine that can.
+    pub avoid: MachineIx,
     pub row: Row,
 }
 
@@ -161,10 +165,13 @@ pub(super) struct PoolState {
     /// Machines that may have room for a PC1, and for a GPU step.
     pub free_p1: Vec<MachineIx>,
     pub free_gpu: Vec<MachineIx>,
+    /// Quickest first.
     pub gpu_machines: Vec<MachineIx>,
     pub stores: Vec<MachineIx>,
     /// Sectors from the start of PC1 to the start of PC2.
     pub wip: i32,
+    /// Something has changed there since the last dispatch.
+    pub stirred: bool,
     pub most_wip: i32,
 }
 
@@ -188,6 +195,13 @@ pub struct World<'f> {
     pub(super) pools: Table<PoolIx, PoolState>,
     /// Least seconds from the start of a step to activation.
     pub(super) tails: Table<KindIx, Durations>,
+    pub(super) quickest: Table<KindIx, Durations>,
+    /// More than one machine can do PC1, and C2.
+    pub(super) choice: (bool, bool),
+    /// Room for a list of machines.
+    pub(super) targets: Vec<MachineIx>,
+    /// Something has changed since the last dispatch.
+    pub(super) stirred: bool,
     pub(super) agenda: Agenda,
     pub(super) ready: Vec<GroupIx>,
     pub(super) ranked: Vec<((i64, i64), GroupIx)>,
@@ -200,6 +214,12 @@ pub struct World<'f> {
 }
 
 impl<'f> World<'f> {
+    /// An empty fleet at moment `now`.
+    #[must_use]
+    pub fn at(fleet: &'f Fleet, policy: Policy, now: Secs) -> Self {
+        Self { now, ..Self::new(fleet, policy) }
+    }
+
     /// An empty fleet at moment 0.
     #[must_use]
     pub fn new(fleet: &'f Fleet, policy: Policy) -> Self {
@@ -218,6 +238,10 @@ impl<'f> World<'f> {
             rooms: Table::new(),
             pools: fleet.pools.iter().map(|_| PoolState::default()).collect(),
             tails: fleet.kinds.keys().map(|kind| tails(fleet, kind)).collect(),
+            quickest: fleet.kinds.keys().map(|kind| quickest(fleet, kind)).collect(),
+            choice: (several(fleet, Step::P1), several(fleet, Step::C2)),
+            targets: Vec::new(),
+            stirred: true,
             agenda: Agenda::default(),
             ready: Vec::new(),
             ranked: Vec::new(),
@@ -230,6 +254,10 @@ impl<'f> World<'f> {
         for machine in fleet.machines.keys() {
             world.add_machine(machine);
         }
+        for pool in world.pools.iter_mut() {
+            // By the first sector size: classes are in the same order for all.
+            pool.gpu_machines.sort_by_key(|m| fleet.class(*m).durations.iter().next().map_or(0, |d| d.p2));
+        }
         world.set_policy(policy);
         world
     }
@@ -240,6 +268,9 @@ impl<'f> World<'f> {
         let (can_p1, can_gpu) = (can(Step::P1), can(Step::P2) || can(Step::C2));
         let largest = |pick: fn(&Need) -> i32| self.fleet.kinds.iter().map(|k| pick(&k.p2).max(pick(&k.c2))).max().unwrap_or(0);
         let (cores, memory) = if can_gpu { (largest(|n| n.cores), largest(|n| n.memory)) } else { (0, 0) };
+        // Too small for both at a time: nothing is kept, or PC1 would never begin.
+        let both = self.fleet.kinds.iter().all(|k| k.p1.cores + cores <= class.cores && k.p1.memory + memory <= class.memory);
+        let (cores, memory) = if both { (cores, memory) } else { (0, 0) };
         self.rooms.push(Room {
             free: Need { cores: class.cores, memory: class.memory, gpus: class.gpus },
             p1_cores: class.cores - cores,
@@ -276,6 +307,7 @@ impl<'f> World<'f> {
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
         self.ranked_until = Secs::MIN;
+        self.stir();
         for pool in self.fleet.pools.keys() {
             self.pools[pool].most_wip = policy.gate.map_or(i32::MAX, |gate| self.most_wip(pool, gate));
         }
@@ -335,7 +367,7 @@ impl<'f> World<'f> {
                 lane,
                 listed: false,
             });
-            let sector = Sector { group, state: State::Wait, attempt: 0, row: Row::EMPTY };
+            let sector = Sector { group, state: State::Wait, attempt: 0, avoid: MachineIx::NONE, row: Row::EMPTY };
             self.sectors.extend_with(&sector, usize::try_from(count).unwrap_or(0));
             self.agenda.push(known.max(self.now), Event::Open(group));
             from += count;
@@ -361,7 +393,7 @@ impl<'f> World<'f> {
                 }
                 Event::Wake(machine) => self.list_free(machine),
                 Event::Fail(machine) => self.fail(machine),
-                Event::Pause => {}
+                Event::Pause => self.stir(),
             }
         }
         self.batch = batch;
@@ -398,8 +430,15 @@ impl<'f> World<'f> {
         self.agenda.push(at, Event::Pause);
     }
 
+    /// Everything is looked at again.
+    fn stir(&mut self) {
+        self.stirred = true;
+        self.pools.iter_mut().for_each(|pool| pool.stirred = true);
+    }
+
     /// A group's next data is there (or known of), or its hold is over.
     fn open_group(&mut self, group: GroupIx) {
+        self.stirred = true;
         let state = &mut self.groups[group];
         if !state.listed && (state.begun < state.n || !state.again.is_empty()) {
             state.listed = true;
@@ -496,6 +535,15 @@ impl<'f> World<'f> {
         }
         self.sectors_of(order).map(|s| self.sectors[s].row.vc).max()
     }
+}
+
+fn several(fleet: &Fleet, step: Step) -> bool {
+    let able = |m: &MachineIx| fleet.class(*m).durations.iter().any(|d| d.of(step) > 0);
+    fleet.machines.keys().filter(able).nth(1).is_some()
+}
+
+fn quickest(fleet: &Fleet, kind: KindIx) -> Durations {
+    Durations { p1: fleet.fastest(kind, Step::P1), p2: fleet.fastest(kind, Step::P2), c2: fleet.fastest(kind, Step::C2) }
 }
 
 fn tails(fleet: &Fleet, kind: KindIx) -> Durations {

@@ -1,0 +1,230 @@
+//! The house's own fleet as the planner plays it. All machines are one pool of the planner's: each can work for any miner. Files
+//! stay where PC1 was done; only C2 is done anywhere.
+
+use std::collections::HashMap;
+
+use super::{
+    MachineView, Owed, SectorView, Snapshot, TaskView,
+    planner::{
+        Class, Delays, Durations, Fleet, Key, Kind, KindIx, Machine, MachineIx, Need, Order, OrderIx, Policy, Pool, PoolIx,
+        Progress, Rule, Secs, SectorIx, Table, World,
+    },
+};
+use crate::{
+    clock::{Micros, SECOND},
+    ids::{MachineId, SectorId, TaskId},
+    sealing::{Cost, SectorState, TaskKind},
+};
+
+/// The planner's clock begins so long before now, that everything that runs has begun after it.
+const PAST: Secs = 60 * 86_400;
+const MIB: i64 = 1 << 20;
+/// Epochs from PreCommit to the seed, until a message is included, and that a PreCommit may be younger than its ticket.
+const SEED_EPOCHS: i64 = 150;
+const MESSAGE_EPOCHS: i64 = 2;
+const TICKET_EPOCHS: i64 = 2820;
+const PROVE_EPOCHS: i64 = 30 * 2880;
+
+/// What is played: promises are kept in the order of their dates.
+#[must_use]
+pub fn house_policy() -> Policy {
+    Policy { rule: Rule::Edd, ..Policy::default() }
+}
+
+pub struct House<'s> {
+    snapshot: &'s Snapshot,
+    pub fleet: Fleet,
+    sizes: Vec<i64>,
+    machines: HashMap<MachineId, MachineIx>,
+    tasks: HashMap<SectorId, &'s TaskView>,
+}
+
+/// A world of the house, and which of its orders and sectors is which.
+pub struct Played<'h> {
+    pub world: World<'h>,
+    pub orders: Vec<(OrderIx, &'h Owed)>,
+    pub sectors: Vec<(SectorIx, &'h SectorView)>,
+}
+
+fn mib(bytes: i64) -> i32 {
+    i32::try_from((bytes + MIB - 1) / MIB).unwrap_or(i32::MAX)
+}
+
+fn whole(count: i64) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+impl<'s> House<'s> {
+    /// `taken`: what leases and fresh assignments of other steps take of each machine.
+    #[must_use]
+    pub fn new(snapshot: &'s Snapshot, taken: &HashMap<MachineId, Cost>) -> Self {
+        let mut sizes: Vec<i64> = snapshot.owed.iter().map(|o| o.sector_bytes).collect();
+        sizes.extend(snapshot.sizes.iter());
+        sizes.sort_unstable();
+        sizes.dedup();
+        let epoch = snapshot.epoch_seconds;
+        let seconds = |epochs: i64| whole(epochs * epoch);
+        let mut fleet = Fleet {
+            delays: Delays {
+                message: seconds(MESSAGE_EPOCHS),
+                seed: seconds(SEED_EPOCHS),
+                c1: 60,
+                ticket: seconds(TICKET_EPOCHS),
+                prove: seconds(PROVE_EPOCHS),
+            },
+            kinds: sizes.iter().map(|size| kind(*size)).collect(),
+            ..Fleet::default()
+        };
+        let pool = fleet.pools.push(Pool { moves: sizes.iter().map(|_| None).collect() });
+        let mut machines = HashMap::new();
+        for view in &snapshot.machines {
+            let used = taken.get(&view.id).copied().unwrap_or_default();
+            let class = fleet.classes.push(class_of(view, &used, snapshot, &sizes));
+            machines.insert(view.id, fleet.machines.push(Machine { pool, class, down: Vec::new() }));
+        }
+        let tasks = snapshot.tasks.iter().filter_map(|t| Some((t.sector?, t))).collect();
+        Self { snapshot, fleet, sizes, machines, tasks }
+    }
+
+    /// The house as it is, at the moment [`Self::now`].
+    #[must_use]
+    pub fn world(&self) -> Played<'_> {
+        let mut world = World::at(&self.fleet, house_policy(), Self::now());
+        let (mut orders, mut sectors) = (Vec::new(), Vec::new());
+        for owed in &self.snapshot.owed {
+            let known: Vec<(&SectorView, Progress)> =
+                owed.sectors.iter().filter_map(|s| self.progress(s).map(|p| (s, p))).collect();
+            let count = i64::try_from(known.len()).unwrap_or(0) + owed.held;
+            let Some(order) = self.order(owed.id, owed.sector_bytes, count, owed.promised_at) else { continue };
+            let id = world.add_order(order);
+            orders.push((id, owed));
+            for (view, progress) in known {
+                sectors.extend(world.resume(id, progress).map(|s| (s, view)));
+            }
+        }
+        Played { world, orders, sectors }
+    }
+
+    /// What a new order would be to the planner. `None`: nothing to do, or a size that nobody seals here.
+    #[must_use]
+    pub fn order(&self, id: i64, sector_bytes: i64, sectors: i64, promised_at: Micros) -> Option<Order> {
+        let kind = KindIx::of(self.sizes.iter().position(|s| *s == sector_bytes)?);
+        let n = u32::try_from(sectors).ok().filter(|n| *n > 0)?;
+        let now = Self::now();
+        let due = self.at(promised_at);
+        Some(Order { id, pool: Some(PoolIx(0)), kind, n, release: now, step: 0, due, weight: 1, known: now })
+    }
+
+    /// The planner's clock now.
+    #[must_use]
+    pub const fn now() -> Secs {
+        PAST
+    }
+
+    fn at(&self, moment: Micros) -> Secs {
+        let seconds = (moment - self.snapshot.now) / SECOND;
+        whole(seconds.clamp(i64::from(-PAST), 20 * 365 * 86_400)).saturating_add(PAST)
+    }
+
+    /// A moment of the planner's as the house's.
+    #[must_use]
+    pub fn moment(&self, at: Secs) -> Micros {
+        self.snapshot.now.saturating_add(i64::from(at - PAST).saturating_mul(SECOND))
+    }
+
+    #[must_use]
+    pub fn machine_id(&self, machine: MachineIx) -> Option<MachineId> {
+        self.snapshot.machines.get(machine.at()).map(|view| view.id)
+    }
+
+    #[must_use]
+    pub fn task_of(&self, sector: SectorId) -> Option<TaskId> {
+        self.tasks.get(&sector).filter(|t| t.leased_to.is_none()).map(|t| t.id)
+    }
+
+    /// How far a sector is; `None`: a person decides about it, or its machine is gone.
+    fn progress(&self, sector: &SectorView) -> Option<Progress> {
+        let task = self.tasks.get(&sector.id);
+        let machine = |id: Option<MachineId>| id.and_then(|id| self.machines.get(&id)).copied();
+        let running = task.and_then(|t| Some((machine(t.leased_to)?, self.at(t.started_at))));
+        let avoid = machine(task.and_then(|t| t.avoid)).unwrap_or(MachineIx::NONE);
+        let changed = self.at(sector.changed_at);
+        let delays = self.fleet.delays;
+        let home = machine(sector.machine);
+        let now = Self::now();
+        Some(match sector.state {
+            SectorState::Planned => Progress::Waiting { avoid },
+            SectorState::PreCommit1 => match running {
+                Some((on, since)) => Progress::PreCommit1 { on, since },
+                None => Progress::Waiting { avoid },
+            },
+            SectorState::PreCommit2 => match running {
+                Some((on, since)) => Progress::PreCommit2 { on, began: changed, since },
+                None => Progress::Layers { on: home?, began: changed },
+            },
+            SectorState::PreCommitting => Progress::Seed { on: home?, until: now + delays.message + delays.seed + delays.c1 },
+            SectorState::WaitSeed => Progress::Seed { on: home?, until: (changed + delays.seed).max(now) + delays.c1 },
+            SectorState::Commit1 => Progress::Seed { on: home?, until: now + delays.c1 },
+            SectorState::Commit2 => match running {
+                Some((at, since)) => Progress::Commit2 { on: home?, at, since },
+                None => Progress::Sealed { on: home?, avoid },
+            },
+            SectorState::Verifying | SectorState::ProveCommitting => Progress::Proved { on: home?, until: now + delays.message },
+            _ => return None,
+        })
+    }
+}
+
+fn need(step: TaskKind, sector_bytes: i64, gpus: i32) -> Need {
+    let cost = Cost::of(step, sector_bytes);
+    Need { cores: whole(cost.cores), memory: mib(cost.memory_bytes), gpus }
+}
+
+fn kind(sector_bytes: i64) -> Kind {
+    let full = mib(Cost::of(TaskKind::PreCommit1, sector_bytes).scratch_bytes);
+    Kind {
+        p1: need(TaskKind::PreCommit1, sector_bytes, 0),
+        p2: need(TaskKind::PreCommit2, sector_bytes, 1),
+        c2: need(TaskKind::Commit2, sector_bytes, 1),
+        scratch_full: full,
+        scratch_keep: mib(sector_bytes).min(full),
+        stored: mib(sector_bytes),
+    }
+}
+
+fn class_of(view: &MachineView, used: &Cost, snapshot: &Snapshot, sizes: &[i64]) -> Class {
+    let seconds = |kind, size| whole(snapshot.history.seconds(kind, size, view.id));
+    let durations = sizes.iter().map(|size| Durations {
+        p1: if view.takes_new { seconds(TaskKind::PreCommit1, *size) } else { 0 },
+        p2: seconds(TaskKind::PreCommit2, *size),
+        c2: if view.takes_new { seconds(TaskKind::Commit2, *size) } else { 0 },
+    });
+    // What is free now and what sectors in the pipeline will give back.
+    let here = snapshot.owed.iter().flat_map(|o| o.sectors.iter().map(move |s| (s, o.sector_bytes)));
+    let held: i32 = here.filter(|(s, _)| s.machine == Some(view.id)).map(|(s, size)| scratch_held(s.state, size)).sum();
+    // A machine without GPUs does their work on its cores.
+    let gpus = if view.gpus > 0 { view.gpus } else { view.cores.max(1) };
+    Class {
+        name: view.name.clone(),
+        cores: whole((view.cores - used.cores).max(0)),
+        memory: mib((view.memory_bytes - used.memory_bytes).max(0)),
+        gpus: whole(gpus),
+        scratch: mib((view.disk_free_bytes - used.scratch_bytes).max(0)).saturating_add(held),
+        store: 0,
+        nic: 1,
+        durations: durations.collect::<Table<KindIx, Durations>>(),
+    }
+}
+
+fn scratch_held(state: SectorState, sector_bytes: i64) -> i32 {
+    let kind = kind(sector_bytes);
+    match state {
+        SectorState::PreCommit1
+        | SectorState::PreCommit2
+        | SectorState::PreCommitting
+        | SectorState::WaitSeed
+        | SectorState::Commit1 => kind.scratch_full,
+        SectorState::Commit2 | SectorState::Verifying | SectorState::ProveCommitting => kind.scratch_keep,
+        _ => 0,
+    }
+}

@@ -1,0 +1,208 @@
+//! Dates before the sale: the fleet is played on many times, each time with other luck, with the order asked for behind everything
+//! that has been promised.
+
+use std::sync::Arc;
+
+use super::{
+    Order, OrderIx, Secs,
+    failure::{Dice, Luck, Odds},
+    world::World,
+};
+
+/// What can be said of an order before it is placed. Moments are seconds since the plan's origin.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Forecast {
+    /// Half of the time it is complete by then.
+    pub p50: Secs,
+    /// 95 times of 100.
+    pub p95: Secs,
+    /// Sectors of others in the same pool that are not active yet: all of them go first.
+    pub ahead: u64,
+    pub waits: Waits,
+}
+
+/// Where the time goes when nothing goes wrong: mean seconds per sector.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Waits {
+    /// For a PC1 slot.
+    pub pc1: i64,
+    /// For a GPU, or for the network on the way to it.
+    pub gpu: i64,
+    /// Steps, moves and the chain's own delays.
+    pub work: i64,
+}
+
+/// How a forecast is made.
+#[derive(Clone, Debug)]
+pub struct Rollouts {
+    pub odds: Arc<Odds>,
+    pub rounds: u32,
+    pub seed: u64,
+    pub lessons: Lessons,
+}
+
+/// What experience says of earlier forecasts. It makes up for whatever the model does not know: later orders in the way, wrong
+/// odds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lessons {
+    /// Parts per million that the time until p50 is multiplied by.
+    pub shift: i32,
+    /// Parts per million that the span from p50 to p95 is multiplied by.
+    pub stretch: i32,
+}
+
+impl Default for Lessons {
+    fn default() -> Self {
+        Self { shift: MILLION, stretch: MILLION }
+    }
+}
+
+const MILLION: i32 = 1_000_000;
+
+impl Lessons {
+    /// Learns from one outcome. The shift is multiplied by `exp(η (late − 0.50))` with `η = 0.02`, the stretch by
+    /// `exp(η (late − 0.045))` with `η = 0.1`: they stay as they are when half are later than p50 and 9 of 200 later than p95, a
+    /// little less than promised.
+    #[must_use]
+    pub fn learn(self, later_than_p50: bool, later_than_p95: bool) -> Self {
+        let shift = times(self.shift, if later_than_p50 { 1_010_050 } else { 990_050 });
+        let stretch = times(self.stretch, if later_than_p95 { 1_100_209 } else { 995_510 });
+        Self { shift: shift.clamp(MILLION / 2, MILLION * 4), stretch: stretch.clamp(MILLION / 2, MILLION * 10) }
+    }
+
+    fn apply(self, now: Secs, p50: Secs, p95: Secs) -> (Secs, Secs) {
+        let shifted = now.saturating_add(times(p50 - now, self.shift));
+        (shifted, shifted.saturating_add(times(p95 - p50, self.stretch)))
+    }
+}
+
+/// `amount · millionths / 10⁶`, rounded down.
+fn times(amount: i32, millionths: i32) -> i32 {
+    i32::try_from(i64::from(amount) * i64::from(millionths) / i64::from(MILLION)).unwrap_or(i32::MAX)
+}
+
+/// The least time that a date is provisionally given.
+const LEAST_LEAD: Secs = 6 * 3600;
+
+/// Plays `world` on with `order`, its due date set behind all that was promised in its pool, so that no older promise suffers.
+/// `None`: some sector of it can never be sealed here.
+#[must_use]
+pub fn forecast(world: &World<'_>, order: &Order, how: &Rollouts) -> Option<Forecast> {
+    let mut order = order.clone();
+    order.due = last_due(world, &order).max(world.now.saturating_add(LEAST_LEAD));
+    let usual = world.played_until_done(&order, None)?;
+    let mut ends = Vec::new();
+    let mut dice = Dice::new(how.seed);
+    for _ in 0..how.rounds {
+        let luck = Luck { dice: Dice::new(dice.roll()), odds: Arc::clone(&how.odds) };
+        let (played, id) = world.played_until_done(&order, Some(luck))?;
+        ends.push(played.done_at(id)?);
+    }
+    let (played, id) = usual;
+    if ends.is_empty() {
+        ends.push(played.done_at(id)?);
+    }
+    ends.sort_unstable();
+    let (p50, p95) = how.lessons.apply(world.now, quantile(&ends, 50), quantile(&ends, 95));
+    Some(Forecast { p50, p95, ahead: ahead(world, &order), waits: played.waits(id) })
+}
+
+/// When the first, the first two, … of an order's sectors would all be active, 95 times of 100, behind everything that is promised:
+/// what can be sold for each date. Ends at the first sector that can never be sealed here.
+#[must_use]
+pub fn availability(world: &World<'_>, order: &Order, how: &Rollouts) -> Vec<Secs> {
+    let mut order = order.clone();
+    order.due = last_due(world, &order).max(world.now.saturating_add(LEAST_LEAD));
+    let mut dice = Dice::new(how.seed);
+    let mut rounds: Vec<Vec<Secs>> = Vec::new();
+    for _ in 0..how.rounds.max(1) {
+        let luck = Luck { dice: Dice::new(dice.roll()), odds: Arc::clone(&how.odds) };
+        let Some((played, id)) = world.played_until_done(&order, Some(luck)) else { return Vec::new() };
+        let mut ends: Vec<Secs> = played.sectors_of(id).map(|s| played.sectors[s].row.vc).collect();
+        ends.sort_unstable();
+        rounds.push(ends);
+    }
+    let of_each = (0..usize::try_from(order.n).unwrap_or(0)).map(|k| {
+        let mut ends: Vec<Secs> = rounds.iter().filter_map(|round| round.get(k).copied()).collect();
+        ends.sort_unstable();
+        let (p50, p95) = how.lessons.apply(world.now, quantile(&ends, 50), quantile(&ends, 95));
+        p95.max(p50)
+    });
+    of_each.collect()
+}
+
+/// The value that so many hundredths do not exceed.
+fn quantile(sorted: &[Secs], hundredths: usize) -> Secs {
+    sorted.get((sorted.len() * hundredths).div_ceil(100).saturating_sub(1)).copied().unwrap_or(FAR)
+}
+
+fn competes(one: &Order, other: &Order) -> bool {
+    one.pool.is_none() || other.pool.is_none() || one.pool == other.pool
+}
+
+fn last_due(world: &World<'_>, order: &Order) -> Secs {
+    let open = world.orders.pairs().filter(|(id, other)| world.open[*id] > 0 && competes(order, other));
+    open.map(|(_, other)| other.due).max().unwrap_or(0)
+}
+
+fn ahead(world: &World<'_>, order: &Order) -> u64 {
+    world.orders.pairs().filter(|(_, other)| competes(order, other)).map(|(id, _)| u64::from(world.open[id])).sum()
+}
+
+impl<'f> World<'f> {
+    fn played_until_done(&self, order: &Order, luck: Option<Luck>) -> Option<(World<'f>, OrderIx)> {
+        let mut world = self.clone();
+        if let Some(luck) = luck {
+            world.redraw(luck);
+        }
+        let id = world.add_order(order.clone());
+        world.run_until_done(id).then_some((world, id))
+    }
+
+    /// Plays until every sector of an order is active. False: that never happens.
+    pub fn run_until_done(&mut self, order: OrderIx) -> bool {
+        while self.open[order] > 0 {
+            if !self.step() || self.now > FAR {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn waits(&self, order: OrderIx) -> Waits {
+        let mut waits = Waits::default();
+        let mut n = 0;
+        for sector in self.sectors_of(order) {
+            let row = self.sectors[sector].row;
+            let moved = if row.xs >= 0 { row.xe - row.xs } else { 0 };
+            let gpu = i64::from((row.s2 - row.e1 - moved).max(0)) + i64::from((row.s3 - row.c1e).max(0));
+            let pc1 = i64::from((row.s1 - self.orders[order].release).max(0));
+            waits.pc1 += pc1;
+            waits.gpu += gpu;
+            waits.work += i64::from(row.vc - self.orders[order].release) - pc1 - gpu;
+            n += 1;
+        }
+        let mean = |sum: i64| sum / n.max(1);
+        Waits { pc1: mean(waits.pc1), gpu: mean(waits.gpu), work: mean(waits.work) }
+    }
+}
+
+/// Later than this nothing is played: with failures a fleet that cannot seal anything would never stop.
+const FAR: Secs = 10 * 365 * 86_400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lessons_settle_where_the_promised_share_is_kept() {
+        let mut lessons = Lessons::default();
+        for n in 0..20_000 {
+            lessons = lessons.learn(n % 2 == 0, n % 200 < 9);
+        }
+        assert!((950_000..1_050_000).contains(&lessons.shift), "{lessons:?}");
+        assert!((800_000..1_200_000).contains(&lessons.stretch), "{lessons:?}");
+        let late = (0..20).fold(Lessons::default(), |l, _| l.learn(true, true));
+        assert!(late.stretch > 5_000_000 && late.shift > 1_200_000, "{late:?}");
+    }
+}

@@ -1,0 +1,157 @@
+//! Sectors that are somewhere in the pipeline when a plan is made.
+
+use super::{
+    MachineIx, OrderIx, Secs, SectorIx,
+    agenda::Ending,
+    fleet::{Need, Step},
+    world::{State, World},
+};
+
+/// How far a sector is. `began`: when PC1 began, which its ticket's age counts from; `since`: when the present step began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// Nothing is done, and not there if another machine can.
+    Waiting {
+        avoid: MachineIx,
+    },
+    PreCommit1 {
+        on: MachineIx,
+        since: Secs,
+    },
+    /// Layers are there, PC2 is not begun.
+    Layers {
+        on: MachineIx,
+        began: Secs,
+    },
+    PreCommit2 {
+        on: MachineIx,
+        began: Secs,
+        since: Secs,
+    },
+    /// PreCommit, seed and C1; done at `until`.
+    Seed {
+        on: MachineIx,
+        until: Secs,
+    },
+    /// C1's output is there, C2 is not begun.
+    Sealed {
+        on: MachineIx,
+        avoid: MachineIx,
+    },
+    Commit2 {
+        on: MachineIx,
+        at: MachineIx,
+        since: Secs,
+    },
+    /// The proof is there; active at `until`.
+    Proved {
+        on: MachineIx,
+        until: Secs,
+    },
+}
+
+impl World<'_> {
+    /// Puts the next sector of an order, in the order in which they were added, where it is. What runs goes on and is not moved.
+    pub fn resume(&mut self, order: OrderIx, progress: Progress) -> Option<SectorIx> {
+        let sector = self.sectors_of(order).find(|s| !self.is_taken(*s))?;
+        let group = self.sectors[sector].group;
+        if let Progress::Waiting { avoid } = progress {
+            self.sectors[sector].avoid = avoid;
+        }
+        self.groups[group].begun += 1;
+        let kind = self.kind(sector);
+        let needs = self.fleet.kinds[kind].clone();
+        match progress {
+            Progress::Waiting { .. } => {
+                self.groups[group].again.push(sector);
+                self.agenda.push(self.now, super::Event::Open(group));
+            }
+            Progress::PreCommit1 { on, since } => {
+                self.begin(sector, on, since);
+                self.run_on(sector, (on, Step::P1), since, needs.p1);
+                self.sectors[sector].state = State::P1;
+            }
+            Progress::Layers { on, began } => {
+                self.begin(sector, on, began);
+                self.sectors[sector].row.e1 = self.now;
+                self.have_layers(sector, false);
+            }
+            Progress::PreCommit2 { on, began, since } => {
+                self.begin(sector, on, began);
+                self.pools[self.fleet.pool(on)].wip -= 1;
+                self.sectors[sector].row.m2 = on;
+                self.run_on(sector, (on, Step::P2), since, needs.p2);
+                self.sectors[sector].state = State::P2;
+            }
+            Progress::Seed { on, until } => {
+                self.hold(sector, on, needs.scratch_full);
+                self.sectors[sector].row.c1e = until.max(self.now);
+                self.sectors[sector].state = State::Seed;
+                self.at_end(until, Ending::C1, sector);
+            }
+            Progress::Sealed { on, avoid } => {
+                self.hold(sector, on, needs.scratch_keep);
+                self.sectors[sector].avoid = avoid;
+                self.sectors[sector].row.c1e = self.now;
+                self.want_c2(sector, false);
+            }
+            Progress::Commit2 { on, at, since } => {
+                self.hold(sector, on, needs.scratch_keep);
+                self.sectors[sector].row.m3 = at;
+                self.run_on(sector, (at, Step::C2), since, needs.c2);
+                self.sectors[sector].state = State::C2;
+            }
+            Progress::Proved { on, until } => {
+                self.hold(sector, on, needs.scratch_keep);
+                self.sectors[sector].state = State::Landing;
+                self.sectors[sector].row.e3 = until.max(self.now);
+                self.at_end(until.max(self.now), Ending::Landed, sector);
+            }
+        }
+        Some(sector)
+    }
+
+    fn is_taken(&self, sector: SectorIx) -> bool {
+        let group = &self.groups[self.sectors[sector].group];
+        sector.0 < group.first + group.begun
+    }
+
+    /// PC1 has begun there, some time ago.
+    fn begin(&mut self, sector: SectorIx, on: MachineIx, began: Secs) {
+        let kind = self.kind(sector);
+        self.rooms[on].scratch -= self.fleet.kinds[kind].scratch_full;
+        self.pools[self.fleet.pool(on)].wip += 1;
+        let row = &mut self.sectors[sector].row;
+        (row.m1, row.s1) = (on, began);
+    }
+
+    /// Its sealed file and what else is left lie there.
+    fn hold(&mut self, sector: SectorIx, on: MachineIx, scratch: i32) {
+        self.rooms[on].scratch -= scratch;
+        let row = &mut self.sectors[sector].row;
+        (row.m1, row.m2) = (on, on);
+    }
+
+    /// A step goes on; one that takes longer than usual may end at any time.
+    fn run_on(&mut self, sector: SectorIx, (on, step): (MachineIx, Step), since: Secs, need: Need) {
+        self.take(on, need, step == Step::P1);
+        let usual = self.fleet.duration(on, self.kind(sector), step);
+        let ends = since.saturating_add(usual).max(self.now.saturating_add(usual / 20 + 30));
+        let row = &mut self.sectors[sector].row;
+        let ending = match step {
+            Step::P1 => {
+                (row.s1, row.e1) = (since, ends);
+                Ending::P1
+            }
+            Step::P2 => {
+                (row.s2, row.e2) = (since, ends);
+                Ending::P2
+            }
+            Step::C2 => {
+                (row.s3, row.e3) = (since, ends);
+                Ending::C2
+            }
+        };
+        self.at_end(ends, ending, sector);
+    }
+}

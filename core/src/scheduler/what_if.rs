@@ -1,0 +1,148 @@
+//! What the house is heading for, and what would change if something did.
+
+use std::collections::BTreeMap;
+
+use super::{
+    House, Snapshot,
+    plan::taken,
+    planner::{MachineIx, Row, Secs},
+};
+use crate::{
+    clock::Micros,
+    ids::{MachineId, PoolId},
+};
+
+/// One step in the plan.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Planned {
+    pub machine: MachineId,
+    pub sector: i64,
+    pub step: &'static str,
+    pub from: Micros,
+    pub until: Micros,
+}
+
+/// The plan played to its end.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Outlook {
+    /// When the last sector of each contract is expected to be active.
+    pub contracts: BTreeMap<i64, Micros>,
+    pub steps: Vec<Planned>,
+    /// Mean seconds that a sector which is not begun yet will wait for a PC1 slot, and for a GPU.
+    pub waits: (i64, i64),
+    /// Seconds by which sectors are later than promised, all together.
+    pub lateness: i64,
+    /// Sectors that nothing here can seal.
+    pub stuck: u64,
+}
+
+/// Something that might happen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    Drain(MachineId),
+    Fail(MachineId),
+    /// One more machine like this one.
+    Add(MachineId),
+    Order {
+        pool: PoolId,
+        sector_bytes: i64,
+        sectors: i64,
+    },
+}
+
+/// What a change does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Effect {
+    pub before: Outlook,
+    pub after: Outlook,
+}
+
+impl Effect {
+    /// Contracts whose expected date moves by more than a minute: before and after.
+    pub fn moved(&self) -> impl Iterator<Item = (i64, Micros, Option<Micros>)> {
+        self.before.contracts.iter().filter_map(|(id, before)| {
+            let after = self.after.contracts.get(id).copied();
+            let still = after.is_some_and(|after| (after - before).abs() <= crate::clock::MINUTE);
+            (!still).then_some((*id, *before, after))
+        })
+    }
+}
+
+/// Plays the house on until all is done, by usual durations.
+#[must_use]
+pub fn outlook(snapshot: &Snapshot) -> Outlook {
+    let house = House::new(snapshot, &taken(snapshot, &[]));
+    let mut played = house.world();
+    let finished = played.world.run();
+    let mut outlook = Outlook { stuck: if finished { 0 } else { played.world.left() }, ..Outlook::default() };
+    for (order, owed) in &played.orders {
+        if owed.held == 0
+            && let Some(done) = played.world.done_at(*order)
+        {
+            outlook.contracts.insert(owed.id, house.moment(done));
+        }
+    }
+    outlook.lateness = played.world.cost().tardiness;
+    let (mut pc1, mut gpu, mut count) = (0, 0, 0);
+    for (sector, view) in &played.sectors {
+        let Some(row) = played.world.sectors.get(*sector).map(|s| s.row) else { continue };
+        if row.s1 >= House::now() && row.s3 >= 0 {
+            pc1 += i64::from(row.s1 - House::now());
+            gpu += i64::from(row.s2 - row.e1) + i64::from(row.s3 - row.c1e);
+            count += 1;
+        }
+        outlook.steps.extend(steps(&row, view.number, &house));
+    }
+    outlook.waits = (pc1 / count.max(1), gpu / count.max(1));
+    outlook.steps.sort_by_key(|s| (s.machine, s.from, s.sector));
+    outlook
+}
+
+fn steps(row: &Row, sector: i64, house: &House<'_>) -> impl Iterator<Item = Planned> {
+    let parts: [(&'static str, MachineIx, Secs, Secs); 3] =
+        [("PC1", row.m1, row.s1, row.e1), ("PC2", row.m2, row.s2, row.e2), ("C2", row.m3, row.s3, row.e3)];
+    parts.into_iter().filter_map(move |(step, machine, from, until)| {
+        let machine = house.machine_id(machine).filter(|_| from >= 0 && until > from && until > House::now())?;
+        Some(Planned { machine, sector, step, from: house.moment(from), until: house.moment(until) })
+    })
+}
+
+/// Compares the house as it is with the house after a change.
+#[must_use]
+pub fn what_if(snapshot: &Snapshot, change: &Change) -> Effect {
+    let mut other = snapshot.clone();
+    match change {
+        Change::Drain(machine) => other.machines.iter_mut().filter(|m| m.id == *machine).for_each(|m| m.takes_new = false),
+        Change::Fail(machine) => lose(&mut other, *machine),
+        Change::Add(machine) => {
+            let like = snapshot.machines.iter().find(|m| m.id == *machine).cloned();
+            let next = snapshot.machines.iter().map(|m| m.id.0).max().unwrap_or(0) + 1;
+            other.machines.extend(like.map(|mut m| {
+                m.id = MachineId(next);
+                m.takes_new = true;
+                m.disk_free_bytes = m.disk_free_bytes.max(0);
+                m
+            }));
+        }
+        Change::Order { pool, sector_bytes, sectors } => other.owed.push(super::Owed {
+            id: i64::MAX,
+            pool: *pool,
+            sector_bytes: *sector_bytes,
+            // Behind everything that is promised.
+            promised_at: snapshot.owed.iter().map(|o| o.promised_at).max().unwrap_or(snapshot.now).max(snapshot.now) + 1,
+            held: *sectors,
+            sectors: Vec::new(),
+        }),
+    }
+    Effect { before: outlook(snapshot), after: outlook(&other) }
+}
+
+/// The machine is gone with everything on it.
+fn lose(snapshot: &mut Snapshot, machine: MachineId) {
+    snapshot.machines.retain(|m| m.id != machine);
+    for sector in snapshot.owed.iter_mut().flat_map(|o| &mut o.sectors).filter(|s| s.machine == Some(machine)) {
+        sector.state = crate::sealing::SectorState::Planned;
+        sector.machine = None;
+    }
+    snapshot.tasks.retain(|t| t.leased_to != Some(machine) && t.pinned_to != Some(machine));
+}

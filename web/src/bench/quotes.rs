@@ -1,0 +1,182 @@
+//! Are quotes kept? A simulated world with its own noise and failures; every order is quoted on arrival by a model that may be
+//! wrong, and played to its end.
+
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use sealyard_core::scheduler::planner::{
+    Dice, Fleet, Forecast, KindIx, Lessons, Luck, Odds, Order, OrderIx, Policy, PoolIx, Rollouts, Rule, Secs, Step, World,
+    forecast, log_normal,
+};
+
+use super::{QuoteOptions, instance, schedule::processor};
+
+const DAY: Secs = 86_400;
+const HOUR: Secs = 3600;
+/// Sectors sealed per hour, in millionths.
+const MILLION: i64 = 1_000_000;
+
+/// What one quote came to.
+struct Asked {
+    order: OrderIx,
+    at: Secs,
+    p95: Secs,
+    p50: Secs,
+    counted: bool,
+    settled: bool,
+}
+
+#[derive(Default)]
+struct Tally {
+    quotes: u32,
+    refused: u64,
+    accepted: u64,
+    processor_ms: u128,
+    most_ms: u128,
+}
+
+pub fn run(options: &QuoteOptions) -> anyhow::Result<()> {
+    let loaded = instance::load(&options.fleet, false)?;
+    let fleet = loaded.fleet;
+    ensure!(fleet.kinds.len() == 1, "a world of quotes has one sector size; this fleet is made for {}", fleet.kinds.len());
+    let rates: Vec<i64> = fleet.pools.keys().map(|pool| bottleneck(&fleet, pool)).collect();
+    let rate: i64 = rates.iter().sum();
+    ensure!(rate > 0, "this fleet seals nothing");
+    let odds = |noise: i64, days: i32| Odds {
+        spread: log_normal(noise * 10),
+        between_failures: days.saturating_mul(DAY),
+        ..Odds::default()
+    };
+    let real = odds(options.noise, options.failure_days);
+    let model =
+        Arc::new(odds(options.model_noise.unwrap_or(options.noise), options.model_failure_days.unwrap_or(options.failure_days)));
+    let policy = Policy { rule: Rule::Edd, ..Policy::default() };
+    let mut world = World::new(&fleet, policy);
+    world.redraw(Luck { dice: Dice::new(options.seed + 77), odds: Arc::new(real) });
+    let mut dice = Dice::new(options.seed);
+    let sizes = log_normal(900);
+    let mut asked: Vec<Asked> = Vec::new();
+    let mut tally = Tally::default();
+    let mut lessons = Lessons::default();
+    let mut at: Secs = 0;
+    let end = options.days * DAY;
+    while at < end {
+        world.run_until(at);
+        let n = u32::try_from(dice.spread(options.sectors * 2 / 3, &sizes)).unwrap_or(1).max(1);
+        let order = arrival(&mut dice, &rates, rate, n, at);
+        lessons = settle(&world, &mut asked, lessons);
+        let warm = at < 3 * DAY;
+        let how =
+            Rollouts { odds: Arc::clone(&model), rounds: if warm { 8 } else { options.rounds }, seed: dice.roll(), lessons };
+        let before = processor();
+        let quoted = forecast(&world, &order, &how).context("an order can never be sealed")?;
+        let used = processor().saturating_sub(before).as_millis();
+        if !warm {
+            tally.quotes += 1;
+            tally.processor_ms += used;
+            tally.most_ms = tally.most_ms.max(used);
+        }
+        if options.longest_lead_h > 0 && quoted.p95 - at > options.longest_lead_h * HOUR {
+            tally.refused += u64::from(n);
+        } else {
+            tally.accepted += u64::from(n);
+            asked.push(accept(&mut world, order, &quoted, at, !warm));
+        }
+        let gap = i64::from(n) * MILLION * i64::from(HOUR) / rate * 100 / i64::from(options.load);
+        at += dice.wait(Secs::try_from(gap).unwrap_or(Secs::MAX)).max(1);
+    }
+    for one in &asked {
+        ensure!(world.run_until_done(one.order), "an accepted order was never completed");
+    }
+    report(&world, &asked, &tally, i64::from(end / HOUR) * rate / MILLION, lessons);
+    Ok(())
+}
+
+/// What the pool's slower stage seals, in millionths of a sector per hour.
+fn bottleneck(fleet: &Fleet, pool: PoolIx) -> i64 {
+    let kind = KindIx(0);
+    let Some(needs) = fleet.kinds.get(kind) else { return 0 };
+    let (mut pc1, mut gpu) = (0, 0);
+    for machine in fleet.machines.keys().filter(|m| fleet.pool(*m) == pool) {
+        let class = fleet.class(machine);
+        let of = |free: i32, need: i32| if need > 0 { free / need } else { i32::MAX };
+        let slots =
+            of(class.cores, needs.p1.cores).min(of(class.memory, needs.p1.memory)).min(of(class.scratch, needs.scratch_full));
+        let [p1, p2, c2] = [Step::P1, Step::P2, Step::C2].map(|step| i64::from(fleet.duration(machine, kind, step)));
+        if p1 > 0 {
+            pc1 += i64::from(slots) * i64::from(HOUR) * MILLION / p1;
+        }
+        if p2 + c2 > 0 {
+            gpu += i64::from(class.gpus) * i64::from(HOUR) * MILLION / (p2 + c2);
+        }
+    }
+    pc1.min(gpu)
+}
+
+fn arrival(dice: &mut Dice, rates: &[i64], rate: i64, n: u32, at: Secs) -> Order {
+    let mut lot = i64::try_from(dice.below(usize::try_from(rate).unwrap_or(1))).unwrap_or(0);
+    let mut pool = PoolIx(0);
+    for (number, own) in (0u32..).zip(rates) {
+        pool = PoolIx(number);
+        if lot < *own {
+            break;
+        }
+        lot -= own;
+    }
+    Order { id: 0, pool: Some(pool), kind: KindIx(0), n, release: at, step: 0, due: 0, weight: 1, known: at }
+}
+
+fn accept(world: &mut World<'_>, mut order: Order, quoted: &Forecast, at: Secs, counted: bool) -> Asked {
+    order.due = quoted.p95;
+    Asked { order: world.add_order(order), at, p95: quoted.p95, p50: quoted.p50, counted, settled: false }
+}
+
+/// Learns from promises whose outcome is known by now.
+fn settle(world: &World<'_>, asked: &mut [Asked], mut lessons: Lessons) -> Lessons {
+    for one in asked.iter_mut().filter(|a| !a.settled) {
+        let done = world.done_at(one.order);
+        if done.is_some() || world.now > one.p95 {
+            one.settled = true;
+            let later_than = |date: Secs| done.is_none_or(|at| at > date);
+            lessons = lessons.learn(later_than(one.p50), later_than(one.p95));
+        }
+    }
+    lessons
+}
+
+fn report(world: &World<'_>, asked: &[Asked], tally: &Tally, could: i64, lessons: Lessons) {
+    let counted: Vec<&Asked> = asked.iter().filter(|a| a.counted).collect();
+    let number = i64::try_from(counted.len().max(1)).unwrap_or(1);
+    let kept_by = |date: fn(&Asked) -> Secs| {
+        let kept = counted.iter().filter(|a| world.done_at(a.order).is_some_and(|done| done <= date(a))).count();
+        i64::try_from(kept).unwrap_or(0) * 1000 / number
+    };
+    let lead: i64 = counted.iter().map(|a| i64::from(a.p95 - a.at)).sum();
+    let real: i64 = counted.iter().filter_map(|a| world.done_at(a.order).map(|done| i64::from(done - a.at))).sum();
+    let tenths = |permille: i64| format!("{}.{} %", permille / 10, permille % 10);
+    let sold = i64::try_from(tally.accepted).unwrap_or(0) * 1000 / could.max(1);
+    let offered = i64::try_from(tally.accepted + tally.refused).unwrap_or(1).max(1);
+    println!(
+        "{} orders, {} sectors, {} attempts lost to failures | p95 kept {}, p50 kept {} | lead quoted {} h, actual {} h, ratio {}.{:02} | \
+         {} ms of processor time per quote (most {} ms) | refused {} of sectors, sold {} of the bottleneck | {:?}",
+        counted.len(),
+        tally.accepted,
+        world.lost,
+        tenths(kept_by(|a| a.p95)),
+        tenths(kept_by(|a| a.p50)),
+        tenths_of_hours(lead / number),
+        tenths_of_hours(real / number),
+        lead / real.max(1),
+        lead * 100 / real.max(1) % 100,
+        tally.processor_ms / u128::from(tally.quotes.max(1)),
+        tally.most_ms,
+        tenths(i64::try_from(tally.refused).unwrap_or(0) * 1000 / offered),
+        tenths(sold),
+        lessons,
+    );
+}
+
+fn tenths_of_hours(seconds: i64) -> String {
+    let tenths = seconds / 360;
+    format!("{}.{}", tenths / 10, tenths % 10)
+}

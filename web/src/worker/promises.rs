@@ -1,0 +1,26 @@
+//! What became of promises, and what is expected of those that are open.
+
+use sealyard_core::{scheduler, store::DbFault};
+
+use super::TurnResult;
+use crate::app::{Shared, read, transact};
+
+pub async fn turn(app: Shared) -> TurnResult {
+    let now = app.now();
+    let snapshot = read(&app, move |conn| scheduler::load(conn, now)).await?;
+    // Playing a large house on takes a while; nothing waits for it.
+    let (snapshot, outlook) = tokio::task::spawn_blocking(move || {
+        let outlook = scheduler::outlook(&snapshot);
+        (snapshot, outlook)
+    })
+    .await?;
+    let settled = transact(&app, move |conn| {
+        scheduler::forecast_again(conn, &snapshot, &outlook)?;
+        Ok::<_, DbFault>(scheduler::settle(conn, now)?)
+    })
+    .await?;
+    if settled > 0 {
+        tracing::info!(settled, "promises settled");
+    }
+    Ok(())
+}
