@@ -10,7 +10,7 @@ use sealyard_core::{
     orders::{self, Paid, PlaceOrder},
     proving::{self, NewPost, PostState},
     sealing::{self, Sector, Task},
-    store::{Database, DbFault},
+    store::{AnyConnection, Database, DbFault},
 };
 
 use crate::support::{NOW, hardware, machine, on_both, shop};
@@ -114,11 +114,11 @@ fn a_heartbeat_keeps_what_runs_and_stops_what_was_taken_away() {
 }
 
 #[test]
-fn a_step_that_keeps_failing_ends_in_quarantine_with_its_reason() {
+fn a_sector_that_fails_on_two_machines_ends_in_quarantine_with_its_reason() {
     on_both(|db| {
         let (sector, _) = sector_in_pc1(db);
         let (a, b) = (machine(db, "a"), machine(db, "b"));
-        for round in 0..5 {
+        for round in 0..2 {
             let task = db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap().remove(0);
             let machine = if task.avoid == Some(a.id) { &b } else { &a };
             assert!(assign(db, &task, machine), "round {round}");
@@ -128,6 +128,20 @@ fn a_step_that_keeps_failing_ends_in_quarantine_with_its_reason() {
         let sector = db.read(|conn| sealing::sector_by_id(conn, sector.id).map_err(DbFault::from)).unwrap();
         assert_eq!((sector.state.as_str(), sector.reason.as_deref()), ("quarantined", Some("the disk is broken")));
         assert!(db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap().is_empty());
+        // A person lets it begin again; the old failures do not count any more.
+        let again = || db.transact(|conn| Ok::<_, DbFault>(sealing::release(conn, sector.id, NOW)?)).unwrap();
+        assert!(again() && !again());
+        assert_eq!(state(db, &sector), "planned");
+        let ready = |conn: &mut AnyConnection| {
+            let sector = sealing::sector_by_id(conn, sector.id)?;
+            sealing::begin_sealing(conn, sector, &"33".repeat(32), 9, NOW)?;
+            Ok::<_, DbFault>(sealing::open_tasks(conn)?.remove(0))
+        };
+        let task = db.transact(ready).unwrap();
+        assert!(assign(db, &task, &b));
+        let outcome = Outcome::Failed { level: FailureLevel::Permanent, reason: "the disk is broken".into() };
+        assert!(report(db, &b, task.id.0, 1, outcome));
+        assert_eq!(state(db, &sector), "pre_commit_1");
     });
 }
 

@@ -11,6 +11,7 @@ mod error;
 mod health;
 mod mail;
 mod pages;
+mod planning;
 mod rails;
 mod render;
 mod serve;
@@ -60,6 +61,11 @@ enum Command {
     Admin { email: String, name: String },
     /// Make a pool of a miner's sectors and take its capacity into the books.
     Pool(demo::PoolOptions),
+    /// Show the plan: bottleneck, promised and expected dates, what can be promised; or answer a question about it.
+    Plan {
+        #[command(subcommand)]
+        question: Option<planning::Question>,
+    },
     /// Verify the books and print what does not hold.
     Books,
     /// Run an embedded network; prints one JSON line with url, token and miner when it is ready.
@@ -137,6 +143,7 @@ fn with_config(command: Command, config: Config, runtime: tokio::runtime::Runtim
         Command::Migrate => Ok(open(&config)?.migrate()?),
         Command::Admin { email, name } => add_admin(&config, &email, &name),
         Command::Pool(options) => demo::add_pool(&open(&config)?, &options, SystemClock.now()),
+        Command::Plan { question } => planning::answer(&open(&config)?, question.as_ref(), SystemClock.now()),
         Command::Books => check_books(&config),
         Command::Work => {
             in_proof_environment(&config.parameters_dir)?;

@@ -21,6 +21,8 @@ pub struct Pool {
     pub sector_bytes: i64,
     pub next_sector: i64,
     pub created_at: Micros,
+    /// Sectors that the miner's available funds could pledge when they were last looked at.
+    pub collateral_sectors: Option<i64>,
 }
 
 #[derive(Clone, Debug, Insertable)]
@@ -60,6 +62,11 @@ pub fn pools(conn: &mut AnyConnection) -> DbResult<Vec<Pool>> {
 
 pub fn pool_by_id(conn: &mut AnyConnection, id: PoolId) -> DbResult<Pool> {
     pools::table.find(id).first(conn)
+}
+
+/// Notes how many sectors the miner's funds can pledge.
+pub fn set_collateral(conn: &mut AnyConnection, pool: PoolId, sectors: i64) -> DbResult<()> {
+    diesel::update(pools::table.find(pool)).set(pools::collateral_sectors.eq(sectors)).execute(conn).map(drop)
 }
 
 /// Takes `bytes` of new machines into the books. `id` makes a repetition harmless.

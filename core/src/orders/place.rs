@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 
-use super::{Order, OrderState, quote::quote};
+use super::{Order, OrderState, Stock, quote::quote};
 use crate::{
     capacity::{CapacityError, hold_for_order},
     catalog::Plan,
@@ -31,6 +31,8 @@ pub enum PlaceError {
     NotOnSale,
     #[error("this plan sells 1 to {max} units")]
     Units { max: i64 },
+    #[error("the collateral for so much is not there right now; please buy less, or come back later")]
+    Collateral,
     #[error("no machine can seal this at present, so no date can be promised; please come back later")]
     NoDate,
     #[error("so much could only be promised for {0}; please buy less, or come back later")]
@@ -89,6 +91,9 @@ pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) ->
     }
     lock(conn, Turn::Promise)?;
     let quote = quote(conn, request.plan, request.units, now)?.ok_or(PlaceError::Units { max: request.plan.max_units })?;
+    if quote.stock == Stock::NoCollateral {
+        return Err(PlaceError::Collateral);
+    }
     let mut promised = quote.promised.ok_or(PlaceError::NoDate)?;
     if let Some(shown) = request.shown.filter(|shown| *shown < promised.p95) {
         if promised.p95 > shown.saturating_add(KEPT_SHOWN) {

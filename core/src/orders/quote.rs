@@ -10,14 +10,23 @@ use crate::{
     units::Bytes,
 };
 
+/// Whether there is enough for an order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stock {
+    Enough,
+    /// Too few bytes are free.
+    NoCapacity,
+    /// The miner's funds cannot pledge so many sectors on top of those that are owed.
+    NoCollateral,
+}
+
 #[derive(Clone, Debug)]
 pub struct Quote {
     pub bytes: Bytes,
     pub sectors: i64,
     pub price: Fiat,
     pub terms: Terms,
-    /// Whether so much is free now.
-    pub in_stock: bool,
+    pub stock: Stock,
     /// When the power should count. `None`: no machine here can seal it at present.
     pub promised: Option<Promised>,
 }
@@ -31,5 +40,11 @@ pub fn quote(conn: &mut AnyConnection, plan: &Plan, units: i64, now: Micros) -> 
     let snapshot = scheduler::load(conn, now)?;
     let lessons = scheduler::lessons(conn, pool.id)?;
     let promised = scheduler::promise(&snapshot, pool.sector_bytes, sectors, lessons);
-    Ok(Some(Quote { bytes, sectors, price, terms: Terms::standard(plan.fee_bp), in_stock: free >= bytes.0, promised }))
+    let pledgeable = pool.collateral_sectors.map(|all| all - snapshot.owed_sectors(pool.id));
+    let stock = match pledgeable {
+        _ if free < bytes.0 => Stock::NoCapacity,
+        Some(left) if left < sectors => Stock::NoCollateral,
+        _ => Stock::Enough,
+    };
+    Ok(Some(Quote { bytes, sectors, price, terms: Terms::standard(plan.fee_bp), stock, promised }))
 }

@@ -1,6 +1,7 @@
 //! Which machine does what next, and when an order will be done: pure, no clock, no database. A snapshot goes in, assignments
 //! and dates come out. What is kept of promises is beside it.
 
+mod explain;
 mod history;
 mod house;
 mod plan;
@@ -9,12 +10,13 @@ mod promise;
 mod snapshot;
 mod what_if;
 
+pub use explain::{Bottleneck, Gain, Why, bottleneck, gains, why};
 pub use history::History;
 pub use house::{House, Played, house_policy};
 pub use plan::{Assignment, plan, starting_soon};
 pub use promise::{
-    Month, Promisable, Promise, Promised, available_to_promise, forecast_again, lessons, months, of_order as promise_of_order,
-    promise, record, settle,
+    MonthRecord, Promisable, Promise, Promised, available_to_promise, forecast_again, lessons, months,
+    of_order as promise_of_order, promise, record, settle,
 };
 pub use snapshot::{MachineView, Owed, SectorView, Snapshot, TaskView, load};
-pub use what_if::{Change, Effect, Outlook, outlook, what_if};
+pub use what_if::{Change, Effect, Outlook, Planned, outlook, what_if};

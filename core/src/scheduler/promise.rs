@@ -11,7 +11,7 @@ use super::{
     what_if::Outlook,
 };
 use crate::{
-    clock::{DAY, Micros, day_text},
+    clock::{DAY, Micros, Month},
     ids::{OrderId, PoolId},
     on_conn,
     store::{
@@ -269,15 +269,14 @@ fn why_moved(snapshot: &Snapshot, contract: i64, later: bool) -> String {
 
 /// One month's promises, by the date promised.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Month {
-    /// `2026-11`.
-    pub name: String,
+pub struct MonthRecord {
+    pub month: Month,
     pub made: i64,
     pub kept: i64,
     pub broken: i64,
 }
 
-impl Month {
+impl MonthRecord {
     /// Kept of those decided, per mille; `None`: none is decided yet.
     #[must_use]
     pub const fn kept_permille(&self) -> Option<i64> {
@@ -287,20 +286,19 @@ impl Month {
 }
 
 /// The public record, the latest month first. Promises of orders that were never paid do not count.
-pub fn months(conn: &mut AnyConnection) -> DbResult<Vec<Month>> {
+pub fn months(conn: &mut AnyConnection) -> DbResult<Vec<MonthRecord>> {
     let rows: Vec<(Micros, Option<bool>)> = promises::table
         .inner_join(contracts::table.on(contracts::order_id.eq(promises::order_id)))
         .select((promises::promised_at, promises::kept))
         .load(conn)?;
-    let mut months: BTreeMap<String, Month> = BTreeMap::new();
+    let mut months: BTreeMap<Month, MonthRecord> = BTreeMap::new();
     for (promised_at, kept) in rows {
-        let day = day_text(promised_at.div_euclid(DAY));
-        let name = day.get(..7).unwrap_or(&day).to_owned();
-        let month = months.entry(name.clone()).or_insert(Month { name, made: 0, kept: 0, broken: 0 });
-        month.made += 1;
+        let Some(month) = Month::of_day(promised_at.div_euclid(DAY)) else { continue };
+        let record = months.entry(month).or_insert(MonthRecord { month, made: 0, kept: 0, broken: 0 });
+        record.made += 1;
         match kept {
-            Some(true) => month.kept += 1,
-            Some(false) => month.broken += 1,
+            Some(true) => record.kept += 1,
+            Some(false) => record.broken += 1,
             None => {}
         }
     }

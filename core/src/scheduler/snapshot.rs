@@ -167,6 +167,13 @@ fn load_owed(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros
 }
 
 impl Snapshot {
+    /// Sectors of a pool that are owed, or held for an order, and are not on chain.
+    #[must_use]
+    pub fn owed_sectors(&self, pool: PoolId) -> i64 {
+        let of_pool = self.owed.iter().filter(|o| o.pool == pool);
+        of_pool.map(|o| o.held + i64::try_from(o.sectors.len()).unwrap_or(i64::MAX)).sum()
+    }
+
     /// Whole seconds from `from` to now; 0 when it is to come.
     #[must_use]
     pub fn seconds_since(&self, from: Micros) -> i64 {

@@ -34,6 +34,8 @@ pub struct Outlook {
     pub lateness: i64,
     /// Sectors that nothing here can seal.
     pub stuck: u64,
+    /// When everything that is owed is active.
+    pub done: Micros,
 }
 
 /// Something that might happen.
@@ -74,14 +76,16 @@ pub fn outlook(snapshot: &Snapshot) -> Outlook {
     let house = House::new(snapshot, &taken(snapshot, &[]));
     let mut played = house.world();
     let finished = played.world.run();
+    let mut last = House::now();
     let mut outlook = Outlook { stuck: if finished { 0 } else { played.world.left() }, ..Outlook::default() };
     for (order, owed) in &played.orders {
-        if owed.held == 0
-            && let Some(done) = played.world.done_at(*order)
-        {
+        let Some(done) = played.world.done_at(*order) else { continue };
+        last = last.max(done);
+        if owed.held == 0 {
             outlook.contracts.insert(owed.id, house.moment(done));
         }
     }
+    outlook.done = house.moment(last);
     outlook.lateness = played.world.cost().tardiness;
     let (mut pc1, mut gpu, mut count) = (0, 0, 0);
     for (sector, view) in &played.sectors {

@@ -1,10 +1,13 @@
 //! What moves a sector on besides a machine's report: tickets, seeds, verdicts, receipts, the chain's view.
 
+use std::collections::BTreeSet;
+
 use diesel::prelude::*;
 
 use super::{
     Sector, TaskKind,
     message::{Purpose, build},
+    sector::by_id,
     state::{Event, SectorState, Transition, Where},
     task::{NewTask, cancel_open, create},
 };
@@ -13,8 +16,11 @@ use crate::{
     clock::Micros,
     contracts,
     fleet::protocol::FailureLevel,
-    ids::MachineId,
-    store::{AnyConnection, DbResult, schema::sectors},
+    ids::{MachineId, SectorId},
+    store::{
+        AnyConnection, DbResult,
+        schema::{sectors, tasks},
+    },
 };
 
 /// What the chain says about an activated sector.
@@ -190,7 +196,8 @@ pub(super) fn after_failure(
 ) -> DbResult<()> {
     let (level, reason) = failure;
     count_failure(conn, &mut sector, reason, now)?;
-    let event = Event::StepFailed { level, failures: sector.failures };
+    let machines = machines_failed(conn, &sector)?;
+    let event = Event::StepFailed { level, failures: sector.failures, machines };
     match sector.apply(conn, event, now)? {
         Some(Transition::Retry(place)) => {
             let avoid = machine.filter(|_| place == Where::Elsewhere);
@@ -206,6 +213,31 @@ pub(super) fn after_failure(
         Some(Transition::To(SectorState::Planned)) => restart(conn, &sector, reason, now),
         _ => Ok(()),
     }
+}
+
+/// On how many machines the sector itself failed, not for want of disk or time, since it was last released.
+fn machines_failed(conn: &mut AnyConnection, sector: &Sector) -> DbResult<i64> {
+    let failed: Vec<(Option<MachineId>, Option<String>)> = tasks::table
+        .filter(tasks::sector_id.eq(sector.id).and(tasks::state.eq("failed")))
+        .order(tasks::id.desc())
+        .limit(sector.failures)
+        .select((tasks::machine_id, tasks::failure_level))
+        .load(conn)?;
+    let own = [FailureLevel::Permanent.name(), FailureLevel::Abort.name()];
+    let machines = failed.iter().filter(|(_, level)| level.as_deref().is_some_and(|l| own.contains(&l)));
+    let distinct: BTreeSet<MachineId> = machines.filter_map(|(machine, _)| *machine).collect();
+    Ok(i64::try_from(distinct.len()).unwrap_or(i64::MAX))
+}
+
+/// A person lets a quarantined sector start again, with a clean record. False: it is not quarantined.
+pub fn release(conn: &mut AnyConnection, id: SectorId, now: Micros) -> DbResult<bool> {
+    let mut sector = by_id(conn, id)?;
+    if sector.apply(conn, Event::Released, now)?.is_none() {
+        return Ok(false);
+    }
+    diesel::update(sectors::table.find(id)).set(sectors::failures.eq(0)).execute(conn)?;
+    restart(conn, &sector, "released from quarantine", now)?;
+    Ok(true)
 }
 
 /// The sector's files are gone: it starts again, on any machine.

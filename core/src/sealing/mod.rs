@@ -10,7 +10,9 @@ mod sector;
 mod state;
 mod task;
 
-pub use advance::{Activation, OnChain, begin_sealing, machine_lost, mark_on_chain, proof_verified, seed_drawn, ticket_expired};
+pub use advance::{
+    Activation, OnChain, begin_sealing, machine_lost, mark_on_chain, proof_verified, release, seed_drawn, ticket_expired,
+};
 pub use cost::{Cost, typical_seconds};
 pub use lease::{assign, expire_leases, leases_of, release_lost};
 pub use message::{

@@ -108,10 +108,11 @@ pub enum Event {
     PowerOn,
     FaultSeen,
     RanOut,
-    /// A step failed; `failures` counts this one.
+    /// A step failed; `failures` counts this one, `machines` those on which the sector itself failed.
     StepFailed {
         level: FailureLevel,
         failures: i64,
+        machines: i64,
     },
     /// A message failed on chain.
     MessageFailed {
@@ -125,6 +126,8 @@ pub enum Event {
 
 /// A step is tried this often before the sector is quarantined.
 pub const MOST_FAILURES: i64 = 5;
+/// A sector that fails on so many machines is at fault itself.
+pub const MOST_MACHINES: i64 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {
@@ -163,7 +166,7 @@ pub fn next(state: SectorState, event: Event) -> Transition {
         (S::Active | S::Proving, Event::FaultSeen) => To(S::Faulty),
         (S::Active | S::Proving | S::Faulty, Event::RanOut) => To(S::Expired),
         (S::Quarantined, Event::Released) => To(S::Planned),
-        (_, Event::StepFailed { level, failures }) => step_failed(state, level, failures),
+        (_, Event::StepFailed { level, failures, machines }) => step_failed(state, level, failures, machines),
         (S::PreCommitting | S::ProveCommitting, Event::MessageFailed { failures }) => {
             if failures >= MOST_FAILURES {
                 To(S::Quarantined)
@@ -178,7 +181,7 @@ pub fn next(state: SectorState, event: Event) -> Transition {
     }
 }
 
-fn step_failed(state: SectorState, level: FailureLevel, failures: i64) -> Transition {
+fn step_failed(state: SectorState, level: FailureLevel, failures: i64, machines: i64) -> Transition {
     use SectorState as S;
     let running = matches!(state, S::PreCommit1 | S::PreCommit2 | S::Commit1 | S::Commit2 | S::Finalizing);
     if !running {
@@ -188,7 +191,7 @@ fn step_failed(state: SectorState, level: FailureLevel, failures: i64) -> Transi
     if state == S::Finalizing {
         return Transition::Retry(Where::Anywhere);
     }
-    if level == FailureLevel::Critical || failures >= MOST_FAILURES {
+    if level == FailureLevel::Critical || failures >= MOST_FAILURES || machines >= MOST_MACHINES {
         return Transition::To(S::Quarantined);
     }
     match level {
@@ -247,7 +250,7 @@ mod tests {
         for state in SectorState::ALL.into_iter().filter(|s| s.is_on_chain()) {
             assert_eq!(next(state, Event::MachineLost), Transition::Ignore, "{state:?}");
             for level in [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort, FailureLevel::Critical] {
-                let after = next(state, Event::StepFailed { level, failures: 99 });
+                let after = next(state, Event::StepFailed { level, failures: 99, machines: 9 });
                 assert!(matches!(after, Transition::Ignore | Transition::Retry(_)), "{state:?} {level:?} {after:?}");
             }
         }
@@ -256,10 +259,12 @@ mod tests {
     #[test]
     fn failures_end_in_quarantine_and_not_in_a_circle() {
         for level in [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort] {
-            let event = Event::StepFailed { level, failures: MOST_FAILURES };
-            assert_eq!(next(SectorState::Commit2, event), Transition::To(SectorState::Quarantined));
+            for (failures, machines) in [(MOST_FAILURES, 1), (MOST_MACHINES, MOST_MACHINES)] {
+                let event = Event::StepFailed { level, failures, machines };
+                assert_eq!(next(SectorState::Commit2, event), Transition::To(SectorState::Quarantined));
+            }
         }
-        let once = |level| next(SectorState::PreCommit1, Event::StepFailed { level, failures: 1 });
+        let once = |level| next(SectorState::PreCommit1, Event::StepFailed { level, failures: 1, machines: 1 });
         assert_eq!(once(FailureLevel::Temporary), Transition::Retry(Where::Anywhere));
         assert_eq!(once(FailureLevel::Permanent), Transition::Retry(Where::Elsewhere));
         assert_eq!(once(FailureLevel::Abort), Transition::To(SectorState::Planned));

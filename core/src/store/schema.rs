@@ -43,6 +43,7 @@ diesel::table! {
         sector_bytes -> BigInt,
         next_sector -> BigInt,
         created_at -> BigInt,
+        collateral_sectors -> Nullable<BigInt>,
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::types::*;
-use crate::{actor::RandomnessTag, hash::Hash32};
+use crate::{actor::RandomnessTag, economics::NetworkEstimate, hash::Hash32};
 
 /// Tries of one call, the first included.
 const TRIES: u32 = 3;
@@ -226,6 +226,20 @@ impl Node {
 
     pub async fn power_state(&self, tsk: &TipSetKey) -> Result<ActorState<PowerState>, RpcError> {
         self.call("Filecoin.StateReadState", json!(["f04", tsk])).await
+    }
+
+    /// What pledge, fees and rewards are computed from, as of a tipset.
+    pub async fn network_estimate(&self, head: &TipSet) -> Result<NetworkEstimate, RpcError> {
+        let (reward, power) = (self.reward_state(&head.cids).await?.state, self.power_state(&head.cids).await?.state);
+        Ok(NetworkEstimate {
+            reward: reward.this_epoch_reward_smoothed.into(),
+            power: power.this_epoch_qa_power_smoothed.into(),
+            baseline: reward.this_epoch_baseline_power,
+            circulating: self.circulating_supply().await?.fil_circulating,
+            ramp_start: power.ramp_start_epoch,
+            ramp_epochs: power.ramp_duration_epochs,
+            epoch: head.height,
+        })
     }
 
     pub async fn miner_state(&self, miner: &Address, tsk: &TipSetKey) -> Result<ActorState<MinerState>, RpcError> {

@@ -2,6 +2,7 @@
 //!
 //! Unknown fields are ignored and null stands for an empty list, as the field's nodes do it. Big numbers are decimal strings.
 
+use fil_actors_shared::v18::reward::FilterEstimate;
 use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
 use serde::{Deserialize, Serialize};
 
@@ -381,6 +382,12 @@ pub struct Smoothed {
     pub position_estimate: BigInt,
     #[serde(with = "decimal")]
     pub velocity_estimate: BigInt,
+}
+
+impl From<Smoothed> for FilterEstimate {
+    fn from(smoothed: Smoothed) -> Self {
+        Self { position: smoothed.position_estimate, velocity: smoothed.velocity_estimate }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

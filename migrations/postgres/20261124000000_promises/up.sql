@@ -29,3 +29,6 @@ CREATE TABLE promise_lessons (
     stretch BIGINT NOT NULL,
     outcomes BIGINT NOT NULL
 );
+
+-- Sectors that the miner's available funds could pledge when they were last looked at; NULL: never.
+ALTER TABLE pools ADD COLUMN collateral_sectors BIGINT;

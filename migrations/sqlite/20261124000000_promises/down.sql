@@ -1,3 +1,4 @@
+ALTER TABLE pools DROP COLUMN collateral_sectors;
 DROP TABLE promise_lessons;
 
 DROP TABLE promises;

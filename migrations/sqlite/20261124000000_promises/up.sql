@@ -29,3 +29,6 @@ CREATE TABLE promise_lessons (
     stretch INTEGER NOT NULL,
     outcomes INTEGER NOT NULL
 ) STRICT;
+
+-- Sectors that the miner's available funds could pledge when they were last looked at; NULL: never.
+ALTER TABLE pools ADD COLUMN collateral_sectors INTEGER;

@@ -6,9 +6,11 @@ use sealyard_core::{
     accounts, capacity,
     clock::{DAY, day_text, minute_text},
     fleet::{self, Draining},
+    ids::SectorId,
     ledger,
     money::NanoFil,
-    orders, sealing,
+    orders,
+    sealing::{self, SectorState},
     store::DbFault,
     units::Bytes,
     yields,
@@ -28,6 +30,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(web::resource("/admin/fleet").get(fleet_page).post(new_token))
         .route("/admin/fleet/{machine}/drain", web::post().to(drain))
         .route("/admin/pipeline", web::get().to(pipeline_page))
+        .route("/admin/sectors/{sector}/release", web::post().to(release))
         .route("/admin/orders", web::get().to(orders_page))
         .route("/admin/books", web::get().to(books_page));
 }
@@ -121,7 +124,9 @@ async fn drain(app: web::Data<App>, Admin(user): Admin, id: web::Path<String>) -
 }
 
 struct SectorRow {
+    id: i64,
     number: i64,
+    is_quarantined: bool,
     state: String,
     machine: String,
     due: String,
@@ -166,6 +171,8 @@ async fn pipeline_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpRe
         });
         let tasks: Vec<TaskRow> = tasks.collect();
         let rows = sectors.iter().map(|s| SectorRow {
+            id: s.id.0,
+            is_quarantined: s.state() == SectorState::Quarantined,
             number: s.number,
             state: s.state.replace('_', " "),
             machine: name(s.machine_id),
@@ -177,6 +184,21 @@ async fn pipeline_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpRe
     })
     .await?;
     html(&PipelinePage { user: Some((&user).into()), sectors, tasks })
+}
+
+async fn release(app: web::Data<App>, Admin(user): Admin, id: web::Path<i64>) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let (id, now, admin) = (SectorId(id.into_inner()), app.now(), user.id);
+    let released = transact(&app, move |conn| {
+        accounts::record(conn, now, Some(admin), "release from quarantine", &format!("sector row {id}"), "")?;
+        Ok::<_, DbFault>(sealing::release(conn, id, now)?)
+    })
+    .await?;
+    if released {
+        Ok(redirect("/admin/pipeline"))
+    } else {
+        Err(WebError::BadInput("This sector is not in quarantine any more.".into()))
+    }
 }
 
 struct AdminOrder {

@@ -7,7 +7,7 @@ use sealyard_core::{
     catalog::{self, Plan},
     clock::minute_text,
     contracts, ids,
-    orders::{self, Order, OrderState, PlaceOrder},
+    orders::{self, Order, OrderState, PlaceOrder, Stock},
     scheduler::Promised,
     store::DbFault,
 };
@@ -75,7 +75,7 @@ struct PlanPage {
     bytes: String,
     price: String,
     promised: Option<Promise>,
-    in_stock: bool,
+    stock: Stock,
     /// Sent with the form, so that sending it twice places one order.
     request_key: String,
 }
@@ -117,7 +117,7 @@ async fn plan_page(
         bytes: quote.bytes.to_string(),
         price: quote.price.to_string(),
         promised: quote.promised.map(Promise::from),
-        in_stock: quote.in_stock,
+        stock: quote.stock,
         request_key: ids::secret(),
     })
 }

@@ -5,6 +5,7 @@ mod admin;
 mod assets;
 mod buy;
 mod investor;
+mod plan;
 mod public;
 #[cfg(test)]
 mod snapshots;
@@ -23,6 +24,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .configure(buy::routes)
         .configure(investor::routes)
         .configure(admin::routes)
+        .configure(plan::routes)
         .configure(webhook::routes)
         .default_service(web::to(|| async { Err::<HttpResponse, _>(WebError::NotFound) }));
 }

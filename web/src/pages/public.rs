@@ -98,7 +98,7 @@ async fn promises(app: web::Data<App>, Maybe(user): Maybe) -> Result<HttpRespons
     let rows = months.into_iter().map(|m| MonthRow {
         share: m.kept_permille().map_or_else(|| "none due yet".into(), |share| format!("{}.{} %", share / 10, share % 10)),
         open: m.made - m.kept - m.broken,
-        name: m.name,
+        name: m.month.to_string(),
         made: m.made,
         kept: m.kept,
         broken: m.broken,

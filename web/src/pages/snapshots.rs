@@ -141,7 +141,7 @@ async fn an_investors_pages() {
 async fn an_operators_pages() {
     let house = house();
     let cookie = auth::start(&house.app, &house.user(demo::ADMIN)).await.unwrap();
-    for page in ["fleet", "pipeline", "orders", "books"] {
+    for page in ["fleet", "plan", "pipeline", "orders", "books"] {
         assert_page!(format!("admin_{page}"), house.page(&format!("/admin/{page}"), Some(cookie.clone())).await);
     }
 }

@@ -4,6 +4,7 @@
 //! that fails says so, waits longer each time, and goes on when the cause is gone.
 
 mod chain_sync;
+mod collateral;
 mod house;
 mod job_runner;
 mod messages;
@@ -36,6 +37,7 @@ pub async fn run(app: Shared) {
         tokio::spawn(repeat(app.clone(), holder.clone(), ("house", 1), house::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), ("pipeline", 1), pipeline::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), ("promises", SLOWLY), promises::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), ("collateral", SLOWLY), collateral::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), ("window-posts", 1), window_posts::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), ("recoveries", 1), recoveries::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), ("messages", 1), messages::turn)),

@@ -1,0 +1,145 @@
+//! Why the plan is as it is: what limits it, what one more machine would buy, why a sector is here and not there.
+
+use super::{
+    Snapshot,
+    what_if::{Change, Outlook, outlook, what_if},
+};
+use crate::{
+    clock::{Micros, SECOND},
+    sealing::{Cost, SectorState, TaskKind},
+};
+
+/// What sectors that have not begun will wait for most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bottleneck {
+    /// Nothing worth mentioning: steps and the chain's own delays take the time.
+    None,
+    SealingSlots,
+    Gpus,
+    /// Something is owed that no machine here can seal.
+    NoMachine,
+}
+
+/// What one more machine like an existing one would buy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gain {
+    pub like: String,
+    pub cores: i64,
+    pub memory_bytes: i64,
+    pub gpus: i64,
+    /// Seconds by which everything that is owed is done sooner.
+    pub sooner: i64,
+    /// Seconds of lateness, over all sectors, that it saves.
+    pub lateness: i64,
+}
+
+/// Shorter mean waits are not called a bottleneck, seconds.
+const WORTH: i64 = 600;
+
+#[must_use]
+pub const fn bottleneck(outlook: &Outlook) -> Bottleneck {
+    match outlook.waits {
+        _ if outlook.stuck > 0 => Bottleneck::NoMachine,
+        (pc1, gpu) if pc1 < WORTH && gpu < WORTH => Bottleneck::None,
+        (pc1, gpu) if pc1 >= gpu => Bottleneck::SealingSlots,
+        _ => Bottleneck::Gpus,
+    }
+}
+
+/// One more machine of each make, the best buy first.
+#[must_use]
+pub fn gains(snapshot: &Snapshot) -> Vec<Gain> {
+    let mut makes: Vec<&super::MachineView> = Vec::new();
+    for machine in &snapshot.machines {
+        let same =
+            |m: &&super::MachineView| (m.cores, m.memory_bytes, m.gpus) == (machine.cores, machine.memory_bytes, machine.gpus);
+        if !makes.iter().any(same) {
+            makes.push(machine);
+        }
+    }
+    let mut gains: Vec<Gain> = makes
+        .into_iter()
+        .map(|make| {
+            let effect = what_if(snapshot, &Change::Add(make.id));
+            Gain {
+                like: make.name.clone(),
+                cores: make.cores,
+                memory_bytes: make.memory_bytes,
+                gpus: make.gpus,
+                sooner: (effect.before.done - effect.after.done) / SECOND,
+                lateness: effect.before.lateness - effect.after.lateness,
+            }
+        })
+        .collect();
+    gains.sort_by_key(|g| (-g.lateness, -g.sooner));
+    gains
+}
+
+/// Where a sector's next step goes, and why not elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Why {
+    pub state: SectorState,
+    pub promised_at: Micros,
+    pub step: Option<TaskKind>,
+    /// A line for each machine.
+    pub machines: Vec<(String, String)>,
+}
+
+/// `None`: no sector of this number is being sealed.
+#[must_use]
+pub fn why(snapshot: &Snapshot, number: i64) -> Option<Why> {
+    let (owed, sector) = snapshot.owed.iter().find_map(|o| o.sectors.iter().find(|s| s.number == number).map(|s| (o, s)))?;
+    let step = match sector.state {
+        SectorState::Planned | SectorState::PreCommit1 => Some(TaskKind::PreCommit1),
+        SectorState::PreCommit2 => Some(TaskKind::PreCommit2),
+        SectorState::PreCommitting | SectorState::WaitSeed | SectorState::Commit1 | SectorState::Commit2 => {
+            Some(TaskKind::Commit2)
+        }
+        _ => None,
+    };
+    let mut why = Why { state: sector.state, promised_at: owed.promised_at, step, machines: Vec::new() };
+    let Some(step) = step else { return Some(why) };
+    let task = snapshot.tasks.iter().find(|t| t.sector == Some(sector.id));
+    let outlook = outlook(snapshot);
+    let name = match step {
+        TaskKind::PreCommit1 => "PC1",
+        TaskKind::PreCommit2 => "PC2",
+        _ => "C2",
+    };
+    let planned = outlook.steps.iter().find(|s| s.sector == number && s.step == name);
+    for machine in &snapshot.machines {
+        let before = outlook.steps.iter().filter(|s| s.machine == machine.id && s.step == name);
+        let before = before.filter(|s| planned.is_some_and(|p| s.from <= p.from && s.sector != number)).count();
+        let text = match (planned, lacking(machine, &Cost::of(step, owed.sector_bytes))) {
+            _ if task.is_some_and(|t| t.leased_to == Some(machine.id)) => format!("{name} runs here"),
+            (Some(p), _) if p.machine == machine.id => format!("{name} is planned here, behind {before} others"),
+            _ if step == TaskKind::PreCommit2 => "its layers are on another machine, and layers do not move".to_owned(),
+            _ if !machine.takes_new => "it is draining".to_owned(),
+            _ if task.is_some_and(|t| t.avoid == Some(machine.id)) => format!("{name} failed there"),
+            (_, Some(what)) => format!("too small: {what}"),
+            _ => format!("it would do; {before} steps that are promised earlier, or fit better, go there first"),
+        };
+        why.machines.push((machine.name.clone(), text));
+    }
+    Some(why)
+}
+
+fn lacking(machine: &super::MachineView, cost: &Cost) -> Option<String> {
+    if machine.cores < cost.cores {
+        Some(format!("{} cores, {} are needed", machine.cores, cost.cores))
+    } else if machine.memory_bytes < cost.memory_bytes {
+        Some(format!(
+            "{} of memory, {} are needed",
+            crate::units::Bytes(machine.memory_bytes),
+            crate::units::Bytes(cost.memory_bytes)
+        ))
+    } else if machine.disk_free_bytes < cost.scratch_bytes {
+        Some(format!(
+            "{} of disk free, {} are needed",
+            crate::units::Bytes(machine.disk_free_bytes),
+            crate::units::Bytes(cost.scratch_bytes)
+        ))
+    } else {
+        None
+    }
+}

@@ -1,0 +1,124 @@
+//! `sealyard plan`: the operator's view on the command line.
+
+use anyhow::{Context, bail};
+use sealyard_core::{
+    clock::{Micros, minute_text},
+    fleet,
+    ids::MachineId,
+    scheduler::{self, Change, Snapshot},
+    store::{AnyConnection, Database, DbFault, DbResult},
+};
+
+use super::{EffectView, PlanView, effect_view, plan_view};
+
+#[derive(clap::Subcommand)]
+pub enum Question {
+    /// Why a sector's next step is on one machine and not on another.
+    Sector { number: i64 },
+    /// What if a machine were drained.
+    Drain { machine: String },
+    /// What if a machine were lost with everything on it.
+    Fail { machine: String },
+    /// What if there were one more machine like this one.
+    Add { machine: String },
+    /// What if so many sectors more were ordered from a pool.
+    Order { pool: String, sectors: i64 },
+}
+
+/// Prints the plan, or the answer to a question about it.
+pub fn answer(db: &Database, question: Option<&Question>, now: Micros) -> anyhow::Result<()> {
+    let text = db.read(|conn| {
+        let snapshot = scheduler::load(conn, now)?;
+        Ok::<_, DbFault>(match question {
+            None => Ok(plan_text(&plan_view(conn, &snapshot)?)),
+            Some(Question::Sector { number }) => why_text(&snapshot, *number),
+            Some(other) => match change(conn, other)? {
+                Ok((change, title)) => {
+                    let effect = scheduler::what_if(&snapshot, &change);
+                    Ok(effect_text(&effect_view(conn, &snapshot, &effect, title)?))
+                }
+                Err(error) => Err(error),
+            },
+        })
+    })?;
+    print!("{}", text?);
+    Ok(())
+}
+
+/// What a question asks for, and how it is called.
+pub fn change(conn: &mut AnyConnection, question: &Question) -> DbResult<anyhow::Result<(Change, String)>> {
+    let machines = fleet::machines(conn)?;
+    let find = |name: &str| -> anyhow::Result<MachineId> {
+        let known: Vec<&str> = machines.iter().map(|m| m.name.as_str()).collect();
+        let found = machines.iter().find(|m| m.name == name);
+        Ok(found.with_context(|| format!("there is no machine {name:?}; there are: {}", known.join(", ")))?.id)
+    };
+    let pools = sealyard_core::capacity::pools(conn)?;
+    let asked = || -> anyhow::Result<(Change, String)> {
+        Ok(match question {
+            Question::Drain { machine } => (Change::Drain(find(machine)?), format!("{machine} is drained")),
+            Question::Fail { machine } => (Change::Fail(find(machine)?), format!("{machine} is lost")),
+            Question::Add { machine } => (Change::Add(find(machine)?), format!("one more machine like {machine}")),
+            Question::Order { pool, sectors } => {
+                let known: Vec<&str> = pools.iter().map(|p| p.name.as_str()).collect();
+                let found = pools.iter().find(|p| p.name == *pool);
+                let found = found.with_context(|| format!("there is no pool {pool:?}; there are: {}", known.join(", ")))?;
+                if *sectors < 1 {
+                    bail!("an order is for at least one sector");
+                }
+                let (pool_id, sector_bytes) = (found.id, found.sector_bytes);
+                (
+                    Change::Order { pool: pool_id, sector_bytes, sectors: *sectors },
+                    format!("an order of {sectors} sectors from {pool}"),
+                )
+            }
+            Question::Sector { number } => bail!("sector {number} is not a change"),
+        })
+    };
+    Ok(asked())
+}
+
+fn plan_text(view: &PlanView) -> String {
+    let mut text = format!("{}\nEverything owed is done {} UTC; lateness {}.\n", view.summary, view.done, view.lateness);
+    text += "\nOne more machine like            done sooner by   lateness saved\n";
+    for gain in &view.gains {
+        text += &format!("  {:<30} {:>14}   {:>14}\n", gain.machine, gain.sooner, gain.lateness);
+    }
+    text += "\nContract              sectors  promised (UTC)    expected (UTC)\n";
+    for date in &view.dates {
+        let mark = if date.is_late { "LATE" } else { "" };
+        text +=
+            &format!("  {:<20} {:>6}  {}  {}  {mark} {}\n", date.contract, date.sectors, date.promised, date.expected, date.why);
+    }
+    text += &format!("\nCan be promised, sectors   {}\n", view.horizons.join("  "));
+    for row in &view.promisable {
+        let sectors: Vec<String> = row.sectors.iter().map(|n| format!("{n:>9}")).collect();
+        text +=
+            &format!("  {:<22} {}   (storage {}, collateral {})\n", row.pool, sectors.join("  "), row.storage, row.collateral);
+    }
+    text
+}
+
+fn why_text(snapshot: &Snapshot, number: i64) -> anyhow::Result<String> {
+    let why = scheduler::why(snapshot, number);
+    let why = why.with_context(|| format!("sector {number} is not being sealed; `sealyard plan` lists what is"))?;
+    let mut text =
+        format!("Sector {number}: {}, promised {} UTC\n", why.state.name().replace('_', " "), minute_text(why.promised_at));
+    match why.step {
+        Some(step) => text += &format!("next step: {}\n", step.name()),
+        None => text += "no machine has anything to do for it now\n",
+    }
+    for (machine, reason) in &why.machines {
+        text += &format!("  {machine:<20} {reason}\n");
+    }
+    Ok(text)
+}
+
+fn effect_text(view: &EffectView) -> String {
+    let mut text = format!("If {}:\n{}\n", view.title, view.summary);
+    for row in &view.moved {
+        let mark = if row.breaks { "BREAKS ITS PROMISE" } else { "" };
+        text += &format!("  {:<20} promised {}  expected {} -> {}  {mark}\n", row.contract, row.promised, row.before, row.after);
+    }
+    text
+}

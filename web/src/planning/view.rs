@@ -1,0 +1,200 @@
+//! The plan in words and tables, every figure written out.
+
+use std::collections::HashMap;
+
+use sealyard_core::{
+    capacity,
+    clock::{DAY, Micros, minute_text},
+    contracts,
+    ids::OrderId,
+    scheduler::{self, Bottleneck, Effect, Outlook, Snapshot},
+    store::{AnyConnection, DbResult},
+    units::Bytes,
+};
+
+use super::Gantt;
+
+/// Days ahead for which it is shown what can be promised.
+const HORIZONS: [i64; 5] = [2, 7, 14, 30, 60];
+/// More sectors than this are not looked at for one pool.
+const MOST_ASKED: i64 = 5000;
+
+pub struct GainRow {
+    pub machine: String,
+    pub sooner: String,
+    pub lateness: String,
+}
+
+pub struct DateRow {
+    pub contract: String,
+    pub sectors: usize,
+    pub promised: String,
+    pub expected: String,
+    pub is_late: bool,
+    pub why: String,
+}
+
+pub struct PromisableRow {
+    pub pool: String,
+    /// Sectors by each of [`HORIZONS`].
+    pub sectors: Vec<i64>,
+    /// What storage leaves, and collateral if it is known.
+    pub storage: i64,
+    pub collateral: String,
+}
+
+pub struct PlanView {
+    pub summary: String,
+    pub done: String,
+    pub lateness: String,
+    pub gains: Vec<GainRow>,
+    pub dates: Vec<DateRow>,
+    pub horizons: Vec<String>,
+    pub promisable: Vec<PromisableRow>,
+    pub gantt: Gantt,
+}
+
+/// What else the tables need from the store.
+struct Names {
+    contracts: HashMap<i64, (String, OrderId)>,
+}
+
+impl Names {
+    fn load(conn: &mut AnyConnection) -> DbResult<Self> {
+        let all = contracts::recent(conn, i64::MAX)?;
+        Ok(Self { contracts: all.into_iter().map(|c| (c.id.0, (c.public_id, c.order_id))).collect() })
+    }
+
+    fn of(&self, contract: i64) -> String {
+        self.contracts.get(&contract).map_or_else(|| format!("contract {contract}"), |(name, _)| name.clone())
+    }
+}
+
+pub fn plan_view(conn: &mut AnyConnection, snapshot: &Snapshot) -> DbResult<PlanView> {
+    let outlook = scheduler::outlook(snapshot);
+    let gains = scheduler::gains(snapshot).into_iter().map(|gain| GainRow {
+        machine: format!("{} ({} cores, {}, {} GPUs)", gain.like, gain.cores, Bytes(gain.memory_bytes), gain.gpus),
+        sooner: duration(gain.sooner),
+        lateness: duration(gain.lateness),
+    });
+    Ok(PlanView {
+        summary: summary(&outlook),
+        done: minute_text(outlook.done),
+        lateness: duration(outlook.lateness),
+        gains: gains.collect(),
+        dates: dates(conn, snapshot, &outlook)?,
+        horizons: HORIZONS.iter().map(|days| format!("in {days} days")).collect(),
+        promisable: promisable(conn, snapshot)?,
+        gantt: Gantt::of(snapshot, &outlook),
+    })
+}
+
+fn summary(outlook: &Outlook) -> String {
+    let (pc1, gpu) = outlook.waits;
+    match scheduler::bottleneck(outlook) {
+        Bottleneck::None => "Nothing waits long: steps and the chain's own delays take the time.".into(),
+        Bottleneck::SealingSlots => {
+            format!("Sealing slots (cores, memory, scratch) are the bottleneck: a sector waits {} for one.", duration(pc1))
+        }
+        Bottleneck::Gpus => format!("GPUs are the bottleneck: a sector waits {} for PC2 and C2.", duration(gpu)),
+        Bottleneck::NoMachine => {
+            format!("{} sectors are owed that no machine here can seal. Enrol a machine that is large enough.", outlook.stuck)
+        }
+    }
+}
+
+fn dates(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &Outlook) -> DbResult<Vec<DateRow>> {
+    let names = Names::load(conn)?;
+    let mut rows = Vec::new();
+    for owed in snapshot.owed.iter().filter(|o| o.held == 0) {
+        let promise = match names.contracts.get(&owed.id) {
+            Some((_, order)) => scheduler::promise_of_order(conn, *order)?,
+            None => None,
+        };
+        let expected = outlook.contracts.get(&owed.id).copied();
+        rows.push(DateRow {
+            contract: names.of(owed.id),
+            sectors: owed.sectors.len(),
+            promised: minute_text(owed.promised_at),
+            expected: expected.map_or_else(|| "never, as things are".into(), minute_text),
+            is_late: expected.is_none_or(|at| at > owed.promised_at),
+            why: promise.map(|p| p.forecast_why).unwrap_or_default(),
+        });
+    }
+    Ok(rows)
+}
+
+fn promisable(conn: &mut AnyConnection, snapshot: &Snapshot) -> DbResult<Vec<PromisableRow>> {
+    let mut rows = Vec::new();
+    for pool in capacity::pools(conn)? {
+        let storage = capacity::capacity(conn, pool.id)?.free / pool.sector_bytes.max(1);
+        let collateral = pool.collateral_sectors.map(|all| (all - snapshot.owed_sectors(pool.id)).max(0));
+        let room = storage.min(collateral.unwrap_or(i64::MAX)).min(MOST_ASKED);
+        let lessons = scheduler::lessons(conn, pool.id)?;
+        let by: Vec<Micros> = HORIZONS.iter().map(|days| snapshot.now + days * DAY).collect();
+        let found = scheduler::available_to_promise(snapshot, pool.sector_bytes, room, lessons, &by);
+        rows.push(PromisableRow {
+            pool: pool.name,
+            sectors: found.iter().map(|p| p.sectors).collect(),
+            storage,
+            collateral: collateral.map_or_else(|| "not known yet".into(), |sectors| sectors.to_string()),
+        });
+    }
+    Ok(rows)
+}
+
+pub struct MovedRow {
+    pub contract: String,
+    pub promised: String,
+    pub before: String,
+    pub after: String,
+    pub breaks: bool,
+}
+
+pub struct EffectView {
+    pub title: String,
+    pub summary: String,
+    pub moved: Vec<MovedRow>,
+}
+
+/// `title`: the change in words.
+pub fn effect_view(conn: &mut AnyConnection, snapshot: &Snapshot, effect: &Effect, title: String) -> DbResult<EffectView> {
+    let names = Names::load(conn)?;
+    let promised: HashMap<i64, Micros> = snapshot.owed.iter().filter(|o| o.held == 0).map(|o| (o.id, o.promised_at)).collect();
+    let moved: Vec<MovedRow> = effect
+        .moved()
+        .map(|(contract, before, after)| {
+            let promise = promised.get(&contract).copied().unwrap_or(before);
+            MovedRow {
+                contract: names.of(contract),
+                promised: minute_text(promise),
+                before: minute_text(before),
+                after: after.map_or_else(|| "never".into(), minute_text),
+                breaks: after.is_none_or(|at| at > promise) && before <= promise,
+            }
+        })
+        .collect();
+    let broken = moved.iter().filter(|m| m.breaks).count();
+    let summary = format!(
+        "Everything owed is done {} instead of {}; lateness is {} instead of {}; {} of {} dates move, {broken} promises would break.",
+        minute_text(effect.after.done),
+        minute_text(effect.before.done),
+        duration(effect.after.lateness),
+        duration(effect.before.lateness),
+        moved.len(),
+        promised.len(),
+    );
+    Ok(EffectView { title, summary, moved })
+}
+
+/// `3 d 4 h`, `4 h 10 min`, `10 min`.
+pub fn duration(seconds: i64) -> String {
+    let (sign, s) = if seconds < 0 { ("−", -seconds) } else { ("", seconds) };
+    match s {
+        0 => "none".into(),
+        1..60 => format!("{sign}{s} s"),
+        60..3600 => format!("{sign}{} min", s / 60),
+        3600..86_400 => format!("{sign}{} h {} min", s / 3600, s / 60 % 60),
+        _ => format!("{sign}{} d {} h", s / 86_400, s / 3600 % 24),
+    }
+}
