@@ -1,7 +1,9 @@
 //! Machines: enrolment, leases, fences. Two machines never hold one task, and a result with an old fence is not used.
 
+use std::sync::Mutex;
+
 use sealyard_core::{
-    clock::DAY,
+    clock::{DAY, SECOND},
     fleet::{
         self, EnrolError, Machine,
         protocol::{FailureLevel, Outcome, ReportRequest, Running, Usage},
@@ -9,6 +11,7 @@ use sealyard_core::{
     ids::PoolId,
     orders::{self, Paid, PlaceOrder},
     proving::{self, NewPost, PostState},
+    scheduler,
     sealing::{self, Sector, Task},
     store::{AnyConnection, Database, DbFault},
 };
@@ -71,6 +74,66 @@ fn of_many_planners_one_grants_a_task() {
             tries.into_iter().map(|t| usize::from(t.join().unwrap())).sum()
         });
         assert_eq!(granted, 1);
+    });
+}
+
+/// Clocks differ, leases run out and are granted again: 64 planners at once, each with a connection when it gets one.
+#[test]
+fn of_64_planners_each_task_is_granted_to_one_at_a_time_with_a_growing_fence() {
+    on_both(|db| {
+        let (_, plan, user) = shop(db, 40);
+        machine(db, "second");
+        db.transact(|conn| {
+            let request = PlaceOrder { user: user.id, plan: &plan, units: 30, request_key: "many", shown: None };
+            let order = orders::place(conn, &request, NOW).unwrap();
+            orders::open_payment(conn, order.id, "stripe", "cs_9", "http://pay", NOW)?;
+            let paid = Paid { rail: "stripe", rail_ref: "cs_9", minor: 75_000, currency: "usd" };
+            let contract = orders::fulfil(conn, &paid, NOW).unwrap().unwrap();
+            for sector in sealing::of_contract(conn, contract.id)? {
+                sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)?;
+            }
+            Ok::<_, DbFault>(())
+        })
+        .unwrap();
+        // Grants in the order of their commits, as each planner saw the fence it was given.
+        let grants: Mutex<Vec<(i64, i64)>> = Mutex::default();
+        std::thread::scope(|scope| {
+            for planner in 0..64_i64 {
+                let grants = &grants;
+                scope.spawn(move || {
+                    for round in 0..4 {
+                        let now = NOW + (round * 64 + planner * 7 % 64) * SECOND;
+                        let given = db.transact(|conn| {
+                            sealing::expire_leases(conn, now)?;
+                            let given = scheduler::dispatch(conn, now, 20 * SECOND)?;
+                            let open = sealing::open_tasks(conn)?;
+                            for machine in fleet::machines(conn)? {
+                                let running = open.iter().filter(|t| t.state == "leased" && t.machine_id == Some(machine.id));
+                                assert!(
+                                    i64::try_from(running.count()).unwrap() <= machine.cores,
+                                    "{} does too much",
+                                    machine.name
+                                );
+                            }
+                            let fence = |id| open.iter().find(|t| t.id == id).map(|t| t.fence).unwrap();
+                            Ok::<_, DbFault>(given.into_iter().map(|a| (a.task.0, fence(a.task))).collect::<Vec<_>>())
+                        });
+                        grants.lock().unwrap().extend(given.unwrap());
+                    }
+                });
+            }
+        });
+        let mut grants = grants.into_inner().unwrap();
+        let count = grants.len();
+        grants.sort_unstable();
+        grants.dedup();
+        assert_eq!(grants.len(), count, "a fence was given twice");
+        assert!(count > 16, "only {count} grants: leases did not run out");
+        let open = db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap();
+        for task in open {
+            let fences: Vec<i64> = grants.iter().filter(|(id, _)| *id == task.id.0).map(|(_, fence)| *fence).collect();
+            assert_eq!(fences, (1..=task.fence).collect::<Vec<_>>(), "each grant has the next fence");
+        }
     });
 }
 

@@ -6,6 +6,7 @@ mod books;
 mod browser;
 mod devnet;
 mod full_cycle;
+mod histories;
 mod house;
 mod leases;
 mod sales;

@@ -3,8 +3,10 @@
 use diesel::prelude::*;
 
 use crate::{
+    capacity::return_sold,
     clock::Micros,
     ids::{ContractId, OrderId, PoolId, UserId},
+    ledger::LedgerError,
     store::{AnyConnection, DbResult, schema::contracts},
 };
 
@@ -39,6 +41,16 @@ pub fn of_user(conn: &mut AnyConnection, user: UserId) -> DbResult<Vec<Contract>
 
 pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Contract>> {
     contracts::table.order(contracts::id.desc()).limit(limit).load(conn)
+}
+
+/// All sectors have run out: the contract is over and its bytes can be sold again.
+pub fn end(conn: &mut AnyConnection, id: ContractId, now: Micros) -> Result<(), LedgerError> {
+    let contract: Contract = contracts::table.find(id).first(conn)?;
+    if contract.state != "ended" {
+        diesel::update(contracts::table.find(id)).set(contracts::state.eq("ended")).execute(conn)?;
+        return_sold(conn, contract.pool_id, &contract.public_id, contract.bytes, now)?;
+    }
+    Ok(())
 }
 
 /// All sectors count: the contract is fully live.

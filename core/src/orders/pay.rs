@@ -4,14 +4,15 @@ use diesel::prelude::*;
 
 use super::{Order, OrderState, Payment};
 use crate::{
-    capacity::{CapacityError, confirm_sale, hold_for_order},
+    capacity::{CapacityError, confirm_sale, hold_for_order, pool_by_id, release_hold},
     clock::{DAY, Micros},
     contracts::{self, Contract},
     ids::OrderId,
     ledger::{self, AccountSpec, LedgerError, Transfer},
-    on_conn,
+    on_conn, scheduler,
     store::{
         AnyConnection, DbFault, DbResult,
+        dialect::{Turn, lock},
         schema::{orders, payments},
     },
 };
@@ -92,7 +93,7 @@ pub struct Paid<'a> {
 pub fn fulfil(conn: &mut AnyConnection, paid: &Paid<'_>, now: Micros) -> Result<Option<Contract>, PayError> {
     let unknown = || PayError::Unknown { rail: paid.rail.to_owned(), rail_ref: paid.rail_ref.to_owned() };
     let payment = payment_by_ref(conn, paid.rail, paid.rail_ref)?.ok_or_else(unknown)?;
-    let order: Order = orders::table.find(payment.order_id).first(conn)?;
+    let mut order: Order = orders::table.find(payment.order_id).first(conn)?;
     if order.is(OrderState::Fulfilled) || order.is(OrderState::RefundDue) {
         return Ok(contracts::of_order(conn, order.id)?);
     }
@@ -108,7 +109,11 @@ pub fn fulfil(conn: &mut AnyConnection, paid: &Paid<'_>, now: Micros) -> Result<
         return Ok(contracts::of_order(conn, order.id)?);
     }
     ledger::post(conn, &receipt(&order, paid, now))?;
-    let sold = if order.is(OrderState::Expired) { sell_again(conn, &order, now)? } else { sell(conn, &order, now)? };
+    let sold = if order.is(OrderState::Placed) && now < order.expires_at {
+        sell(conn, &order, now)?
+    } else {
+        sell_late(conn, &mut order, now)?
+    };
     let state = if sold { OrderState::Fulfilled } else { OrderState::RefundDue };
     diesel::update(orders::table.find(order.id)).set((orders::state.eq(state.name()), orders::paid_at.eq(now))).execute(conn)?;
     if sold { Ok(Some(contracts::create(conn, &order, now)?)) } else { Ok(None) }
@@ -132,7 +137,36 @@ fn sell(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<bool, Pa
     Ok(true)
 }
 
-/// The hold had expired before the money came: sell if there is still room.
+/// The time to pay had run out before the money came: sell if there is still room, and if the order can still be done behind what was
+/// promised meanwhile, as much later as it was paid late.
+fn sell_late(conn: &mut AnyConnection, order: &mut Order, now: Micros) -> Result<bool, PayError> {
+    let held = order.is(OrderState::Placed);
+    let holds = move_date(conn, order, now)?;
+    match (held, holds) {
+        (true, true) => sell(conn, order, now),
+        (true, false) => release_hold(conn, &order.public_id, now).map(|()| false).map_err(PayError::from),
+        (false, true) => sell_again(conn, order, now),
+        (false, false) => Ok(false),
+    }
+}
+
+/// Gives a late order its new date. False: there is none that is near enough.
+fn move_date(conn: &mut AnyConnection, order: &mut Order, now: Micros) -> DbResult<bool> {
+    lock(conn, Turn::Promise)?;
+    let sector_bytes = pool_by_id(conn, order.pool_id)?.sector_bytes;
+    let snapshot = scheduler::load(conn, now)?;
+    let lessons = scheduler::lessons(conn, order.pool_id)?;
+    let promised = scheduler::promise(&snapshot, sector_bytes, order.bytes / sector_bytes, lessons);
+    let latest = order.promised_at.saturating_add(now - order.created_at);
+    let Some(date) = promised.map(|p| p.p95).filter(|p95| *p95 <= latest) else { return Ok(false) };
+    if date > order.promised_at {
+        order.promised_at = date;
+        diesel::update(orders::table.find(order.id)).set(orders::promised_at.eq(date)).execute(conn)?;
+        scheduler::paid_late(conn, order.id, date)?;
+    }
+    Ok(true)
+}
+
 fn sell_again(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<bool, PayError> {
     let again = format!("{}:late", order.public_id);
     match hold_for_order(conn, order.pool_id, &again, order.bytes, now) {

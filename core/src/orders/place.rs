@@ -33,7 +33,7 @@ pub enum PlaceError {
     Units { max: i64 },
     #[error("the collateral for so much is not there right now; please buy less, or come back later")]
     Collateral,
-    #[error("no machine can seal this at present, so no date can be promised; please come back later")]
+    #[error("no date can be promised for this at present, so it is not sold; please buy less, or come back later")]
     NoDate,
     #[error("so much could only be promised for {0}; please buy less, or come back later")]
     TooLate(String),

@@ -126,6 +126,13 @@ impl<'s> House<'s> {
         whole(seconds.clamp(i64::from(-PAST), 20 * 365 * 86_400)).saturating_add(PAST)
     }
 
+    /// The longest that any step usually takes here.
+    #[must_use]
+    pub fn longest_step(&self) -> Micros {
+        let all = self.fleet.classes.iter().flat_map(|class| class.durations.iter());
+        i64::from(all.map(|d| d.p1.max(d.p2).max(d.c2)).max().unwrap_or(0)) * SECOND
+    }
+
     /// A moment of the planner's as the house's.
     #[must_use]
     pub fn moment(&self, at: Secs) -> Micros {
@@ -150,7 +157,8 @@ impl<'s> House<'s> {
         let avoid = machine(task.and_then(|t| t.avoid)).unwrap_or(MachineIx::NONE);
         let changed = self.at(sector.changed_at);
         let delays = self.fleet.delays;
-        let home = machine(sector.machine);
+        // What no longer needs its files goes on although their machine is lost.
+        let home = machine(sector.machine).or(running.map(|(on, _)| on)).or(self.machines.values().min().copied());
         let now = Self::now();
         Some(match sector.state {
             SectorState::Planned => Progress::Waiting { avoid },
@@ -160,7 +168,7 @@ impl<'s> House<'s> {
             },
             SectorState::PreCommit2 => match running {
                 Some((on, since)) => Progress::PreCommit2 { on, began: changed, since },
-                None => Progress::Layers { on: home?, began: changed },
+                None => Progress::Layers { on: machine(sector.machine)?, began: changed },
             },
             SectorState::PreCommitting => Progress::Seed { on: home?, until: now + delays.message + delays.seed + delays.c1 },
             SectorState::WaitSeed => Progress::Seed { on: home?, until: (changed + delays.seed).max(now) + delays.c1 },

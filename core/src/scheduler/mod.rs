@@ -1,6 +1,7 @@
 //! Which machine does what next, and when an order will be done: pure, no clock, no database. A snapshot goes in, assignments
 //! and dates come out. What is kept of promises is beside it.
 
+mod dispatch;
 mod explain;
 mod history;
 mod house;
@@ -10,13 +11,14 @@ mod promise;
 mod snapshot;
 mod what_if;
 
+pub use dispatch::dispatch;
 pub use explain::{Bottleneck, Gain, Why, bottleneck, gains, why};
 pub use history::History;
 pub use house::{House, Played, house_policy};
 pub use plan::{Assignment, plan, starting_soon};
 pub use promise::{
     MonthRecord, Promisable, Promise, Promised, available_to_promise, forecast_again, lessons, months,
-    of_order as promise_of_order, promise, record, settle,
+    of_order as promise_of_order, paid_late, promise, record, settle,
 };
 pub use snapshot::{MachineView, Owed, SectorView, Snapshot, TaskView, load};
 pub use what_if::{Change, Effect, Outlook, Planned, outlook, what_if};

@@ -11,7 +11,7 @@ use super::{
     what_if::Outlook,
 };
 use crate::{
-    clock::{DAY, Micros, Month},
+    clock::{DAY, Micros, Month, SECOND},
     ids::{OrderId, PoolId},
     on_conn,
     store::{
@@ -56,7 +56,8 @@ pub struct Promise {
     pub kept: Option<bool>,
 }
 
-/// When `sectors` more of a size would all count, behind everything that is owed already. `None`: nothing here can seal them.
+/// When `sectors` more of a size would all count, behind everything that is owed already. `None`: nothing here can seal
+/// them, or only at the cost of a promise.
 #[must_use]
 pub fn promise(snapshot: &Snapshot, sector_bytes: i64, sectors: i64, (lessons, outcomes): (Lessons, i64)) -> Option<Promised> {
     let house = House::new(snapshot, &taken(snapshot, &[]));
@@ -66,7 +67,14 @@ pub fn promise(snapshot: &Snapshot, sector_bytes: i64, sectors: i64, (lessons, o
     let mut p95 = careful(snapshot, house.moment(found.p95), young);
     if breaks_a_promise(&house, sector_bytes, sectors, p95) {
         // Earliest due date goes first: not before anything that is promised.
-        p95 = snapshot.owed.iter().map(|o| o.promised_at).fold(p95, Micros::max) + 1;
+        p95 = snapshot.owed.iter().map(|o| o.promised_at).fold(p95, Micros::max);
+        if breaks_a_promise(&house, sector_bytes, sectors, p95) {
+            return None;
+        }
+    }
+    // No two orders are due in the same second: which goes first must not depend on anything else.
+    while snapshot.owed.iter().any(|o| o.promised_at / SECOND == p95 / SECOND) {
+        p95 += SECOND;
     }
     let ahead = i64::try_from(found.ahead).unwrap_or(i64::MAX);
     Some(Promised { p50: house.moment(found.p50) + FIRST_POST / 2, p95, ahead, why: reason(found.waits, ahead, young) })
@@ -84,7 +92,8 @@ const fn careful(snapshot: &Snapshot, expected: Micros, young: bool) -> Micros {
     snapshot.now + if young { lead + lead / 2 } else { lead } + FIRST_POST
 }
 
-/// Whether an order that is due at `promised_at` would make an older one late, or later than it is already.
+/// Whether an order that is due at `promised_at` would make an older one late, or one that is late already later by more than a step
+/// that cannot be interrupted.
 fn breaks_a_promise(house: &House<'_>, sector_bytes: i64, sectors: i64, promised_at: Micros) -> bool {
     let mut before = house.world();
     let mut after = house.world();
@@ -94,8 +103,9 @@ fn breaks_a_promise(house: &House<'_>, sector_bytes: i64, sectors: i64, promised
         return true;
     }
     before.orders.iter().any(|(order, owed)| {
-        let counts = |world: &World<'_>| world.done_at(*order).map(|at| house.moment(at) + FIRST_POST);
-        counts(&after.world) > counts(&before.world).max(Some(owed.promised_at))
+        let counts = |world: &World<'_>| world.done_at(*order).map_or(Micros::MAX, |at| house.moment(at) + FIRST_POST);
+        let (was, is) = (counts(&before.world), counts(&after.world));
+        is > owed.promised_at && (was <= owed.promised_at || is > was.saturating_add(house.longest_step()))
     })
 }
 
@@ -168,6 +178,14 @@ pub fn record(
         kept: None,
     };
     diesel::insert_into(promises::table).values(row).execute(conn).map(drop)
+}
+
+/// The buyer paid later than agreed: the only way in which a promised date moves.
+pub fn paid_late(conn: &mut AnyConnection, order: OrderId, date: Micros) -> DbResult<()> {
+    diesel::update(promises::table.find(order.0))
+        .set((promises::promised_at.eq(date), promises::forecast_at.eq(date), promises::forecast_why.eq("it was paid late")))
+        .execute(conn)
+        .map(drop)
 }
 
 pub fn of_order(conn: &mut AnyConnection, order: OrderId) -> DbResult<Option<Promise>> {

@@ -27,6 +27,8 @@ pub struct Planned {
 pub struct Outlook {
     /// When the last sector of each contract is expected to be active.
     pub contracts: BTreeMap<i64, Micros>,
+    /// The same of orders that are not paid yet.
+    pub orders: BTreeMap<i64, Micros>,
     pub steps: Vec<Planned>,
     /// Mean seconds that a sector which is not begun yet will wait for a PC1 slot, and for a GPU.
     pub waits: (i64, i64),
@@ -81,9 +83,8 @@ pub fn outlook(snapshot: &Snapshot) -> Outlook {
     for (order, owed) in &played.orders {
         let Some(done) = played.world.done_at(*order) else { continue };
         last = last.max(done);
-        if owed.held == 0 {
-            outlook.contracts.insert(owed.id, house.moment(done));
-        }
+        let dates = if owed.held == 0 { &mut outlook.contracts } else { &mut outlook.orders };
+        dates.insert(owed.id, house.moment(done));
     }
     outlook.done = house.moment(last);
     outlook.lateness = played.world.cost().tardiness;

@@ -17,6 +17,7 @@ use crate::{
     contracts,
     fleet::protocol::FailureLevel,
     ids::{MachineId, SectorId},
+    ledger::LedgerError,
     store::{
         AnyConnection, DbResult,
         schema::{sectors, tasks},
@@ -73,7 +74,7 @@ pub fn proof_verified(conn: &mut AnyConnection, mut sector: Sector, message: Opt
 }
 
 /// A receipt of one of a sector's messages. `fact` is the seed epoch (PreCommit) or the activation (ProveCommit).
-pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain, now: Micros) -> DbResult<()> {
+pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain, now: Micros) -> Result<(), LedgerError> {
     match fact {
         OnChain::PreCommitted { seed_epoch } => {
             if sector.apply(conn, Event::PreCommitLanded, now)?.is_some() {
@@ -95,18 +96,24 @@ pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain
         }
         OnChain::MessageFailed { purpose, reason } => message_failed(conn, sector, purpose, &reason, now)?,
         OnChain::Counts => {
-            if sector.apply(conn, Event::PowerOn, now)?.is_some() {
-                let open = sectors::table
-                    .filter(sectors::contract_id.eq(sector.contract_id).and(sectors::state.ne(SectorState::Active.name())));
-                if open.count().get_result::<i64>(conn)? == 0 {
-                    contracts::mark_active(conn, sector.contract_id, now)?;
-                }
+            if sector.apply(conn, Event::PowerOn, now)?.is_some() && others(conn, &sector, SectorState::Active)? == 0 {
+                contracts::mark_active(conn, sector.contract_id, now)?;
             }
         }
         OnChain::Faulty => drop(sector.apply(conn, Event::FaultSeen, now)?),
-        OnChain::Gone => drop(sector.apply(conn, Event::RanOut, now)?),
+        OnChain::Gone => {
+            if sector.apply(conn, Event::RanOut, now)?.is_some() && others(conn, &sector, SectorState::Expired)? == 0 {
+                contracts::end(conn, sector.contract_id, now)?;
+            }
+        }
     }
     Ok(())
+}
+
+/// Sectors of the same contract that are in another state than this.
+fn others(conn: &mut AnyConnection, sector: &Sector, state: SectorState) -> DbResult<i64> {
+    let others = sectors::contract_id.eq(sector.contract_id).and(sectors::state.ne(state.name()));
+    sectors::table.filter(others).count().get_result(conn)
 }
 
 /// Facts about a sector that only the chain can tell.

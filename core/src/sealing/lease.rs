@@ -2,10 +2,13 @@
 
 use diesel::prelude::*;
 
-use super::Task;
+use super::{SectorState, Task, in_states, machine_lost};
 use crate::{
     clock::Micros,
-    fleet::protocol::{HeartbeatAnswer, Lease, Running},
+    fleet::{
+        machines, mark_lost,
+        protocol::{HeartbeatAnswer, Lease, Running},
+    },
     ids::{MachineId, SectorId, TaskId},
     store::{
         AnyConnection, DbResult,
@@ -76,9 +79,19 @@ pub fn expire_leases(conn: &mut AnyConnection, now: Micros) -> DbResult<usize> {
         .execute(conn)
 }
 
-/// Takes back everything that a lost machine held.
-pub fn release_lost(conn: &mut AnyConnection, machine: MachineId) -> DbResult<usize> {
-    diesel::update(tasks::table.filter(tasks::state.eq("leased").and(tasks::machine_id.eq(machine))))
+/// Gives up machines that have been silent since `silent_since`: what they ran is taken back, and what lay on them is sealed again as
+/// soon as the chain allows it. Returns those that were not lost before.
+pub fn give_up_lost(conn: &mut AnyConnection, silent_since: Micros, now: Micros) -> DbResult<Vec<MachineId>> {
+    let newly = mark_lost(conn, silent_since)?;
+    diesel::update(tasks::table.filter(tasks::state.eq("leased").and(tasks::machine_id.eq_any(&newly))))
         .set((tasks::state.eq("ready"), tasks::machine_id.eq(None::<MachineId>), tasks::lease_until.eq(None::<Micros>)))
-        .execute(conn)
+        .execute(conn)?;
+    let lost: Vec<MachineId> = machines(conn)?.into_iter().filter(|m| m.state == "lost").map(|m| m.id).collect();
+    if !lost.is_empty() {
+        let sealing = SectorState::ALL.into_iter().filter(|s| s.is_sealing()).collect::<Vec<_>>();
+        for sector in in_states(conn, &sealing)?.into_iter().filter(|s| s.machine_id.is_some_and(|m| lost.contains(&m))) {
+            machine_lost(conn, sector, now)?;
+        }
+    }
+    Ok(newly)
 }

@@ -14,7 +14,7 @@ pub use advance::{
     Activation, OnChain, begin_sealing, machine_lost, mark_on_chain, proof_verified, release, seed_drawn, ticket_expired,
 };
 pub use cost::{Cost, typical_seconds};
-pub use lease::{assign, expire_leases, leases_of, release_lost};
+pub use lease::{assign, expire_leases, give_up_lost, leases_of};
 pub use message::{
     Message, MessageState, Purpose, build as build_message, in_state as messages_in_state, landed, pre_commit_message, pushed,
 };

@@ -44,6 +44,8 @@ pub enum Turn {
     WindowPost(PostId),
     /// Each date is given with all earlier ones in view.
     Promise,
+    /// Two planners would both fill what is left of a machine.
+    Plan,
 }
 
 impl Turn {
@@ -53,6 +55,7 @@ impl Turn {
             Self::ClosingPool(PoolId(id)) => id.wrapping_mul(4),
             Self::WindowPost(PostId(id)) => id.wrapping_mul(4).wrapping_add(1),
             Self::Promise => 2,
+            Self::Plan => 3,
         }
     }
 }

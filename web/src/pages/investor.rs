@@ -143,6 +143,7 @@ struct ContractPage {
     miner: String,
     sectors: Vec<SectorCard>,
     live: bool,
+    ended: bool,
     lots: Vec<LotRow>,
 }
 
@@ -208,6 +209,7 @@ async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractP
             user: Some((&user).into()),
             id: contract.public_id.clone(),
             live: contract.state == "sealing",
+            ended: contract.state == "ended",
             state: contract.state.clone(),
             size: Bytes(contract.bytes).to_string(),
             days: contract.days,

@@ -1,6 +1,6 @@
 //! Leases, lost machines, the plan, expired orders.
 
-use sealyard_core::{clock::SECOND, fleet, orders, scheduler, sealing, store::DbFault};
+use sealyard_core::{clock::SECOND, orders, scheduler, sealing, store::DbFault};
 
 use super::TurnResult;
 use crate::app::{Shared, transact};
@@ -11,18 +11,10 @@ pub async fn turn(app: Shared) -> TurnResult {
     let silent_since = now - app.config.machine_lost_s * SECOND;
     transact(&app, move |conn| {
         sealing::expire_leases(conn, now)?;
-        let lost = fleet::mark_lost(conn, silent_since)?;
-        for machine in lost {
+        for machine in sealing::give_up_lost(conn, silent_since, now)? {
             tracing::warn!(%machine, "machine lost");
-            sealing::release_lost(conn, machine)?;
-            for sector in sealing::all_sectors(conn, i64::MAX)?.into_iter().filter(|s| s.machine_id == Some(machine)) {
-                sealing::machine_lost(conn, sector, now)?;
-            }
         }
-        let snapshot = scheduler::load(conn, now)?;
-        for assignment in scheduler::plan(&snapshot, None) {
-            sealing::assign(conn, assignment.task, assignment.machine, now, now + lease)?;
-        }
+        scheduler::dispatch(conn, now, lease)?;
         Ok::<_, DbFault>(())
     })
     .await?;

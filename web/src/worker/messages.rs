@@ -6,6 +6,7 @@ use fvm_shared::{address::Address, econ::TokenAmount};
 use sealyard_core::{
     capacity::Pool,
     ids::{PostId, SectorId},
+    ledger::LedgerError,
     proving,
     sealing::{self, Activation, Message, MessageState, OnChain, Purpose},
     store::DbFault,
@@ -112,7 +113,7 @@ async fn sector_landed(app: &Shared, pool: &Pool, message: &Message, found: &Msg
             let sector = sealing::sector_by_id(conn, id)?;
             sealing::mark_on_chain(conn, sector, fact.clone(), now)?;
         }
-        Ok::<_, DbFault>(())
+        Ok::<_, LedgerError>(())
     })
     .await?;
     Ok(())

@@ -207,8 +207,7 @@ impl Step<'_> {
                 _ => continue,
             };
             let (sector, now) = ((*sector).clone(), self.app.now());
-            transact(self.app, move |conn| Ok::<_, DbFault>(sealing::mark_on_chain(conn, sector.clone(), fact.clone(), now)?))
-                .await?;
+            transact(self.app, move |conn| sealing::mark_on_chain(conn, sector.clone(), fact.clone(), now)).await?;
         }
         Ok(())
     }

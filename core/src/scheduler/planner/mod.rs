@@ -18,6 +18,8 @@ mod moves;
 mod policy;
 mod resume;
 mod search;
+#[cfg(test)]
+mod soundness;
 mod table;
 mod world;
 

@@ -28,9 +28,9 @@ pub enum State {
     Seed,
     WaitC2,
     C2,
-    /// Activated; the sealed file is not stored yet.
     /// The ProveCommit is on its way.
     Landing,
+    /// Activated; the sealed file is not stored yet.
     Active,
     Stored,
 }

@@ -1,0 +1,394 @@
+//! What holds of every world at every moment, whatever happens: checked over random fleets, orders, failures and clock jumps.
+
+use std::sync::Arc;
+
+use super::{
+    failure::{Dice, Luck, Odds, log_normal},
+    fleet::{Class, Delays, Durations, Fleet, Kind, Machine, Moves, Need, Order, Pool},
+    policy::{Policy, Rule},
+    search::{Aim, Budget, Effort, improve},
+    table::{ClassIx, Key, KindIx, MachineIx, OrderIx, PoolIx, Table},
+    world::{State, World},
+};
+
+const HOUR: i32 = 3600;
+const DAY: i32 = 24 * HOUR;
+
+fn between(dice: &mut Dice, from: i32, to: i32) -> i32 {
+    from + i32::try_from(dice.below(usize::try_from(to - from + 1).unwrap())).unwrap()
+}
+
+/// Two sizes, up to two pools, one to three machines for PC1 with little scratch and one to three with GPUs: where both kinds fill
+/// up, layers of one can wait for room on the other.
+fn fleet(dice: &mut Dice) -> Fleet {
+    let kind = |scale: i32| Kind {
+        p1: Need { cores: 4, memory: 64 * scale, gpus: 0 },
+        p2: Need { cores: 6, memory: 16 * scale, gpus: 1 },
+        c2: Need { cores: 6, memory: 150, gpus: 1 },
+        scratch_full: 500 * scale,
+        scratch_keep: 33 * scale,
+        stored: 33 * scale,
+    };
+    let mut fleet = Fleet {
+        delays: Delays { message: 120, seed: 4500, c1: 60, ticket: 113_400, prove: 30 * DAY },
+        kinds: [kind(1), kind(2)].into_iter().collect(),
+        ..Fleet::default()
+    };
+    let moves = (dice.below(4) > 0).then_some(Moves { layers: 1200, sealed: 300 });
+    for _ in 0..=dice.below(2) {
+        let pool = fleet.pools.push(Pool { moves: fleet.kinds.iter().map(|_| moves).collect() });
+        for _ in 0..=dice.below(3) {
+            let alone = moves.is_none();
+            let class = class(dice, alone);
+            add_machine(dice, &mut fleet, pool, class);
+        }
+        for _ in 0..=dice.below(3) {
+            let class = gpu_class(dice);
+            add_machine(dice, &mut fleet, pool, class);
+        }
+    }
+    fleet
+}
+
+fn class(dice: &mut Dice, with_gpu: bool) -> Class {
+    let gpus = if with_gpu { 1 } else { 0 };
+    let p1 = between(dice, 2, 5) * HOUR;
+    let (p2, c2) = if with_gpu { (900, 1200) } else { (0, 0) };
+    let of = |scale: i32| Durations { p1: p1 * scale, p2: p2 * scale, c2: c2 * scale };
+    Class {
+        name: "pc1".into(),
+        cores: between(dice, 8, 40),
+        memory: between(dice, 300, 1000),
+        gpus,
+        scratch: between(dice, 1000, 4000),
+        store: 1_000_000,
+        nic: between(dice, 1, 2),
+        durations: [of(1), of(2)].into_iter().collect(),
+    }
+}
+
+fn gpu_class(dice: &mut Dice) -> Class {
+    let p1 = if dice.below(3) == 0 { 4 * HOUR } else { 0 };
+    let of = |scale: i32| Durations { p1: p1 * scale, p2: 900 * scale, c2: 1200 * scale };
+    Class {
+        name: "gpu".into(),
+        cores: between(dice, 12, 24),
+        memory: between(dice, 200, 400),
+        gpus: between(dice, 1, 2),
+        scratch: between(dice, 1000, 2200),
+        store: 1_000_000,
+        nic: between(dice, 1, 2),
+        durations: [of(1), of(2)].into_iter().collect(),
+    }
+}
+
+fn add_machine(dice: &mut Dice, fleet: &mut Fleet, pool: PoolIx, class: Class) {
+    let class: ClassIx = fleet.classes.push(class);
+    let from = between(dice, 0, 5) * DAY;
+    let down = if dice.below(4) == 0 { vec![(from, from + between(dice, 1, 30) * HOUR)] } else { Vec::new() };
+    fleet.machines.push(Machine { pool, class, down });
+}
+
+fn order(dice: &mut Dice, fleet: &Fleet, now: i32) -> Order {
+    let release = now + between(dice, 0, 12) * HOUR;
+    Order {
+        id: 0,
+        pool: (dice.below(3) > 0).then(|| PoolIx::of(dice.below(fleet.pools.len()))),
+        kind: KindIx::of(dice.below(2)),
+        n: u32::try_from(between(dice, 1, 25)).unwrap(),
+        release,
+        step: between(dice, 0, 1) * 600,
+        due: release + between(dice, 0, 6) * DAY,
+        weight: i64::from(between(dice, 1, 8)),
+        known: now,
+    }
+}
+
+fn odds(dice: &mut Dice) -> Arc<Odds> {
+    let between_failures = between(dice, 1, 20) * DAY;
+    Arc::new(Odds { spread: log_normal(250), between_failures, ..Odds::default() })
+}
+
+fn policy(dice: &mut Dice) -> Policy {
+    let rule = [Rule::Fifo, Rule::Edd, Rule::Wmdd, Rule::Atc][dice.below(4)];
+    let gate = (dice.below(2) == 0).then_some(2 * HOUR);
+    Policy { rule, gate, spread: dice.below(2) == 0, reserve: dice.below(2) == 0, ..Policy::default() }
+}
+
+/// What the sectors of a world take of one machine.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+struct Used {
+    need: Need,
+    scratch: i32,
+    nic: i32,
+    store: i32,
+    bound: i32,
+}
+
+impl Used {
+    fn run(&mut self, need: &Need) {
+        self.need.cores += need.cores;
+        self.need.memory += need.memory;
+        self.need.gpus += need.gpus;
+    }
+}
+
+fn used(world: &World<'_>) -> Table<MachineIx, Used> {
+    let mut used: Table<MachineIx, Used> = world.fleet.machines.iter().map(|_| Used::default()).collect();
+    for id in world.sectors.keys() {
+        let (row, state) = (world.sectors[id].row, world.sectors[id].state);
+        let kind = &world.fleet.kinds[world.kind(id)];
+        match state {
+            State::Wait => {}
+            State::P1 => {
+                used[row.m1].run(&kind.p1);
+                used[row.m1].scratch += kind.scratch_full;
+            }
+            State::Layers => used[row.m1].scratch += kind.scratch_full,
+            State::Moving => {
+                for machine in [row.m1, row.m2] {
+                    used[machine].scratch += kind.scratch_full;
+                    used[machine].nic += 1;
+                }
+                used[row.m2].bound += 1;
+            }
+            State::Bound => {
+                used[row.m2].scratch += kind.scratch_full;
+                used[row.m2].bound += 1;
+            }
+            State::P2 => {
+                used[row.m2].run(&kind.p2);
+                used[row.m2].scratch += kind.scratch_full;
+            }
+            State::Seed => used[row.m2].scratch += kind.scratch_full,
+            State::WaitC2 | State::Landing => used[row.m2].scratch += kind.scratch_keep,
+            State::C2 => {
+                used[row.m2].scratch += kind.scratch_keep;
+                used[row.m3].run(&kind.c2);
+            }
+            State::Active => {
+                used[row.m2].scratch += kind.scratch_keep;
+                if row.ms.is_some() && row.ms != row.m2 {
+                    used[row.m2].nic += 1;
+                    used[row.ms].nic += 1;
+                }
+            }
+            State::Stored => {}
+        }
+        if row.ys >= 0 && row.ye > row.ys {
+            used[row.ms].store += kind.stored;
+        }
+    }
+    used
+}
+
+fn assert_sound(world: &World<'_>) {
+    let used = used(world);
+    for machine in world.fleet.machines.keys() {
+        let (class, room, used) = (world.fleet.class(machine), &world.rooms[machine], &used[machine]);
+        let free = Used {
+            need: Need {
+                cores: class.cores - used.need.cores,
+                memory: class.memory - used.need.memory,
+                gpus: class.gpus - used.need.gpus,
+            },
+            scratch: class.scratch - used.scratch,
+            nic: class.nic - used.nic,
+            store: class.store - used.store,
+            bound: used.bound,
+        };
+        let kept = Used { need: room.free, scratch: room.scratch, nic: room.nic, store: room.store, bound: room.bound };
+        assert_eq!(kept, free, "at {}: machine {} counts otherwise than its sectors do", world.now, machine.0);
+        let least = [free.need.cores, free.need.memory, free.need.gpus, free.scratch, free.nic, free.store];
+        assert!(least.iter().all(|left| *left >= 0), "at {}: machine {} is over its capacity: {free:?}", world.now, machine.0);
+        let waiting = room.waiting.iter().filter(|s| world.sectors[**s].state == State::Bound).count();
+        assert_eq!(waiting, room.waiting.len(), "a sector waits for a GPU that is not bound there");
+    }
+    for (order, open) in world.open.pairs() {
+        let unfinished = world.sectors_of(order).filter(|s| !matches!(world.sectors[*s].state, State::Active | State::Stored));
+        assert_eq!(u32::try_from(unfinished.count()).unwrap(), *open, "order {} counts its open sectors wrongly", order.0);
+    }
+    let left = world.sectors.iter().filter(|s| s.state != State::Stored).count();
+    assert_eq!(u64::try_from(left).unwrap(), world.left);
+}
+
+/// Whether some machine of the order's pool, or pools, can do every step at all, with room for it in an empty fleet.
+fn can_be_sealed(fleet: &Fleet, order: &Order) -> bool {
+    let kind = &fleet.kinds[order.kind];
+    fleet.pools.keys().filter(|p| order.pool.is_none_or(|only| only == *p)).all(|pool| {
+        let here = || fleet.machines.keys().filter(move |m| fleet.pool(*m) == pool);
+        let fits = |m: MachineIx, need: &Need, seconds: i32| {
+            let class = fleet.class(m);
+            seconds > 0 && class.cores >= need.cores && class.memory >= need.memory && class.gpus >= need.gpus
+        };
+        let d = |m: MachineIx| fleet.class(m).durations[order.kind];
+        let p1 = |m: MachineIx| fits(m, &kind.p1, d(m).p1) && fleet.class(m).scratch >= kind.scratch_full;
+        let p2 = |m: MachineIx| fits(m, &kind.p2, d(m).p2) && fleet.class(m).scratch >= kind.scratch_full;
+        let c2 = here().any(|m| fits(m, &kind.c2, d(m).c2));
+        let moves = fleet.pools[pool].moves[order.kind].is_some();
+        c2 && here().any(p1) && here().filter(|m| p1(*m)).all(|m| p2(m) || (moves && here().any(p2)))
+    })
+}
+
+#[test]
+fn a_million_random_moments_break_no_capacity_lose_no_sector_and_never_stand_still() {
+    let mut moments = 0_u64;
+    let (mut lost, mut done) = (0, 0);
+    for seed in 0.. {
+        if moments >= 1_000_000 {
+            break;
+        }
+        let mut dice = Dice::new(seed);
+        let fleet = fleet(&mut dice);
+        let mut world = World::new(&fleet, policy(&mut dice));
+        world.redraw(Luck { dice: Dice::new(seed + 1), odds: odds(&mut dice) });
+        let mut ids: Vec<OrderIx> = Vec::new();
+        for _ in 0..30 {
+            let order = order(&mut dice, &fleet, world.now);
+            if can_be_sealed(&fleet, &order) {
+                ids.push(world.add_order(order));
+            }
+            // The clock jumps on by anything from nothing to five days.
+            let until = world.now + between(&mut dice, 0, 5 * DAY) * i32::from(dice.below(3) > 0);
+            while world.next_moment().is_some_and(|at| at <= until) {
+                let before = world.now;
+                world.step();
+                assert!(world.now >= before, "time goes on");
+                moments += 1;
+                if moments.is_multiple_of(16) {
+                    assert_sound(&world);
+                }
+            }
+            world.run_until(until);
+            if dice.below(4) == 0 {
+                world.set_policy(policy(&mut dice));
+            }
+        }
+        for id in ids {
+            assert!(world.run_until_done(id), "seed {seed}: order {} is never done", id.0);
+            assert!(world.sectors_of(id).all(|s| world.sectors[s].row.vc > 0));
+            done += world.orders[id].n;
+        }
+        assert_sound(&world);
+        lost += world.lost;
+    }
+    assert!(done > 10_000 && lost > 1000, "{done} sectors, {lost} attempts lost: too little happened");
+}
+
+struct Rounds(u32, u32);
+
+impl Budget for Rounds {
+    fn effort(&self) -> Effort {
+        Effort::Search
+    }
+
+    fn begin(&mut self) {
+        self.1 = 0;
+    }
+
+    fn used(&mut self) -> u32 {
+        self.1 += 1;
+        self.1 * 1000 / self.0
+    }
+}
+
+/// Some orders that are all known at the beginning.
+fn world<'f>(fleet: &'f Fleet, dice: &mut Dice, policy: Policy) -> Option<World<'f>> {
+    let mut world = World::new(fleet, policy);
+    for _ in 0..=dice.below(8) {
+        let order = order(dice, fleet, 0);
+        if can_be_sealed(fleet, &order) {
+            world.add_order_in_groups(order, 4);
+        }
+    }
+    (!world.sectors.is_empty()).then_some(world)
+}
+
+#[test]
+fn a_search_is_never_worse_than_its_start_and_the_same_seed_gives_the_same_plan() {
+    for seed in 0..60 {
+        let mut dice = Dice::new(1000 + seed);
+        let fleet = fleet(&mut dice);
+        let Some(world) = world(&fleet, &mut dice, Policy::default()) else { continue };
+        let mut plain = world.clone();
+        let Some(found) = plain.run().then(|| improve(&world, Aim::Exact, seed, &mut Rounds(150, 0))).flatten() else { continue };
+        assert!(found.cost <= plain.cost(), "seed {seed}: {:?} is worse than {:?}", found.cost, plain.cost());
+        let again = improve(&world, Aim::Exact, seed, &mut Rounds(150, 0)).unwrap();
+        let rows = |w: &World<'_>| w.sectors.iter().map(|s| s.row).collect::<Vec<_>>();
+        assert_eq!(rows(&found.world), rows(&again.world), "seed {seed}");
+        let mut followed = world.clone();
+        followed.adopt(&found);
+        assert!(followed.run());
+        assert_eq!(rows(&found.world), rows(&followed), "seed {seed}: what was promised is what is played");
+        assert_sound(&followed);
+    }
+}
+
+/// Any scheduler of this kind knows the anomaly that more room makes a plan worse (Graham, 1969); searching keeps it small and rare.
+#[test]
+fn one_more_machine_helps_and_seldom_does_harm() {
+    let (mut cases, mut harmed, mut before, mut after) = (0, 0, 0, 0);
+    for seed in 0..150 {
+        let mut dice = Dice::new(50_000 + seed);
+        let small = fleet(&mut dice);
+        let mut large = small.clone();
+        let like = MachineIx::of(dice.below(small.machines.len()));
+        large.machines.push(small.machines[like].clone());
+        let lateness = |fleet: &Fleet| {
+            let world = world(fleet, &mut Dice::new(seed), Policy::default())?;
+            Some(improve(&world, Aim::Exact, seed, &mut Rounds(300, 0))?.cost.tardiness)
+        };
+        let (Some(without), Some(with)) = (lateness(&small), lateness(&large)) else { continue };
+        cases += 1;
+        harmed += i32::from(with > without + without / 50);
+        before += without;
+        after += with;
+    }
+    assert!(cases > 100 && harmed * 20 < cases, "{harmed} of {cases} plans are more than 2 % worse");
+    assert!(after * 10 < before * 9, "lateness falls from {before} to {after} only");
+}
+
+/// One order that nobody hurries for, in a stream of urgent ones that fills the fleet for ever: it begins all the same.
+#[test]
+fn nothing_starves() {
+    let mut dice = Dice::new(7);
+    let mut fleet = Fleet { delays: Delays { ticket: 113_400, prove: 30 * DAY, ..Delays::default() }, ..Fleet::default() };
+    fleet.kinds.push(Kind {
+        p1: Need { cores: 4, memory: 64, gpus: 0 },
+        p2: Need { cores: 1, memory: 16, gpus: 1 },
+        c2: Need { cores: 1, memory: 16, gpus: 1 },
+        scratch_full: 100,
+        scratch_keep: 33,
+        stored: 33,
+    });
+    let pool = fleet.pools.push(Pool { moves: [None].into_iter().collect() });
+    let durations = [Durations { p1: 4 * HOUR, p2: 300, c2: 300 }].into_iter().collect();
+    let class = Class { name: "one".into(), cores: 18, memory: 1000, gpus: 1, scratch: 2000, store: 1 << 30, nic: 1, durations };
+    add_machine(&mut Dice::new(0), &mut fleet, pool, class);
+    fleet.machines[MachineIx(0)].down.clear();
+    for (rule, days) in [(Rule::Fifo, 1), (Rule::Edd, 8), (Rule::Wmdd, 40), (Rule::Atc, 40)] {
+        let mut world = World::new(&fleet, Policy { rule, gate: None, ..Policy::default() });
+        let urgent = |at: i32, weight| Order {
+            id: 0,
+            pool: Some(pool),
+            kind: KindIx(0),
+            n: 4,
+            release: at,
+            step: 0,
+            due: at + 6 * HOUR,
+            weight,
+            known: at,
+        };
+        world.add_order(urgent(0, 8));
+        let patient = world.add_order(Order { n: 1, due: 7 * DAY, ..urgent(1, 1) });
+        let mut at = 2;
+        while world.open[patient] > 0 && world.now < 100 * DAY {
+            world.add_order(urgent(at, i64::from(between(&mut dice, 4, 8))));
+            // Four slots, four sectors every four hours: all of the fleet.
+            at += 4 * HOUR;
+            world.run_until(at);
+        }
+        let row = world.sectors[world.sectors_of(patient).next().unwrap()].row;
+        assert!(row.s1 >= 0 && row.s1 <= days * DAY, "{rule:?} lets it wait {} h", row.s1 / HOUR);
+    }
+}

@@ -1,0 +1,375 @@
+//! Random histories of a house: orders, holds, payments in time and late, machines that fail, drain and come back, steps that end well
+//! and badly, reports that come twice, contracts that end. After every event the house is sound, and every date it has given was
+//! one that its plan could keep.
+
+use std::collections::{BTreeMap, HashMap};
+
+use diesel::{QueryableByName, RunQueryDsl, sql_query, sql_types::Text};
+use sealyard_core::{
+    capacity,
+    catalog::Plan,
+    clock::{DAY, HOUR, MINUTE, SECOND},
+    fleet::{
+        self, Draining, Machine,
+        protocol::{FailureLevel, Outcome, ReportRequest, Usage},
+    },
+    ids::MachineId,
+    ledger,
+    orders::{self, Order, Paid, PlaceOrder},
+    scheduler::{self, Outlook, planner::Dice},
+    sealing::{self, Activation, OnChain, Sector, SectorState, Task},
+    store::{AnyConnection, Database, DbFault},
+};
+
+use crate::support::{NOW, hardware, machine, on_both, shop};
+
+/// Histories on each database; `SEALYARD_HISTORIES=5000` plays as many as the goal asks for.
+fn count() -> u64 {
+    std::env::var("SEALYARD_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(25)
+}
+
+const EVENTS: usize = 100;
+/// A sector counts at the latest so long after its activation.
+const FIRST_POST: i64 = DAY;
+/// C2 of a test sector: what has begun is not interrupted.
+const LONGEST_STEP: i64 = 90 * SECOND;
+
+struct House<'d> {
+    db: &'d Database,
+    plan: Plan,
+    user: sealyard_core::ids::UserId,
+    machines: Vec<Machine>,
+    dice: Dice,
+    now: i64,
+    placed: Vec<Order>,
+    /// Reports that were accepted, to be sent again.
+    sent: Vec<(MachineId, ReportRequest)>,
+    keys: u32,
+}
+
+#[derive(QueryableByName)]
+struct Name {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+/// An empty database again, tables and all.
+fn clear(db: &Database) {
+    db.transact(|conn| {
+        match conn {
+            AnyConnection::Sqlite(c) => {
+                sql_query("PRAGMA defer_foreign_keys = ON").execute(c)?;
+                let all = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_\\_%' ESCAPE '\\' \
+                           AND name NOT LIKE 'sqlite%'";
+                for table in sql_query(all).load::<Name>(c)? {
+                    sql_query(format!("DELETE FROM {}", table.name)).execute(c)?;
+                }
+            }
+            AnyConnection::Postgres(c) => {
+                let all =
+                    "SELECT tablename::text AS name FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE '\\_\\_%'";
+                let names: Vec<String> = sql_query(all).load::<Name>(c)?.into_iter().map(|t| t.name).collect();
+                sql_query(format!("TRUNCATE {} RESTART IDENTITY CASCADE", names.join(", "))).execute(c)?;
+            }
+        }
+        Ok::<_, DbFault>(())
+    })
+    .unwrap();
+}
+
+impl<'d> House<'d> {
+    fn new(db: &'d Database, seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let (_, plan, user) = shop(db, 6 + i64::try_from(dice.below(30)).unwrap());
+        for name in ["second", "third"].into_iter().take(dice.below(3)) {
+            machine(db, name);
+        }
+        let machines = db.read(|conn| fleet::machines(conn).map_err(DbFault::from)).unwrap();
+        Self { db, plan, user: user.id, machines, dice, now: NOW, placed: Vec::new(), sent: Vec::new(), keys: 0 }
+    }
+
+    fn pick<T>(&mut self, from: Vec<T>) -> Option<T> {
+        let at = self.dice.below(from.len());
+        from.into_iter().nth(at)
+    }
+
+    fn sectors(&self, state: SectorState) -> Vec<Sector> {
+        self.db.read(|conn| sealing::in_states(conn, &[state]).map_err(DbFault::from)).unwrap()
+    }
+
+    fn outlook(&self) -> Outlook {
+        self.db.read(|conn| Ok::<_, DbFault>(scheduler::outlook(&scheduler::load(conn, self.now)?))).unwrap()
+    }
+
+    fn event(&mut self) {
+        match self.dice.below(40) {
+            0..5 => self.place(),
+            5..10 => self.pay(),
+            10 => self.pass(40 * MINUTE),
+            11 => self.pass(5 * HOUR),
+            12..24 => self.work(),
+            24..37 => self.chain(),
+            37 => self.machine_fails(),
+            38 => self.drain(),
+            _ => self.report_again(),
+        }
+    }
+
+    /// A date is given only if the plan of this moment keeps it, and still keeps every older one that it kept before.
+    fn place(&mut self) {
+        let before = self.outlook();
+        let units = 1 + i64::try_from(self.dice.below(5)).unwrap();
+        self.keys += 1;
+        let key = format!("key {}", self.keys);
+        let request = PlaceOrder { user: self.user, plan: &self.plan, units, request_key: &key, shown: None };
+        let Ok(order) = self.db.transact(|conn| orders::place(conn, &request, self.now)) else { return };
+        let reference = format!("cs_{}", order.id);
+        let open = |conn: &mut AnyConnection| {
+            Ok::<_, DbFault>(orders::open_payment(conn, order.id, "stripe", &reference, "http://pay", self.now)?)
+        };
+        self.db.transact(open).unwrap();
+        let after = self.outlook();
+        let done = after.orders.get(&order.id.0).expect("what is promised is planned");
+        assert!(done + FIRST_POST <= order.promised_at, "the plan does not keep the date that was given");
+        assert_nothing_broken(&self.promised(), &before, &after);
+        self.placed.push(order);
+    }
+
+    /// Promised dates by contract and by unpaid order.
+    fn promised(&self) -> (HashMap<i64, i64>, HashMap<i64, i64>) {
+        let snapshot = self.db.read(|conn| scheduler::load(conn, self.now).map_err(DbFault::from)).unwrap();
+        let of = |held: bool| {
+            snapshot.owed.iter().filter(|o| (o.held > 0) == held).map(|o| (o.id, o.promised_at)).collect::<HashMap<_, _>>()
+        };
+        (of(false), of(true))
+    }
+
+    fn pay(&mut self) {
+        if self.placed.is_empty() {
+            return;
+        }
+        let before = self.outlook();
+        let at = self.dice.below(self.placed.len());
+        let order = self.placed.swap_remove(at);
+        let reference = format!("cs_{}", order.id);
+        let paid = Paid { rail: "stripe", rail_ref: &reference, minor: order.amount_minor, currency: "usd" };
+        let contract = self.db.transact(|conn| orders::fulfil(conn, &paid, self.now)).unwrap();
+        assert_eq!(contract.is_none(), self.db.transact(|conn| orders::fulfil(conn, &paid, self.now)).unwrap().is_none());
+        if let Some(contract) = contract {
+            let after = self.outlook();
+            let (mut contracts, orders) = self.promised();
+            contracts.remove(&contract.id.0);
+            assert_nothing_broken(&(contracts, orders), &before, &after);
+        }
+    }
+
+    fn pass(&mut self, time: i64) {
+        self.now += time;
+        let now = self.now;
+        self.db.transact(|conn| orders::expire_due(conn, now)).unwrap();
+        self.db.transact(|conn| Ok::<_, DbFault>(sealing::expire_leases(conn, now)?)).unwrap();
+        self.db.transact(|conn| Ok::<_, DbFault>(scheduler::settle(conn, now)?)).unwrap();
+    }
+
+    /// Tickets, assignments, and one step that ends.
+    fn work(&mut self) {
+        let now = self.now;
+        self.db
+            .transact(|conn| {
+                let snapshot = scheduler::load(conn, now)?;
+                for id in scheduler::starting_soon(&snapshot, 600) {
+                    let sector = sealing::sector_by_id(conn, id)?;
+                    sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, now)?;
+                }
+                scheduler::dispatch(conn, now, 4 * HOUR)?;
+                Ok::<_, DbFault>(())
+            })
+            .unwrap();
+        let leased: Vec<Task> = self.open_tasks().into_iter().filter(|t| t.state == "leased").collect();
+        let Some(task) = self.pick(leased) else { return };
+        let level = [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort, FailureLevel::Critical];
+        let outcome = match self.dice.below(30) {
+            fails @ 0..4 => Outcome::Failed { level: level[fails], reason: "it did not work".into() },
+            _ => Outcome::Done { output: output(&task.kind) },
+        };
+        let machine = task.machine_id.unwrap();
+        let report = ReportRequest { task: task.id.0, fence: task.fence, outcome, usage: Usage::default() };
+        assert!(self.db.transact(|conn| sealing::report(conn, machine, &report, now)).unwrap());
+        self.sent.push((machine, report));
+    }
+
+    fn open_tasks(&self) -> Vec<Task> {
+        self.db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap()
+    }
+
+    /// The next thing that the chain says to some sector.
+    fn chain(&mut self) {
+        let states = [
+            SectorState::PreCommitting,
+            SectorState::WaitSeed,
+            SectorState::Verifying,
+            SectorState::ProveCommitting,
+            SectorState::Proving,
+            SectorState::Active,
+            SectorState::Faulty,
+        ];
+        let all = states.into_iter().flat_map(|state| self.sectors(state)).collect();
+        let Some(sector) = self.pick(all) else { return };
+        let (now, roll) = (self.now, self.dice.below(10));
+        let state = sector.state();
+        self.db
+            .transact(|conn| {
+                let sector = sector.clone();
+                match state {
+                    SectorState::WaitSeed => sealing::seed_drawn(conn, sector, &"22".repeat(32), now)?,
+                    SectorState::Verifying => {
+                        let message = (roll > 0).then_some((34_u64, [1_u8].as_slice()));
+                        sealing::proof_verified(conn, sector, message, now)?;
+                    }
+                    state => sealing::mark_on_chain(conn, sector, fact(state, roll), now)?,
+                }
+                Ok::<_, ledger::LedgerError>(())
+            })
+            .unwrap();
+    }
+
+    /// One machine falls silent for good or for a while; all others are heard.
+    fn machine_fails(&mut self) {
+        self.now += MINUTE;
+        let (now, victim) = (self.now, self.dice.below(self.machines.len()));
+        let comes_back = self.dice.below(3) > 0;
+        self.db
+            .transact(|conn| {
+                let known = fleet::machines(conn)?;
+                for (at, machine) in known.iter().enumerate().filter(|(_, m)| m.state != "lost") {
+                    if at != victim {
+                        fleet::heartbeat(conn, machine, &hardware(), now)?;
+                    }
+                }
+                sealing::give_up_lost(conn, now, now)?;
+                if comes_back {
+                    let again = fleet::machines(conn)?;
+                    for machine in again.iter().filter(|m| m.state == "lost") {
+                        fleet::heartbeat(conn, machine, &hardware(), now)?;
+                    }
+                }
+                Ok::<_, DbFault>(())
+            })
+            .unwrap();
+    }
+
+    fn drain(&mut self) {
+        let (at, how) = (self.dice.below(self.machines.len()), [Draining::Start, Draining::Stop][self.dice.below(2)]);
+        let id = self.machines[at].id;
+        let lost =
+            |conn: &mut AnyConnection| Ok::<_, DbFault>(fleet::machines(conn)?.iter().any(|m| m.id == id && m.state == "lost"));
+        if !self.db.read(lost).unwrap() {
+            self.db.transact(|conn| Ok::<_, DbFault>(fleet::set_draining(conn, id, how)?)).unwrap();
+        }
+    }
+
+    /// A report that comes twice, or after its lease has moved on, changes nothing.
+    fn report_again(&mut self) {
+        let Some((machine, report)) = self.pick(self.sent.clone()) else { return };
+        let before = self.fingerprint();
+        self.db.transact(|conn| sealing::report(conn, machine, &report, self.now)).unwrap();
+        assert_eq!(before, self.fingerprint());
+    }
+
+    fn fingerprint(&self) -> Vec<(i64, String, i64)> {
+        let sectors = |conn: &mut AnyConnection| sealing::all_sectors(conn, i64::MAX).map_err(DbFault::from);
+        let sectors = self.db.read(sectors).unwrap().into_iter().map(|s| (s.id.0, s.state, s.failures));
+        sectors.chain(self.open_tasks().into_iter().map(|t| (-t.id.0, t.state, t.fence))).collect()
+    }
+
+    fn assert_sound(&self) {
+        let check = |conn: &mut AnyConnection| {
+            for pool in capacity::pools(conn)? {
+                let c = capacity::capacity(conn, pool.id)?;
+                assert!(c.holds() && c.free >= 0 && c.held >= 0 && c.sold >= 0, "{c:?}");
+            }
+            let machines = fleet::machines(conn)?;
+            let snapshot = scheduler::load(conn, self.now)?;
+            for machine in &machines {
+                let here = snapshot.tasks.iter().filter(|t| t.leased_to == Some(machine.id));
+                let cores: i64 = here.map(|t| t.cost.cores).sum();
+                assert!(cores <= machine.cores, "{cores} of {} cores of {} are in use", machine.cores, machine.name);
+            }
+            Ok::<_, DbFault>((sealing::all_sectors(conn, i64::MAX)?, sealing::open_tasks(conn)?))
+        };
+        let (sectors, open) = self.db.read(check).unwrap();
+        let mut tasks: BTreeMap<i64, usize> = BTreeMap::new();
+        for task in open.iter().filter_map(|t| t.sector_id) {
+            *tasks.entry(task.0).or_default() += 1;
+        }
+        for sector in sectors {
+            let works = [
+                SectorState::PreCommit1,
+                SectorState::PreCommit2,
+                SectorState::Commit1,
+                SectorState::Commit2,
+                SectorState::Finalizing,
+            ];
+            let wanted = usize::from(works.contains(&sector.state()));
+            let found = tasks.get(&sector.id.0).copied().unwrap_or(0);
+            assert_eq!(found, wanted, "sector {} in {} has {found} open steps", sector.number, sector.state);
+        }
+    }
+}
+
+fn output(kind: &str) -> serde_json::Value {
+    match kind {
+        "pc2" => serde_json::json!({"comm_r": "33".repeat(32), "comm_d": "44".repeat(32), "pc2": {}}),
+        "c2" => serde_json::json!({"proof": "55"}),
+        _ => serde_json::json!({}),
+    }
+}
+
+fn fact(state: SectorState, roll: usize) -> OnChain {
+    match (state, roll) {
+        (SectorState::PreCommitting, 0) => {
+            OnChain::MessageFailed { purpose: sealing::Purpose::PreCommit, reason: "out of gas".into() }
+        }
+        (SectorState::PreCommitting, _) => OnChain::PreCommitted { seed_epoch: 160 },
+        (SectorState::ProveCommitting, 0) => {
+            OnChain::MessageFailed { purpose: sealing::Purpose::ProveCommit, reason: "out of gas".into() }
+        }
+        (SectorState::ProveCommitting, _) => {
+            OnChain::Activated(Activation { activation: 200, expiration: 600_000, deadline: 1, partition: 0 })
+        }
+        (SectorState::Active, 0..5) => OnChain::Gone,
+        (SectorState::Active, _) => OnChain::Faulty,
+        _ => OnChain::Counts,
+    }
+}
+
+fn assert_nothing_broken(promised: &(HashMap<i64, i64>, HashMap<i64, i64>), before: &Outlook, after: &Outlook) {
+    let both = [(&promised.0, &before.contracts, &after.contracts), (&promised.1, &before.orders, &after.orders)];
+    for (promised, before, after) in both {
+        for (id, was) in before {
+            let (Some(date), Some(is)) = (promised.get(id), after.get(id)) else { continue };
+            let (was, is) = (was + FIRST_POST, is + FIRST_POST);
+            let late = is > *date && (was <= *date || is > was + LONGEST_STEP);
+            assert!(!late, "a sale delays {id} from {was} to {is}, promised for {date}");
+        }
+    }
+}
+
+#[test]
+fn no_history_oversells_loses_a_sector_or_gives_a_date_that_cannot_be_kept() {
+    on_both(|db| {
+        let mut ended = 0;
+        for seed in 0..count() {
+            clear(db);
+            let mut house = House::new(db, seed);
+            for _ in 0..EVENTS {
+                house.event();
+                house.assert_sound();
+            }
+            let findings = db.read(|conn| ledger::check(conn).map_err(DbFault::from)).unwrap();
+            assert!(findings.is_empty(), "history {seed}: {}: {}", findings[0].account, findings[0].what);
+            ended += house.sectors(SectorState::Expired).len();
+        }
+        assert!(count() < 25 || ended > 0, "no history went as far as the end of a sector");
+    });
+}
