@@ -2,6 +2,7 @@
 
 mod instance;
 mod quotes;
+mod replan;
 mod schedule;
 
 use std::path::PathBuf;
@@ -12,6 +13,8 @@ pub enum Bench {
     Schedule(ScheduleOptions),
     /// Quote every order of a simulated world on its arrival, play the world on, and say how many quotes were kept.
     Quotes(QuoteOptions),
+    /// Let things happen to a busy fleet, and say what one event costs and how steady the plan is.
+    Replan(ReplanOptions),
 }
 
 #[derive(clap::Args)]
@@ -56,9 +59,25 @@ pub struct ScheduleOptions {
     /// Every order is known from the start; otherwise none is seen before its release.
     #[arg(long)]
     clairvoyant: bool,
-    /// Milliseconds of processor time for improving on the rules; 0: rules alone.
+    /// Milliseconds of processor time for improving on the rules; 0: the best of all rules.
     #[arg(long, default_value_t = 2000)]
     budget_ms: u64,
+    /// The usual rule, once: the quickest plan. With more than 50,000 sectors there is no other.
+    #[arg(long)]
+    one_rule: bool,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(clap::Args)]
+pub struct ReplanOptions {
+    #[arg(long)]
+    instance: PathBuf,
+    #[arg(long, default_value_t = 2000)]
+    events: usize,
+    /// Standard deviation of the logarithm of step times while churn is measured, per cent.
+    #[arg(long, default_value_t = 12)]
+    noise: i64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -67,5 +86,6 @@ pub fn run(what: &Bench) -> anyhow::Result<()> {
     match what {
         Bench::Schedule(options) => schedule::run(options),
         Bench::Quotes(options) => quotes::run(options),
+        Bench::Replan(options) => replan::run(options),
     }
 }

@@ -16,7 +16,7 @@ use super::{ScheduleOptions, instance};
 /// With more sectors than this, one plan takes about as long as a search may.
 const MOST_FOR_SEARCH: u32 = 50_000;
 
-/// Processor time, shared among the arrangements: each may use a fortieth of what is left, so that any number can come; the only
+/// Processor time, shared among the arrangements: each may use a sixteenth of what is left, so that any number can come; the only
 /// one of an instance that is known from the start may use all.
 struct ProcessorTime {
     left: Duration,
@@ -56,11 +56,11 @@ pub fn run(options: &ScheduleOptions) -> anyhow::Result<()> {
     let total = Duration::from_millis(options.budget_ms);
     let at_once = loaded.orders.iter().all(|o| o.known == 0);
     let effort = match options.budget_ms {
-        _ if sectors > MOST_FOR_SEARCH => Effort::OneRule,
+        _ if options.one_rule || sectors > MOST_FOR_SEARCH => Effort::OneRule,
         0 => Effort::Rules,
         _ => Effort::Search,
     };
-    let mut budget = ProcessorTime { left: total, divisor: if at_once { 1 } else { 40 }, share: Duration::ZERO, began, effort };
+    let mut budget = ProcessorTime { left: total, divisor: if at_once { 1 } else { 16 }, share: Duration::ZERO, began, effort };
     // Who knows all orders need not be prepared for others.
     let aim = if options.clairvoyant { Aim::Exact } else { Aim::Open };
     let world = live(&loaded.fleet, &loaded.orders, Policy::default(), aim, options.seed, &mut budget);

@@ -1,7 +1,7 @@
 //! Which sectors begin, and where: PC1 holds its place for hours, so this decides most.
 
 use super::{
-    GroupIx, KindIx, MachineIx, PoolIx, Secs, SectorIx, Table,
+    GroupIx, Key, KindIx, MachineIx, PoolIx, Secs, SectorIx, Table,
     fleet::Step,
     policy::Rule,
     world::{Wish, World},
@@ -18,12 +18,8 @@ impl World<'_> {
         }
         self.rank();
         let ranked = std::mem::take(&mut self.ranked);
-        let kinds = self.fleet.kinds.len();
-        let mut pass = Pass {
-            closed: vec![false; (self.pools.len() + 1) * kinds],
-            spare: self.fleet.pools.keys().map(|_| None).collect(),
-            kinds,
-        };
+        let mut pass = std::mem::take(&mut self.admission);
+        pass.begin(self.pools.len(), self.fleet.kinds.len());
         for (_, group) in &ranked {
             if !self.fleet.pools.keys().any(|p| open(self, p)) {
                 break;
@@ -31,6 +27,7 @@ impl World<'_> {
             self.admit_group(*group, &mut pass);
         }
         self.ranked = ranked;
+        self.admission = pass;
     }
 
     /// Sorts what may begin. Static rules are sorted when something was added; others again as time passes.
@@ -57,7 +54,7 @@ impl World<'_> {
         self.ranked_until = self.now.saturating_add(lasts).max(self.now + 1);
     }
 
-    fn admit_group(&mut self, group: GroupIx, pass: &mut Pass) {
+    fn admit_group(&mut self, group: GroupIx, pass: &mut Admission) {
         let Wish { on, only, hold, .. } = self.groups[group].wish;
         let order = &self.orders[self.groups[group].order];
         let (pool, kind) = (order.pool.or(only), order.kind);
@@ -83,6 +80,7 @@ impl World<'_> {
                 return;
             };
             self.start_p1(sector, machine, kind);
+            self.is_fuller(machine, pass);
             last = Some(machine);
             let state = &mut self.groups[group];
             if again {
@@ -100,7 +98,7 @@ impl World<'_> {
     }
 
     /// Keeps slots for data of this group that arrives soon.
-    fn keep_slots(&mut self, group: GroupIx, arrived: u32, pool: Option<PoolIx>, kind: KindIx, pass: &mut Pass) {
+    fn keep_slots(&mut self, group: GroupIx, arrived: u32, pool: Option<PoolIx>, kind: KindIx, pass: &mut Admission) {
         let soon = self.arrived(group, self.now.saturating_add(self.policy.ahead));
         let mut wanted = i32::try_from(soon.saturating_sub(arrived)).unwrap_or(i32::MAX);
         if wanted == 0 {
@@ -145,13 +143,13 @@ impl World<'_> {
     }
 
     /// The machine that the sector before went to stays the best one while it has room: it has become fuller.
-    fn same_p1(&mut self, last: Option<MachineIx>, kind: KindIx, pass: &Pass) -> Option<MachineIx> {
+    fn same_p1(&mut self, last: Option<MachineIx>, kind: KindIx, pass: &Admission) -> Option<MachineIx> {
         let machine = last.filter(|_| !self.policy.spread)?;
         let pool = self.fleet.pool(machine);
         (self.pool_is_open(pool, pass) && self.p1_fits(machine, kind)).then_some(machine)
     }
 
-    fn pool_is_open(&self, pool: PoolIx, pass: &Pass) -> bool {
+    fn pool_is_open(&self, pool: PoolIx, pass: &Admission) -> bool {
         self.pools[pool].wip < self.pools[pool].most_wip && pass.spare[pool].is_none_or(|spare| spare > 0)
     }
 
@@ -169,50 +167,111 @@ impl World<'_> {
         pool: Option<PoolIx>,
         kind: KindIx,
         (on, avoid): (Option<MachineIx>, MachineIx),
-        pass: &Pass,
+        pass: &mut Admission,
     ) -> Option<MachineIx> {
-        let mut best: Option<((Secs, i32), MachineIx)> = None;
+        let mut best: Option<Slot> = None;
         for pool in self.fleet.pools.keys().filter(|p| pool.is_none_or(|only| only == *p)) {
             if !self.pool_is_open(pool, pass) {
                 continue;
             }
-            let mut free = std::mem::take(&mut self.pools[pool].free_p1);
-            free.retain(|machine| {
-                if on.is_some_and(|only| only != *machine) || avoid == *machine {
-                    return true;
-                }
-                let scratch = self.rooms[*machine].scratch;
-                let rank = (self.fleet.duration(*machine, kind, Step::P1), if self.policy.spread { -scratch } else { scratch });
-                if best.is_some_and(|(b, _)| rank >= b) {
-                    return true;
-                }
-                let fits = self.p1_fits(*machine, kind);
-                if fits {
-                    best = Some((rank, *machine));
-                }
-                // With one kind of sectors a machine that cannot take this one cannot take any.
-                let stays = fits || pass.kinds > 1;
-                self.rooms[*machine].listed_p1 = stays;
-                stays
-            });
-            self.pools[pool].free_p1 = free;
+            let at = pass.list(pool, kind);
+            let Some(list) = pass.slots.get_mut(at) else { continue };
+            let mut list = list.take().unwrap_or_else(|| self.slots(pool, kind));
+            if let Some(slot) = self.first_fit(&mut list, kind, (on, avoid))
+                && best.is_none_or(|(rank, ..)| slot.0 < rank)
+            {
+                best = Some(slot);
+            }
+            if let Some(place) = pass.slots.get_mut(at) {
+                *place = Some(list);
+            }
         }
-        best.map(|(_, machine)| machine)
+        best.map(|(.., machine)| machine)
+    }
+
+    fn first_fit(&mut self, list: &mut Vec<Slot>, kind: KindIx, (on, avoid): (Option<MachineIx>, MachineIx)) -> Option<Slot> {
+        let mut at = 0;
+        while let Some(slot) = list.get(at).copied() {
+            let (.., machine) = slot;
+            if on.is_some_and(|only| only != machine) || avoid == machine {
+                at += 1;
+                continue;
+            }
+            if self.p1_fits(machine, kind) {
+                return Some(slot);
+            }
+            // Nothing is given back before the admission is over.
+            list.remove(at);
+        }
+        None
+    }
+
+    /// Machines of a pool that may have room, best first.
+    fn slots(&mut self, pool: PoolIx, kind: KindIx) -> Vec<Slot> {
+        let mut free = std::mem::take(&mut self.pools[pool].free_p1);
+        if self.fleet.kinds.len() == 1 {
+            // A machine that cannot take this kind of sectors cannot take any.
+            free.retain(|machine| {
+                let fits = self.p1_fits(*machine, kind);
+                self.rooms[*machine].listed_p1 = fits;
+                fits
+            });
+        }
+        let mut list: Vec<Slot> = (0..).zip(&free).map(|(place, m)| (self.p1_rank(*m, kind), place, *m)).collect();
+        list.sort_unstable();
+        self.pools[pool].free_p1 = free;
+        list
+    }
+
+    fn p1_rank(&self, machine: MachineIx, kind: KindIx) -> (Secs, i32) {
+        let scratch = self.rooms[machine].scratch;
+        (self.fleet.duration(machine, kind, Step::P1), if self.policy.spread { -scratch } else { scratch })
+    }
+
+    /// PC1 has begun there: its place changes.
+    fn is_fuller(&self, machine: MachineIx, pass: &mut Admission) {
+        for kind in self.fleet.kinds.keys() {
+            let list = pass.list(self.fleet.pool(machine), kind);
+            let Some(Some(list)) = pass.slots.get_mut(list) else { continue };
+            let Some(at) = list.iter().position(|(.., m)| *m == machine) else { continue };
+            let (_, place, _) = list.remove(at);
+            let slot = (self.p1_rank(machine, kind), place, machine);
+            list.insert(list.partition_point(|other| *other < slot), slot);
+        }
     }
 }
 
+/// A machine for PC1: seconds and scratch that it is ranked by, its place among the pool's free ones, which it is.
+type Slot = ((Secs, i32), u32, MachineIx);
+
 /// What one admission has found out.
-struct Pass {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Admission {
     /// Pool (the last: any) and kind for which no machine has room.
     closed: Vec<bool>,
     /// PC1 slots that are neither taken nor kept; `None`: not counted yet.
     spare: Table<PoolIx, Option<i32>>,
+    /// Machines of a pool for a kind, best first; `None`: not looked at yet.
+    slots: Vec<Option<Vec<Slot>>>,
     kinds: usize,
 }
 
-impl Pass {
+impl Admission {
+    fn begin(&mut self, pools: usize, kinds: usize) {
+        self.kinds = kinds;
+        self.closed.clear();
+        self.closed.resize((pools + 1) * kinds, false);
+        self.slots.clear();
+        self.slots.resize(pools * kinds, None);
+        self.spare.clear();
+        self.spare.extend_with(&None, pools);
+    }
+
+    fn list(&self, pool: PoolIx, kind: KindIx) -> usize {
+        pool.at() * self.kinds + kind.at()
+    }
+
     fn at(&self, pool: Option<PoolIx>, kind: KindIx) -> usize {
-        use super::Key;
         pool.map_or(self.spare.len(), Key::at) * self.kinds + kind.at()
     }
 

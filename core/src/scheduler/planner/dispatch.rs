@@ -9,9 +9,6 @@ use super::{
     world::{Row, State, World},
 };
 
-/// Layers of one group that are looked at in vain before the group waits: their machines are busy or closed.
-const STUCK: usize = 200;
-
 /// Something for a GPU: a lane's oldest C2, or one machine's waiting PC2.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum GpuWork {
@@ -226,7 +223,7 @@ impl World<'_> {
     }
 
     /// The lane's oldest sector that still waits in `state`.
-    fn oldest(&mut self, lane: LaneIx, state: State) -> Option<SectorIx> {
+    pub(super) fn oldest(&mut self, lane: LaneIx, state: State) -> Option<SectorIx> {
         let lane = &mut self.lanes[lane];
         let queue = if state == State::Layers { &mut lane.layers } else { &mut lane.c2 };
         while let Some(sector) = queue.front() {
@@ -404,137 +401,6 @@ impl World<'_> {
         (row.ms, row.ys, row.ye) = (machine, self.now, self.now + seconds);
         let ends = row.ye;
         self.at_end(ends, Ending::Store, sector);
-    }
-
-    /// Binds layers to a GPU machine, late: at most one that waits for each GPU.
-    fn move_pass(&mut self, pool: PoolIx) -> bool {
-        let now = self.now;
-        let mut targets = std::mem::take(&mut self.targets);
-        targets.clear();
-        let open = |m: &&MachineIx| self.rooms[**m].bound < 2 * self.fleet.class(**m).gpus && self.rooms[**m].dead_until <= now;
-        targets.extend(self.pools[pool].gpu_machines.iter().filter(open));
-        let moved = !targets.is_empty() && self.move_lanes(pool, &mut targets);
-        self.targets = targets;
-        moved
-    }
-
-    fn move_lanes(&mut self, pool: PoolIx, targets: &mut Vec<MachineIx>) -> bool {
-        let mut lanes = std::mem::take(&mut self.pools[pool].layers);
-        let mut ranked: Vec<(Urgency, LaneIx)> = Vec::with_capacity(lanes.len());
-        lanes.retain(|lane| {
-            let oldest = self.oldest(*lane, State::Layers);
-            ranked.extend(oldest.map(|s| (self.layers_urgency(self.lanes[*lane].group, s), *lane)));
-            self.lanes[*lane].listed_layers = oldest.is_some();
-            oldest.is_some()
-        });
-        self.pools[pool].layers = lanes;
-        ranked.sort_unstable();
-        let mut moved = false;
-        for (_, lane) in ranked {
-            moved |= self.move_lane(lane, targets);
-            if targets.is_empty() {
-                break;
-            }
-        }
-        moved
-    }
-
-    fn move_lane(&mut self, lane: LaneIx, targets: &mut Vec<MachineIx>) -> bool {
-        let mut queue = std::mem::take(&mut self.lanes[lane].layers);
-        let mut stuck: Vec<SectorIx> = Vec::new();
-        let mut moved = false;
-        while let Some(sector) = queue.pop_front() {
-            if self.sectors[sector].state != State::Layers {
-                continue;
-            }
-            match self.best_target(sector, targets) {
-                Some(machine) => {
-                    self.bind(sector, machine);
-                    moved = true;
-                    if self.rooms[machine].bound >= 2 * self.fleet.class(machine).gpus {
-                        targets.retain(|m| *m != machine);
-                    }
-                    if targets.is_empty() {
-                        break;
-                    }
-                }
-                None => {
-                    stuck.push(sector);
-                    if stuck.len() > STUCK {
-                        break;
-                    }
-                }
-            }
-        }
-        for sector in stuck.into_iter().rev() {
-            queue.push_front(sector);
-        }
-        self.lanes[lane].layers = queue;
-        moved
-    }
-
-    /// The machine where PC2 would end first, counting what is bound there.
-    fn best_target(&mut self, sector: SectorIx, targets: &[MachineIx]) -> Option<MachineIx> {
-        let kind = self.kind(sector);
-        let from = self.sectors[sector].row.m1;
-        let moves = self.fleet.pools[self.fleet.pool(from)].moves[kind];
-        let full = self.fleet.kinds[kind].scratch_full;
-        let can_leave = moves.is_some_and(|m| self.rooms[from].nic > 0 && self.is_up_for(from, m.layers));
-        let seconds_of_move = moves.map_or(0, |m| m.layers);
-        let must_move = !self.rooms[from].can_gpu;
-        if must_move && !can_leave {
-            return None;
-        }
-        let mut best: Option<(Secs, MachineIx)> = None;
-        for machine in targets.iter().copied() {
-            let far = machine != from;
-            let room = &self.rooms[machine];
-            if far && (!can_leave || room.nic <= 0 || room.scratch < full) {
-                continue;
-            }
-            let class = self.fleet.class(machine);
-            let seconds = class.durations[kind].p2;
-            if seconds <= 0 {
-                continue;
-            }
-            // The quicker machines come first: none of the rest can be better.
-            if must_move && best.is_some_and(|(b, _)| b <= seconds + seconds_of_move) {
-                break;
-            }
-            let before = room.bound + class.gpus - room.free.gpus;
-            let ahead = match class.gpus {
-                _ if before <= 0 => 0,
-                0 | 1 => before.saturating_mul(seconds),
-                gpus => before.saturating_mul(seconds) / gpus,
-            };
-            let rank = ahead + seconds + if far { seconds_of_move } else { 0 };
-            if best.is_none_or(|(b, _)| rank < b) && (!far || self.is_up_for(machine, seconds_of_move)) {
-                best = Some((rank, machine));
-            }
-        }
-        best.map(|(_, machine)| machine)
-    }
-
-    fn bind(&mut self, sector: SectorIx, machine: MachineIx) {
-        let kind = self.kind(sector);
-        self.rooms[machine].bound += 1;
-        let from = self.sectors[sector].row.m1;
-        self.sectors[sector].row.m2 = machine;
-        if machine == from {
-            self.sectors[sector].state = State::Bound;
-            self.rooms[machine].waiting.push(sector);
-            return self.list_free(machine);
-        }
-        let seconds = self.fleet.pools[self.fleet.pool(from)].moves[kind].map_or(0, |m| m.layers);
-        self.rooms[from].nic -= 1;
-        let room = &mut self.rooms[machine];
-        room.nic -= 1;
-        room.scratch -= self.fleet.kinds[kind].scratch_full;
-        let ends = self.now + seconds;
-        let state = &mut self.sectors[sector];
-        state.state = State::Moving;
-        (state.row.xs, state.row.xe) = (self.now, ends);
-        self.at_end(ends, Ending::Move, sector);
     }
 
     pub(super) fn start_p1(&mut self, sector: SectorIx, machine: MachineIx, kind: KindIx) {

@@ -121,6 +121,16 @@ impl World<'_> {
         self.draw_gas();
     }
 
+    /// The same fleet, with everything that is still to begin taking its usual time, and nothing breaking down.
+    pub fn expect_usual(&mut self) {
+        self.luck = None;
+        for (at, event) in self.agenda.drain() {
+            if !matches!(event, Event::Fail(_)) {
+                self.agenda.push(at, event);
+            }
+        }
+    }
+
     fn redrawn(&mut self, ending: Ending, sector: SectorIx, at: Secs) -> Secs {
         let row = self.sectors[sector].row;
         let (machine, start, step) = match ending {
@@ -267,14 +277,22 @@ impl World<'_> {
     }
 }
 
-/// Equally likely waits of an exponential distribution with mean 1000: the mean of the k-th of 64 slices is
-/// `1/64 + 1/63 + … + 1/k`.
+/// Slices of an exponential distribution that are equally likely.
+const SLICES: i64 = 64;
+/// Where they begin, in millionths of the mean: `ln(64 / (64 − k))`, by the series of each factor's logarithm,
+/// `ln(m / (m − 1)) = 2 (x + x³/3 + …)` with `x = 1 / (2m − 1)`.
 static WAITS: LazyLock<Vec<i64>> = LazyLock::new(|| {
-    let sums = (1..=64).rev().scan(0, |sum, k| {
-        *sum += 1_000_000 / k;
-        Some(*sum / 1000)
+    const TRILLION: i64 = 1_000_000_000_000;
+    let of_factor = |m: i64| {
+        let odd = 2 * m - 1;
+        let powers = std::iter::successors(Some(TRILLION / odd), |power| Some(power / odd / odd));
+        powers.zip((1..).step_by(2)).take(16).map(|(power, n)| 2 * power / n).sum::<i64>()
+    };
+    let sums = (2..=SLICES).rev().scan(0, |sum, m| {
+        *sum += of_factor(m);
+        Some(*sum / 1_000_000)
     });
-    sums.collect()
+    std::iter::once(0).chain(sums).collect()
 });
 
 impl Dice {
@@ -285,11 +303,20 @@ impl Dice {
         Secs::try_from(i64::from(seconds) * i64::from(permille) / 1000).unwrap_or(Secs::MAX).max(1)
     }
 
-    /// An exponentially distributed wait.
+    /// An exponentially distributed wait, which may be short: an even one within its slice; who has waited until the last slice
+    /// begins waits anew, as the distribution has no memory.
     pub fn wait(&mut self, mean: Secs) -> Secs {
-        let at = self.below(WAITS.len());
-        let permille = WAITS.get(at).copied().unwrap_or(1000);
-        Secs::try_from(i64::from(mean) * permille / 1000).unwrap_or(Secs::MAX)
+        const MILLION: i64 = 1_000_000;
+        let mut millionths = 0;
+        loop {
+            let at = self.below(WAITS.len());
+            let from = WAITS.get(at).copied().unwrap_or(0);
+            millionths += from;
+            if let Some(to) = WAITS.get(at + 1) {
+                millionths += i64::try_from(self.roll() % MILLION.unsigned_abs()).unwrap_or(0) * (to - from) / MILLION;
+                return Secs::try_from(i64::from(mean).saturating_mul(millionths) / MILLION).unwrap_or(Secs::MAX);
+            }
+        }
     }
 }
 
@@ -303,7 +330,18 @@ mod tests {
         assert!(factors.is_sorted() && factors.len() == 64);
         assert_eq!((factors[31], factors[32]), (995, 1005), "half are below the usual duration");
         assert!((factors[53]..factors[54]).contains(&1285), "one sigma is exp(0.25): {factors:?}");
-        let waits = WAITS.iter().sum::<i64>() / 64;
-        assert!((985..=1000).contains(&waits), "the mean wait is the mean: {waits}");
+    }
+
+    #[test]
+    fn waits_are_exponential_and_may_be_short() {
+        assert_eq!((WAITS.len(), WAITS[0], WAITS[32], WAITS[63]), (64, 0, 693_147, 4_158_883), "ln 1, ln 2, ln 64");
+        let mut dice = Dice::new(1);
+        let waits: Vec<i64> = (0..200_000).map(|_| i64::from(dice.wait(1_000_000))).collect();
+        let share_below = |limit: i64| waits.iter().filter(|w| **w < limit).count() * 1000 / waits.len();
+        let mean = waits.iter().sum::<i64>() / 200_000;
+        assert!((990_000..1_010_000).contains(&mean), "the mean wait is the mean: {mean}");
+        assert!((8..=12).contains(&share_below(10_000)), "1 − exp(−0.01): {}", share_below(10_000));
+        assert!((628..=636).contains(&share_below(1_000_000)), "1 − exp(−1): {}", share_below(1_000_000));
+        assert!((992..=995).contains(&share_below(5_000_000)), "1 − exp(−5): {}", share_below(5_000_000));
     }
 }

@@ -134,13 +134,6 @@ impl Fleet {
     pub fn duration(&self, machine: MachineIx, kind: KindIx, step: Step) -> Secs {
         self.class(machine).durations[kind].of(step)
     }
-
-    /// The least seconds that a step takes anywhere.
-    #[must_use]
-    pub fn fastest(&self, kind: KindIx, step: Step) -> Secs {
-        let all = self.machines.keys().map(|m| self.duration(m, kind, step)).filter(|d| *d > 0);
-        all.min().unwrap_or(0)
-    }
 }
 
 /// Equal sectors that somebody is owed.

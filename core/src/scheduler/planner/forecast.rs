@@ -61,12 +61,12 @@ const MILLION: i32 = 1_000_000;
 
 impl Lessons {
     /// Learns from one outcome. The shift is multiplied by `exp(η (late − 0.50))` with `η = 0.02`, the stretch by
-    /// `exp(η (late − 0.045))` with `η = 0.1`: they stay as they are when half are later than p50 and 9 of 200 later than p95, a
+    /// `exp(η (late − 0.045))` with `η = 0.04`: they stay as they are when half are later than p50 and 9 of 200 later than p95, a
     /// little less than promised.
     #[must_use]
     pub fn learn(self, later_than_p50: bool, later_than_p95: bool) -> Self {
         let shift = times(self.shift, if later_than_p50 { 1_010_050 } else { 990_050 });
-        let stretch = times(self.stretch, if later_than_p95 { 1_100_209 } else { 995_510 });
+        let stretch = times(self.stretch, if later_than_p95 { 1_038_939 } else { 998_202 });
         Self { shift: shift.clamp(MILLION / 2, MILLION * 4), stretch: stretch.clamp(MILLION / 2, MILLION * 10) }
     }
 
@@ -202,7 +202,7 @@ mod tests {
         }
         assert!((950_000..1_050_000).contains(&lessons.shift), "{lessons:?}");
         assert!((800_000..1_200_000).contains(&lessons.stretch), "{lessons:?}");
-        let late = (0..20).fold(Lessons::default(), |l, _| l.learn(true, true));
+        let late = (0..50).fold(Lessons::default(), |l, _| l.learn(true, true));
         assert!(late.stretch > 5_000_000 && late.shift > 1_200_000, "{late:?}");
     }
 }

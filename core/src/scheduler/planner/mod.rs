@@ -9,10 +9,12 @@
 
 mod admit;
 mod agenda;
+mod change;
 mod dispatch;
 mod failure;
 mod fleet;
 mod forecast;
+mod layers;
 mod live;
 mod moves;
 mod policy;

@@ -12,7 +12,7 @@ use super::{
 pub enum Rule {
     /// First in, first out.
     Fifo,
-    /// Earliest due date.
+    /// Earliest due date of the step: the order's, less what is still to do from there on.
     Edd,
     /// Weighted modified due date.
     Wmdd,
@@ -92,7 +92,7 @@ impl World<'_> {
             Rule::Fifo => (i64::from(order.release), i64::from(group.0)),
             Rule::Wmdd => (self.modified_due(order, due, step), due),
             Rule::Atc => (-self.tardiness_cost(order, due, step), due),
-            _ => (due, i64::from(group.0)),
+            _ => (due - i64::from(self.tails[order.kind].of(step)), i64::from(group.0)),
         }
     }
 

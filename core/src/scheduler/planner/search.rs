@@ -74,6 +74,8 @@ pub(super) struct Choice {
     /// Groups, most urgent first; empty under a rule.
     pub sequence: Vec<GroupIx>,
     pub wishes: Table<GroupIx, Wish>,
+    /// Machines that came since the last plan stay out of this one.
+    pub shut: bool,
 }
 
 impl World<'_> {
@@ -108,6 +110,7 @@ impl World<'_> {
     }
 
     fn follow(&mut self, choice: &Choice) {
+        self.shut_newcomers(choice.shut);
         self.set_policy(choice.policy);
         for (group, wish) in choice.wishes.pairs() {
             if wish.hold > self.now && wish.hold > self.groups[group].wish.hold {
@@ -127,9 +130,22 @@ impl World<'_> {
         }
     }
 
+    /// Groups in the order of the keys that are in force.
+    fn sequence(&self) -> Vec<GroupIx> {
+        if self.policy.rule != Rule::Keyed {
+            return Vec::new();
+        }
+        let mut keyed: Vec<(i64, GroupIx)> = self.groups.pairs().map(|(group, state)| (state.key, group)).collect();
+        keyed.sort_unstable();
+        keyed.into_iter().map(|(_, group)| group).collect()
+    }
+
     /// Goes on by what a search has found.
     pub fn adopt(&mut self, found: &Improved<'_>) {
         self.follow(&found.choice);
+        if !found.choice.shut {
+            self.newcomers.clear();
+        }
     }
 
     fn played(&self, choice: &Choice) -> Option<Self> {
@@ -162,8 +178,7 @@ fn portfolio() -> impl Iterator<Item = Policy> {
 /// seed and answers of `budget` give the same result. `None`: some sector can never be sealed.
 pub fn improve<'f>(world: &World<'f>, aim: Aim, seed: u64, budget: &mut dyn Budget) -> Option<Improved<'f>> {
     let mut search = Search::new(world, aim, seed);
-    let current = search.states.first().map(|(choice, _)| choice.clone())?;
-    let before = search.play(&current)?;
+    let (current, before) = search.current()?;
     // What wins on the orders of today by an unusual rule often loses on those of tomorrow.
     let rules = if aim == Aim::Open { USUAL_RULES } else { usize::MAX };
     for policy in portfolio().take(rules) {
@@ -211,12 +226,34 @@ pub(super) struct Search<'w, 'f> {
 impl<'w, 'f> Search<'w, 'f> {
     fn new(from: &'w World<'f>, aim: Aim, seed: u64) -> Self {
         let wishes = from.groups.iter().map(|group| group.wish).collect();
-        let states = vec![(Choice { policy: from.policy, sequence: Vec::new(), wishes }, Cost::WORST)];
+        let current = Choice { policy: from.policy, sequence: from.sequence(), wishes, shut: false };
         let mut moments: Vec<Secs> = from.groups.iter().map(|g| g.release).collect();
         moments.sort_unstable();
         moments.dedup();
         let p1_machines = from.rooms.pairs().filter(|(_, room)| room.can_p1).map(|(machine, _)| machine).collect();
-        Self { from, aim, dice: Dice::new(seed), best: None, states, rounds: 0, moments, p1_machines }
+        Self {
+            from,
+            aim,
+            dice: Dice::new(seed),
+            best: None,
+            states: vec![(current, Cost::WORST)],
+            rounds: 0,
+            moments,
+            p1_machines,
+        }
+    }
+
+    /// How it goes on if nothing is changed, and what that costs. Newcomers help, or stay out.
+    fn current(&mut self) -> Option<(Choice, Cost)> {
+        let open = self.states.first().map(|(choice, _)| choice.clone())?;
+        let shut = Choice { shut: true, ..open.clone() };
+        let with = self.play(&open);
+        let without = if self.from.newcomers.is_empty() { None } else { self.play(&shut) };
+        match (with, without) {
+            (Some(with), Some(without)) if without < with => Some((shut, without)),
+            (None, without) => without.map(|cost| (shut, cost)),
+            (Some(with), _) => Some((open, with)),
+        }
     }
 
     fn play(&mut self, choice: &Choice) -> Option<Cost> {
@@ -231,7 +268,7 @@ impl<'w, 'f> Search<'w, 'f> {
 
     fn try_rule(&mut self, policy: Policy) {
         let wishes = self.from.groups.iter().map(|_| Wish::default()).collect();
-        self.play(&Choice { policy, sequence: Vec::new(), wishes });
+        self.play(&Choice { policy, sequence: Vec::new(), wishes, shut: false });
     }
 
     /// Changes begin with the best rule; when all is known, with keys as well.
@@ -246,7 +283,7 @@ impl<'w, 'f> Search<'w, 'f> {
     /// Keys from the order in which the best plan began its sectors.
     fn begin_with_keys(&mut self) {
         let Some(best) = &self.best else { return };
-        let rule = best.choice.policy;
+        let (rule, shut) = (best.choice.policy, best.choice.shut);
         let begun = |group: GroupIx| {
             let all = best.world.sectors_in(group).map(|s| best.world.sectors[s].row.s1);
             all.filter(|s1| *s1 >= self.from.now).min().unwrap_or(-1)
@@ -263,7 +300,7 @@ impl<'w, 'f> Search<'w, 'f> {
             for gate in [Some(2 * HOUR), None] {
                 for (reserve, wishes) in [(true, &free), (true, &held), (false, &free), (false, &held)] {
                     let policy = Policy { rule: Rule::Keyed, ahead: 0, spread, gate, reserve, ..rule };
-                    let choice = Choice { policy, sequence: sequence.clone(), wishes: wishes.clone() };
+                    let choice = Choice { policy, sequence: sequence.clone(), wishes: wishes.clone(), shut };
                     if let Some(cost) = self.play(&choice)
                         && first.as_ref().is_none_or(|f| cost < f.1)
                     {

@@ -348,6 +348,40 @@ fn one_more_machine_helps_and_seldom_does_harm() {
     assert!(after * 10 < before * 9, "lateness falls from {before} to {after} only");
 }
 
+/// A machine that comes while a plan is carried out is let in only where that does no harm.
+#[test]
+fn a_machine_that_comes_never_worsens_the_plan() {
+    let (mut cases, mut before, mut after) = (0, 0, 0);
+    for seed in 0..150 {
+        let mut dice = Dice::new(50_000 + seed);
+        let small = fleet(&mut dice);
+        let mut large = small.clone();
+        let like = MachineIx::of(dice.below(small.machines.len()));
+        large.machines.push(small.machines[like].clone());
+        let Some(mut world) = world(&small, &mut Dice::new(seed), Policy::default()) else { continue };
+        let Some(found) = improve(&world, Aim::Exact, seed, &mut Rounds(100, 0)) else { continue };
+        world.adopt(&found);
+        let began = between(&mut dice, 0, 12) * HOUR;
+        world.run_until(began);
+        let mut same = world.clone();
+        assert!(same.run(), "seed {seed}");
+        assert_eq!(same.cost(), found.cost, "seed {seed}: what was planned is what happens");
+        world.change_fleet(&large);
+        let Some(with) = improve(&world, Aim::Exact, seed, &mut Rounds(100, 0)) else {
+            panic!("seed {seed}: nothing can be sealed")
+        };
+        assert!(with.cost.tardiness <= found.cost.tardiness, "seed {seed}: {:?} is worse than {:?}", with.cost, found.cost);
+        world.adopt(&with);
+        assert!(world.run());
+        assert_eq!(world.cost(), with.cost, "seed {seed}");
+        assert_sound(&world);
+        cases += 1;
+        before += found.cost.tardiness;
+        after += with.cost.tardiness;
+    }
+    assert!(cases > 100 && after * 10 < before * 9, "{cases} cases, lateness falls from {before} to {after} only");
+}
+
 /// One order that nobody hurries for, in a stream of urgent ones that fills the fleet for ever: it begins all the same.
 #[test]
 fn nothing_starves() {

@@ -7,9 +7,11 @@ use std::collections::VecDeque;
 
 use super::{
     GroupIx, Key, KindIx, MachineIx, OrderIx, PoolIx, Secs, SectorIx, Table,
+    admit::Admission,
     agenda::{Agenda, Event},
     failure::Luck,
     fleet::{Durations, Fleet, Need, Order, Step},
+    layers::Moving,
     policy::Policy,
     table::LaneIx,
 };
@@ -140,6 +142,9 @@ pub(super) struct Lane {
 #[derive(Clone, Debug)]
 pub(super) struct Room {
     pub free: Need,
+    pub gpus: i32,
+    /// Place among its pool's machines with GPUs, quickest first.
+    pub gpu_place: u32,
     /// Cores and memory that PC1 may still take when room for a GPU step is kept.
     pub p1_cores: i32,
     pub p1_memory: i32,
@@ -175,6 +180,9 @@ pub(super) struct PoolState {
     pub most_wip: i32,
 }
 
+/// A machine that is kept out of a plan is dead until then.
+pub(super) const SHUT: Secs = Secs::MAX;
+
 #[derive(Clone, Debug)]
 pub struct World<'f> {
     pub fleet: &'f Fleet,
@@ -193,15 +201,18 @@ pub struct World<'f> {
     pub(super) lanes: Table<LaneIx, Lane>,
     pub(super) rooms: Table<MachineIx, Room>,
     pub(super) pools: Table<PoolIx, PoolState>,
-    /// Least seconds from the start of a step to activation.
+    /// Least seconds from the start of each step to activation.
     pub(super) tails: Table<KindIx, Durations>,
     pub(super) quickest: Table<KindIx, Durations>,
     /// More than one machine can do PC1, and C2.
     pub(super) choice: (bool, bool),
-    /// Room for a list of machines.
-    pub(super) targets: Vec<MachineIx>,
+    /// Memory for what a dispatch works out.
+    pub(super) moving: Moving,
+    pub(super) admission: Admission,
     /// Something has changed since the last dispatch.
     pub(super) stirred: bool,
+    /// Machines that came while it played and that nothing has begun on.
+    pub(super) newcomers: Vec<MachineIx>,
     pub(super) agenda: Agenda,
     pub(super) ready: Vec<GroupIx>,
     pub(super) ranked: Vec<((i64, i64), GroupIx)>,
@@ -237,11 +248,13 @@ impl<'f> World<'f> {
             lanes: Table::new(),
             rooms: Table::new(),
             pools: fleet.pools.iter().map(|_| PoolState::default()).collect(),
-            tails: fleet.kinds.keys().map(|kind| tails(fleet, kind)).collect(),
-            quickest: fleet.kinds.keys().map(|kind| quickest(fleet, kind)).collect(),
-            choice: (several(fleet, Step::P1), several(fleet, Step::C2)),
-            targets: Vec::new(),
+            tails: Table::new(),
+            quickest: Table::new(),
+            choice: (true, true),
+            moving: Moving::default(),
+            admission: Admission::default(),
             stirred: true,
+            newcomers: Vec::new(),
             agenda: Agenda::default(),
             ready: Vec::new(),
             ranked: Vec::new(),
@@ -254,15 +267,49 @@ impl<'f> World<'f> {
         for machine in fleet.machines.keys() {
             world.add_machine(machine);
         }
-        for pool in world.pools.iter_mut() {
-            // By the first sector size: classes are in the same order for all.
-            pool.gpu_machines.sort_by_key(|m| fleet.class(*m).durations.iter().next().map_or(0, |d| d.p2));
-        }
-        world.set_policy(policy);
+        world.survey();
         world
     }
 
-    fn add_machine(&mut self, machine: MachineIx) {
+    /// Works out what follows from the fleet alone.
+    pub(super) fn survey(&mut self) {
+        let fleet = self.fleet;
+        self.quickest = fleet.kinds.keys().map(|kind| self.quickest_steps(kind)).collect();
+        self.tails = fleet.kinds.keys().map(|kind| self.tail(kind)).collect();
+        self.choice = (self.several(Step::P1), self.several(Step::C2));
+        for pool in self.pools.iter_mut() {
+            // By the first sector size: classes are in the same order for all.
+            pool.gpu_machines.sort_by_key(|m| fleet.class(*m).durations.iter().next().map_or(0, |d| d.p2));
+            for (place, machine) in (0..).zip(&pool.gpu_machines) {
+                self.rooms[*machine].gpu_place = place;
+            }
+        }
+        self.set_policy(self.policy);
+    }
+
+    fn present(&self) -> impl Iterator<Item = MachineIx> {
+        self.fleet.machines.keys().filter(|m| self.rooms[*m].dead_until != SHUT)
+    }
+
+    fn several(&self, step: Step) -> bool {
+        self.present().filter(|m| self.fleet.class(*m).durations.iter().any(|d| d.of(step) > 0)).nth(1).is_some()
+    }
+
+    fn quickest_steps(&self, kind: KindIx) -> Durations {
+        let least = |step| self.present().map(|m| self.fleet.duration(m, kind, step)).filter(|d| *d > 0).min().unwrap_or(0);
+        Durations { p1: least(Step::P1), p2: least(Step::P2), c2: least(Step::C2) }
+    }
+
+    /// Least seconds from the start of each step to activation.
+    fn tail(&self, kind: KindIx) -> Durations {
+        let (delays, quickest) = (self.fleet.delays, self.quickest[kind]);
+        let layers = self.fleet.pools.iter().filter_map(|p| p.moves[kind].map(|m| m.layers)).min().unwrap_or(0);
+        let c2 = quickest.c2 + delays.message;
+        let p2 = quickest.p2 + delays.message + delays.seed + delays.c1 + c2;
+        Durations { p1: quickest.p1 + layers + p2, p2, c2 }
+    }
+
+    pub(super) fn add_machine(&mut self, machine: MachineIx) {
         let class = self.fleet.class(machine);
         let can = |step| class.durations.iter().any(|d| d.of(step) > 0);
         let (can_p1, can_gpu) = (can(Step::P1), can(Step::P2) || can(Step::C2));
@@ -273,6 +320,8 @@ impl<'f> World<'f> {
         let (cores, memory) = if both { (cores, memory) } else { (0, 0) };
         self.rooms.push(Room {
             free: Need { cores: class.cores, memory: class.memory, gpus: class.gpus },
+            gpus: class.gpus,
+            gpu_place: 0,
             p1_cores: class.cores - cores,
             p1_memory: class.memory - memory,
             scratch: class.scratch,
@@ -318,7 +367,7 @@ impl<'f> World<'f> {
         const SCALE: i64 = 1 << 20;
         let Some(kind) = self.fleet.kinds.keys().next() else { return i32::MAX };
         let (mut rate, mut p1) = (0, 0);
-        for machine in self.fleet.machines.keys().filter(|m| self.fleet.pool(*m) == pool) {
+        for machine in self.present().filter(|m| self.fleet.pool(*m) == pool) {
             let class = self.fleet.class(machine);
             let d = class.durations[kind];
             if d.p2 + d.c2 > 0 {
@@ -535,21 +584,4 @@ impl<'f> World<'f> {
         }
         self.sectors_of(order).map(|s| self.sectors[s].row.vc).max()
     }
-}
-
-fn several(fleet: &Fleet, step: Step) -> bool {
-    let able = |m: &MachineIx| fleet.class(*m).durations.iter().any(|d| d.of(step) > 0);
-    fleet.machines.keys().filter(able).nth(1).is_some()
-}
-
-fn quickest(fleet: &Fleet, kind: KindIx) -> Durations {
-    Durations { p1: fleet.fastest(kind, Step::P1), p2: fleet.fastest(kind, Step::P2), c2: fleet.fastest(kind, Step::C2) }
-}
-
-fn tails(fleet: &Fleet, kind: KindIx) -> Durations {
-    let delays = fleet.delays;
-    let layers = fleet.pools.iter().filter_map(|p| p.moves[kind].map(|m| m.layers)).min().unwrap_or(0);
-    let c2 = fleet.fastest(kind, Step::C2) + delays.message;
-    let p2 = fleet.fastest(kind, Step::P2) + delays.message + delays.seed + delays.c1 + c2;
-    Durations { p1: fleet.fastest(kind, Step::P1) + layers + p2, p2, c2 }
 }

@@ -1,0 +1,64 @@
+//! What happens to a fleet while it is sealing: machines come, drain and break down. What runs goes on where it is; only what has
+//! not begun is decided anew.
+
+use super::{
+    Fleet, Key, MachineIx, Need,
+    agenda::Event,
+    world::{SHUT, World},
+};
+
+impl<'f> World<'f> {
+    /// Goes on with `fleet`: the old one with more machines behind, or with other durations, store-keeping or planned windows (a
+    /// machine whose class has no PC1 and no C2 any more drains). Cores, memory, GPUs and disks of the machines that were there
+    /// stay as they were. What follows from that is decided at the next [`World::step`]; a [`super::improve`] before it keeps new
+    /// machines out of its plan only if they would do harm.
+    pub fn change_fleet(&mut self, fleet: &'f Fleet) {
+        let known = self.rooms.len();
+        self.fleet = fleet;
+        for machine in fleet.machines.keys() {
+            if machine.at() >= known {
+                self.add_machine(machine);
+                self.newcomers.push(machine);
+                continue;
+            }
+            self.rooms[machine].next_down = 0;
+            let now = self.now;
+            for (_, to) in fleet.machines[machine].down.iter().filter(|(_, to)| *to > now) {
+                self.agenda.push(*to, Event::Wake(machine));
+            }
+        }
+        self.survey();
+        self.pause_at(self.now);
+    }
+
+    /// The machine is lost with everything on it that is not stored; it is back after a repair. What follows from that is decided
+    /// at the next [`World::step`].
+    pub fn break_down(&mut self, machine: MachineIx) {
+        self.fail(machine);
+        self.pause_at(self.now);
+    }
+
+    /// Keeps newcomers that nothing has begun on out, or lets them in.
+    pub(super) fn shut_newcomers(&mut self, shut: bool) {
+        for at in 0..self.newcomers.len() {
+            let Some(machine) = self.newcomers.get(at).copied() else { break };
+            let is_shut = self.rooms[machine].dead_until == SHUT;
+            if shut && self.is_idle(machine) {
+                self.rooms[machine].dead_until = SHUT;
+            } else if !shut && is_shut {
+                self.rooms[machine].dead_until = self.now;
+                self.list_free(machine);
+            }
+        }
+        if !self.newcomers.is_empty() {
+            self.survey();
+        }
+    }
+
+    fn is_idle(&self, machine: MachineIx) -> bool {
+        let (room, class) = (&self.rooms[machine], self.fleet.class(machine));
+        let Need { cores, memory, gpus } = room.free;
+        let all = (class.cores, class.memory, class.gpus, class.scratch, class.nic, class.store);
+        (cores, memory, gpus, room.scratch, room.nic, room.store) == all && room.bound == 0
+    }
+}

@@ -1,0 +1,184 @@
+//! Layers on their way to a GPU.
+
+use super::{
+    KindIx, MachineIx, PoolIx, Secs, SectorIx,
+    agenda::Ending,
+    fleet::Step,
+    policy::Urgency,
+    table::{Key, LaneIx},
+    world::{State, World},
+};
+
+/// Layers of one group that are looked at in vain before the group waits: their machines are busy or closed.
+const STUCK: usize = 200;
+
+/// Where layers of one kind can go in this pass, where PC2 would end first in front. `None`: not looked at yet.
+type Targets = Option<Vec<Target>>;
+
+/// When PC2 would end there, counting what is bound there; its place among its pool's GPU machines; which it is.
+type Target = (Secs, u32, MachineIx);
+
+/// One look at all layers of a pool.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Moving {
+    of_kind: Vec<Targets>,
+    /// Machines that can still be bound to.
+    open: usize,
+}
+
+impl World<'_> {
+    /// Binds layers to a GPU machine, late: at most one that waits for each GPU.
+    pub(super) fn move_pass(&mut self, pool: PoolIx) -> bool {
+        let mut pass = std::mem::take(&mut self.moving);
+        pass.open = self.pools[pool].gpu_machines.iter().filter(|m| self.is_target(**m)).count();
+        let moved = pass.open > 0 && self.move_lanes(pool, &mut pass);
+        pass.of_kind.clear();
+        self.moving = pass;
+        moved
+    }
+
+    fn is_target(&self, machine: MachineIx) -> bool {
+        let room = &self.rooms[machine];
+        room.bound < 2 * room.gpus && room.dead_until <= self.now
+    }
+
+    fn move_lanes(&mut self, pool: PoolIx, pass: &mut Moving) -> bool {
+        let mut lanes = std::mem::take(&mut self.pools[pool].layers);
+        let mut ranked: Vec<(Urgency, LaneIx)> = Vec::with_capacity(lanes.len());
+        lanes.retain(|lane| {
+            let oldest = self.oldest(*lane, State::Layers);
+            ranked.extend(oldest.map(|s| (self.layers_urgency(self.lanes[*lane].group, s), *lane)));
+            self.lanes[*lane].listed_layers = oldest.is_some();
+            oldest.is_some()
+        });
+        self.pools[pool].layers = lanes;
+        ranked.sort_unstable();
+        let mut moved = false;
+        for (_, lane) in ranked {
+            moved |= self.move_lane(lane, pass);
+            if pass.open == 0 {
+                break;
+            }
+        }
+        moved
+    }
+
+    fn move_lane(&mut self, lane: LaneIx, pass: &mut Moving) -> bool {
+        let mut queue = std::mem::take(&mut self.lanes[lane].layers);
+        let mut stuck: Vec<SectorIx> = Vec::new();
+        let mut moved = false;
+        while let Some(sector) = queue.pop_front() {
+            if self.sectors[sector].state != State::Layers {
+                continue;
+            }
+            match self.best_target(sector, pass) {
+                Some(machine) => {
+                    self.bind(sector, machine);
+                    moved = true;
+                    self.is_bound(machine, pass);
+                    if pass.open == 0 {
+                        break;
+                    }
+                }
+                None => {
+                    stuck.push(sector);
+                    if stuck.len() > STUCK {
+                        break;
+                    }
+                }
+            }
+        }
+        for sector in stuck.into_iter().rev() {
+            queue.push_front(sector);
+        }
+        self.lanes[lane].layers = queue;
+        moved
+    }
+
+    /// The machine where PC2 would end first, counting what is bound there.
+    fn best_target(&mut self, sector: SectorIx, pass: &mut Moving) -> Option<MachineIx> {
+        let kind = self.kind(sector);
+        let from = self.sectors[sector].row.m1;
+        let moves = self.fleet.pools[self.fleet.pool(from)].moves[kind];
+        let near = (self.rooms[from].can_gpu && self.is_target(from)).then(|| self.target(from, kind)).flatten();
+        let can_leave = moves.filter(|m| self.rooms[from].nic > 0 && self.is_up_for(from, m.layers));
+        let Some(moves) = can_leave else { return near.map(|(.., machine)| machine) };
+        let far = self.best_far(from, kind, moves.layers, pass);
+        // Of two that are as good, the one that comes first among the pool's machines.
+        [near, far].into_iter().flatten().min().map(|(.., machine)| machine)
+    }
+
+    fn best_far(&mut self, from: MachineIx, kind: KindIx, seconds: Secs, pass: &mut Moving) -> Option<Target> {
+        let full = self.fleet.kinds[kind].scratch_full;
+        if pass.of_kind.is_empty() {
+            pass.of_kind.resize_with(self.fleet.kinds.len(), || None);
+        }
+        let list = pass.of_kind.get_mut(kind.at())?;
+        let list = list.get_or_insert_with(|| self.targets(self.fleet.pool(from), kind));
+        let mut at = 0;
+        while let Some((ends, place, machine)) = list.get(at).copied() {
+            if machine == from {
+                at += 1;
+                continue;
+            }
+            let room = &self.rooms[machine];
+            if room.nic > 0 && room.scratch >= full && self.is_up_for(machine, seconds) {
+                return Some((ends + seconds, place, machine));
+            }
+            // Nothing is given back before the pass is over.
+            list.remove(at);
+        }
+        None
+    }
+
+    fn targets(&self, pool: PoolIx, kind: KindIx) -> Vec<Target> {
+        let open = self.pools[pool].gpu_machines.iter().filter(|m| self.is_target(**m));
+        let mut list: Vec<Target> = open.filter_map(|m| self.target(*m, kind)).collect();
+        list.sort_unstable();
+        list
+    }
+
+    fn target(&self, machine: MachineIx, kind: KindIx) -> Option<Target> {
+        let room = &self.rooms[machine];
+        let seconds = self.fleet.duration(machine, kind, Step::P2);
+        let before = (room.bound + room.gpus - room.free.gpus).max(0);
+        let ends = seconds + before.saturating_mul(seconds) / room.gpus.max(1);
+        (seconds > 0).then_some((ends, room.gpu_place, machine))
+    }
+
+    /// Something was bound there: later than before, or not a target any more.
+    fn is_bound(&self, machine: MachineIx, pass: &mut Moving) {
+        let still = self.is_target(machine);
+        pass.open -= usize::from(!still);
+        for (kind, list) in self.fleet.kinds.keys().zip(&mut pass.of_kind) {
+            let Some(list) = list else { continue };
+            let Some(at) = list.iter().position(|(.., m)| *m == machine) else { continue };
+            list.remove(at);
+            if let Some(target) = self.target(machine, kind).filter(|_| still) {
+                list.insert(list.partition_point(|other| *other < target), target);
+            }
+        }
+    }
+
+    fn bind(&mut self, sector: SectorIx, machine: MachineIx) {
+        let kind = self.kind(sector);
+        self.rooms[machine].bound += 1;
+        let from = self.sectors[sector].row.m1;
+        self.sectors[sector].row.m2 = machine;
+        if machine == from {
+            self.sectors[sector].state = State::Bound;
+            self.rooms[machine].waiting.push(sector);
+            return self.list_free(machine);
+        }
+        let seconds = self.fleet.pools[self.fleet.pool(from)].moves[kind].map_or(0, |m| m.layers);
+        self.rooms[from].nic -= 1;
+        let room = &mut self.rooms[machine];
+        room.nic -= 1;
+        room.scratch -= self.fleet.kinds[kind].scratch_full;
+        let ends = self.now + seconds;
+        let state = &mut self.sectors[sector];
+        state.state = State::Moving;
+        (state.row.xs, state.row.xe) = (self.now, ends);
+        self.at_end(ends, Ending::Move, sector);
+    }
+}
