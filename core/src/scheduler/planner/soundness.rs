@@ -324,16 +324,22 @@ fn a_search_is_never_worse_than_its_start_and_the_same_seed_gives_the_same_plan(
     }
 }
 
+/// A fleet, and the same with one of its machines twice.
+fn with_one_more(dice: &mut Dice) -> (Fleet, Fleet) {
+    let small = fleet(dice);
+    let mut large = small.clone();
+    let like = MachineIx::of(dice.below(small.machines.len()));
+    large.machines.push(small.machines[like].clone());
+    (small, large)
+}
+
 /// Any scheduler of this kind knows the anomaly that more room makes a plan worse (Graham, 1969); searching keeps it small and rare.
 #[test]
 fn one_more_machine_helps_and_seldom_does_harm() {
     let (mut cases, mut harmed, mut before, mut after) = (0, 0, 0, 0);
     for seed in 0..150 {
         let mut dice = Dice::new(50_000 + seed);
-        let small = fleet(&mut dice);
-        let mut large = small.clone();
-        let like = MachineIx::of(dice.below(small.machines.len()));
-        large.machines.push(small.machines[like].clone());
+        let (small, large) = with_one_more(&mut dice);
         let lateness = |fleet: &Fleet| {
             let world = world(fleet, &mut Dice::new(seed), Policy::default())?;
             Some(improve(&world, Aim::Exact, seed, &mut Rounds(300, 0))?.cost.tardiness)
@@ -354,10 +360,7 @@ fn a_machine_that_comes_never_worsens_the_plan() {
     let (mut cases, mut before, mut after) = (0, 0, 0);
     for seed in 0..150 {
         let mut dice = Dice::new(50_000 + seed);
-        let small = fleet(&mut dice);
-        let mut large = small.clone();
-        let like = MachineIx::of(dice.below(small.machines.len()));
-        large.machines.push(small.machines[like].clone());
+        let (small, large) = with_one_more(&mut dice);
         let Some(mut world) = world(&small, &mut Dice::new(seed), Policy::default()) else { continue };
         let Some(found) = improve(&world, Aim::Exact, seed, &mut Rounds(100, 0)) else { continue };
         world.adopt(&found);
