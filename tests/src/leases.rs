@@ -266,3 +266,23 @@ fn machines_that_report_their_part_of_a_proof_at_the_same_moment_do_not_leave_it
         }
     });
 }
+
+#[test]
+fn breakdowns_are_remembered_from_the_last_sign_of_life_to_the_next() {
+    on_both(|db| {
+        let (silent, heard) = (machine(db, "a"), machine(db, "b"));
+        db.transact(|conn| {
+            fleet::heartbeat(conn, &heard, &hardware(), NOW + DAY)?;
+            assert_eq!(fleet::mark_lost(conn, NOW + DAY / 2)?, [silent.id]);
+            assert!(fleet::mark_lost(conn, NOW + DAY / 2)?.is_empty(), "it is lost once");
+            let lost = fleet::breakdowns(conn, NOW - DAY, NOW + DAY)?;
+            assert_eq!((lost.watched, lost.failures, lost.repaired), (DAY, 1, 0), "only the other one has worked since");
+            let again = fleet::machines(conn)?.remove(0);
+            fleet::heartbeat(conn, &again, &hardware(), NOW + DAY)?;
+            let over = fleet::breakdowns(conn, NOW - DAY, NOW + 2 * DAY)?;
+            assert_eq!((over.watched, over.failures, over.repaired, over.repair), (3 * DAY, 1, 1, DAY));
+            Ok::<_, DbFault>(())
+        })
+        .unwrap();
+    });
+}

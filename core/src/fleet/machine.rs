@@ -6,7 +6,10 @@ use super::protocol::Hardware;
 use crate::{
     clock::Micros,
     ids::MachineId,
-    store::{AnyConnection, DbResult, schema::machines},
+    store::{
+        AnyConnection, DbResult,
+        schema::{machines, outages},
+    },
 };
 
 #[derive(Clone, Debug, Queryable)]
@@ -41,7 +44,12 @@ pub fn by_key(conn: &mut AnyConnection, key: &str) -> DbResult<Option<Machine>> 
 
 /// Records that the machine is alive and what it has now. A lost machine that speaks again is active again.
 pub fn heartbeat(conn: &mut AnyConnection, machine: &Machine, hardware: &Hardware, now: Micros) -> DbResult<()> {
-    let state = if machine.state == "lost" { "active" } else { machine.state.as_str() };
+    let was_lost = machine.state == "lost";
+    if was_lost {
+        let open = outages::table.filter(outages::machine_id.eq(machine.id.0).and(outages::back_at.is_null()));
+        diesel::update(open).set(outages::back_at.eq(now)).execute(conn)?;
+    }
+    let state = if was_lost { "active" } else { machine.state.as_str() };
     diesel::update(machines::table.find(machine.id))
         .set((
             machines::state.eq(state),
@@ -57,14 +65,47 @@ pub fn heartbeat(conn: &mut AnyConnection, machine: &Machine, hardware: &Hardwar
         .map(drop)
 }
 
-/// Machines silent since `silent_since` count as lost; returns them.
+/// Machines silent since `silent_since` count as lost since they were last heard; returns them.
 pub fn mark_lost(conn: &mut AnyConnection, silent_since: Micros) -> DbResult<Vec<MachineId>> {
-    let silent: Vec<MachineId> = machines::table
+    let silent: Vec<(MachineId, Micros)> = machines::table
         .filter(machines::state.ne("lost").and(machines::seen_at.lt(silent_since)))
-        .select(machines::id)
+        .select((machines::id, machines::seen_at))
         .load(conn)?;
-    diesel::update(machines::table.filter(machines::id.eq_any(&silent))).set(machines::state.eq("lost")).execute(conn)?;
-    Ok(silent)
+    for (id, lost_at) in &silent {
+        diesel::update(machines::table.find(id)).set(machines::state.eq("lost")).execute(conn)?;
+        diesel::insert_into(outages::table).values((outages::machine_id.eq(id.0), outages::lost_at.eq(lost_at))).execute(conn)?;
+    }
+    Ok(silent.into_iter().map(|(id, _)| id).collect())
+}
+
+/// How the fleet's machines have broken down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Breakdowns {
+    /// Machine-time that was looked at.
+    pub watched: Micros,
+    pub failures: i64,
+    /// Failures that are over, and how long they took in all.
+    pub repaired: i64,
+    pub repair: Micros,
+}
+
+/// Breakdowns since `since`.
+pub fn breakdowns(conn: &mut AnyConnection, since: Micros, now: Micros) -> DbResult<Breakdowns> {
+    let enrolled: Vec<Micros> = machines::table.select(machines::enrolled_at).load(conn)?;
+    let lost: Vec<(Micros, Option<Micros>)> =
+        outages::table.filter(outages::lost_at.ge(since)).select((outages::lost_at, outages::back_at)).load(conn)?;
+    let span = |from: Micros, to: Micros| to.saturating_sub(from).max(0);
+    let watched = enrolled.iter().fold(0, |sum, at| sum + span((*at).max(since), now));
+    let mut found = Breakdowns { watched, ..Breakdowns::default() };
+    for (lost_at, back_at) in lost {
+        found.failures += 1;
+        found.watched = span(span(lost_at, back_at.unwrap_or(now)), found.watched);
+        if let Some(back_at) = back_at {
+            found.repaired += 1;
+            found.repair += span(lost_at, back_at);
+        }
+    }
+    Ok(found)
 }
 
 /// A draining machine finishes what it has and gets nothing new.

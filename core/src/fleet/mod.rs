@@ -5,4 +5,6 @@ mod machine;
 pub mod protocol;
 
 pub use enrol::{EnrolError, enrol, new_token};
-pub use machine::{Draining, Machine, by_key, by_public_id, heartbeat, machines, mark_lost, set_draining};
+pub use machine::{
+    Breakdowns, Draining, Machine, breakdowns, by_key, by_public_id, heartbeat, machines, mark_lost, set_draining,
+};

@@ -1,6 +1,6 @@
 //! Plans and grants leases. Any number may do so at once: they take turns.
 
-use super::{Assignment, load, plan};
+use super::{Assignment, load, plan, planner::Rounds};
 use crate::{
     clock::Micros,
     sealing::assign,
@@ -10,11 +10,17 @@ use crate::{
     },
 };
 
+/// Sectors that may be played for one plan, over and over: about a fifth of a second.
+const SECTORS_PLAYED: usize = 100_000;
+
 /// Assigns what can begin now, leased for `lease`; returns what was granted.
 pub fn dispatch(conn: &mut AnyConnection, now: Micros, lease: Micros) -> DbResult<Vec<Assignment>> {
     lock(conn, Turn::Plan)?;
     let snapshot = load(conn, now)?;
-    let mut granted = plan(&snapshot, None);
+    let sectors: usize = snapshot.owed.iter().map(|owed| owed.sectors.len()).sum();
+    let rounds = u32::try_from(SECTORS_PLAYED / sectors.max(500)).unwrap_or(0);
+    let mut budget = Rounds::most(rounds);
+    let mut granted = plan(&snapshot, (rounds > 0).then_some(&mut budget));
     let mut failure = None;
     granted.retain(|given| match assign(conn, given.task, given.machine, now, now.saturating_add(lease)) {
         Ok(won) => won,

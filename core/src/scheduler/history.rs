@@ -7,8 +7,10 @@ use std::{
 
 use diesel::prelude::*;
 
-use super::planner::{Odds, log_normal};
+use super::planner::{Odds, Secs, log_normal};
 use crate::{
+    clock::{DAY, Micros, SECOND},
+    fleet::{Breakdowns, breakdowns},
     ids::{MachineId, PoolId},
     sealing::{TaskKind, typical_seconds},
     store::{AnyConnection, DbResult, schema::tasks},
@@ -20,6 +22,10 @@ const ENOUGH: usize = 5;
 const ENOUGH_FOR_SPREAD: usize = 64;
 /// Latest steps that are looked at.
 const LATEST: i64 = 1000;
+/// How far breakdowns are looked back on.
+const WATCHED: Micros = 180 * DAY;
+/// What published experience counts for: so many failures, and the machine-time between them.
+const PRIOR_FAILURES: i64 = 2;
 
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -27,9 +33,10 @@ pub struct History {
     means: BTreeMap<(TaskKind, i64, Option<MachineId>), i64>,
     /// Real over mean duration, per mille, sorted; empty: too few.
     spread: Vec<i32>,
+    breakdowns: Breakdowns,
 }
 
-pub(super) fn load(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResult<History> {
+pub(super) fn load(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros) -> DbResult<History> {
     let kinds = [TaskKind::PreCommit1, TaskKind::PreCommit2, TaskKind::Commit2].map(TaskKind::name);
     let rows: Vec<(String, PoolId, Option<MachineId>, Option<i64>)> = tasks::table
         .filter(tasks::state.eq("done").and(tasks::kind.eq_any(kinds)))
@@ -40,7 +47,8 @@ pub(super) fn load(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> Db
     let steps = rows.into_iter().filter_map(|(kind, pool, machine, wall)| {
         Some((TaskKind::parse(&kind)?, *sizes.get(&pool)?, machine?, wall.filter(|ms| *ms > 0)?))
     });
-    Ok(History::of(&steps.collect::<Vec<_>>()))
+    let steps: Vec<_> = steps.collect();
+    Ok(History { breakdowns: breakdowns(conn, now - WATCHED, now)?, ..History::of(&steps) })
 }
 
 impl History {
@@ -64,7 +72,7 @@ impl History {
         if spread.len() < ENOUGH_FOR_SPREAD {
             spread.clear();
         }
-        Self { means, spread }
+        Self { means, spread, breakdowns: Breakdowns::default() }
     }
 
     /// Seconds that a step takes on a machine: its own mean, else the fleet's, else published experience.
@@ -78,7 +86,15 @@ impl History {
     #[must_use]
     pub fn odds(&self) -> Arc<Odds> {
         let spread = if self.spread.is_empty() { log_normal(120) } else { self.spread.clone() };
-        Arc::new(Odds { spread, ..Odds::default() })
+        let usual = Odds::default();
+        // Each is the mean of what others have seen, a few times over, and of what happened here.
+        let mean = |usual: Secs, sum: Micros, count: i64| {
+            let all = i64::from(usual) * PRIOR_FAILURES + sum / SECOND;
+            Secs::try_from(all / (PRIOR_FAILURES + count)).unwrap_or(Secs::MAX)
+        };
+        let Breakdowns { watched, failures, repaired, repair } = self.breakdowns;
+        let (between_failures, repair) = (mean(usual.between_failures, watched, failures), mean(usual.repair, repair, repaired));
+        Arc::new(Odds { spread, between_failures, repair, ..usual })
     }
 
     /// Whether the spread of step times is this fleet's own.
@@ -106,5 +122,20 @@ mod tests {
         let many: Vec<_> = (0..100).map(|k| step(1, 1000 + 10 * k)).collect();
         assert!(History::of(&many).is_measured());
         assert_eq!(History::of(&many).odds().spread.len(), 100);
+    }
+
+    #[test]
+    fn breakdowns_are_expected_as_published_until_the_fleet_has_shown_its_own() {
+        let odds = |breakdowns| History { breakdowns, ..History::default() }.odds();
+        let published = Odds::default();
+        let none = odds(Breakdowns::default());
+        assert_eq!((none.between_failures, none.repair), (published.between_failures, published.repair));
+        // 20 machines for 180 days, one failure every 10 days each, an hour's repair.
+        let (watched, failures) = (20 * 180 * DAY, 360);
+        let frail = odds(Breakdowns { watched, failures, repaired: failures, repair: failures * 3600 * SECOND });
+        assert!((10 * 86_400..11 * 86_400).contains(&frail.between_failures), "{}", frail.between_failures);
+        assert!((3600..3800).contains(&frail.repair), "{}", frail.repair);
+        let sound = odds(Breakdowns { watched, ..Breakdowns::default() });
+        assert!(sound.between_failures > 1000 * 86_400, "no failure in ten machine-years: {}", sound.between_failures);
     }
 }

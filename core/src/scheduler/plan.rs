@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::{
     House, MachineView, Snapshot, TaskView,
-    planner::{Aim, Budget, improve},
+    planner::{Aim, Budget, World, improve},
 };
 use crate::{
     ids::{MachineId, SectorId, TaskId},
@@ -59,14 +59,16 @@ const fn is_played(kind: TaskKind) -> bool {
     matches!(kind, TaskKind::PreCommit1 | TaskKind::PreCommit2 | TaskKind::Commit2)
 }
 
-/// Assigns ready tasks to machines with room. The same snapshot and answers of `budget` give the same plan; nothing that runs is
-/// moved, and nothing that has not begun is bound.
+/// Assigns ready tasks to machines with room. If some sector would be late that way, other orders of work are tried within `budget`,
+/// and the best one is followed. The same snapshot and answers of `budget` give the same plan; nothing that runs is moved, and
+/// nothing that has not begun is bound.
 #[must_use]
 pub fn plan(snapshot: &Snapshot, budget: Option<&mut dyn Budget>) -> Vec<Assignment> {
     let mut assignments = beside_sealing(snapshot);
     let house = House::new(snapshot, &taken(snapshot, &assignments));
     let mut played = house.world();
     if let Some(budget) = budget
+        && is_late(&played.world)
         && let Some(found) = improve(&played.world, Aim::Open, 1, budget)
     {
         played.world.adopt(&found);
@@ -85,6 +87,11 @@ pub fn plan(snapshot: &Snapshot, budget: Option<&mut dyn Budget>) -> Vec<Assignm
         assignments.extend(house.machine_id(begun).map(|machine| Assignment { task, machine }));
     }
     assignments
+}
+
+fn is_late(world: &World<'_>) -> bool {
+    let mut usual = world.clone();
+    usual.run() && usual.cost().tardiness > 0
 }
 
 /// Sectors that wait for nothing but a ticket and whose PC1 begins within `seconds`: tickets age, so they are drawn late.
@@ -154,7 +161,7 @@ mod tests {
     use crate::{
         clock::{DAY, HOUR, Micros},
         ids::PoolId,
-        scheduler::{Owed, SectorView},
+        scheduler::{History, Owed, SectorView, planner::Rounds},
     };
 
     const NOW: Micros = 1_790_000_000_000_000;
@@ -230,6 +237,22 @@ mod tests {
         stored.pinned_to = Some(MachineId(1));
         let snapshot = snapshot(vec![draining], vec![owed(2, 1)], vec![stored]);
         assert_eq!(plan(&snapshot, None), [given(1, 1)]);
+    }
+
+    #[test]
+    fn what_is_late_anyway_does_not_make_everything_else_late() {
+        // A sector of twenty hours whose date has passed, and one of three hours that can still be in time; there is scratch for one.
+        let ((mut late, mut long), (mut owed, mut short)) = (owed(1, -1), owed(2, 0));
+        (late.sector_bytes, owed.sector_bytes) = (64 * GIB, 32 * GIB);
+        owed.promised_at = NOW + 6 * HOUR;
+        long.cost = Cost::of(TaskKind::PreCommit1, 64 * GIB);
+        short.cost = Cost::of(TaskKind::PreCommit1, 32 * GIB);
+        let mut snapshot = snapshot(vec![machine(1, 16)], vec![(late, long), (owed, short)], Vec::new());
+        (snapshot.machines[0].memory_bytes, snapshot.machines[0].disk_free_bytes) = (1 << 40, 1100 * GIB);
+        snapshot.sizes = vec![32 * GIB, 64 * GIB];
+        snapshot.history = History::of(&[(TaskKind::PreCommit1, 64 * GIB, MachineId(1), 20 * 3_600_000); 5]);
+        assert_eq!(plan(&snapshot, None), [given(1, 1)], "the earlier date first");
+        assert_eq!(plan(&snapshot, Some(&mut Rounds::most(20))), [given(2, 1)]);
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
         tasks: load_tasks(conn, &sizes)?,
         owed: load_owed(conn, &sizes, now)?,
         sizes: sizes.values().copied().collect(),
-        history: history::load(conn, &sizes)?,
+        history: history::load(conn, &sizes, now)?,
         epoch_seconds: epoch_seconds.unwrap_or(30).max(1),
     })
 }

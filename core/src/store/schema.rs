@@ -405,6 +405,15 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    outages (id) {
+        id -> BigInt,
+        machine_id -> BigInt,
+        lost_at -> BigInt,
+        back_at -> Nullable<BigInt>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     users,
     sessions,

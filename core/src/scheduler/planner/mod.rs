@@ -32,7 +32,7 @@ pub use forecast::{Forecast, Lessons, Rollouts, Waits, availability, forecast};
 pub use live::{group_size, live};
 pub use policy::{Policy, Rule};
 pub use resume::Progress;
-pub use search::{Aim, Budget, Cost, Effort, Improved, improve};
+pub use search::{Aim, Budget, Cost, Effort, Improved, Rounds, improve};
 pub use table::{ClassIx, GroupIx, Key, KindIx, MachineIx, OrderIx, PoolIx, SectorIx, Table};
 pub use world::{Row, Sector, State, World};
 

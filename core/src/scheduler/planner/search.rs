@@ -55,6 +55,35 @@ pub trait Budget {
     fn used(&mut self) -> u32;
 }
 
+/// So many plans, however long they take: the same world gives the same result.
+#[derive(Clone, Copy, Debug)]
+pub struct Rounds {
+    most: u32,
+    played: u32,
+}
+
+impl Rounds {
+    #[must_use]
+    pub const fn most(most: u32) -> Self {
+        Self { most, played: 0 }
+    }
+}
+
+impl Budget for Rounds {
+    fn effort(&self) -> Effort {
+        Effort::Search
+    }
+
+    fn begin(&mut self) {
+        self.played = 0;
+    }
+
+    fn used(&mut self) -> u32 {
+        self.played = self.played.saturating_add(1);
+        self.played.saturating_mul(1000) / self.most.max(1)
+    }
+}
+
 /// What was found.
 pub struct Improved<'f> {
     /// Played to the end.

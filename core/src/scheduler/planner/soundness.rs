@@ -6,7 +6,7 @@ use super::{
     failure::{Dice, Luck, Odds, log_normal},
     fleet::{Class, Delays, Durations, Fleet, Kind, Machine, Moves, Need, Order, Pool},
     policy::{Policy, Rule},
-    search::{Aim, Budget, Effort, improve},
+    search::{Aim, Rounds, improve},
     table::{ClassIx, Key, KindIx, MachineIx, OrderIx, PoolIx, Table},
     world::{State, World},
 };
@@ -275,23 +275,6 @@ fn a_million_random_moments_break_no_capacity_lose_no_sector_and_never_stand_sti
     assert!(done > 10_000 && lost > 1000, "{done} sectors, {lost} attempts lost: too little happened");
 }
 
-struct Rounds(u32, u32);
-
-impl Budget for Rounds {
-    fn effort(&self) -> Effort {
-        Effort::Search
-    }
-
-    fn begin(&mut self) {
-        self.1 = 0;
-    }
-
-    fn used(&mut self) -> u32 {
-        self.1 += 1;
-        self.1 * 1000 / self.0
-    }
-}
-
 /// Some orders that are all known at the beginning.
 fn world<'f>(fleet: &'f Fleet, dice: &mut Dice, policy: Policy) -> Option<World<'f>> {
     let mut world = World::new(fleet, policy);
@@ -311,9 +294,11 @@ fn a_search_is_never_worse_than_its_start_and_the_same_seed_gives_the_same_plan(
         let fleet = fleet(&mut dice);
         let Some(world) = world(&fleet, &mut dice, Policy::default()) else { continue };
         let mut plain = world.clone();
-        let Some(found) = plain.run().then(|| improve(&world, Aim::Exact, seed, &mut Rounds(150, 0))).flatten() else { continue };
+        let Some(found) = plain.run().then(|| improve(&world, Aim::Exact, seed, &mut Rounds::most(150))).flatten() else {
+            continue;
+        };
         assert!(found.cost <= plain.cost(), "seed {seed}: {:?} is worse than {:?}", found.cost, plain.cost());
-        let again = improve(&world, Aim::Exact, seed, &mut Rounds(150, 0)).unwrap();
+        let again = improve(&world, Aim::Exact, seed, &mut Rounds::most(150)).unwrap();
         let rows = |w: &World<'_>| w.sectors.iter().map(|s| s.row).collect::<Vec<_>>();
         assert_eq!(rows(&found.world), rows(&again.world), "seed {seed}");
         let mut followed = world.clone();
@@ -342,7 +327,7 @@ fn one_more_machine_helps_and_seldom_does_harm() {
         let (small, large) = with_one_more(&mut dice);
         let lateness = |fleet: &Fleet| {
             let world = world(fleet, &mut Dice::new(seed), Policy::default())?;
-            Some(improve(&world, Aim::Exact, seed, &mut Rounds(300, 0))?.cost.tardiness)
+            Some(improve(&world, Aim::Exact, seed, &mut Rounds::most(300))?.cost.tardiness)
         };
         let (Some(without), Some(with)) = (lateness(&small), lateness(&large)) else { continue };
         cases += 1;
@@ -362,7 +347,7 @@ fn a_machine_that_comes_never_worsens_the_plan() {
         let mut dice = Dice::new(50_000 + seed);
         let (small, large) = with_one_more(&mut dice);
         let Some(mut world) = world(&small, &mut Dice::new(seed), Policy::default()) else { continue };
-        let Some(found) = improve(&world, Aim::Exact, seed, &mut Rounds(100, 0)) else { continue };
+        let Some(found) = improve(&world, Aim::Exact, seed, &mut Rounds::most(100)) else { continue };
         world.adopt(&found);
         let began = between(&mut dice, 0, 12) * HOUR;
         world.run_until(began);
@@ -370,7 +355,7 @@ fn a_machine_that_comes_never_worsens_the_plan() {
         assert!(same.run(), "seed {seed}");
         assert_eq!(same.cost(), found.cost, "seed {seed}: what was planned is what happens");
         world.change_fleet(&large);
-        let Some(with) = improve(&world, Aim::Exact, seed, &mut Rounds(100, 0)) else {
+        let Some(with) = improve(&world, Aim::Exact, seed, &mut Rounds::most(100)) else {
             panic!("seed {seed}: nothing can be sealed")
         };
         assert!(with.cost.tardiness <= found.cost.tardiness, "seed {seed}: {:?} is worse than {:?}", with.cost, found.cost);
