@@ -37,6 +37,13 @@ pub fn day_text(day: i64) -> String {
         .map_or_else(|| "unknown".into(), |t| t.format("%Y-%m-%d").to_string())
 }
 
+/// The day of `2026-11-23`, counted from 1970-01-01.
+#[must_use]
+pub fn parse_day(text: &str) -> Option<i64> {
+    let date = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+    date.and_hms_opt(0, 0, 0).map(|midnight| midnight.and_utc().timestamp().div_euclid(86_400))
+}
+
 /// A calendar month in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Month {

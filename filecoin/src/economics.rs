@@ -4,10 +4,14 @@
 //! their inputs and checks them against golden vectors. Amounts are attoFIL, power is quality-adjusted bytes.
 
 use fil_actor_miner_state::v18 as miner;
+use fil_actor_miner_state::v18::VestingFunds;
 use fil_actors_shared::v18::{reward::FilterEstimate, runtime::Policy};
+use fvm_ipld_blockstore::MemoryBlockstore;
 use fvm_shared::{bigint::BigInt, clock::ChainEpoch, econ::TokenAmount};
 
 pub const EPOCHS_PER_DAY: ChainEpoch = 2880;
+/// Winners that the network expects of an epoch.
+pub const EXPECTED_WINS: i64 = 5;
 
 /// What a projection needs to know of the network at one epoch.
 #[derive(Clone, Debug)]
@@ -66,6 +70,23 @@ impl NetworkEstimate {
     }
 }
 
+/// Set on sectors that count ten times whatever is in them (FIP-0118).
+const FULL_QUALITY: u64 = 0x2;
+
+/// Quality-adjusted bytes of a sector of `bytes` that lives `epochs` from when its power was last set, with `verified_weight`
+/// byte-epochs of verified deals and the flags that the chain gives it.
+#[must_use]
+pub fn quality_adjusted(bytes: u64, epochs: ChainEpoch, verified_weight: &BigInt, flags: u64) -> BigInt {
+    let most = BigInt::from(bytes) * 10;
+    let lifetime = BigInt::from(bytes) * epochs.max(1);
+    if flags & FULL_QUALITY != 0 || *verified_weight >= lifetime {
+        return most;
+    }
+    // The protocol's own rounding: quality in units of 2^-20, then the power.
+    let quality: BigInt = (((&lifetime - verified_weight) * 10 + verified_weight * 100) << 20) / lifetime / 10;
+    (BigInt::from(bytes) * quality) >> 20
+}
+
 /// Termination fee of a sector of `age` epochs (FIP-0098).
 #[must_use]
 pub fn termination_fee(pledge: &TokenAmount, age: ChainEpoch, fault_fee: &TokenAmount) -> TokenAmount {
@@ -76,6 +97,43 @@ pub fn termination_fee(pledge: &TokenAmount, age: ChainEpoch, fault_fee: &TokenA
 #[must_use]
 pub fn locked_part(reward: &TokenAmount) -> TokenAmount {
     miner::locked_reward_from_reward(reward.clone()).0
+}
+
+/// What a miner's vesting table does with block rewards, by the protocol's own code.
+#[derive(Default)]
+pub struct VestingTable {
+    funds: VestingFunds,
+    store: MemoryBlockstore,
+    proving_period_start: ChainEpoch,
+    locked: TokenAmount,
+}
+
+impl VestingTable {
+    #[must_use]
+    pub fn new(proving_period_start: ChainEpoch) -> Self {
+        Self { proving_period_start, ..Self::default() }
+    }
+
+    /// A block reward, won at `epoch`: three quarters are locked for 180 days. Returns what is free at once.
+    pub fn award(&mut self, epoch: ChainEpoch, reward: &TokenAmount) -> anyhow::Result<TokenAmount> {
+        let locked = locked_part(reward);
+        let unlocked =
+            self.funds.add_locked_funds(&self.store, epoch, &locked, self.proving_period_start, &miner::REWARD_VESTING_SPEC)?;
+        self.locked += &locked - &unlocked;
+        Ok(reward - locked + unlocked)
+    }
+
+    /// What has been unlocked by `epoch` and was not before.
+    pub fn unlock(&mut self, epoch: ChainEpoch) -> anyhow::Result<TokenAmount> {
+        let unlocked = self.funds.unlock_vested_funds(&self.store, epoch)?;
+        self.locked -= &unlocked;
+        Ok(unlocked)
+    }
+
+    #[must_use]
+    pub fn locked(&self) -> &TokenAmount {
+        &self.locked
+    }
 }
 
 #[cfg(test)]
@@ -187,9 +245,96 @@ mod tests {
     }
 
     #[test]
+    fn golden_vectors_of_vesting() {
+        let mut table = VestingTable::new(1808);
+        assert_eq!(table.award(6_200_123, &atto("20000000000000000003")).unwrap(), atto("5000000000000000001"));
+        assert_eq!(table.unlock(6_203_888).unwrap(), atto("0"), "strictly after the entry");
+        assert_eq!(table.unlock(6_203_889).unwrap(), atto("108940972222222222"));
+        assert_eq!(table.unlock(6_206_769).unwrap(), atto("83333333333333333"));
+        table.unlock(6_719_408).unwrap();
+        assert_eq!(table.locked(), &atto("57725694444444445"), "the last of 180 entries");
+        let mut merged = VestingTable::new(1808);
+        merged.award(6_200_123, &atto("20000000000000000003")).unwrap();
+        merged.award(6_200_963, &TokenAmount::from_whole(4)).unwrap();
+        assert_eq!(merged.unlock(6_203_889).unwrap(), atto("125868055555555555"));
+        assert_eq!(merged.unlock(6_206_769).unwrap(), atto("100000000000000000"));
+        assert_eq!(merged.unlock(6_209_649).unwrap(), atto("99999999999999999"));
+    }
+
+    #[test]
+    fn golden_vectors_of_the_fault_fee_and_of_the_pledge_ramp() {
+        let small =
+            |velocity: i64| FilterEstimate { position: BigInt::from(1024) << 128, velocity: BigInt::from(velocity) << 128 };
+        let mut network = network();
+        network.reward = estimate(BigInt::from(1u64 << 50));
+        network.power = small(-1024);
+        assert_eq!(network.expected_reward(&BigInt::from(1u64 << 36), 4), atto("0"), "never negative");
+        network.power = small(1024);
+        for (power, fee) in [(6, "648882954611430"), (36, "696732767246986800845657"), (50, "11415269658574631745055245227")] {
+            assert_eq!(network.fault_fee(&(BigInt::from(1) << power)), atto(fee), "2^{power}");
+        }
+        network.reward = estimate(BigInt::from(0));
+        network.power = FilterEstimate { position: BigInt::from(1024) << 128, velocity: BigInt::from(1024) << 128 };
+        network.baseline = BigInt::from(1u64 << 37);
+        network.circulating = TokenAmount::from_whole(1);
+        for (since, ramp, pledge) in [
+            (-100, 100, "150000000000000001"),
+            (0, 100, "150000000000000001"),
+            (1, 10, "154500000000000001"),
+            (10, 100, "154500000000000001"),
+            (50, 100, "172500000000000001"),
+            (150, 100, "195000000000000001"),
+            (500, 100, "195000000000000001"),
+            (0, 0, "195000000000000001"),
+            (10, 0, "195000000000000001"),
+        ] {
+            (network.epoch, network.ramp_start, network.ramp_epochs) = (since, 0, ramp);
+            assert_eq!(network.initial_pledge(&BigInt::from(1u64 << 36)), atto(pledge), "{since} of {ramp}");
+        }
+    }
+
+    #[test]
+    fn golden_vectors_of_the_daily_fee() {
+        let mut network = network();
+        network.circulating = TokenAmount::from_nano(696_700_000_000_000_000i64);
+        assert_eq!(network.daily_fee(&BigInt::from(32u64 << 30)), atto("3873644882160"));
+        let fresh = network_fee_times_ten();
+        assert_eq!(fresh, atto("37807930527760"), "an adjusted fee is rounded otherwise than a fresh one");
+    }
+
+    fn network_fee_times_ten() -> TokenAmount {
+        let one = BigInt::from(32u64 << 30);
+        miner::daily_proof_fee_adjust(&atto("3780793052776"), &one, &(&one * 10))
+    }
+
+    #[test]
+    fn golden_vectors_of_the_smoothing_filter() {
+        use fil_actors_shared::v18::reward::smooth::{
+            AlphaBetaFilter, DEFAULT_ALPHA, DEFAULT_BETA, extrapolated_cum_sum_of_ratio,
+        };
+        let big = |digits: &str| digits.parse::<BigInt>().unwrap();
+        let before = FilterEstimate {
+            position: big("12340768897043811082913117521041414330876498465539749838848"),
+            velocity: big("-37396269384748225153347462373739139597454335279104"),
+        };
+        let after = AlphaBetaFilter::load(&before, &DEFAULT_ALPHA, &DEFAULT_BETA).next_estimate(&big("36266252337034982540"), 3);
+        assert_eq!(after.position, big("12340768782449774548722755900999027209659079673176744001536"));
+        assert_eq!(after.velocity, big("-37396515542149801792802995707072472930787668612438"));
+        let constant = |value: i64| estimate(BigInt::from(value));
+        let sum = extrapolated_cum_sum_of_ratio(1000, 0, &constant(4_000_000), &constant(1));
+        assert_eq!(sum >> 128, BigInt::from(4_000_000_000i64));
+    }
+
+    #[test]
     fn quality_of_a_committed_capacity_sector_is_one() {
         let power = miner::qa_power_for_weight(SectorSize::_32GiB, 540 * EPOCHS_PER_DAY, &BigInt::from(0));
         assert_eq!(power, BigInt::from(32u64 << 30));
+        for verified in [0u64, 1, 1 << 50, 12_345_678_901_234_567] {
+            let verified = BigInt::from(verified);
+            let own = quality_adjusted(32 << 30, 540 * EPOCHS_PER_DAY, &verified, 0);
+            assert_eq!(own, miner::qa_power_for_weight(SectorSize::_32GiB, 540 * EPOCHS_PER_DAY, &verified), "{verified}");
+        }
+        assert_eq!(quality_adjusted(32 << 30, 1, &BigInt::from(0), FULL_QUALITY), BigInt::from(320u64 << 30));
         assert_eq!(miner::qa_power_max(SectorSize::_32GiB), BigInt::from(320u64 << 30));
     }
 }

@@ -7,6 +7,7 @@ pub mod actor;
 pub mod economics;
 pub mod hash;
 pub mod http;
+pub mod minting;
 pub mod params;
 pub mod proofs;
 pub mod rpc;

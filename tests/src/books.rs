@@ -1,17 +1,28 @@
 //! From the chain's records to the books: a day closes once, whole, and adds up.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
+use diesel::{
+    RunQueryDsl,
+    connection::{Connection, InstrumentationEvent},
+};
 use sealyard_core::{
     clock::{DAY, Month},
     contracts::Contract,
     ids::{PoolId, SectorId},
     ledger::{self, AccountSpec, Asset, LedgerError, Transfer},
+    on_conn,
     orders::{self, Paid, PlaceOrder},
     sealing, statements,
-    store::{Database, DbFault},
+    store::{AnyConnection, Database, DbFault},
     units::ChainTime,
-    yields::{self, Win},
+    yields::{self, PowerOn, Win},
 };
 
 use crate::support::{NOW, SECTOR, investor, on_both, shop};
@@ -34,14 +45,21 @@ fn chain(db: &Database, pool: PoolId, starts: &[(SectorId, i64)], wins: &[(i64, 
     db.transact(|conn| {
         yields::init_cursor(conn, pool, TIME, 0)?;
         for (sector, epoch) in starts {
-            yields::power_on(conn, pool, *sector, *epoch, SECTOR)?;
+            let row = sealing::sector_by_id(conn, *sector)?;
+            let (pledge_atto, daily_fee_atto) = ("0".to_owned(), "0".to_owned());
+            let (number, contract_id, start_epoch, qa_power) = (row.number, Some(row.contract_id), *epoch, SECTOR);
+            yields::power_on(
+                conn,
+                &PowerOn { pool_id: pool, number, contract_id, start_epoch, qa_power, pledge_atto, daily_fee_atto },
+            )?;
         }
         for (epoch, reward) in wins {
             let win = Win { pool_id: pool, epoch: *epoch, cid: "c".into(), win_count: 1, reward_atto: (*reward).into() };
             yields::record_win(conn, &win)?;
         }
         let cursor = yields::cursor(conn, pool)?.unwrap();
-        assert!(yields::advance_cursor(conn, &cursor, next, next, "cid")?);
+        // Half a day and a little on, the chain has unlocked what it will of that.
+        assert!(yields::advance_cursor(conn, &cursor, next, next + 1441, "cid")?);
         Ok::<_, DbFault>(())
     })
     .unwrap();
@@ -80,7 +98,15 @@ fn a_day_is_split_by_power_and_time_to_the_last_atto() {
         // Ada: 4 FIL gross, 20 % fee, 3.2 net, a quarter at once. Bob: a quarter of it.
         assert_eq!(posted(db, &AccountSpec::Available(ada.id)), 800_000_000);
         assert_eq!(posted(db, &AccountSpec::Vesting(ada.id)), 2_400_000_000);
-        assert_eq!(posted(db, &AccountSpec::Available(bob.id)), 200_000_000);
+        // Half of what Bob was promised is missing: 1 FIL less the fee, from the operator.
+        assert_eq!(posted(db, &AccountSpec::Available(bob.id)), 200_000_000 + 800_000_000);
+        assert_eq!(posted(db, &AccountSpec::Compensation(pool.id)), -800_000_000);
+        let said = db.read(|conn| yields::explain(conn, bob.id, day.day)).unwrap().join("\n");
+        for part in
+            ["epoch 10: block c with 1 wins, 3560000000000000000 attoFIL", "counted from epoch 1440 on", "0.800000000 FIL paid"]
+        {
+            assert!(said.contains(part), "{part} is missing in\n{said}");
+        }
         assert_eq!(posted(db, &AccountSpec::Fees(pool.id)), 1_000_000_000);
         assert_eq!(db.read(|conn| ledger::check(conn).map_err(DbFault::from)).unwrap(), []);
     });
@@ -158,6 +184,145 @@ fn a_months_statement_says_what_the_ledger_says_and_is_made_once() {
 }
 
 #[test]
+fn the_auditor_finds_every_figure_that_does_not_follow_from_the_chain() {
+    on_both(|db| {
+        let (pool, plan, ada) = shop(db, 10);
+        let contract = buy(db, &plan, ada.id, 2, "ada");
+        let starts: Vec<_> = sectors(db, &contract).into_iter().zip([0, 700]).collect();
+        let wins: Vec<(i64, &str)> = (0..5).map(|day| (day * 2880 + 7, "777777777777777777")).collect();
+        chain(db, pool.id, &starts, &wins, 5 * 2880);
+        assert_eq!(close_all(db, pool.id), 5);
+        let audit = |db: &Database| db.read(yields::audit).unwrap().map(|difference| difference.to_string());
+        // What can be withdrawn must be covered by what the chain says that the miner can withdraw.
+        assert!(audit(db).unwrap().starts_with("house > what investors can withdraw"), "no chain day says what is there");
+        let day = yields::ChainDay {
+            pool_id: pool.id,
+            day: TIME.day(0) + 4,
+            at_epoch: 5 * 2880,
+            network_version: 28,
+            reward_atto: "777777777777777777".into(),
+            daily_fee_atto: "0".into(),
+            other_atto: "0".into(),
+            balance_atto: "9000000000000000000".into(),
+            locked_atto: "0".into(),
+            deposits_atto: "0".into(),
+            pledge_atto: "0".into(),
+            fee_debt_atto: "0".into(),
+            available_atto: "9000000000000000000".into(),
+            raw_power: "4096".into(),
+            qa_power: "4096".into(),
+        };
+        db.transact(|conn| Ok::<_, DbFault>(yields::record_chain_day(conn, &day)?)).unwrap();
+        assert_eq!(audit(db), None);
+        for (spoil, path) in [
+            ("UPDATE block_wins SET reward_atto = '777777777777777778' WHERE epoch = 7", "attoFIL won"),
+            ("UPDATE pool_days SET carry_atto = carry_atto + 1", "carried"),
+            ("UPDATE yield_lots SET fee_nano = fee_nano + 1, available_nano = available_nano - 1", "fee"),
+            ("UPDATE yield_lots SET power_epochs = '1'", "power-epochs"),
+            ("UPDATE yield_lots SET released_nano = released_nano + 1 WHERE released_nano > 0", "released"),
+            ("UPDATE yield_lots SET vesting_nano = vesting_nano - 1", "left to release"),
+            ("UPDATE sector_intervals SET start_epoch = start_epoch + 1 WHERE start_epoch = 700", "power-epochs"),
+        ] {
+            let found = db.transact(|conn| {
+                on_conn!(conn, |c| diesel::sql_query(spoil).execute(c))?;
+                let found = yields::audit(conn).unwrap();
+                Err::<(), _>(Spoilt(found.map(|difference| difference.path)))
+            });
+            let Err(Spoilt(Some(found))) = found else { panic!("{spoil} was not found") };
+            assert!(found.ends_with(path), "{spoil} was found as {found}");
+        }
+        assert_eq!(audit(db), None, "nothing of it stayed");
+    });
+}
+
+/// Takes a spoilt transaction back.
+#[derive(Debug)]
+struct Spoilt(Option<String>);
+
+impl From<diesel::result::Error> for Spoilt {
+    fn from(error: diesel::result::Error) -> Self {
+        panic!("{error}")
+    }
+}
+
+impl From<sealyard_core::store::StoreError> for Spoilt {
+    fn from(error: sealyard_core::store::StoreError) -> Self {
+        panic!("{error}")
+    }
+}
+
+impl sealyard_core::store::Retry for Spoilt {
+    fn database_error(&self) -> Option<&diesel::result::Error> {
+        None
+    }
+}
+
+/// The connection dies when the `n`-th statement from now on is sent; `i64::MAX`: never.
+fn die_at(conn: &mut AnyConnection, left: &Arc<AtomicI64>) {
+    let left = Arc::clone(left);
+    let die = move |event: InstrumentationEvent<'_>| {
+        if matches!(event, InstrumentationEvent::StartQuery { .. } | InstrumentationEvent::CommitTransaction { .. })
+            && left.fetch_sub(1, Ordering::SeqCst) == 1
+        {
+            std::panic::resume_unwind(Box::new("the machine lost its power"));
+        }
+    };
+    on_conn!(conn, |c| c.set_instrumentation(die));
+}
+
+#[test]
+fn a_crash_at_any_statement_leaves_a_day_open_or_whole() {
+    on_both(|db| {
+        let (pool, plan, ada) = shop(db, 10);
+        let bob = db.transact(|conn| Ok::<_, DbFault>(investor(conn, "bob@example.org"))).unwrap();
+        let (first, second) = (buy(db, &plan, ada.id, 2, "ada"), buy(db, &plan, bob.id, 1, "bob"));
+        let mut starts: Vec<_> = sectors(db, &first).into_iter().map(|id| (id, 0)).collect();
+        starts.push((sectors(db, &second)[0], 100));
+        // The last day of the month: statements are asked for as well.
+        chain(db, pool.id, &starts, &[(10, "3560000000000000000"), (2000, "1440000000000000001")], 2 * 2880);
+        for day in 0..2 {
+            let mut statement = 1;
+            loop {
+                let before = (close_state(db, pool.id), posted(db, &AccountSpec::Available(bob.id)));
+                let left = Arc::new(AtomicI64::new(statement));
+                let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    db.transact(|conn| {
+                        die_at(conn, &left);
+                        yields::close_day(conn, pool.id, NOW)
+                    })
+                }));
+                let left = left.swap(i64::MAX, Ordering::SeqCst);
+                assert_eq!(db.read(|conn| ledger::check(conn).map_err(DbFault::from)).unwrap(), [], "statement {statement}");
+                match tried {
+                    Ok(closed) => {
+                        assert!(closed.unwrap().is_some(), "it closes in the end");
+                        assert!(left > 0 && statement > 8, "day {day} died at each of {statement} statements");
+                        break;
+                    }
+                    Err(_) => {
+                        let after = (close_state(db, pool.id), posted(db, &AccountSpec::Available(bob.id)));
+                        assert_eq!(after, before, "statement {statement} left something behind");
+                    }
+                }
+                statement += 1;
+            }
+        }
+        assert_eq!(close_state(db, pool.id), (2, 4), "two contracts on two days");
+    });
+}
+
+/// Days that are closed, and lots in them.
+fn close_state(db: &Database, pool: PoolId) -> (usize, usize) {
+    db.read(|conn| {
+        let days = yields::days(conn, pool, i64::MAX)?;
+        let lots =
+            days.iter().map(|day| ledger::lots_on(conn, pool, day.day).map(|lots| lots.len())).sum::<Result<usize, _>>()?;
+        Ok::<_, DbFault>((days.len(), lots))
+    })
+    .unwrap()
+}
+
+#[test]
 fn the_ledger_refuses_what_must_never_happen() {
     on_both(|db| {
         let (pool, _, ada) = shop(db, 10);
@@ -187,6 +352,69 @@ fn the_ledger_refuses_what_must_never_happen() {
         assert!(matches!(post(&mixed), Err(LedgerError::Assets { .. })));
         assert_eq!(db.read(|conn| ledger::check(conn).map_err(DbFault::from)).unwrap(), []);
     });
+}
+
+/// What investors have been released, at the moment when each day closes, against the protocol's own vesting table. No service fee:
+/// the investors get everything that was won.
+#[test]
+fn what_is_released_has_been_unlocked_by_the_chain_before() {
+    use fvm_shared::econ::TokenAmount;
+    use proptest::{prelude::*, test_runner::TestRunner};
+    use sealyard_core::{
+        money::{BasisPoints, NanoFil},
+        yields::{Day, Member, Rates, Vesting, attribute},
+    };
+    use sealyard_filecoin::economics::VestingTable;
+
+    const DAYS: i64 = 190;
+    let none = BasisPoints(0);
+    let rates = Rates { fee: none, pledge_charge: none, daily_fee: none, available: BasisPoints(2500), compensated: false };
+    let members = |weights: &[u64]| -> Vec<Member> {
+        weights.iter().map(|w| Member { power: u128::from(*w) + 1, missing: 0, rates }).collect()
+    };
+    // Wins of the first days: day, epoch in it, attoFIL.
+    let wins = prop::collection::vec((0..8i64, 0..2880i64, 1u64..u64::MAX), 1..24);
+    let cases = (wins, prop::collection::vec(0..1000u64, 1..6), 0..2880i64);
+    let mut runner = TestRunner::new(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() });
+    runner
+        .run(&cases, |(mut wins, weights, period_start)| {
+            wins.sort_unstable();
+            let members = members(&weights);
+            let mut chain = VestingTable::new(period_start);
+            let (mut free_on_chain, mut free_in_books, mut carry) = (TokenAmount::default(), 0i64, 0i64);
+            let mut vesting = vec![Vesting::default(); members.len()];
+            let mut locked: Vec<Vec<i64>> = Vec::new();
+            let mut next = 0;
+            for day in 0..DAYS {
+                let closes = (day + 1) * 2880 + 1441;
+                // The chain goes on until the day closes; the next day's first wins come before that.
+                while let Some((_, _, reward)) = wins.get(next).filter(|(on, epoch, _)| on * 2880 + epoch < closes) {
+                    let epoch = wins[next].0 * 2880 + wins[next].1;
+                    free_on_chain += chain.unlock(epoch).unwrap();
+                    free_on_chain += chain.award(epoch, &TokenAmount::from_atto(*reward)).unwrap();
+                    next += 1;
+                }
+                free_on_chain += chain.unlock(closes).unwrap();
+                let won: i128 = wins.iter().filter(|(on, ..)| *on == day).map(|w| i128::from(w.2)).sum();
+                let (total, rest) = NanoFil::from_atto(won + i128::from(carry)).unwrap();
+                carry = rest;
+                let (shares, _) = attribute(&Day { total: total.0, raw_power: 1, ..Day::default() }, &members).unwrap();
+                let ending = usize::try_from(day - 180).ok().and_then(|at| locked.get(at)).cloned();
+                for (at, share) in shares.iter().enumerate() {
+                    let released;
+                    let ends = ending.as_ref().map_or(0, |lots| lots[at]);
+                    (released, vesting[at]) = vesting[at].day(share.locked, ends, 180);
+                    free_in_books += share.available + released;
+                }
+                locked.push(shares.iter().map(|s| s.locked).collect());
+                // Each win's rounding on the chain can hide one attoFIL.
+                let hidden = TokenAmount::from_atto(u64::try_from(next).unwrap());
+                prop_assert!(TokenAmount::from_nano(free_in_books) <= free_on_chain.clone() + hidden, "day {}", day);
+            }
+            prop_assert!(vesting.iter().all(|v| *v == Vesting::default()), "everything is released in the end");
+            Ok(())
+        })
+        .unwrap();
 }
 
 /// Random transfers against a plain model of balances.

@@ -7,19 +7,17 @@ use sealyard_devnet::{Config, Devnet};
 use sealyard_filecoin::{
     actor::{self, Method, PreCommit, ProveCommit, RandomnessTag},
     hash::Hash32,
-    rpc::{Message, Node, NodeConfig, RpcError},
+    rpc::{Message, Node, RpcError},
     sector::SealProof,
 };
 use serde_json::json;
+
+use crate::openrpc::node;
 
 async fn start(dir: &Path) -> (Devnet, Node) {
     let devnet = Devnet::start((Ipv4Addr::LOCALHOST, 0).into(), dir, Config::default()).await.unwrap();
     let node = node(&devnet.ready.url, &devnet.ready.token);
     (devnet, node)
-}
-
-fn node(url: &str, token: &str) -> Node {
-    Node::new(NodeConfig { url: url.into(), token: token.into(), timeout: Duration::from_secs(20) }).unwrap()
 }
 
 async fn step(node: &Node, epochs: i64) -> i64 {
@@ -55,7 +53,7 @@ async fn the_client_reads_the_chain() {
     let (_devnet, node) = start(dir.path()).await;
     let miner = Address::new_id(1000);
     assert!(node.network_name().await.unwrap().starts_with("sealyard-devnet"));
-    assert_eq!(node.network_version().await.unwrap(), 28);
+    assert_eq!(node.network_version(&Vec::new()).await.unwrap(), 28);
     assert_eq!(step(&node, 100).await, 100);
     let head = node.chain_head().await.unwrap();
     assert!(head.height <= 100 && head.cids.len() == head.blocks.len());
@@ -65,7 +63,7 @@ async fn the_client_reads_the_chain() {
     }
     let info = node.miner_info(&miner).await.unwrap();
     assert_eq!((info.sector_size, info.worker), (2048, Address::new_id(101)));
-    assert_eq!(node.deadlines(&miner).await.unwrap().len(), 48);
+    assert_eq!(node.deadlines(&miner, &Vec::new()).await.unwrap().len(), 48);
     assert_eq!(node.proving_deadline(&miner).await.unwrap().challenge_window, 60);
     assert!(node.active_sectors(&miner, &Vec::new()).await.unwrap().is_empty());
     assert_eq!(node.sector_info(&miner, 1).await.unwrap(), None);

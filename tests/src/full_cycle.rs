@@ -10,11 +10,11 @@ use std::{
 };
 
 use fvm_shared::address::Address;
-use sealyard_filecoin::rpc::{Node, NodeConfig};
 use serde_json::json;
 
 use crate::{
     house::{House, Part},
+    openrpc,
     support::{program, root},
 };
 
@@ -131,8 +131,8 @@ fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, house: &House) {
     let replica = stores.into_iter().find(|path| path.exists()).unwrap();
     let hidden = replica.with_extension("hidden");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let node = NodeConfig { url: house.node_url.clone(), token: house.node_token.clone(), timeout: Duration::from_secs(30) };
-    let node = Node::new(node).unwrap();
+    let node = openrpc::node(&house.node_url, &house.node_token);
+    runtime.block_on(openrpc::conforms(&house.node_url, &house.node_token, 1));
     let miner = Address::new_id(1000);
     // Steps in small strides until the chain's faults are as wanted; the house needs moments to do its part.
     let until = |faulty: bool, force: bool| {

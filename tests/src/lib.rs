@@ -9,6 +9,8 @@ mod full_cycle;
 mod histories;
 mod house;
 mod leases;
+mod openrpc;
+mod proxy;
 mod sales;
 mod support;
 mod tidy;

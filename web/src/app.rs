@@ -6,7 +6,7 @@ use sealyard_core::{
     clock::{Clock, Micros},
     store::{AnyConnection, Database, DbFault, Retry, StoreError},
 };
-use sealyard_filecoin::rpc::{Node, NodeConfig, RpcError};
+use sealyard_filecoin::rpc::{Endpoint, Node, NodeConfig, RpcError};
 
 use crate::{attempts::Attempts, config::Config, rails::stripe::Stripe};
 
@@ -39,8 +39,8 @@ impl App {
         config.check()?;
         let db = Database::open(&config.database_url, config.database_connections)?;
         let node = Node::new(NodeConfig {
-            url: config.node_url.clone(),
-            token: config.node_token.clone(),
+            first: Endpoint { url: config.node_url.clone(), token: config.node_token.clone() },
+            fallbacks: config.fallback_nodes.iter().map(|text| Endpoint::parse(text)).collect(),
             timeout: std::time::Duration::from_secs(config.node_timeout_s),
         })?;
         let stripe = (!config.stripe_secret_key.is_empty())

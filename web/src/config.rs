@@ -18,12 +18,18 @@ pub struct Config {
     pub session_secret: String,
     pub node_url: String,
     pub node_token: String,
-    /// Seconds that the node may take for an answer.
+    /// Nodes of the same network, asked in turn when the first cannot be reached: `http://…` or `TOKEN@http://…`. Messages go
+    /// through the first alone.
+    pub fallback_nodes: Vec<String>,
+    /// Seconds that a node may take for an answer.
     pub node_timeout_s: u64,
     /// Folder with proof parameters (only verifying keys are read here).
     pub parameters_dir: PathBuf,
     /// Epochs after which a tipset counts as final.
     pub finality: i64,
+    /// Part of the block reward that goes to the winner, per mille, from an epoch on (FIP-0118): `[[epoch, permille], …]`, ascending; all
+    /// of it before the first. The chain does not tell a schedule in advance.
+    pub winners_share: Vec<(i64, i64)>,
     /// Milliseconds between two looks at chain and tasks.
     pub poll_ms: u64,
     /// Seconds that a lease lasts without a heartbeat.
@@ -54,9 +60,11 @@ impl Default for Config {
             session_secret: String::new(),
             node_url: "http://127.0.0.1:1234/rpc/v1".into(),
             node_token: String::new(),
+            fallback_nodes: Vec::new(),
             node_timeout_s: 30,
             parameters_dir: "var/proof-params".into(),
             finality: 900,
+            winners_share: Vec::new(),
             poll_ms: 2000,
             lease_s: 120,
             machine_lost_s: 600,
@@ -108,6 +116,12 @@ impl Config {
         table.try_into::<Self>().map_err(|error| ConfigError::Parse(error.to_string().trim().to_owned()))
     }
 
+    /// The winner's part of the block reward at an epoch.
+    #[must_use]
+    pub fn winners_permille(&self, epoch: i64) -> i64 {
+        self.winners_share.iter().rev().find(|(from, _)| *from <= epoch).map_or(1000, |(_, permille)| *permille)
+    }
+
     /// What `serve` and `work` need.
     pub fn check(&self) -> Result<(), ConfigError> {
         let value = |key, must| Err(ConfigError::Value { key, must });
@@ -122,6 +136,10 @@ impl Config {
         }
         if self.stripe_secret_key.is_empty() != self.stripe_webhook_secret.is_empty() {
             return value("stripe_webhook_secret", "and stripe_secret_key must be given together");
+        }
+        let share = &self.winners_share;
+        if !share.is_sorted_by_key(|(epoch, _)| *epoch) || share.iter().any(|(_, permille)| !(0..=1000).contains(permille)) {
+            return value("winners_share", "must be pairs of ascending epochs and 0 to 1000 per mille");
         }
         if self.finality < 0 || self.lease_s < 1 || self.machine_lost_s < 1 || self.poll_ms < 10 || self.database_connections < 4
         {
@@ -157,6 +175,13 @@ mod tests {
             let message = result.unwrap_err().to_string();
             assert!(message.contains("finallity"), "{message}");
         }
+    }
+
+    #[test]
+    fn the_winners_share_follows_its_schedule() {
+        let config = load("winners_share = [[100, 950], [200, 900]]", &[]).unwrap();
+        let at = |epoch| config.winners_permille(epoch);
+        assert_eq!((at(0), at(99), at(100), at(199), at(1000)), (1000, 1000, 950, 950, 900));
     }
 
     #[test]

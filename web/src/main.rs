@@ -27,9 +27,11 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use sealyard_core::{
     accounts::{self, NewUser, Role},
-    clock::{Clock, SystemClock},
+    capacity,
+    clock::{self, Clock, SystemClock},
     ledger,
     store::{Database, DbFault},
+    yields,
 };
 use sealyard_filecoin::{params::DevnetParams, proofs};
 
@@ -66,8 +68,11 @@ enum Command {
         #[command(subcommand)]
         question: Option<planning::Question>,
     },
-    /// Verify the books and print what does not hold.
-    Books,
+    /// Verify the books from the chain's records up (the default), or explain a figure.
+    Books {
+        #[command(subcommand)]
+        what: Option<Books>,
+    },
     /// Run an embedded network; prints one JSON line with url, token and miner when it is ready.
     Devnet(DevnetOptions),
     /// Make the devnet's proof parameters.
@@ -83,6 +88,18 @@ enum Command {
     /// An SMTP server that keeps every mail as a file, for demo and tests.
     #[command(hide = true)]
     MailSink { listen: SocketAddr, dir: PathBuf },
+}
+
+#[derive(clap::Subcommand)]
+enum Books {
+    /// Every balance, every closed day, capacity, coverage; prints the first difference with the way to it.
+    Check,
+    /// How an investor's figures of a UTC day came about, down to the tipsets.
+    Explain {
+        email: String,
+        /// For example 2026-11-02.
+        day: String,
+    },
 }
 
 #[derive(clap::Args)]
@@ -144,7 +161,8 @@ fn with_config(command: Command, config: Config, runtime: tokio::runtime::Runtim
         Command::Admin { email, name } => add_admin(&config, &email, &name),
         Command::Pool(options) => demo::add_pool(&open(&config)?, &options, SystemClock.now()),
         Command::Plan { question } => planning::answer(&open(&config)?, question.as_ref(), SystemClock.now()),
-        Command::Books => check_books(&config),
+        Command::Books { what: Some(Books::Explain { email, day }) } => explain_books(&config, &email, &day),
+        Command::Books { .. } => check_books(&config),
         Command::Work => {
             in_proof_environment(&config.parameters_dir)?;
             let app = app::App::new(config, Arc::new(SystemClock))?;
@@ -250,11 +268,33 @@ fn add_admin(config: &Config, email: &str, name: &str) -> anyhow::Result<()> {
 }
 
 fn check_books(config: &Config) -> anyhow::Result<()> {
-    let findings = open(config)?.read(|conn| ledger::check(conn).map_err(DbFault::from))?;
+    let database = open(config)?;
+    let findings = database.read(|conn| ledger::check(conn).map_err(DbFault::from))?;
     for finding in &findings {
         println!("{}: {}", finding.account, finding.what);
     }
     anyhow::ensure!(findings.is_empty(), "the books do not balance ({} findings)", findings.len());
-    println!("the books balance");
+    println!("every balance is the sum of its transfers and lots, every asset sums to zero");
+    if let Some(difference) = database.read(yields::audit)? {
+        anyhow::bail!("{difference}");
+    }
+    println!("every closed day follows from the chain's records, and what can be withdrawn is covered");
+    for pool in database.read(|conn| Ok::<_, DbFault>(capacity::pools(conn)?))? {
+        let capacity = database.read(|conn| Ok::<_, DbFault>(capacity::capacity(conn, pool.id)?))?;
+        anyhow::ensure!(capacity.holds(), "pool {}: owned is not free + held + sold + own use + down: {capacity:?}", pool.name);
+    }
+    println!("capacity adds up in every pool");
+    Ok(())
+}
+
+fn explain_books(config: &Config, email: &str, day: &str) -> anyhow::Result<()> {
+    let day = clock::parse_day(day).with_context(|| format!("{day:?} is no day; write it like 2026-11-02"))?;
+    let lines = open(config)?.read(|conn| {
+        let user = accounts::by_email(conn, email)?;
+        user.map(|user| yields::explain(conn, user.id, day)).transpose()
+    })?;
+    for line in lines.with_context(|| format!("nobody has signed up as {email}"))? {
+        println!("{line}");
+    }
     Ok(())
 }

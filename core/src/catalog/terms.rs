@@ -1,6 +1,12 @@
-//! The terms of a contract, as the investor saw them when buying. Stored with the contract and never changed.
+//! The terms of a contract, as the investor saw them when buying. Stored once for all contracts that share them, and never changed.
 
+use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use crate::{
+    on_conn,
+    store::{AnyConnection, DbResult, schema::terms},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
@@ -11,37 +17,72 @@ pub struct Terms {
     pub available_bp: i64,
     /// Daily parts in which the rest is released.
     pub vesting_days: i64,
-    /// Who pays gas, the protocol's daily fee, faults and terminations.
-    pub chain_costs: Bearer,
+    /// How much of its part, by power, of the protocol's daily fee (FIP-0100) the contract bears, basis points. The rest, gas, faults and
+    /// terminations are the operator's.
+    #[serde(default)]
+    pub daily_fee_bp: i64,
     /// Whose FIL secures the sectors.
-    pub pledge: Bearer,
-    /// When earning starts: with the first successful WindowPoSt of each sector.
+    pub pledge: Pledge,
+    /// From when power is promised.
     pub starts: Starts,
+    /// What happens when promised power is missing.
+    #[serde(default)]
+    pub shortfall: Shortfall,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Bearer {
+pub enum Pledge {
+    /// The operator's, free of charge.
     Operator,
+    /// The operator's, for this part of each day's gross.
+    OperatorFor { charge_bp: i64 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Starts {
+    /// With the first successful WindowPoSt of all sectors, whenever that is.
     PowerOn,
+    /// Then, or on the promised date if that is earlier: from it on, power that is missing is made up for.
+    PromisedDate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shortfall {
+    #[default]
+    None,
+    /// The operator pays what the missing power would have earned that day, by the pool's own rate, less the service fee.
+    PaidInFil,
 }
 
 impl Terms {
     #[must_use]
     pub fn standard(service_fee_bp: i64) -> Self {
         Self {
-            version: 1,
+            version: 2,
             service_fee_bp,
             available_bp: 2500,
             vesting_days: 180,
-            chain_costs: Bearer::Operator,
-            pledge: Bearer::Operator,
-            starts: Starts::PowerOn,
+            daily_fee_bp: 0,
+            pledge: Pledge::Operator,
+            starts: Starts::PromisedDate,
+            shortfall: Shortfall::PaidInFil,
         }
     }
+}
+
+/// The row of a text of terms, made on first use.
+pub fn terms_row(conn: &mut AnyConnection, text: &str) -> DbResult<i64> {
+    let there = terms::table.filter(terms::text.eq(text)).select(terms::id);
+    if let Some(id) = there.first(conn).optional()? {
+        return Ok(id);
+    }
+    on_conn!(&mut *conn, |c| diesel::insert_into(terms::table).values(terms::text.eq(text)).on_conflict_do_nothing().execute(c))?;
+    there.first(conn)
+}
+
+pub fn terms_text(conn: &mut AnyConnection, id: i64) -> DbResult<String> {
+    terms::table.find(id).select(terms::text).first(conn)
 }

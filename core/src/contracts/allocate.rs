@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use super::Contract;
 use crate::{
     capacity::pool_by_id,
-    catalog::{Terms, plan_for},
+    catalog::{Terms, plan_for, terms_row},
     clock::Micros,
     ids::{OrderId, PoolId, UserId, public_id},
     orders::Order,
@@ -30,7 +30,7 @@ crate::carries_db_faults!(ContractError);
 
 #[derive(Insertable)]
 #[diesel(table_name = contracts)]
-struct Row<'a> {
+struct Row {
     public_id: String,
     user_id: UserId,
     order_id: OrderId,
@@ -38,7 +38,7 @@ struct Row<'a> {
     bytes: i64,
     days: i64,
     fee_bp: i64,
-    terms: &'a str,
+    terms_id: i64,
     state: &'static str,
     promised_at: Micros,
     created_at: Micros,
@@ -61,7 +61,7 @@ pub fn create(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<Co
         bytes: order.bytes,
         days: plan.days,
         fee_bp: terms.service_fee_bp,
-        terms: &order.terms,
+        terms_id: terms_row(conn, &order.terms)?,
         state: "sealing",
         promised_at: order.promised_at,
         created_at: now,

@@ -20,11 +20,11 @@ pub struct Contract {
     pub bytes: i64,
     pub days: i64,
     pub fee_bp: i64,
-    pub terms: String,
     pub state: String,
     pub promised_at: Micros,
     pub created_at: Micros,
     pub active_at: Option<Micros>,
+    pub terms_id: i64,
 }
 
 pub fn by_public_id(conn: &mut AnyConnection, id: &str) -> DbResult<Option<Contract>> {

@@ -24,7 +24,7 @@ impl Asset {
     }
 }
 
-/// An account by its meaning. Sources outside the house (the chain, a payment rail, the operator's disks) may go negative: what
+/// An account by its meaning. Sources outside the house (the chain, a payment rail, the operator's disks and pocket) may go negative: what
 /// they are short of is what came in through them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountSpec {
@@ -34,6 +34,8 @@ pub enum AccountSpec {
     Fees(PoolId),
     /// The operator's own and unsold power.
     OperatorYield(PoolId),
+    /// What the operator pays out of its own pocket for power that was promised and missing.
+    Compensation(PoolId),
     /// An investor's FIL that can be withdrawn.
     Available(UserId),
     /// An investor's FIL that the chain still locks.
@@ -64,6 +66,7 @@ impl AccountSpec {
             Self::ChainRewards(pool) => format!("pool:{pool}:chain-rewards"),
             Self::Fees(pool) => format!("pool:{pool}:fees"),
             Self::OperatorYield(pool) => format!("pool:{pool}:operator"),
+            Self::Compensation(pool) => format!("pool:{pool}:compensation"),
             Self::Available(user) => format!("user:{user}:available"),
             Self::Vesting(user) => format!("user:{user}:vesting"),
             Self::Pledged(user) => format!("user:{user}:pledged"),
@@ -83,6 +86,7 @@ impl AccountSpec {
             Self::ChainRewards(_)
             | Self::Fees(_)
             | Self::OperatorYield(_)
+            | Self::Compensation(_)
             | Self::Available(_)
             | Self::Vesting(_)
             | Self::Pledged(_) => Asset::Fil,
@@ -95,7 +99,7 @@ impl AccountSpec {
 
     #[must_use]
     pub fn never_negative(&self) -> bool {
-        !matches!(self, Self::ChainRewards(_) | Self::Rail { .. } | Self::Owned(_))
+        !matches!(self, Self::ChainRewards(_) | Self::Compensation(_) | Self::Rail { .. } | Self::Owned(_))
     }
 
     #[must_use]
@@ -112,6 +116,7 @@ impl AccountSpec {
             Self::ChainRewards(pool)
             | Self::Fees(pool)
             | Self::OperatorYield(pool)
+            | Self::Compensation(pool)
             | Self::Owned(pool)
             | Self::Free(pool)
             | Self::Sold(pool)

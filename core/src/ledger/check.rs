@@ -1,10 +1,10 @@
-//! The auditor: recomputes every balance from the transfers and compares.
+//! The auditor: recomputes every balance from the transfers and lots and compares.
 
 use std::collections::HashMap;
 
 use diesel::prelude::*;
 
-use super::{Account, post::Row};
+use super::{Account, lot::all_movements, post::Row};
 use crate::store::{
     AnyConnection, DbResult,
     schema::{ledger_accounts, ledger_transfers},
@@ -25,7 +25,7 @@ struct Sums {
     pending_out: i64,
 }
 
-/// Empty when the books balance: every account equals its transfers, none that may not be negative is, and every asset sums to
+/// Empty when the books balance: every account equals its transfers and lots, none that may not be negative is, and every asset sums to
 /// zero over all accounts.
 pub fn check(conn: &mut AnyConnection) -> DbResult<Vec<Finding>> {
     let accounts = ledger_accounts::table.order(ledger_accounts::code.asc()).load::<Account>(conn)?;
@@ -45,7 +45,20 @@ pub fn check(conn: &mut AnyConnection) -> DbResult<Vec<Finding>> {
         to.posted_in += posted;
         to.pending_in += pending;
     }
+    let ids: HashMap<&str, _> = accounts.iter().map(|account| (account.code.as_str(), account.id)).collect();
     let mut findings = Vec::new();
+    for movement in all_movements(conn)? {
+        let code = movement.account.code();
+        match ids.get(code.as_str()) {
+            Some(id) => {
+                let sums = sums.entry(*id).or_default();
+                sums.posted_in += movement.paid_in;
+                sums.posted_out += movement.paid_out;
+            }
+            None if movement.paid_in == 0 && movement.paid_out == 0 => {}
+            None => findings.push(Finding { account: code, what: "lots move it and it does not exist".into() }),
+        }
+    }
     let mut totals: HashMap<&str, i128> = HashMap::new();
     for account in &accounts {
         let kept = Sums {
@@ -56,7 +69,7 @@ pub fn check(conn: &mut AnyConnection) -> DbResult<Vec<Finding>> {
         };
         let mut found = |what: String| findings.push(Finding { account: account.code.clone(), what });
         if sums.get(&account.id).copied().unwrap_or_default() != kept {
-            found("its balance is not the sum of its transfers".into());
+            found("its balance is not the sum of its transfers and lots".into());
         }
         if account.never_negative && account.balance().free() < 0 {
             found(format!("it is overdrawn by {}", -account.balance().free()));

@@ -26,6 +26,8 @@ pub enum LedgerError {
     Assets { from: String, to: String },
     #[error("transfer {0} exists already and says something else")]
     Conflict(String),
+    #[error("the sums of the books' integers are too large")]
+    Overflow,
     #[error("transfer {0} is not pending")]
     NotPending(String),
     #[error(transparent)]

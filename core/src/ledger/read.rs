@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 
-use super::{Account, AccountSpec, Balance, account::find, post::Row};
+use super::{Account, AccountSpec, Balance, account::find, lot::entries_of_user, post::Row};
 use crate::{
     clock::Micros,
     ids::{AccountId, PoolId},
@@ -29,7 +29,7 @@ pub struct Entry {
     pub booked_at: Micros,
 }
 
-/// Posted movements of an account that take effect in `[first_day, end_day)`, oldest first, at most `limit`.
+/// Posted movements of an account, and for an investor's those of lots, that take effect in `[first_day, end_day)`, oldest first, at most `limit`.
 pub fn entries(conn: &mut AnyConnection, spec: &AccountSpec, days: std::ops::Range<i64>, limit: i64) -> DbResult<Vec<Entry>> {
     use ledger_transfers::{booked_at, effective_day, from_account, id, phase, to_account};
     let Some(account) = find(conn, &spec.code())? else { return Ok(Vec::new()) };
@@ -40,7 +40,11 @@ pub fn entries(conn: &mut AnyConnection, spec: &AccountSpec, days: std::ops::Ran
         .order((effective_day.asc(), booked_at.asc(), id.asc()))
         .limit(limit)
         .load::<Row>(conn)?;
-    Ok(rows.into_iter().map(|row| entry(account.id, row)).collect())
+    let mut entries: Vec<Entry> = rows.into_iter().map(|row| entry(account.id, row)).collect();
+    entries.extend(entries_of_user(conn, spec, &days)?);
+    entries.sort_by(|a, b| (a.effective_day, a.booked_at, &a.transfer).cmp(&(b.effective_day, b.booked_at, &b.transfer)));
+    entries.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(entries)
 }
 
 fn entry(account: AccountId, row: Row) -> Entry {
@@ -53,6 +57,12 @@ fn entry(account: AccountId, row: Row) -> Entry {
 pub fn movements(conn: &mut AnyConnection, spec: &AccountSpec, before_day: i64) -> DbResult<i64> {
     let entries = entries(conn, spec, i64::MIN..before_day, i64::MAX)?;
     Ok(entries.iter().map(|e| e.amount).sum())
+}
+
+/// What a posted transfer moved.
+pub fn posted_amount(conn: &mut AnyConnection, id: &str) -> DbResult<Option<i64>> {
+    let posted = ledger_transfers::table.find(id).filter(ledger_transfers::phase.eq("posted"));
+    posted.select(ledger_transfers::amount).first(conn).optional()
 }
 
 /// Every account of a pool, by code.

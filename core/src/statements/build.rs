@@ -92,19 +92,18 @@ fn build(conn: &mut AnyConnection, user: UserId, month: Month) -> Result<Stateme
     }
     let mut lines = Vec::new();
     for contract in contracts::of_user(conn, user)? {
-        let fees = ledger::entries(conn, &AccountSpec::Fees(contract.pool_id), first_day..end_day, i64::MAX)?;
-        let mut fee = 0;
-        for entry in fees.iter().filter(|e| e.subject == contract.public_id) {
-            fee += entry.amount;
-            if let Some(line) = days.get_mut(&entry.effective_day) {
-                line.fee += entry.amount;
+        let mut line = ContractLine { contract: contract.public_id.clone(), bytes: contract.bytes, ..ContractLine::default() };
+        for lot in ledger::lots_of_contract(conn, contract.id, first_day..end_day, i64::MAX)? {
+            line.gross += lot.gross_nano;
+            line.fee += lot.fee_nano;
+            line.cost += lot.cost_nano;
+            line.net += lot.available_nano + lot.locked_nano;
+            line.compensation += lot.compensation_nano;
+            if let Some(day) = days.get_mut(&lot.day) {
+                day.fee += lot.fee_nano + lot.cost_nano;
             }
         }
-        let earned = |entries: &[Entry], kind: &str| -> i64 {
-            entries.iter().filter(|e| e.subject == contract.public_id && e.kind == kind).map(|e| e.amount).sum()
-        };
-        let net = earned(&available_entries, "reward") + earned(&vesting_entries, "locked");
-        lines.push(ContractLine { contract: contract.public_id.clone(), bytes: contract.bytes, gross: net + fee, fee, net });
+        lines.push(line);
     }
     lines.reverse();
     Ok(StatementModel {

@@ -26,19 +26,27 @@ pub struct AccountLine {
     pub closing: i64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// `gross = fee + cost + net`.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ContractLine {
     pub contract: String,
     pub bytes: i64,
     pub gross: i64,
     pub fee: i64,
+    /// The chain's costs that the contract bears, and the charge for the pledge.
+    #[serde(default)]
+    pub cost: i64,
     pub net: i64,
+    /// For power that was promised and missing.
+    #[serde(default)]
+    pub compensation: i64,
 }
 
 /// One day over all contracts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DayLine {
     pub day: i64,
+    /// Service fee and costs.
     pub fee: i64,
     pub to_available: i64,
     pub to_vesting: i64,

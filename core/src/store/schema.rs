@@ -144,11 +144,11 @@ diesel::table! {
         bytes -> BigInt,
         days -> BigInt,
         fee_bp -> BigInt,
-        terms -> Text,
         state -> Text,
         promised_at -> BigInt,
         created_at -> BigInt,
         active_at -> Nullable<BigInt>,
+        terms_id -> BigInt,
     }
 }
 
@@ -286,6 +286,8 @@ diesel::table! {
         next_epoch -> BigInt,
         head_epoch -> BigInt,
         last_cid -> Text,
+        network -> Text,
+        daily_fee_atto -> Text,
     }
 }
 
@@ -303,10 +305,33 @@ diesel::table! {
     sector_intervals (id) {
         id -> BigInt,
         pool_id -> BigInt,
-        sector_id -> BigInt,
+        number -> BigInt,
+        contract_id -> Nullable<BigInt>,
         start_epoch -> BigInt,
         end_epoch -> Nullable<BigInt>,
         qa_power -> BigInt,
+        pledge_atto -> Text,
+        daily_fee_atto -> Text,
+    }
+}
+
+diesel::table! {
+    chain_days (pool_id, day) {
+        pool_id -> BigInt,
+        day -> BigInt,
+        at_epoch -> BigInt,
+        network_version -> BigInt,
+        reward_atto -> Text,
+        daily_fee_atto -> Text,
+        other_atto -> Text,
+        balance_atto -> Text,
+        locked_atto -> Text,
+        deposits_atto -> Text,
+        pledge_atto -> Text,
+        fee_debt_atto -> Text,
+        available_atto -> Text,
+        raw_power -> Text,
+        qa_power -> Text,
     }
 }
 
@@ -326,15 +351,21 @@ diesel::table! {
 }
 
 diesel::table! {
-    yield_lots (contract_id, day) {
-        contract_id -> BigInt,
-        day -> BigInt,
+    yield_lots (pool_id, day, contract_id) {
         pool_id -> BigInt,
+        day -> BigInt,
+        contract_id -> BigInt,
         power_epochs -> Text,
+        missing_epochs -> Text,
         gross_nano -> BigInt,
         fee_nano -> BigInt,
+        cost_nano -> BigInt,
         available_nano -> BigInt,
         locked_nano -> BigInt,
+        released_nano -> BigInt,
+        rate_nano -> BigInt,
+        vesting_nano -> BigInt,
+        compensation_nano -> BigInt,
     }
 }
 
@@ -411,6 +442,27 @@ diesel::table! {
         machine_id -> BigInt,
         lost_at -> BigInt,
         back_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    terms (id) {
+        id -> BigInt,
+        text -> Text,
+    }
+}
+
+diesel::table! {
+    forecasts (plan_id, day, horizon) {
+        plan_id -> BigInt,
+        day -> BigInt,
+        horizon -> BigInt,
+        seed -> BigInt,
+        wins_millionths -> BigInt,
+        p10_nano -> BigInt,
+        p50_nano -> BigInt,
+        p90_nano -> BigInt,
+        made_at -> BigInt,
     }
 }
 

@@ -1,9 +1,6 @@
 //! Splitting a day: pure. Power times epochs is the weight; parts are exact and add up.
 
-use crate::{
-    ids::ContractId,
-    money::{BasisPoints, split},
-};
+use crate::money::{BasisPoints, split};
 
 /// Epochs `[start, end)` in which a sector counted with `qa_power` quality-adjusted bytes; no end: it still does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,52 +19,90 @@ pub fn power_epochs(interval: &Interval, first: i64, end: i64) -> u128 {
     epochs * u128::try_from(interval.qa_power).unwrap_or(0)
 }
 
-/// Who takes part in a day.
+/// What a contract's terms say of a day, in basis points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Party {
-    /// The operator's own and unsold power.
-    Operator,
-    Contract {
-        id: ContractId,
-        fee: BasisPoints,
-        available: BasisPoints,
-    },
+pub struct Rates {
+    /// Of gross, for the service.
+    pub fee: BasisPoints,
+    /// Of gross, for the operator's pledge.
+    pub pledge_charge: BasisPoints,
+    /// Of its part of the chain's daily fee.
+    pub daily_fee: BasisPoints,
+    /// Of net, available at once.
+    pub available: BasisPoints,
+    /// Missing power is made up for.
+    pub compensated: bool,
 }
 
-/// A party's part of a day, nanoFIL. `gross = fee + available + locked`.
+/// A contract on a day. Powers are bytes times epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Quality-adjusted, as the chain counted it.
+    pub power: u128,
+    /// Raw, promised and not counted.
+    pub missing: u128,
+    pub rates: Rates,
+}
+
+/// A pool's day, nanoFIL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Day {
+    pub total: i64,
+    /// What the chain took for the sectors (FIP-0100).
+    pub daily_fee: i64,
+    /// The operator's own and unsold power: a party like any other.
+    pub own_power: u128,
+    /// Raw bytes times epochs of all that counted.
+    pub raw_power: u128,
+}
+
+/// A contract's part of a day, nanoFIL. `gross = fee + cost + available + locked`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Share {
-    pub party: Party,
-    pub power_epochs: u128,
     pub gross: i64,
     pub fee: i64,
+    pub cost: i64,
     pub available: i64,
     pub locked: i64,
+    pub compensation: i64,
 }
 
-/// Splits `total` nanoFIL over the parties. Without any power the operator gets it all. The fee is rounded down, and so is the
-/// part that is available at once: both in the investor's favour or only a day's delay.
+/// Splits a day over the contracts; the second value is the operator's part. Without any power the operator gets it all. Fee,
+/// costs, compensation, and the part that is available at once are rounded down. A contract never pays more than it earned.
+/// `None`: a number does not fit.
 #[must_use]
-pub fn attribute(total: i64, parties: &[(Party, u128)]) -> Option<Vec<Share>> {
-    let weights: Vec<u128> = parties.iter().map(|(_, weight)| *weight).collect();
-    let Some(parts) = split(total, &weights) else {
-        let nobody = weights.iter().all(|w| *w == 0) && total >= 0;
-        let all = Share { party: Party::Operator, power_epochs: 0, gross: total, fee: 0, available: total, locked: 0 };
-        return nobody.then(|| vec![all]);
-    };
-    parties.iter().zip(parts).map(|((party, weight), gross)| share(*party, *weight, gross)).collect()
+pub fn attribute(day: &Day, members: &[Member]) -> Option<(Vec<Share>, i64)> {
+    let mut weights: Vec<u128> = members.iter().map(|m| m.power).collect();
+    weights.push(day.own_power);
+    let power = weights.iter().try_fold(0u128, |sum, w| sum.checked_add(*w))?;
+    if power == 0 {
+        return (day.total >= 0).then(|| (vec![Share::default(); members.len()], day.total));
+    }
+    let mut parts = split(day.total, &weights)?;
+    let own = parts.pop()?;
+    let shares = members.iter().zip(parts).map(|(member, gross)| share(day, member, power, gross)).collect::<Option<_>>()?;
+    Some((shares, own))
 }
 
-fn share(party: Party, power_epochs: u128, gross: i64) -> Option<Share> {
-    match party {
-        Party::Operator => Some(Share { party, power_epochs, gross, fee: 0, available: gross, locked: 0 }),
-        Party::Contract { fee, available, .. } => {
-            let fee = fee.of(gross)?;
-            let net = gross - fee;
-            let available = available.of(net)?;
-            Some(Share { party, power_epochs, gross, fee, available, locked: net - available })
-        }
-    }
+fn share(day: &Day, member: &Member, power: u128, gross: i64) -> Option<Share> {
+    let rates = &member.rates;
+    let fee = rates.fee.of(gross)?;
+    let daily_fee = rates.daily_fee.of(scaled(day.daily_fee, member.power, power)?)?;
+    let cost = rates.pledge_charge.of(gross)?.checked_add(daily_fee)?.min(gross - fee);
+    let net = gross - fee - cost;
+    let available = rates.available.of(net)?;
+    let compensation = if rates.compensated && member.missing > 0 && day.raw_power > 0 {
+        let lost = scaled(day.total, member.missing, day.raw_power)?;
+        lost - rates.fee.of(lost)?
+    } else {
+        0
+    };
+    Some(Share { gross, fee, cost, available, locked: net - available, compensation })
+}
+
+/// `amount · part / whole`, rounded down.
+fn scaled(amount: i64, part: u128, whole: u128) -> Option<i64> {
+    i64::try_from(u128::try_from(amount).ok()?.checked_mul(part)?.checked_div(whole)?).ok()
 }
 
 #[cfg(test)]
@@ -76,8 +111,17 @@ mod tests {
 
     use super::*;
 
-    fn contract(id: i64, fee: i64) -> Party {
-        Party::Contract { id: ContractId(id), fee: BasisPoints(fee), available: BasisPoints(2500) }
+    fn rates(fee: i64) -> Rates {
+        let none = BasisPoints(0);
+        Rates { fee: BasisPoints(fee), pledge_charge: none, daily_fee: none, available: BasisPoints(2500), compensated: false }
+    }
+
+    fn member(power: u128, fee: i64) -> Member {
+        Member { power, missing: 0, rates: rates(fee) }
+    }
+
+    fn day(total: i64) -> Day {
+        Day { total, ..Day::default() }
     }
 
     #[test]
@@ -92,33 +136,72 @@ mod tests {
 
     /// Bitdeer's published plan: a fee of 20 %, a quarter at once, the rest over 180 days (`filecoin.md` 7).
     #[test]
-    fn bitdeers_first_published_payout_is_reproduced() {
-        let shares = attribute(28_157_070, &[(contract(1, 2000), 1)]).unwrap();
-        let tranche = crate::yields::tranche(shares[0].locked, 1, 180);
-        assert_eq!(shares[0].available, 5_631_414);
-        // Their second day pays the first day's first tranche as well: 0.00572314 FIL.
-        let second = attribute(28_146_440, &[(contract(1, 2000), 1)]).unwrap();
-        assert_eq!((second[0].available + tranche) / 10, 572_314);
+    fn bitdeers_two_published_payouts_are_reproduced() {
+        let (first, _) = attribute(&day(28_157_070), &[member(1, 2000)]).unwrap();
+        assert_eq!(first[0].available / 10, 563_141, "0.00563141 FIL");
+        // The second day pays the first day's first part as well.
+        let (second, _) = attribute(&day(28_146_440), &[member(1, 2000)]).unwrap();
+        assert_eq!((second[0].available + crate::yields::tranche(first[0].locked, 1, 180)) / 10, 572_314, "0.00572314 FIL");
     }
 
     #[test]
     fn rewards_without_power_are_the_operators() {
-        let shares = attribute(7, &[(contract(1, 0), 0)]).unwrap();
-        assert_eq!((shares.len(), shares[0].party, shares[0].gross), (1, Party::Operator, 7));
+        let (shares, own) = attribute(&day(7), &[member(0, 0)]).unwrap();
+        assert_eq!((shares, own), (vec![Share::default()], 7));
+    }
+
+    #[test]
+    fn unsold_power_takes_part_like_any_other() {
+        let (shares, own) = attribute(&Day { own_power: 3, ..day(1000) }, &[member(1, 0)]).unwrap();
+        assert_eq!((shares[0].gross, own), (250, 750));
+    }
+
+    #[test]
+    fn costs_are_borne_as_the_terms_say_and_never_exceed_what_was_earned() {
+        let half = Day { daily_fee: 40, own_power: 1, ..day(2000) };
+        let mut bearing = member(1, 1000);
+        (bearing.rates.daily_fee, bearing.rates.pledge_charge) = (BasisPoints(8000), BasisPoints(500));
+        let (shares, _) = attribute(&half, &[bearing]).unwrap();
+        // Half of 40 at 80 %, 5 % of 1000.
+        assert_eq!((shares[0].gross, shares[0].fee, shares[0].cost), (1000, 100, 16 + 50));
+        let poor = Day { daily_fee: 9000, ..half };
+        let (shares, _) = attribute(&poor, &[bearing]).unwrap();
+        assert_eq!((shares[0].fee, shares[0].cost, shares[0].available, shares[0].locked), (100, 900, 0, 0));
+    }
+
+    #[test]
+    fn missing_power_is_made_up_for_at_the_days_own_rate() {
+        let mut faulty = member(300, 2000);
+        (faulty.missing, faulty.rates.compensated) = (100, true);
+        let faulty_day = Day { raw_power: 1000, own_power: 700, ..day(5000) };
+        let (shares, _) = attribute(&faulty_day, &[faulty]).unwrap();
+        assert_eq!(shares[0].compensation, 400, "100 of 1000 of 5000, less 20 %");
+        faulty.rates.compensated = false;
+        assert_eq!(attribute(&faulty_day, &[faulty]).unwrap().0[0].compensation, 0);
     }
 
     proptest! {
         #[test]
         fn parts_of_parts_add_up(
             total in 0..1i64 << 60,
-            weights in prop::collection::vec((0..1u128 << 55, 0..=10_000i64), 1..30),
+            weights in prop::collection::vec((0..1u128 << 55, 0..=10_000i64, 0..=10_000i64, 0..1u128 << 50), 1..30),
+            own in 0..1u128 << 55,
+            daily_fee in 0..1i64 << 40,
         ) {
-            let parties: Vec<_> = (0..).zip(&weights).map(|(id, (w, fee))| (contract(id, *fee), *w)).collect();
-            let shares = attribute(total, &parties).unwrap();
-            prop_assert_eq!(shares.iter().map(|s| i128::from(s.gross)).sum::<i128>(), i128::from(total));
+            let members: Vec<_> = weights.iter().map(|(power, fee, bears, missing)| {
+                let mut member = member(*power, *fee);
+                member.rates.daily_fee = BasisPoints(*bears);
+                (member.missing, member.rates.compensated) = (*missing, true);
+                member
+            }).collect();
+            let raw_power = weights.iter().map(|w| w.0).sum::<u128>() + own;
+            let (shares, operator) = attribute(&Day { total, daily_fee, own_power: own, raw_power }, &members).unwrap();
+            let sum = shares.iter().map(|s| i128::from(s.gross)).sum::<i128>() + i128::from(operator);
+            prop_assert_eq!(sum, i128::from(total));
             for share in &shares {
-                prop_assert_eq!(share.gross, share.fee + share.available + share.locked);
-                prop_assert!(share.fee >= 0 && share.available >= 0 && share.locked >= 0);
+                prop_assert_eq!(share.gross, share.fee + share.cost + share.available + share.locked);
+                prop_assert!(share.fee >= 0 && share.cost >= 0 && share.available >= 0 && share.locked >= 0);
+                prop_assert!(share.compensation >= 0);
             }
         }
     }

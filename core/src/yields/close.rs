@@ -1,36 +1,37 @@
 //! Closing a pool's day: everything in one transaction, exactly once, in order.
 
-use std::collections::BTreeMap;
-
-use diesel::{prelude::*, sql_types::BigInt};
+use diesel::prelude::*;
 
 use super::{
-    Party, Share, attribute,
-    attribute::power_epochs,
-    record::{Cursor, Lot, PoolDay, cursor, intervals_in, wins},
+    attribute::{Day, Member, Share, attribute},
+    parties::{Party, Reader},
+    record::{Cursor, PoolDay, cursor, wins},
 };
 use crate::{
-    catalog::Terms,
     clock::{Micros, Month},
     ids::{ContractId, PoolId, UserId},
     jobs,
-    ledger::{self, AccountSpec, LedgerError, Transfer},
-    money::{BasisPoints, NanoFil},
+    ledger::{self, AccountSpec, LedgerError, Lot, Transfer},
+    money::NanoFil,
     store::{
         AnyConnection, DbFault, DbResult,
         dialect::{self, Turn},
-        schema::{contracts, pool_days, sectors, yield_lots},
+        schema::{chain_days, contracts, pool_days, pools},
     },
 };
+
+/// The chain unlocks what vests twice a day. A day closes when so many seconds have passed after it: then everything that it
+/// releases to contracts has been released to the miner.
+const CHAIN_UNLOCKS_WITHIN: i64 = 43_200;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {
     #[error("the chain was not read yet for pool {0}")]
     NotFollowed(PoolId),
     #[error("contract {contract} has unreadable terms: {reason}")]
-    Terms { contract: String, reason: String },
-    #[error("reward {0:?} is no amount of attoFIL")]
-    Reward(String),
+    Terms { contract: ContractId, reason: String },
+    #[error("{0:?} is no amount of attoFIL")]
+    Amount(String),
     #[error("day {day} of pool {pool} does not fit into the books' integers")]
     Overflow { pool: PoolId, day: i64 },
     #[error(transparent)]
@@ -55,10 +56,11 @@ impl From<LedgerError> for CloseError {
 pub struct Closed {
     pub day: i64,
     pub posted: NanoFil,
-    pub shares: usize,
+    /// Contracts that it was booked for.
+    pub lots: usize,
 }
 
-/// The earliest day that is fully read and not closed.
+/// The earliest day that is fully read and not closed, once the chain has unlocked all that it will release.
 pub fn next_day_to_close(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Option<i64>> {
     let Some(cursor) = cursor(conn, pool)? else { return Ok(None) };
     let last: Option<i64> =
@@ -69,7 +71,9 @@ pub fn next_day_to_close(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Opt
         // The day in which reading began: the epoch before the first recorded one is where it stood.
         None => first_day(conn, &cursor)?,
     };
-    Ok((time.first_epoch(day + 1) <= cursor.next_epoch).then_some(day))
+    let end = time.first_epoch(day + 1);
+    let unlocked = time.seconds(cursor.head_epoch) > time.seconds(end) + CHAIN_UNLOCKS_WITHIN;
+    Ok((end <= cursor.next_epoch && unlocked).then_some(day))
 }
 
 /// The first day with anything recorded, or the day of the cursor.
@@ -91,20 +95,21 @@ pub fn close_day(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> Result<
     let day_wins = wins(conn, pool, first_epoch, end_epoch)?;
     let mut atto: i128 = 0;
     for win in &day_wins {
-        let reward: i128 = win.reward_atto.parse().map_err(|_| CloseError::Reward(win.reward_atto.clone()))?;
+        let reward: i128 = win.reward_atto.parse().map_err(|_| CloseError::Amount(win.reward_atto.clone()))?;
         atto = atto.checked_add(reward).ok_or_else(overflow)?;
     }
     let carried: Option<i64> = pool_days::table.find((pool, day - 1)).select(pool_days::carry_atto).first(conn).optional()?;
     let (total, carry_atto) = NanoFil::from_atto(atto + i128::from(carried.unwrap_or_default())).ok_or_else(overflow)?;
+    let daily_fee = daily_fee(conn, pool, day)?;
 
-    let parties = parties(conn, pool, first_epoch, end_epoch)?;
-    let weights: Vec<(Party, u128)> = parties.iter().map(|(p, _, weight)| (*p, *weight)).collect();
-    let shares = attribute(total.0, &weights).ok_or_else(overflow)?;
-    let posting = Posting { pool, day, now };
-    for share in &shares {
-        posting.post(conn, share, parties.iter().find(|(p, _, _)| *p == share.party).and_then(|(_, owner, _)| owner.as_ref()))?;
-    }
-    posting.release(conn)?;
+    let sector_bytes: i64 = pools::table.find(pool).select(pools::sector_bytes).first(conn)?;
+    let parties = Reader::new(conn, &cursor, sector_bytes, day).read()?;
+    let split = Day { total: total.0, daily_fee, own_power: parties.own_power, raw_power: parties.raw_power };
+    let members: Vec<Member> = parties.all.iter().map(|party| party.member).collect();
+    let (shares, own) = attribute(&split, &members).ok_or_else(overflow)?;
+    let (lots, owners): (Vec<Lot>, Vec<UserId>) =
+        parties.all.iter().zip(&shares).filter_map(|(party, share)| lot(pool, day, party, share)).unzip();
+
     let row = PoolDay {
         pool_id: pool,
         day,
@@ -114,126 +119,59 @@ pub fn close_day(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> Result<
         reward_atto: atto.to_string(),
         posted_nano: total.0,
         carry_atto,
-        power_epochs: weights.iter().map(|(_, w)| w).sum::<u128>().to_string(),
+        power_epochs: members.iter().map(|m| m.power).sum::<u128>().saturating_add(parties.own_power).to_string(),
         closed_at: now,
     };
     diesel::insert_into(pool_days::table).values(row).execute(conn)?;
+    ledger::book_lots(conn, pool, &lots, &owners, now)?;
+    if own > 0 {
+        let operators = Transfer {
+            id: format!("operator:{pool}:{day}"),
+            from: AccountSpec::ChainRewards(pool),
+            to: AccountSpec::OperatorYield(pool),
+            amount: own,
+            kind: "operator",
+            subject: "operator".into(),
+            effective_day: day,
+            booked_at: now,
+        };
+        ledger::post(conn, &operators)?;
+    }
     close_month(conn, pool, day, now)?;
-    Ok(Some(Closed { day, posted: total, shares: shares.len() }))
+    Ok(Some(Closed { day, posted: total, lots: lots.len() }))
 }
 
-/// Whose contract it is.
-struct Owner {
-    contract: String,
-    user: UserId,
+/// What the chain took for the sectors that day, whole nanoFIL; 0 when the day was not recorded.
+pub(super) fn daily_fee(conn: &mut AnyConnection, pool: PoolId, day: i64) -> Result<i64, CloseError> {
+    let text: Option<String> = chain_days::table.find((pool, day)).select(chain_days::daily_fee_atto).first(conn).optional()?;
+    let Some(text) = text else { return Ok(0) };
+    let atto: i128 = text.parse().map_err(|_| CloseError::Amount(text))?;
+    NanoFil::from_atto(atto).map(|(nano, _)| nano.0).ok_or(CloseError::Overflow { pool, day })
 }
 
-/// Every contract with power in the day, and the operator.
-fn parties(
-    conn: &mut AnyConnection,
-    pool: PoolId,
-    first: i64,
-    end: i64,
-) -> Result<Vec<(Party, Option<Owner>, u128)>, CloseError> {
-    let mut power: BTreeMap<ContractId, u128> = BTreeMap::new();
-    for row in intervals_in(conn, pool, first, end)? {
-        let contract: ContractId = sectors::table.find(row.sector_id).select(sectors::contract_id).first(conn)?;
-        *power.entry(contract).or_default() += power_epochs(&row.interval(), first, end);
+/// `None`: the contract had no power, missed none, and nothing of it was vesting.
+fn lot(pool: PoolId, day: i64, party: &Party, share: &Share) -> Option<(Lot, UserId)> {
+    let (released, vesting) = party.vesting.day(share.locked, party.ending, party.vesting_days);
+    if party.member.power == 0 && party.member.missing == 0 && party.vesting.left == 0 {
+        return None;
     }
-    let mut parties = vec![(Party::Operator, None, 0)];
-    for (id, weight) in power {
-        let (contract, user, terms): (String, UserId, String) =
-            contracts::table.find(id).select((contracts::public_id, contracts::user_id, contracts::terms)).first(conn)?;
-        let terms: Terms = serde_json::from_str(&terms)
-            .map_err(|error| CloseError::Terms { contract: contract.clone(), reason: error.to_string() })?;
-        let party = Party::Contract { id, fee: BasisPoints(terms.service_fee_bp), available: BasisPoints(terms.available_bp) };
-        parties.push((party, Some(Owner { contract, user }), weight));
-    }
-    Ok(parties)
-}
-
-/// What one contract's older lots release today.
-#[derive(QueryableByName)]
-struct Due {
-    #[diesel(sql_type = diesel::sql_types::Text)]
-    contract: String,
-    #[diesel(sql_type = BigInt)]
-    user_id: i64,
-    #[diesel(sql_type = BigInt)]
-    amount: i64,
-}
-
-struct Posting {
-    pool: PoolId,
-    day: i64,
-    now: Micros,
-}
-
-impl Posting {
-    fn transfer(&self, kind: &'static str, subject: &str, from: AccountSpec, to: AccountSpec, amount: i64) -> Transfer {
-        Transfer {
-            id: format!("{kind}:{}:{}:{subject}", self.pool, self.day),
-            from,
-            to,
-            amount,
-            kind,
-            subject: subject.to_owned(),
-            effective_day: self.day,
-            booked_at: self.now,
-        }
-    }
-
-    fn post(&self, conn: &mut AnyConnection, share: &Share, owner: Option<&Owner>) -> Result<(), CloseError> {
-        let chain = || AccountSpec::ChainRewards(self.pool);
-        let (Party::Contract { id, .. }, Some(owner)) = (share.party, owner) else {
-            let own = self.transfer("operator", "operator", chain(), AccountSpec::OperatorYield(self.pool), share.gross);
-            return self.unless_zero(conn, &own);
-        };
-        let lot = Lot {
-            contract_id: id,
-            day: self.day,
-            pool_id: self.pool,
-            power_epochs: share.power_epochs.to_string(),
-            gross_nano: share.gross,
-            fee_nano: share.fee,
-            available_nano: share.available,
-            locked_nano: share.locked,
-        };
-        diesel::insert_into(yield_lots::table).values(lot).execute(conn)?;
-        let subject = owner.contract.as_str();
-        self.unless_zero(conn, &self.transfer("fee", subject, chain(), AccountSpec::Fees(self.pool), share.fee))?;
-        self.unless_zero(conn, &self.transfer("reward", subject, chain(), AccountSpec::Available(owner.user), share.available))?;
-        self.unless_zero(conn, &self.transfer("locked", subject, chain(), AccountSpec::Vesting(owner.user), share.locked))
-    }
-
-    /// Releases the day's tranche of every lot of the past `vesting_days`, per contract in one sum.
-    fn release(&self, conn: &mut AnyConnection) -> Result<(), CloseError> {
-        const VESTING_DAYS: i64 = 180;
-        // released(locked, k) - released(locked, k - 1), as in `vest.rs`; integer division rounds down for what is not negative.
-        let due: Vec<Due> = diesel::sql_query(
-            "SELECT c.public_id AS contract, c.user_id AS user_id, CAST(SUM( \
-               (l.locked_nano / $1) * 1 + ((l.locked_nano % $1) * ($2 - l.day)) / $1 - ((l.locked_nano % $1) * ($2 - l.day - 1)) / $1 \
-             ) AS BIGINT) AS amount \
-             FROM yield_lots l JOIN contracts c ON c.id = l.contract_id \
-             WHERE l.pool_id = $3 AND l.day >= $2 - $1 AND l.day < $2 \
-             GROUP BY c.public_id, c.user_id ORDER BY c.public_id",
-        )
-        .bind::<BigInt, _>(VESTING_DAYS)
-        .bind::<BigInt, _>(self.day)
-        .bind::<BigInt, _>(self.pool.0)
-        .load(conn)?;
-        for row in due {
-            let user = UserId(row.user_id);
-            let vested =
-                self.transfer("vested", &row.contract, AccountSpec::Vesting(user), AccountSpec::Available(user), row.amount);
-            self.unless_zero(conn, &vested)?;
-        }
-        Ok(())
-    }
-
-    fn unless_zero(&self, conn: &mut AnyConnection, transfer: &Transfer) -> Result<(), CloseError> {
-        if transfer.amount == 0 { Ok(()) } else { Ok(ledger::post(conn, transfer)?) }
-    }
+    let lot = Lot {
+        pool_id: pool,
+        day,
+        contract_id: party.contract,
+        power_epochs: party.member.power.to_string(),
+        missing_epochs: party.member.missing.to_string(),
+        gross_nano: share.gross,
+        fee_nano: share.fee,
+        cost_nano: share.cost,
+        available_nano: share.available,
+        locked_nano: share.locked,
+        released_nano: released,
+        rate_nano: vesting.rate,
+        vesting_nano: vesting.left,
+        compensation_nano: share.compensation,
+    };
+    Some((lot, party.owner))
 }
 
 /// The last day of a month asks for the statements of everybody who has a contract in the pool.

@@ -1,14 +1,21 @@
 //! From the chain to the books: what the chain said, whose power earned it, what is free and what vests, and closing a day once.
 
 mod attribute;
+mod audit;
+mod calendar;
 mod close;
+mod forecast;
+mod parties;
 mod record;
 mod vest;
 
-pub use attribute::{Interval, Party, Share, attribute, power_epochs};
+pub use attribute::{Day, Interval, Member, Rates, Share, attribute, power_epochs};
+pub use audit::{Difference, audit, explain};
+pub use calendar::calendar;
 pub use close::{CloseError, Closed, close_day, next_day_to_close};
+pub use forecast::{Forecast, Outcomes, Projection, Range, forecast, keep_forecast, latest_forecasts, outcomes};
 pub use record::{
-    Cursor, Lot, PoolDay, SectorInterval, Win, advance_cursor, cursor, days, init_cursor, intervals_of, lots_of_contract,
-    open_intervals, power_off, power_on, record_win, wins,
+    ChainDay, Cursor, PoolDay, PowerOn, SectorInterval, Win, advance_cursor, chain_day, chain_days, cursor, days, init_cursor,
+    intervals_of, name_network, open_intervals, power_off, power_on, record_chain_day, record_win, set_daily_fee, wins,
 };
-pub use vest::{released, tranche};
+pub use vest::{Vesting, part, rest, tranche};

@@ -2,14 +2,13 @@
 
 use diesel::prelude::*;
 
-use super::Interval;
 use crate::{
     clock::Micros,
-    ids::{ContractId, PoolId, SectorId},
+    ids::{ContractId, PoolId},
     on_conn,
     store::{
         AnyConnection, DbResult,
-        schema::{block_wins, chain_cursors, pool_days, sector_intervals, yield_lots},
+        schema::{block_wins, chain_cursors, chain_days, pool_days, sector_intervals},
     },
     units::ChainTime,
 };
@@ -24,6 +23,10 @@ pub struct Cursor {
     pub head_epoch: i64,
     /// The tipset before `next_epoch`, to notice a chain that rolled back.
     pub last_cid: String,
+    /// Its name; empty before it was first asked for.
+    pub network: String,
+    /// attoFIL that deadlines have charged since the day began.
+    pub daily_fee_atto: String,
 }
 
 impl Cursor {
@@ -61,6 +64,52 @@ pub fn advance_cursor(conn: &mut AnyConnection, from: &Cursor, next_epoch: i64, 
     Ok(moved == 1)
 }
 
+/// Remembers the network that is followed; an earlier answer stays.
+pub fn name_network(conn: &mut AnyConnection, pool: PoolId, network: &str) -> DbResult<()> {
+    let unnamed = chain_cursors::table.filter(chain_cursors::pool_id.eq(pool).and(chain_cursors::network.eq("")));
+    diesel::update(unnamed).set(chain_cursors::network.eq(network)).execute(conn).map(drop)
+}
+
+pub fn set_daily_fee(conn: &mut AnyConnection, pool: PoolId, atto: &str) -> DbResult<()> {
+    diesel::update(chain_cursors::table.find(pool)).set(chain_cursors::daily_fee_atto.eq(atto)).execute(conn).map(drop)
+}
+
+/// What the chain says of a pool's miner: flows of a day, and the actor at its end. attoFIL and bytes, decimal.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Insertable)]
+#[diesel(table_name = chain_days)]
+pub struct ChainDay {
+    pub pool_id: PoolId,
+    pub day: i64,
+    /// The state is that before the messages of this epoch's tipset.
+    pub at_epoch: i64,
+    pub network_version: i64,
+    pub reward_atto: String,
+    pub daily_fee_atto: String,
+    /// Whatever else changed the balance.
+    pub other_atto: String,
+    pub balance_atto: String,
+    pub locked_atto: String,
+    pub deposits_atto: String,
+    pub pledge_atto: String,
+    pub fee_debt_atto: String,
+    pub available_atto: String,
+    pub raw_power: String,
+    pub qa_power: String,
+}
+
+pub fn record_chain_day(conn: &mut AnyConnection, day: &ChainDay) -> DbResult<()> {
+    on_conn!(&mut *conn, |c| diesel::insert_into(chain_days::table).values(day).on_conflict_do_nothing().execute(c)).map(drop)
+}
+
+pub fn chain_day(conn: &mut AnyConnection, pool: PoolId, day: i64) -> DbResult<Option<ChainDay>> {
+    chain_days::table.find((pool, day)).first(conn).optional()
+}
+
+/// Oldest first.
+pub fn chain_days(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<ChainDay>> {
+    chain_days::table.filter(chain_days::pool_id.eq(pool)).order(chain_days::day.asc()).load(conn)
+}
+
 /// A block that the pool's miner won.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Insertable)]
 #[diesel(table_name = block_wins)]
@@ -85,62 +134,61 @@ pub fn wins(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> DbR
         .load(conn)
 }
 
+/// When a sector of the miner counted, and whose it was; `None`: the operator's own.
 #[derive(Clone, Debug, Queryable)]
 pub struct SectorInterval {
     pub id: i64,
     pub pool_id: PoolId,
-    pub sector_id: SectorId,
+    pub number: i64,
+    pub contract_id: Option<ContractId>,
     pub start_epoch: i64,
     pub end_epoch: Option<i64>,
     pub qa_power: i64,
-}
-
-impl SectorInterval {
-    #[must_use]
-    pub fn interval(&self) -> Interval {
-        Interval { start: self.start_epoch, end: self.end_epoch, qa_power: self.qa_power }
-    }
+    /// attoFIL, decimal.
+    pub pledge_atto: String,
+    pub daily_fee_atto: String,
 }
 
 /// Sectors that count at the cursor.
 pub fn open_intervals(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<SectorInterval>> {
     sector_intervals::table
         .filter(sector_intervals::pool_id.eq(pool).and(sector_intervals::end_epoch.is_null()))
-        .order(sector_intervals::sector_id.asc())
+        .order(sector_intervals::number.asc())
         .load(conn)
 }
 
-pub fn intervals_of(conn: &mut AnyConnection, sector: SectorId) -> DbResult<Vec<SectorInterval>> {
-    sector_intervals::table.filter(sector_intervals::sector_id.eq(sector)).order(sector_intervals::start_epoch.asc()).load(conn)
-}
-
-/// Intervals that touch `[first, end)`.
-pub(super) fn intervals_in(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> DbResult<Vec<SectorInterval>> {
-    let not_before = sector_intervals::end_epoch.is_null().or(sector_intervals::end_epoch.gt(first));
+/// When one sector counted, in order.
+pub fn intervals_of(conn: &mut AnyConnection, pool: PoolId, number: i64) -> DbResult<Vec<SectorInterval>> {
     sector_intervals::table
-        .filter(sector_intervals::pool_id.eq(pool).and(sector_intervals::start_epoch.lt(end)).and(not_before))
-        .order(sector_intervals::id.asc())
+        .filter(sector_intervals::pool_id.eq(pool).and(sector_intervals::number.eq(number)))
+        .order(sector_intervals::start_epoch.asc())
         .load(conn)
 }
 
-pub fn power_on(conn: &mut AnyConnection, pool: PoolId, sector: SectorId, epoch: i64, qa_power: i64) -> DbResult<()> {
-    let values = (
-        sector_intervals::pool_id.eq(pool),
-        sector_intervals::sector_id.eq(sector),
-        sector_intervals::start_epoch.eq(epoch),
-        sector_intervals::qa_power.eq(qa_power),
-    );
-    on_conn!(&mut *conn, |c| diesel::insert_into(sector_intervals::table).values(values).on_conflict_do_nothing().execute(c))
+/// A sector that began to count.
+#[derive(Clone, Debug, Insertable)]
+#[diesel(table_name = sector_intervals)]
+pub struct PowerOn {
+    pub pool_id: PoolId,
+    pub number: i64,
+    pub contract_id: Option<ContractId>,
+    pub start_epoch: i64,
+    pub qa_power: i64,
+    pub pledge_atto: String,
+    pub daily_fee_atto: String,
+}
+
+pub fn power_on(conn: &mut AnyConnection, on: &PowerOn) -> DbResult<()> {
+    on_conn!(&mut *conn, |c| diesel::insert_into(sector_intervals::table).values(on).on_conflict_do_nothing().execute(c))
         .map(drop)
 }
 
-pub fn power_off(conn: &mut AnyConnection, sector: SectorId, epoch: i64) -> DbResult<()> {
-    diesel::update(
-        sector_intervals::table.filter(sector_intervals::sector_id.eq(sector).and(sector_intervals::end_epoch.is_null())),
-    )
-    .set(sector_intervals::end_epoch.eq(epoch))
-    .execute(conn)
-    .map(drop)
+/// A sector ceased to count at `epoch`.
+pub fn power_off(conn: &mut AnyConnection, pool: PoolId, number: i64, epoch: i64) -> DbResult<()> {
+    let open = sector_intervals::table.filter(
+        sector_intervals::pool_id.eq(pool).and(sector_intervals::number.eq(number)).and(sector_intervals::end_epoch.is_null()),
+    );
+    diesel::update(open).set(sector_intervals::end_epoch.eq(epoch)).execute(conn).map(drop)
 }
 
 /// A closed day of a pool.
@@ -162,23 +210,4 @@ pub struct PoolDay {
 /// Newest first.
 pub fn days(conn: &mut AnyConnection, pool: PoolId, limit: i64) -> DbResult<Vec<PoolDay>> {
     pool_days::table.filter(pool_days::pool_id.eq(pool)).order(pool_days::day.desc()).limit(limit).load(conn)
-}
-
-/// A contract's part of a day.
-#[derive(Clone, Debug, Queryable, Insertable)]
-#[diesel(table_name = yield_lots)]
-pub struct Lot {
-    pub contract_id: ContractId,
-    pub day: i64,
-    pub pool_id: PoolId,
-    pub power_epochs: String,
-    pub gross_nano: i64,
-    pub fee_nano: i64,
-    pub available_nano: i64,
-    pub locked_nano: i64,
-}
-
-/// Newest first.
-pub fn lots_of_contract(conn: &mut AnyConnection, contract: ContractId, limit: i64) -> DbResult<Vec<Lot>> {
-    yield_lots::table.filter(yield_lots::contract_id.eq(contract)).order(yield_lots::day.desc()).limit(limit).load(conn)
 }

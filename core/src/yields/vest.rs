@@ -1,22 +1,48 @@
-//! The vesting rule: after `k` of `n` days, floor(locked * k / n) of a day's locked amount has been released.
+//! The vesting rule: of an amount locked on one day, each of the next `n` days releases the `n`-th part, rounded down; the last one
+//! also what is left over. Days of a contract therefore release the sum of whole parts, which changes by one part a day: a day
+//! costs the same however many lots are vesting.
 
-/// Released in total `k` days after the day of the reward; all of it from day `n` on.
+/// What each day releases.
 #[must_use]
-pub fn released(locked: i64, k: i64, n: i64) -> i64 {
-    if k <= 0 || n <= 0 {
-        return if n <= 0 { locked } else { 0 };
-    }
-    if k >= n {
-        return locked;
-    }
-    let scaled = i128::from(locked) * i128::from(k) / i128::from(n);
-    i64::try_from(scaled).unwrap_or(locked)
+pub fn part(locked: i64, n: i64) -> i64 {
+    if n > 0 { locked / n } else { 0 }
+}
+
+/// What the last day releases besides.
+#[must_use]
+pub fn rest(locked: i64, n: i64) -> i64 {
+    if n > 0 { locked % n } else { locked }
 }
 
 /// What the `k`-th day releases.
 #[must_use]
 pub fn tranche(locked: i64, k: i64, n: i64) -> i64 {
-    released(locked, k, n) - released(locked, k - 1, n)
+    if (1..n).contains(&k) {
+        part(locked, n)
+    } else if k == n {
+        part(locked, n) + rest(locked, n)
+    } else {
+        0
+    }
+}
+
+/// What is vesting of a contract, as its latest lot says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Vesting {
+    /// The whole parts that the next day releases.
+    pub rate: i64,
+    /// What is left to release.
+    pub left: i64,
+}
+
+impl Vesting {
+    /// A day that locks `locked`, and `n` days after one that locked `ending`: what it releases, and what is vesting then.
+    #[must_use]
+    pub fn day(self, locked: i64, ending: i64, n: i64) -> (i64, Self) {
+        let released = self.rate + rest(ending, n);
+        let next = Self { rate: self.rate + part(locked, n) - part(ending, n), left: self.left + locked - released };
+        (released, next)
+    }
 }
 
 #[cfg(test)]
@@ -30,9 +56,26 @@ mod tests {
         fn tranches_add_up_and_are_even(locked in 0..i64::MAX, n in 1..400i64) {
             let parts: Vec<i64> = (1..=n).map(|k| tranche(locked, k, n)).collect();
             prop_assert_eq!(parts.iter().map(|p| i128::from(*p)).sum::<i128>(), i128::from(locked));
-            prop_assert!(parts.iter().all(|p| *p == locked / n || *p == locked / n + 1));
-            prop_assert_eq!(tranche(locked, 0, n), 0);
-            prop_assert_eq!(tranche(locked, n + 1, n), 0);
+            prop_assert!(parts.iter().take(parts.len() - 1).all(|p| *p == locked / n));
+            prop_assert!(parts.last().is_some_and(|last| *last - locked / n < n));
+            prop_assert_eq!((tranche(locked, 0, n), tranche(locked, n + 1, n)), (0, 0));
+        }
+
+        /// Three numbers say what a look at every lot would.
+        #[test]
+        fn the_running_rate_releases_what_every_lots_own_tranches_do(
+            locked in prop::collection::vec(0..1i64 << 40, 1..60),
+            n in 1..20i64,
+        ) {
+            let on = |day: i64| usize::try_from(day).ok().and_then(|day| locked.get(day)).copied().unwrap_or(0);
+            let mut vesting = Vesting::default();
+            for day in 0..i64::try_from(locked.len()).unwrap() + n {
+                let released;
+                (released, vesting) = vesting.day(on(day), on(day - n), n);
+                let every: i64 = (0..day).map(|lot| tranche(on(lot), day - lot, n)).sum();
+                prop_assert_eq!(released, every, "day {}", day);
+            }
+            prop_assert_eq!(vesting, Vesting::default(), "nothing is left to release");
         }
     }
 }

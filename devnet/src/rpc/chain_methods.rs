@@ -77,7 +77,7 @@ fn header(chain: &Chain, record: &TipsetRecord) -> BlockHeader {
         election_proof: Some(ElectionProof { win_count: record.win_count.max(1), vrf_proof: vrf("election") }),
         beacon_entries: Vec::new(),
         win_post_proof: Vec::new(),
-        parents: record.parent.map(CidJson::from).into_iter().collect(),
+        parents: vec![record.parent.map_or_else(before_genesis, CidJson::from)],
         parent_weight: epoch.to_string(),
         height: epoch,
         parent_state_root: root.into(),
@@ -102,6 +102,11 @@ fn block(chain: &Chain, params: &Params) -> Answer {
 }
 
 /// Messages of the parent tipset, with what became of each.
+/// What a genesis block names as its parent, on this network as on the main one.
+fn before_genesis() -> CidJson {
+    CidJson::from(block_cid(b"sealyard-devnet before genesis"))
+}
+
 fn parents<'a>(chain: &'a Chain, params: &Params) -> Result<Vec<(&'a str, &'a Message, &'a Receipt)>, RpcFailure> {
     let Some(parent) = record_of(chain, params)?.parent else { return Ok(Vec::new()) };
     let epoch = chain.epoch_of(&parent.to_string()).unwrap_or_default();

@@ -33,8 +33,20 @@ pub fn call(chain: &Chain, name: &str, params: &Params) -> Option<Answer> {
     })
 }
 
+/// Upgrades of the main network by name: here all but the last lie before genesis.
+const UPGRADES: &str = "Smoke Breeze Ignition Liftoff Assembly Refuel Tape Kumquat Calico Persian Orange Claus Trust Norwegian Turbo \
+    Hyperdrive Chocolate OhSnap Skyr Shark Hygge Lightning Thunder Watermelon Dragon Phoenix Waffle Tuktuk Teep Tock GoldenWeek \
+    FireHorse";
+/// Far enough in the future not to come.
+const NEVER: i64 = 999_999_999;
+
 fn network_params(chain: &Chain) -> Value {
+    let past = UPGRADES.split_whitespace().map(|name| (format!("Upgrade{name}Height"), json!(-1)));
+    let rest = [("BreezeGasTampingDuration".to_owned(), json!(0)), ("UpgradeSolsticeHeight".to_owned(), json!(NEVER))];
     json!({
+        "ForkUpgradeParams": past.chain(rest).collect::<serde_json::Map<_, _>>(),
+        "Eip155ChainID": 31_415_926,
+        "GenesisTimestamp": chain.config.genesis_timestamp,
         "NetworkName": chain.config.network_name,
         "BlockDelaySecs": chain.config.epoch_seconds,
         "ConsensusMinerMinPower": chain.config.minimum_power.to_string(),

@@ -235,5 +235,8 @@ fn sector_json(sector: &SectorOnChainInfo) -> SectorInfo {
         sector_key_cid: sector.sector_key_cid.map(Into::into),
         flags: u64::from(sector.flags.bits()),
         daily_fee: sector.daily_fee.clone(),
+        expected_day_reward: None,
+        expected_storage_pledge: None,
+        replaced_day_reward: None,
     }
 }

@@ -1,8 +1,11 @@
-//! The client: one node, a bearer token, a timeout per call, retry with backoff when the node cannot be reached.
+//! The client: a bearer token, a timeout per call, retry with backoff when the node cannot be reached, then the next node.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -19,11 +22,34 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// Longest answer that is read, bytes.
 const LONGEST_ANSWER: usize = 64 << 20;
 
-#[derive(Clone, Debug)]
-pub struct NodeConfig {
+/// How long a fallback is asked before the first node is tried again.
+const AWAY: Duration = Duration::from_secs(60);
+/// Sent through the first node only: another one has neither its wallet nor its memory of `MsgUuid`.
+const PUSH: &str = "Filecoin.MpoolPushMessage";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
     /// For example `http://127.0.0.1:1234/rpc/v1`.
     pub url: String,
     pub token: String,
+}
+
+impl Endpoint {
+    /// From `http://…` or `TOKEN@http://…`.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        match text.split_once("@http") {
+            Some((token, rest)) => Self { url: format!("http{rest}"), token: token.to_owned() },
+            None => Self { url: text.to_owned(), token: String::new() },
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    pub first: Endpoint,
+    /// Asked in turn, for reading only, when the first cannot be reached. They must be on the same network.
+    pub fallbacks: Vec<Endpoint>,
     pub timeout: Duration,
 }
 
@@ -37,6 +63,8 @@ pub enum RpcError {
     Node { method: String, code: i64, message: String },
     #[error("the node answered {method} with something else than expected: {reason}")]
     Malformed { method: String, reason: String },
+    #[error("the node at {url} is on network {found:?}, not on {expected:?}; it is not used")]
+    Network { url: String, found: String, expected: String },
 }
 
 impl RpcError {
@@ -60,62 +88,136 @@ struct ErrorObject {
     message: String,
 }
 
-/// A node, ready to be asked. Cheap to share behind a reference.
+/// A node, ready to be asked, and those that stand in for it. Cheap to share behind a reference.
 pub struct Node {
-    config: NodeConfig,
+    endpoints: Vec<Endpoint>,
     http: reqwest::Client,
     next_id: AtomicU64,
+    /// The one that answered last, and since when it is not the first.
+    current: Mutex<(usize, Instant)>,
+    /// Of the first answer.
+    network: OnceLock<String>,
 }
 
 impl Node {
     pub fn new(config: NodeConfig) -> Result<Self, RpcError> {
         let http = crate::http::client(config.timeout)
-            .map_err(|error| RpcError::Unreachable { url: config.url.clone(), reason: error.to_string() })?;
-        Ok(Self { config, http, next_id: AtomicU64::new(1) })
+            .map_err(|error| RpcError::Unreachable { url: config.first.url.clone(), reason: error.to_string() })?;
+        let mut endpoints = vec![config.first];
+        endpoints.extend(config.fallbacks);
+        let current = Mutex::new((0, Instant::now()));
+        Ok(Self { endpoints, http, next_id: AtomicU64::new(1), current, network: OnceLock::new() })
     }
 
     #[must_use]
     pub fn url(&self) -> &str {
-        &self.config.url
+        self.endpoints.first().map_or("", |first| &first.url)
     }
 
     /// Calls a method by its full name. Every call here is safe to repeat: pushes carry a `MsgUuid`.
     pub async fn call<T: DeserializeOwned>(&self, method: &str, params: Value) -> Result<T, RpcError> {
+        let malformed = |error: serde_json::Error| RpcError::Malformed { method: method.to_owned(), reason: error.to_string() };
+        let from = if method == PUSH { 0 } else { self.current() };
+        let turns = if method == PUSH { 1 } else { self.endpoints.len() };
+        let mut failed = None;
+        for (at, endpoint) in self.endpoints.iter().enumerate().cycle().skip(from).take(turns) {
+            if failed.is_some()
+                && let Err(error) = self.same_network(endpoint).await
+            {
+                failed = Some(error);
+                continue;
+            }
+            match self.call_endpoint(endpoint, method, &params).await {
+                Err(error) if error.is_temporary() => failed = Some(error),
+                other => {
+                    if turns > 1 {
+                        self.stay_with(at);
+                        self.learn_network(endpoint).await;
+                    }
+                    return serde_json::from_value(other?).map_err(malformed);
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| RpcError::Unreachable { url: self.url().to_owned(), reason: "no node".into() }))
+    }
+
+    fn current(&self) -> usize {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.1.elapsed() > AWAY { 0 } else { current.0 }
+    }
+
+    fn stay_with(&self, at: usize) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.0 != at {
+            *current = (at, Instant::now());
+        }
+    }
+
+    async fn network_of(&self, endpoint: &Endpoint) -> Result<String, RpcError> {
+        let method = "Filecoin.StateNetworkName";
+        let name = self.call_endpoint(endpoint, method, &json!([])).await?;
+        serde_json::from_value(name).map_err(|error| RpcError::Malformed { method: method.to_owned(), reason: error.to_string() })
+    }
+
+    async fn learn_network(&self, endpoint: &Endpoint) {
+        if self.network.get().is_none()
+            && let Ok(name) = self.network_of(endpoint).await
+        {
+            let _ = self.network.set(name);
+        }
+    }
+
+    /// A fallback on another network, or before any network is known, is not used.
+    async fn same_network(&self, endpoint: &Endpoint) -> Result<(), RpcError> {
+        let found = self.network_of(endpoint).await?;
+        match self.network.get() {
+            Some(expected) if *expected == found => Ok(()),
+            expected => {
+                let expected = expected.cloned().unwrap_or_default();
+                Err(RpcError::Network { url: endpoint.url.clone(), found, expected })
+            }
+        }
+    }
+
+    async fn call_endpoint(&self, endpoint: &Endpoint, method: &str, params: &Value) -> Result<Value, RpcError> {
         let mut backoff = FIRST_BACKOFF;
         for _ in 1..TRIES {
-            match self.call_once(method, &params).await {
+            match self.call_once(endpoint, method, params).await {
                 Err(error) if error.is_temporary() => tokio::time::sleep(backoff).await,
                 other => return other,
             }
             backoff *= 4;
         }
-        self.call_once(method, &params).await
+        self.call_once(endpoint, method, params).await
     }
 
-    async fn call_once<T: DeserializeOwned>(&self, method: &str, params: &Value) -> Result<T, RpcError> {
-        let url = || self.config.url.clone();
+    async fn call_once(&self, endpoint: &Endpoint, method: &str, params: &Value) -> Result<Value, RpcError> {
+        let url = || endpoint.url.clone();
         let unreachable = |error: reqwest::Error| RpcError::Unreachable { url: url(), reason: root_cause(&error) };
+        let malformed = |reason: String| RpcError::Malformed { method: method.to_owned(), reason };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        let response =
-            self.http.post(&self.config.url).bearer_auth(&self.config.token).json(&body).send().await.map_err(unreachable)?;
+        let request = self.http.post(&endpoint.url).bearer_auth(&endpoint.token).json(&body);
+        let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status().as_u16();
         if status == 401 || status == 403 {
             return Err(RpcError::Unauthorised { url: url(), status });
         }
-        let bytes = response.bytes().await.map_err(unreachable)?;
+        let mut bytes = Vec::new();
+        while let Some(part) = response.chunk().await.map_err(unreachable)? {
+            if bytes.len() + part.len() > LONGEST_ANSWER {
+                return Err(malformed(format!("more than {LONGEST_ANSWER} bytes")));
+            }
+            bytes.extend_from_slice(&part);
+        }
         if status >= 500 && serde_json::from_slice::<Answer>(&bytes).is_err() {
             return Err(RpcError::Unreachable { url: url(), reason: format!("HTTP {status}") });
         }
-        let malformed = |reason: String| RpcError::Malformed { method: method.to_owned(), reason };
-        if bytes.len() > LONGEST_ANSWER {
-            return Err(malformed(format!("{} bytes", bytes.len())));
-        }
         let answer: Answer = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
-        if let Some(error) = answer.error {
-            return Err(RpcError::Node { method: method.to_owned(), code: error.code, message: error.message });
+        match answer.error {
+            Some(error) => Err(RpcError::Node { method: method.to_owned(), code: error.code, message: error.message }),
+            None => Ok(answer.result),
         }
-        serde_json::from_value(answer.result).map_err(|error| malformed(error.to_string()))
     }
 
     pub async fn version(&self) -> Result<Version, RpcError> {
@@ -126,8 +228,8 @@ impl Node {
         self.call("Filecoin.StateNetworkName", json!([])).await
     }
 
-    pub async fn network_version(&self) -> Result<u32, RpcError> {
-        self.call("Filecoin.StateNetworkVersion", json!([null])).await
+    pub async fn network_version(&self, tsk: &TipSetKey) -> Result<u32, RpcError> {
+        self.call("Filecoin.StateNetworkVersion", json!([tsk])).await
     }
 
     pub async fn network_params(&self) -> Result<NetworkParams, RpcError> {
@@ -188,8 +290,8 @@ impl Node {
         self.call("Filecoin.StateMinerProvingDeadline", json!([miner.to_string(), null])).await
     }
 
-    pub async fn deadlines(&self, miner: &Address) -> Result<Vec<DeadlineState>, RpcError> {
-        self.call("Filecoin.StateMinerDeadlines", json!([miner.to_string(), null])).await
+    pub async fn deadlines(&self, miner: &Address, tsk: &TipSetKey) -> Result<Vec<DeadlineState>, RpcError> {
+        self.call("Filecoin.StateMinerDeadlines", json!([miner.to_string(), tsk])).await
     }
 
     pub async fn partitions(&self, miner: &Address, deadline: u64) -> Result<Vec<Partition>, RpcError> {
@@ -264,7 +366,7 @@ impl Node {
 
     /// Has the node sign and send a message. Repeating it with the same `uuid` returns the message sent the first time.
     pub async fn push(&self, message: &Message, uuid: &str) -> Result<SignedMessage, RpcError> {
-        let spec = MessageSendSpec { max_fee: "0".into(), msg_uuid: Some(uuid.to_owned()) };
+        let spec = MessageSendSpec { max_fee: "0".into(), msg_uuid: Some(uuid.to_owned()), maximize_fee_cap: false };
         self.call("Filecoin.MpoolPushMessage", json!([message, spec])).await
     }
 

@@ -4,6 +4,6 @@ mod client;
 mod json;
 mod types;
 
-pub use client::{Node, NodeConfig, RpcError};
+pub use client::{Endpoint, Node, NodeConfig, RpcError};
 pub use json::{BitFieldJson, CidJson, null_as_default};
 pub use types::*;

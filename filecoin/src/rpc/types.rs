@@ -157,8 +157,11 @@ pub struct SignedMessage {
 #[serde(rename_all = "PascalCase")]
 pub struct MessageSendSpec {
     pub max_fee: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub msg_uuid: Option<String>,
+    /// Forest refuses a specification without it.
+    #[serde(default)]
+    pub maximize_fee_cap: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -274,6 +277,13 @@ pub struct SectorInfo {
     pub flags: u64,
     #[serde(with = "atto", default)]
     pub daily_fee: TokenAmount,
+    /// Kept by old actors only; attoFIL.
+    #[serde(default)]
+    pub expected_day_reward: Option<String>,
+    #[serde(default)]
+    pub expected_storage_pledge: Option<String>,
+    #[serde(default)]
+    pub replaced_day_reward: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
-//! `sealyard bench …`: the planner on instances from outside.
+//! `sealyard bench …`: the planner on instances from outside, and the books with many contracts.
 
+mod close;
 mod instance;
 mod quotes;
 mod replan;
@@ -15,6 +16,24 @@ pub enum Bench {
     Quotes(QuoteOptions),
     /// Let things happen to a busy fleet, and say what one event costs and how steady the plan is.
     Replan(ReplanOptions),
+    /// Close one day of many contracts, and compare with the fastest way to write as many lots and balances.
+    Close(CloseOptions),
+}
+
+#[derive(clap::Args)]
+pub struct CloseOptions {
+    #[arg(long, default_value_t = 1_000_000)]
+    contracts: i64,
+    #[arg(long, default_value_t = 200_000)]
+    accounts: i64,
+    #[arg(long, default_value_t = 5)]
+    pools: i64,
+    /// Days that are in the books already; at least three that matter for vesting are.
+    #[arg(long, default_value_t = 3)]
+    past_days: i64,
+    /// An empty database that may be filled and thrown away.
+    #[arg(long)]
+    database: String,
 }
 
 #[derive(clap::Args)]
@@ -87,5 +106,6 @@ pub fn run(what: &Bench) -> anyhow::Result<()> {
         Bench::Schedule(options) => schedule::run(options),
         Bench::Quotes(options) => quotes::run(options),
         Bench::Replan(options) => replan::run(options),
+        Bench::Close(options) => close::run(options),
     }
 }

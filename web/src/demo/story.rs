@@ -46,10 +46,11 @@ impl Story {
         let (contract, mails) = (contract.clone(), mails(&dir.join("mail"))?);
         let (lines, checks) = read(app, move |conn| {
             let days = yields::days(conn, contract.pool_id, i64::MAX)?;
-            let lots = yields::lots_of_contract(conn, contract.id, i64::MAX)?;
+            let lots = ledger::lots_of_contract(conn, contract.id, 0..i64::MAX, i64::MAX)?;
             let capacity = capacity::capacity(conn, contract.pool_id)?;
-            let of = |pick: fn(&yields::Lot) -> i64| lots.iter().map(pick).sum::<i64>();
-            let (gross, fee) = (of(|l| l.gross_nano), of(|l| l.fee_nano));
+            let of = |pick: fn(&ledger::Lot) -> i64| lots.iter().map(pick).sum::<i64>();
+            let (gross, fee) = (of(|l| l.gross_nano), of(|l| l.fee_nano + l.cost_nano));
+            let made_up = of(|l| l.compensation_nano);
             let posted: i64 = days.iter().map(|d| d.posted_nano).sum();
             let operator = ledger::balance(conn, &AccountSpec::OperatorYield(contract.pool_id))?.posted;
             let available = ledger::balance(conn, &AccountSpec::Available(contract.user_id))?.posted;
@@ -74,8 +75,9 @@ impl Story {
                     .sum();
             let checks = vec![
                 ("the books balance", ledger::check(conn)?.is_empty()),
+                ("every closed day follows from the chain's records", matches!(yields::audit(conn), Ok(None))),
                 ("contract shares and the operator's add up to the rewards", gross + operator == posted),
-                ("the investor's accounts hold exactly the net of all days", available + vesting == gross - fee),
+                ("the investor's accounts hold exactly the net of all days", available + vesting == gross - fee + made_up),
                 ("owned = free + held + sold + own use + down", capacity.holds()),
                 ("everything sold is backed by sectors on chain", capacity.sold == active * pool.sector_bytes),
                 (

@@ -5,11 +5,13 @@ use anyhow::Context;
 use askama::Template;
 use sealyard_core::{
     catalog::{self, Plan},
-    clock::minute_text,
+    clock::{DAY, minute_text},
     contracts, ids,
+    money::NanoFil,
     orders::{self, Order, OrderState, PlaceOrder, Stock},
     scheduler::Promised,
-    store::DbFault,
+    store::{AnyConnection, DbFault, DbResult},
+    yields::{self, Outcomes},
 };
 use serde::Deserialize;
 
@@ -65,6 +67,33 @@ impl From<Promised> for Promise {
     }
 }
 
+/// What the units may earn net in the first days of their life.
+struct ForecastRow {
+    days: i64,
+    p10: String,
+    p50: String,
+    p90: String,
+    /// What became of earlier ones; empty: none is over.
+    record: String,
+}
+
+fn forecast_rows(conn: &mut AnyConnection, plan: &Plan, units: i64, now: i64) -> DbResult<Vec<ForecastRow>> {
+    let outcomes = yields::outcomes(conn, plan.id, now.div_euclid(DAY))?;
+    let fil = |nano: i64| NanoFil(nano.saturating_mul(units)).to_string();
+    let rows = yields::latest_forecasts(conn, plan.id)?.into_iter().map(|made| {
+        let past = outcomes.iter().find(|(horizon, _)| *horizon == made.horizon).map(|(_, past)| *past);
+        let record = past.map(|Outcomes { below, within, above }| format!("{below} below, {within} within, {above} above"));
+        ForecastRow {
+            days: made.horizon,
+            p10: fil(made.p10_nano),
+            p50: fil(made.p50_nano),
+            p90: fil(made.p90_nano),
+            record: record.unwrap_or_default(),
+        }
+    });
+    Ok(rows.collect())
+}
+
 #[derive(Template)]
 #[template(path = "invest/plan.html")]
 struct PlanPage {
@@ -75,6 +104,7 @@ struct PlanPage {
     bytes: String,
     price: String,
     promised: Option<Promise>,
+    forecasts: Vec<ForecastRow>,
     stock: Stock,
     /// Sent with the form, so that sending it twice places one order.
     request_key: String,
@@ -108,6 +138,8 @@ async fn plan_page(
     let (units, now) = (query.units, app.now());
     let asked = plan.clone();
     let quote = read(&app, move |conn| orders::quote(conn, &asked, units, now)).await?;
+    let asked = plan.clone();
+    let forecasts = read(&app, move |conn| forecast_rows(conn, &asked, units, now)).await?;
     let quote = quote.ok_or_else(|| WebError::BadInput(format!("This plan sells 1 to {} units.", plan.max_units)))?;
     html(&PlanPage {
         user: Some((&user).into()),
@@ -117,6 +149,7 @@ async fn plan_page(
         bytes: quote.bytes.to_string(),
         price: quote.price.to_string(),
         promised: quote.promised.map(Promise::from),
+        forecasts,
         stock: quote.stock,
         request_key: ids::secret(),
     })

@@ -1,16 +1,18 @@
 //! An investor's pages: dashboard, contract with live progress, ledger, statements.
 
+use std::collections::BTreeMap;
+
 use actix_web::{HttpResponse, web};
 use askama::Template;
 use sealyard_core::{
     accounts::User,
     capacity,
-    clock::{day_text, minute_text},
+    clock::{Month, day_text, minute_text},
     contracts::{self, Contract},
     ledger::{self, AccountSpec},
     money::NanoFil,
     orders, scheduler, sealing, statements,
-    store::{AnyConnection, DbResult},
+    store::{AnyConnection, DbFault, DbResult},
     units::Bytes,
     yields,
 };
@@ -76,8 +78,8 @@ fn balances(conn: &mut AnyConnection, user: &User) -> DbResult<Balances> {
 fn contract_row(conn: &mut AnyConnection, contract: &Contract) -> DbResult<ContractRow> {
     let sectors = sealing::of_contract(conn, contract.id)?;
     let active = sectors.iter().filter(|s| s.state == "active").count();
-    let earned: i64 =
-        yields::lots_of_contract(conn, contract.id, i64::MAX)?.iter().map(|lot| lot.available_nano + lot.locked_nano).sum();
+    let lots = ledger::lots_of_contract(conn, contract.id, 0..i64::MAX, i64::MAX)?;
+    let earned: i64 = lots.iter().map(|lot| lot.available_nano + lot.locked_nano + lot.compensation_nano).sum();
     Ok(ContractRow {
         id: contract.public_id.clone(),
         size: Bytes(contract.bytes).to_string(),
@@ -124,7 +126,37 @@ struct LotRow {
     fee: String,
     available: String,
     locked: String,
+    released: String,
+    /// What is paid for missing power, and how much of the day's was missing; empty when nothing was.
+    made_up: String,
+    missing: String,
 }
+
+impl LotRow {
+    fn new(lot: &ledger::Lot, bytes: i64) -> Self {
+        let fil = |nano| NanoFil(nano).to_string();
+        let missing: u128 = lot.missing_epochs.parse().unwrap_or_default();
+        let owed = u128::try_from(bytes).unwrap_or(0) * u128::from(EPOCHS_A_DAY);
+        let permille = (missing * 1000).checked_div(owed).unwrap_or_default();
+        Self {
+            day: day_text(lot.day),
+            gross: fil(lot.gross_nano),
+            fee: fil(lot.fee_nano + lot.cost_nano),
+            available: fil(lot.available_nano),
+            locked: fil(lot.locked_nano),
+            released: fil(lot.released_nano),
+            made_up: if missing == 0 { String::new() } else { fil(lot.compensation_nano) },
+            missing: if missing == 0 {
+                String::new()
+            } else {
+                format!("{}.{} % of the power did not count", permille / 10, permille % 10)
+            },
+        }
+    }
+}
+
+/// Of 30 seconds.
+const EPOCHS_A_DAY: u32 = 2880;
 
 #[derive(Template)]
 #[template(path = "invest/contract.html", blocks = ["progress"])]
@@ -202,9 +234,8 @@ async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractP
         let Some(contract) = found else { return Ok(None) };
         let pool = capacity::pool_by_id(conn, contract.pool_id)?;
         let cards: DbResult<Vec<_>> = sealing::of_contract(conn, contract.id)?.iter().map(|s| sector_card(conn, s)).collect();
-        let lots = yields::lots_of_contract(conn, contract.id, 60)?;
+        let lots = ledger::lots_of_contract(conn, contract.id, 0..i64::MAX, 60)?;
         let promise = scheduler::promise_of_order(conn, contract.order_id)?;
-        let fil = |nano| NanoFil(nano).to_string();
         Ok(Some(ContractPage {
             user: Some((&user).into()),
             id: contract.public_id.clone(),
@@ -220,16 +251,7 @@ async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractP
             active_since: contract.active_at.map(minute_text).unwrap_or_default(),
             miner: pool.miner,
             sectors: cards?,
-            lots: lots
-                .into_iter()
-                .map(|lot| LotRow {
-                    day: day_text(lot.day),
-                    gross: fil(lot.gross_nano),
-                    fee: fil(lot.fee_nano),
-                    available: fil(lot.available_nano),
-                    locked: fil(lot.locked_nano),
-                })
-                .collect(),
+            lots: lots.iter().map(|lot| LotRow::new(lot, contract.bytes)).collect(),
         }))
     })
     .await?;
@@ -263,7 +285,46 @@ struct EntryRow {
 struct LedgerPage {
     user: Option<Visitor>,
     balances: Balances,
+    stop: Option<IfStopped>,
     entries: Vec<EntryRow>,
+}
+
+/// What comes, and when, if the investor stops today.
+struct IfStopped {
+    vesting: String,
+    tomorrow: String,
+    last: String,
+    months: Vec<MonthOfRelease>,
+}
+
+struct MonthOfRelease {
+    name: String,
+    nano: i64,
+    sum: String,
+    /// Day and amount.
+    days: Vec<(String, String)>,
+}
+
+fn if_stopped(calendar: &BTreeMap<i64, i64>) -> Option<IfStopped> {
+    let (first, last) = (calendar.first_key_value()?, calendar.last_key_value()?);
+    let mut months: Vec<MonthOfRelease> = Vec::new();
+    for (day, amount) in calendar {
+        let name = Month::of_day(*day).map(Month::long_text).unwrap_or_default();
+        if months.last().is_none_or(|last| last.name != name) {
+            months.push(MonthOfRelease { name, nano: 0, sum: String::new(), days: Vec::new() });
+        }
+        if let Some(month) = months.last_mut() {
+            month.nano += amount;
+            month.sum = NanoFil(month.nano).to_string();
+            month.days.push((day_text(*day), NanoFil(*amount).to_string()));
+        }
+    }
+    Some(IfStopped {
+        vesting: NanoFil(calendar.values().sum()).to_string(),
+        tomorrow: NanoFil(*first.1).to_string(),
+        last: day_text(*last.0),
+        months,
+    })
 }
 
 fn what(kind: &str) -> String {
@@ -271,6 +332,7 @@ fn what(kind: &str) -> String {
         "reward" => "Reward, available at once".into(),
         "locked" => "Reward, vesting over 180 days".into(),
         "vested" => "Released from vesting".into(),
+        "compensation" => "Paid for power that was missing".into(),
         other => other.to_owned(),
     }
 }
@@ -279,7 +341,11 @@ async fn ledger_page(app: web::Data<App>, SignedIn(user): SignedIn) -> Result<Ht
     const SHOWN: usize = 400;
     let app: Shared = app.into_inner();
     let visitor = Some((&user).into());
-    let (balances, entries) = read(&app, move |conn| {
+    let (balances, calendar, entries) = read(&app, move |conn| {
+        let calendar = yields::calendar(conn, user.id).map_err(|error| match error {
+            yields::CloseError::Db(DbFault::Query(error)) => error,
+            other => diesel::result::Error::DeserializationError(other.into()),
+        })?;
         let mut rows = Vec::new();
         for (account, spec) in [("Available", AccountSpec::Available(user.id)), ("Vesting", AccountSpec::Vesting(user.id))] {
             for entry in ledger::entries(conn, &spec, i64::MIN..i64::MAX, i64::MAX)? {
@@ -299,10 +365,10 @@ async fn ledger_page(app: web::Data<App>, SignedIn(user): SignedIn) -> Result<Ht
                 is_out: entry.amount < 0,
             })
             .collect();
-        Ok((balances(conn, &user)?, entries))
+        Ok((balances(conn, &user)?, calendar, entries))
     })
     .await?;
-    html(&LedgerPage { user: visitor, balances, entries })
+    html(&LedgerPage { user: visitor, balances, stop: if_stopped(&calendar), entries })
 }
 
 struct StatementRow {

@@ -1,21 +1,29 @@
 //! Follows the chain to finality: blocks won, and when sectors count, recorded exactly once and in order. Then closes days.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use fvm_shared::{address::Address, econ::TokenAmount};
+use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
 use sealyard_core::{
     capacity::Pool,
-    ids::SectorId,
+    ids::ContractId,
     sealing,
     store::DbFault,
     units::ChainTime,
-    yields::{self, Cursor, Win},
+    yields::{self, Cursor, PowerOn, Win},
 };
-use sealyard_filecoin::rpc::{SectorInfo, TipSet};
+use sealyard_filecoin::{
+    economics::quality_adjusted,
+    rpc::{SectorInfo, TipSet},
+};
 
-use super::{TurnResult, pipeline::miner_address, pools};
+use super::{
+    TurnResult,
+    chain_day::{daily_fees, day_end, ended_day},
+    pipeline::miner_address,
+    pools,
+};
 use crate::app::{Shared, read, transact};
 
 /// Epochs recorded in one transaction: a deadline's length, so that a sector changes at most once within.
@@ -29,6 +37,7 @@ const LEADERS: u64 = 5;
 pub async fn turn(app: Shared) -> TurnResult {
     for pool in pools(&app).await? {
         let cursor = start(&app, &pool).await?;
+        check_network(&app, &cursor).await?;
         let head = app.node.chain_head().await?.height;
         let follow = Follow { app: &app, pool: &pool, miner: miner_address(&pool)?, head };
         follow.catch_up(cursor).await?;
@@ -55,6 +64,17 @@ async fn start(app: &Shared, pool: &Pool) -> anyhow::Result<Cursor> {
     read(app, move |conn| yields::cursor(conn, id)).await?.context("the cursor was not stored")
 }
 
+/// Another network's chain is not this pool's.
+async fn check_network(app: &Shared, cursor: &Cursor) -> TurnResult {
+    let (pool, found) = (cursor.pool_id, app.node.network_name().await?);
+    if cursor.network.is_empty() {
+        transact(app, move |conn| Ok::<_, DbFault>(yields::name_network(conn, pool, &found)?)).await?;
+    } else if cursor.network != found {
+        bail!("the node is on network {found:?}, this pool's chain is {:?}; nothing is recorded or posted", cursor.network);
+    }
+    Ok(())
+}
+
 struct Follow<'a> {
     app: &'a Shared,
     pool: &'a Pool,
@@ -64,29 +84,38 @@ struct Follow<'a> {
 
 /// A sector that began or stopped to count.
 #[derive(Clone)]
-struct Change {
-    sector: SectorId,
-    epoch: i64,
-    /// Its power from now on; `None` when it stopped.
-    power: Option<i64>,
+enum Change {
+    On(PowerOn),
+    Off { number: i64, epoch: i64 },
+}
+
+impl Change {
+    fn number(&self) -> i64 {
+        match self {
+            Self::On(on) => on.number,
+            Self::Off { number, .. } => *number,
+        }
+    }
 }
 
 impl Follow<'_> {
     async fn catch_up(&self, mut cursor: Cursor) -> TurnResult {
         let id = self.pool.id;
         for _ in 0..CHUNKS_PER_TURN {
-            let Some(end) = self.chunk_end(cursor.next_epoch).await? else { return Ok(()) };
+            let Some(end) = self.chunk_end(&cursor).await? else { return Ok(()) };
             self.record(&cursor, &end).await?;
             cursor = read(self.app, move |conn| yields::cursor(conn, id)).await?.context("the cursor is gone")?;
         }
         Ok(())
     }
 
-    /// The tipset that ends the next chunk: final, a whole chunk on, and not null, because a state is read from the tipset
-    /// after it.
-    async fn chunk_end(&self, next: i64) -> anyhow::Result<Option<TipSet>> {
+    /// The tipset that ends the next chunk: final, a whole chunk on or the first of a new day, and not null, because a state is read
+    /// from the tipset after it.
+    async fn chunk_end(&self, cursor: &Cursor) -> anyhow::Result<Option<TipSet>> {
         let last_final = self.head - self.app.config.finality;
-        for epoch in next + CHUNK..=last_final {
+        let (time, next) = (cursor.time(), cursor.next_epoch);
+        let next_day = time.first_epoch(time.day(next) + 1);
+        for epoch in (next + CHUNK).min(next_day)..=last_final {
             let tipset = self.app.node.tipset_by_height(epoch).await?;
             if tipset.height == epoch {
                 return Ok(Some(tipset));
@@ -100,6 +129,12 @@ impl Follow<'_> {
         self.check_rollback(cursor).await?;
         let wins = self.wins(cursor.next_epoch, end.height).await?;
         let changes = self.changes(cursor.next_epoch, end).await?;
+        let fees = daily_fees(self.app, &self.miner, cursor.next_epoch, end.height).await?;
+        let day_end = match ended_day(cursor, end) {
+            Some(day) => Some(day_end(self.app, &self.miner, day, end).await?),
+            None => None,
+        };
+        let fees = fees + TokenAmount::from_atto(cursor.daily_fee_atto.parse::<BigInt>().context("daily fees so far")?);
         let before = self.app.node.tipset_by_height(end.height - 1).await?;
         let last_cid = before.cids.first().map(ToString::to_string).unwrap_or_default();
         let (cursor, pool, end_height, head) = (cursor.clone(), self.pool.id, end.height, self.head);
@@ -111,11 +146,19 @@ impl Follow<'_> {
                 yields::record_win(conn, win)?;
             }
             for change in &changes {
-                match change.power {
-                    Some(power) => yields::power_on(conn, pool, change.sector, change.epoch, power)?,
-                    None => yields::power_off(conn, change.sector, change.epoch)?,
+                match change {
+                    Change::On(on) => yields::power_on(conn, on)?,
+                    Change::Off { number, epoch } => yields::power_off(conn, pool, *number, *epoch)?,
                 }
             }
+            let so_far = match &day_end {
+                Some(day_end) => {
+                    day_end.record(conn, &cursor, &fees)?;
+                    TokenAmount::default()
+                }
+                None => fees.clone(),
+            };
+            yields::set_daily_fee(conn, pool, &so_far.atto().to_string())?;
             Ok(())
         })
         .await?;
@@ -170,29 +213,33 @@ impl Follow<'_> {
     async fn changes(&self, first: i64, end: &TipSet) -> anyhow::Result<Vec<Change>> {
         let pool = self.pool.id;
         let (known, ours) = read(self.app, move |conn| {
-            let known: HashMap<SectorId, i64> =
-                yields::open_intervals(conn, pool)?.into_iter().map(|i| (i.sector_id, i.start_epoch)).collect();
-            let ours: HashMap<i64, SectorId> = sealing::all_sectors(conn, i64::MAX)?
+            let known: HashSet<i64> = yields::open_intervals(conn, pool)?.into_iter().map(|i| i.number).collect();
+            let ours: HashMap<i64, ContractId> = sealing::all_sectors(conn, i64::MAX)?
                 .into_iter()
                 .filter(|s| s.pool_id == pool)
-                .map(|s| (s.number, s.id))
+                .map(|s| (s.number, s.contract_id))
                 .collect();
             Ok((known, ours))
         })
         .await?;
         let now_active = self.active(end).await?;
         let mut changes = Vec::new();
-        for (number, info) in &now_active {
-            let Some(sector) = ours.get(number).filter(|id| !known.contains_key(id)) else { continue };
-            let epoch = self.change_epoch(first, end.height, *number, true).await?;
-            let power = sector_power(self.pool, info);
-            changes.push(Change { sector: *sector, epoch, power: Some(power) });
+        for (number, info) in now_active.iter().filter(|(number, _)| !known.contains(number)) {
+            changes.push(Change::On(PowerOn {
+                pool_id: pool,
+                number: *number,
+                contract_id: ours.get(number).copied(),
+                start_epoch: self.change_epoch(first, end.height, *number, true).await?,
+                qa_power: sector_power(self.pool, info)?,
+                pledge_atto: info.initial_pledge.atto().to_string(),
+                daily_fee_atto: info.daily_fee.atto().to_string(),
+            }));
         }
-        for (number, sector) in ours.iter().filter(|(number, id)| known.contains_key(id) && !now_active.contains_key(number)) {
-            let epoch = self.change_epoch(first, end.height, *number, false).await?;
-            changes.push(Change { sector: *sector, epoch, power: None });
+        for number in known.into_iter().filter(|number| !now_active.contains_key(number)) {
+            let epoch = self.change_epoch(first, end.height, number, false).await?;
+            changes.push(Change::Off { number, epoch });
         }
-        changes.sort_by_key(|c| c.sector);
+        changes.sort_by_key(Change::number);
         Ok(changes)
     }
 
@@ -222,10 +269,11 @@ impl Follow<'_> {
     }
 }
 
-/// Quality is 1 for committed capacity; the chain's own deal weights would say otherwise.
-fn sector_power(pool: &Pool, info: &SectorInfo) -> i64 {
-    use fvm_shared::bigint::BigInt;
-    if info.verified_deal_weight == BigInt::from(0) { pool.sector_bytes } else { pool.sector_bytes.saturating_mul(10) }
+/// Quality-adjusted bytes, as the chain's own weights and flags have them.
+fn sector_power(pool: &Pool, info: &SectorInfo) -> anyhow::Result<i64> {
+    let lives = info.expiration - info.power_base_epoch;
+    let power = quality_adjusted(u64::try_from(pool.sector_bytes)?, lives, &info.verified_deal_weight, info.flags);
+    Ok(i64::try_from(power)?)
 }
 
 async fn close_days(app: &Shared, pool: &Pool) -> TurnResult {
@@ -236,7 +284,7 @@ async fn close_days(app: &Shared, pool: &Pool) -> TurnResult {
             pool = pool.name,
             day = sealyard_core::clock::day_text(closed.day),
             posted = %closed.posted,
-            shares = closed.shares,
+            lots = closed.lots,
             "day closed"
         );
     }

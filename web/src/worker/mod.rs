@@ -3,8 +3,10 @@
 //! Every loop claims its name first, so any number of `sealyard work` processes share one database and one of them acts. A loop
 //! that fails says so, waits longer each time, and goes on when the cause is gone.
 
+mod chain_day;
 mod chain_sync;
 mod collateral;
+mod forecasts;
 mod house;
 mod job_runner;
 mod messages;
@@ -38,6 +40,7 @@ pub async fn run(app: Shared) {
         tokio::spawn(repeat(app.clone(), holder.clone(), ("pipeline", 1), pipeline::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), ("promises", SLOWLY), promises::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), ("collateral", SLOWLY), collateral::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), ("forecasts", SLOWLY), forecasts::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), ("window-posts", 1), window_posts::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), ("recoveries", 1), recoveries::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), ("messages", 1), messages::turn)),

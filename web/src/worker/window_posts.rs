@@ -84,7 +84,7 @@ async fn begin_window(app: &Shared, pool: &Pool, window: &Window) -> TurnResult 
         return Ok(());
     }
     let posted = if window.is_current {
-        let deadlines = app.node.deadlines(&miner).await?;
+        let deadlines = app.node.deadlines(&miner, &Vec::new()).await?;
         let state = deadlines.get(usize::try_from(window.deadline)?).context("the node knows fewer deadlines")?;
         state.post_submissions.numbers(MOST_SECTORS).context("too many submissions")?
     } else {

@@ -1,0 +1,311 @@
+//! Who takes part in a pool's day, read from the store: contracts with power, with something to release, or with power missing.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+};
+
+use diesel::prelude::*;
+
+use super::{
+    CloseError,
+    attribute::{Interval, Member, Rates, power_epochs},
+    record::Cursor,
+    vest::Vesting,
+};
+use crate::{
+    catalog::{Pledge, Shortfall, Starts, Terms, terms_text},
+    clock::{DAY, Micros},
+    ids::{ContractId, PoolId, UserId},
+    ledger::Lot,
+    money::BasisPoints,
+    store::{
+        AnyConnection, DbResult,
+        schema::{contracts, sector_intervals, yield_lots},
+    },
+    units::ChainTime,
+};
+
+/// A contract on a day.
+pub(super) struct Party {
+    pub contract: ContractId,
+    pub owner: UserId,
+    pub member: Member,
+    pub vesting: Vesting,
+    /// What it locked as many days ago as vesting takes.
+    pub ending: i64,
+    pub vesting_days: i64,
+    bytes: i64,
+    starts: Starts,
+    /// Raw byte-epochs that counted.
+    raw: u128,
+}
+
+/// A pool's day before it is split.
+pub(super) struct Parties {
+    /// By contract.
+    pub all: Vec<Party>,
+    pub own_power: u128,
+    pub raw_power: u128,
+}
+
+/// The terms as far as a day needs them.
+struct Deal {
+    rates: Rates,
+    vesting_days: i64,
+    starts: Starts,
+}
+
+/// Most contracts share a few texts of terms.
+#[derive(Default)]
+struct Deals(HashMap<i64, Rc<Deal>>);
+
+impl Deals {
+    fn get(&mut self, conn: &mut AnyConnection, contract: ContractId, id: i64) -> Result<Rc<Deal>, CloseError> {
+        if let Some(deal) = self.0.get(&id) {
+            return Ok(Rc::clone(deal));
+        }
+        let text = terms_text(conn, id)?;
+        let terms: Terms =
+            serde_json::from_str(&text).map_err(|error| CloseError::Terms { contract, reason: error.to_string() })?;
+        let pledge_charge = match terms.pledge {
+            Pledge::Operator => 0,
+            Pledge::OperatorFor { charge_bp } => charge_bp,
+        };
+        let rates = Rates {
+            fee: BasisPoints(terms.service_fee_bp),
+            pledge_charge: BasisPoints(pledge_charge),
+            daily_fee: BasisPoints(terms.daily_fee_bp),
+            available: BasisPoints(terms.available_bp),
+            compensated: terms.shortfall == Shortfall::PaidInFil,
+        };
+        let deal = Rc::new(Deal { rates, vesting_days: terms.vesting_days, starts: terms.starts });
+        self.0.insert(id, Rc::clone(&deal));
+        Ok(deal)
+    }
+}
+
+/// The terms of contracts that have lots, for whoever splits their day again.
+pub(super) struct Agreed(HashMap<ContractId, Rc<Deal>>);
+
+impl Agreed {
+    pub fn load(conn: &mut AnyConnection, contracts: &[ContractId]) -> Result<Self, CloseError> {
+        let (mut deals, mut agreed) = (Deals::default(), HashMap::new());
+        for some in contracts.chunks(AT_ONCE) {
+            let rows: Vec<(ContractId, i64)> =
+                contracts::table.filter(contracts::id.eq_any(some)).select((contracts::id, contracts::terms_id)).load(conn)?;
+            for (contract, terms) in rows {
+                agreed.insert(contract, deals.get(conn, contract, terms)?);
+            }
+        }
+        Ok(Self(agreed))
+    }
+
+    /// What the contract's day was split by, as its lot says.
+    pub fn member(&self, lot: &Lot) -> Result<Member, CloseError> {
+        let amount = |text: &String| text.parse::<u128>().map_err(|_| CloseError::Amount(text.clone()));
+        let unknown = || CloseError::Terms { contract: lot.contract_id, reason: "there is no such contract".into() };
+        let deal = self.0.get(&lot.contract_id).ok_or_else(unknown)?;
+        Ok(Member { power: amount(&lot.power_epochs)?, missing: amount(&lot.missing_epochs)?, rates: deal.rates })
+    }
+
+    pub fn vesting_days(&self, contract: ContractId) -> i64 {
+        self.0.get(&contract).map_or(0, |deal| deal.vesting_days)
+    }
+}
+
+/// A contract: what every day needs of it.
+type Row = (ContractId, UserId, i64, i64);
+const ROW: (contracts::id, contracts::user_id, contracts::bytes, contracts::terms_id) =
+    (contracts::id, contracts::user_id, contracts::bytes, contracts::terms_id);
+
+/// When a sector of a contract counted.
+type Counted = (Option<ContractId>, Interval);
+
+/// Contracts looked at again with one query.
+const AT_ONCE: usize = 1000;
+
+pub(super) struct Reader<'c> {
+    conn: &'c mut AnyConnection,
+    pool: PoolId,
+    /// Bytes of one of the pool's sectors.
+    sector_bytes: u128,
+    time: ChainTime,
+    day: i64,
+    first: i64,
+    end: i64,
+    deals: Deals,
+}
+
+impl<'c> Reader<'c> {
+    pub fn new(conn: &'c mut AnyConnection, cursor: &Cursor, sector_bytes: i64, day: i64) -> Self {
+        let time = cursor.time();
+        let sector_bytes = u128::try_from(sector_bytes).unwrap_or(0);
+        let (first, end) = (time.first_epoch(day), time.first_epoch(day + 1));
+        Self { conn, pool: cursor.pool_id, sector_bytes, time, day, first, end, deals: Deals::default() }
+    }
+
+    pub fn read(mut self) -> Result<Parties, CloseError> {
+        let still_vesting = yield_lots::table
+            .filter(yield_lots::pool_id.eq(self.pool))
+            .filter(yield_lots::day.eq(self.day - 1))
+            .filter(yield_lots::contract_id.eq(contracts::id))
+            .filter(yield_lots::vesting_nano.gt(0));
+        let rows: Vec<Row> = contracts::table
+            .filter(contracts::pool_id.eq(self.pool))
+            .filter(contracts::state.ne("ended").or(diesel::dsl::exists(still_vesting)))
+            .order(contracts::id.asc())
+            .select(ROW)
+            .load(self.conn)?;
+        let mut all = rows.into_iter().map(|row| self.party(row)).collect::<Result<Vec<_>, _>>()?;
+        let counted = self.counted()?;
+        let (own_power, raw_power) = self.count(&mut all, &counted)?;
+        self.vesting(&mut all)?;
+        self.missing(&mut all, &counted)?;
+        Ok(Parties { all, own_power, raw_power })
+    }
+
+    fn party(&mut self, (contract, owner, bytes, terms): Row) -> Result<Party, CloseError> {
+        let deal = self.deals.get(self.conn, contract, terms)?;
+        Ok(Party {
+            contract,
+            owner,
+            member: Member { power: 0, missing: 0, rates: deal.rates },
+            vesting: Vesting::default(),
+            ending: 0,
+            vesting_days: deal.vesting_days,
+            bytes,
+            starts: deal.starts,
+            raw: 0,
+        })
+    }
+
+    fn counted(&mut self) -> DbResult<Vec<Counted>> {
+        let not_before = sector_intervals::end_epoch.is_null().or(sector_intervals::end_epoch.gt(self.first));
+        let rows: Vec<(Option<ContractId>, i64, Option<i64>, i64)> = sector_intervals::table
+            .filter(sector_intervals::pool_id.eq(self.pool).and(sector_intervals::start_epoch.lt(self.end)).and(not_before))
+            .select((
+                sector_intervals::contract_id,
+                sector_intervals::start_epoch,
+                sector_intervals::end_epoch,
+                sector_intervals::qa_power,
+            ))
+            .load(self.conn)?;
+        Ok(rows.into_iter().map(|(contract, start, end, qa_power)| (contract, Interval { start, end, qa_power })).collect())
+    }
+
+    /// Adds up what the chain counted; returns the operator's own power, and everybody's raw power.
+    fn count(&mut self, all: &mut Vec<Party>, counted: &[Counted]) -> Result<(u128, u128), CloseError> {
+        let (mut own_power, mut raw_power) = (0u128, 0u128);
+        for (contract, interval) in counted {
+            let power = power_epochs(interval, self.first, self.end);
+            let raw = self.raw(interval, self.first, self.end);
+            raw_power += raw;
+            let Some(contract) = contract else {
+                own_power += power;
+                continue;
+            };
+            let at = match find(all, *contract) {
+                Ok(at) => at,
+                Err(at) => {
+                    // It ended on the day on which it began.
+                    let row = contracts::table.find(contract).select(ROW).first(self.conn)?;
+                    all.insert(at, self.party(row)?);
+                    at
+                }
+            };
+            if let Some(party) = all.get_mut(at) {
+                party.member.power += power;
+                party.raw += raw;
+            }
+        }
+        Ok((own_power, raw_power))
+    }
+
+    fn raw(&self, interval: &Interval, from: i64, to: i64) -> u128 {
+        power_epochs(&Interval { qa_power: 1, ..*interval }, from, to) * self.sector_bytes
+    }
+
+    /// What yesterday's lots and those whose last part is due say of today's release.
+    fn vesting(&mut self, all: &mut [Party]) -> DbResult<()> {
+        let here = |day: i64| yield_lots::table.filter(yield_lots::pool_id.eq(self.pool).and(yield_lots::day.eq(day)));
+        let yesterday: Vec<(ContractId, i64, i64)> = here(self.day - 1)
+            .select((yield_lots::contract_id, yield_lots::rate_nano, yield_lots::vesting_nano))
+            .load(self.conn)?;
+        for (contract, rate, left) in yesterday {
+            if let Some(party) = find(all, contract).ok().and_then(|at| all.get_mut(at)) {
+                party.vesting = Vesting { rate, left };
+            }
+        }
+        let spans: BTreeSet<i64> = all.iter().map(|party| party.vesting_days).collect();
+        for n in spans {
+            let locked: Vec<(ContractId, i64)> =
+                here(self.day - n).select((yield_lots::contract_id, yield_lots::locked_nano)).load(self.conn)?;
+            for (contract, locked) in locked {
+                if let Some(party) = find(all, contract).ok().and_then(|at| all.get_mut(at)).filter(|p| p.vesting_days == n) {
+                    party.ending = locked;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was promised for the day and did not count. Only contracts without their full power are looked at again.
+    fn missing(&mut self, all: &mut [Party], counted: &[Counted]) -> Result<(), CloseError> {
+        let epochs = u128::try_from(self.end - self.first).unwrap_or(0);
+        let full = |party: &Party| party.raw >= u128::try_from(party.bytes).unwrap_or(0) * epochs;
+        let short: Vec<ContractId> =
+            all.iter().filter(|p| p.member.rates.compensated && !full(p)).map(|party| party.contract).collect();
+        let mut promised: HashMap<ContractId, Promised> = HashMap::new();
+        for some in short.chunks(AT_ONCE) {
+            let rows: Vec<(ContractId, i64, Micros, Option<Micros>)> = contracts::table
+                .filter(contracts::id.eq_any(some))
+                .select((contracts::id, contracts::days, contracts::promised_at, contracts::active_at))
+                .load(self.conn)?;
+            for (contract, days, promised_at, active_at) in rows {
+                if let Some(party) = find(all, contract).ok().and_then(|at| all.get(at)) {
+                    promised.insert(contract, self.promised(party.starts, days, promised_at, active_at));
+                }
+            }
+        }
+        for (contract, interval) in counted {
+            if let Some(window) = contract.and_then(|contract| promised.get_mut(&contract)) {
+                window.kept += self.raw(interval, window.from, window.to);
+            }
+        }
+        for (contract, Promised { from, to, kept }) in promised {
+            if let Some(party) = find(all, contract).ok().and_then(|at| all.get_mut(at)) {
+                let owed = u128::try_from(party.bytes).unwrap_or(0) * u128::try_from(to - from).unwrap_or(0);
+                party.member.missing = owed.saturating_sub(kept);
+            }
+        }
+        Ok(())
+    }
+
+    fn promised(&self, starts: Starts, days: i64, promised_at: Micros, active_at: Option<Micros>) -> Promised {
+        let epoch = |at: Micros| (at.div_euclid(1_000_000) - self.time.genesis_at).div_euclid(self.time.epoch_seconds);
+        let starts = match (starts, active_at) {
+            (Starts::PromisedDate, _) => epoch(promised_at),
+            // The first whole day.
+            (Starts::PowerOn, Some(at)) => self.time.first_epoch(at.div_euclid(DAY) + 1),
+            (Starts::PowerOn, None) => self.end,
+        };
+        let runs_from = active_at.map_or(promised_at, |at| at.min(promised_at));
+        let from = starts.clamp(self.first, self.end);
+        let to = epoch(runs_from.saturating_add(days.saturating_mul(DAY))).clamp(from, self.end);
+        Promised { from, to, kept: 0 }
+    }
+}
+
+/// Epochs `[from, to)` of the day for which a contract's bytes are owed, and the byte-epochs of them that counted.
+#[derive(Clone, Copy)]
+struct Promised {
+    from: i64,
+    to: i64,
+    kept: u128,
+}
+
+/// Where a contract is, or would be.
+fn find(all: &[Party], contract: ContractId) -> Result<usize, usize> {
+    all.binary_search_by_key(&contract, |party| party.contract)
+}

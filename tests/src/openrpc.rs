@@ -1,0 +1,241 @@
+//! The client's requests and the devnet's answers against the field's published OpenRPC description of the v1 API
+//! (`tests/data/openrpc-v1.json`), and the client against nodes that answer badly.
+//!
+//! The description is from the source of `forest-filecoin` 0.39.0 (MIT or Apache-2.0), its prose left out. Two places of it are
+//! corrected: it says `string` for `ApiDeadlineInfo` and `MinerInfo.WindowPoStProofType`, which the same source writes as an object of
+//! numbers and as a number (`src/rpc/types/mod.rs`, `src/lotus_json/registered_po_st_proof.rs`), as Lotus does.
+
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+
+use fvm_shared::{address::Address, econ::TokenAmount};
+use sealyard_devnet::{Config, Devnet};
+use sealyard_filecoin::{
+    actor::{Method, RandomnessTag},
+    rpc::{Endpoint, Message, Node, NodeConfig, RpcError},
+};
+use serde_json::{Value, json};
+
+use crate::proxy::{Proxy, Reply};
+
+/// Every method that the client's source names.
+fn methods_we_call() -> BTreeSet<String> {
+    let source = include_str!("../../filecoin/src/rpc/client.rs");
+    source.split('"').filter(|text| text.starts_with("Filecoin.")).map(str::to_owned).collect()
+}
+
+pub fn node(url: &str, token: &str) -> Node {
+    patient_node(url, token, Duration::from_secs(20))
+}
+
+fn patient_node(url: &str, token: &str, timeout: Duration) -> Node {
+    let first = Endpoint { url: url.to_owned(), token: token.to_owned() };
+    Node::new(NodeConfig { first, fallbacks: Vec::new(), timeout }).unwrap()
+}
+
+/// Calls every method of the client once, about `sector`; what each came to.
+async fn call_everything(node: &Node, sector: u64) -> Vec<Result<(), RpcError>> {
+    let miner = Address::new_id(1000);
+    let tag = RandomnessTag::SealRandomness;
+    let head = node.chain_head().await;
+    let key = head.as_ref().map(|head| head.cids.clone()).unwrap_or_default();
+    let message = Message {
+        version: 0,
+        to: miner,
+        from: Address::new_id(101),
+        nonce: 0,
+        value: TokenAmount::default(),
+        gas_limit: 0,
+        gas_fee_cap: TokenAmount::default(),
+        gas_premium: TokenAmount::default(),
+        method: Method::DeclareFaultsRecovered.number(),
+        params: "gIA=".into(),
+        cid: None,
+    };
+    let pushed = node.push(&message, "c0ffee00-0000-4000-8000-000000000001").await;
+    let cid = pushed.as_ref().map(|signed| signed.cid.to_string()).unwrap_or_default();
+    vec![
+        head.map(drop),
+        pushed.map(drop),
+        node.search_message(&cid, 100).await.map(drop),
+        node.version().await.map(drop),
+        node.network_name().await.map(drop),
+        node.network_version(&key).await.map(drop),
+        node.network_params().await.map(drop),
+        node.genesis().await.map(drop),
+        node.tipset_by_height(3).await.map(drop),
+        node.miner_info(&miner).await.map(drop),
+        node.miner_power(&miner, &key).await.map(drop),
+        node.active_sectors(&miner, &key).await.map(drop),
+        node.sector_info(&miner, sector).await.map(drop),
+        node.pre_commit_info(&miner, sector).await.map(drop),
+        node.sector_location(&miner, sector).await.map(drop),
+        node.sector_expiration(&miner, sector).await.map(drop),
+        node.proving_deadline(&miner).await.map(drop),
+        node.deadlines(&miner, &key).await.map(drop),
+        node.partitions(&miner, 0).await.map(drop),
+        node.faults(&miner).await.map(drop),
+        node.recoveries(&miner).await.map(drop),
+        node.allocated_sectors(&miner).await.map(drop),
+        node.available_balance(&miner, &key).await.map(drop),
+        node.circulating_supply().await.map(drop),
+        node.reward_state(&key).await.map(drop),
+        node.power_state(&key).await.map(drop),
+        node.miner_state(&miner, &key).await.map(drop),
+        node.randomness_from_tickets(tag, 1, b"x").await.map(drop),
+        node.randomness_from_beacon(tag, 1, b"x").await.map(drop),
+        node.wallet_balance(&Address::new_id(101)).await.map(drop),
+    ]
+}
+
+/// Calls everything and validates what passed. Used on a fresh network here, and on one with a proven sector by the full cycle.
+pub async fn conforms(url: &str, token: &str, sector: u64) {
+    let proxy = Proxy::honest(url).await;
+    call_everything(&node(&proxy.url, token), sector).await;
+    let description: Value = serde_json::from_str(include_str!("../data/openrpc-v1.json")).unwrap();
+    let passed = proxy.passed.lock().unwrap().clone();
+    let (mut called, mut wrong) = (BTreeSet::new(), Vec::new());
+    for (request, answer) in &passed {
+        let name = request["method"].as_str().unwrap();
+        let methods = description["methods"].as_array().unwrap();
+        let method = methods.iter().find(|m| m["name"] == name).unwrap_or_else(|| panic!("{name} is in no node's description"));
+        let (wanted, given) = (method["params"].as_array().unwrap(), request["params"].as_array().unwrap());
+        assert!(given.len() <= wanted.len(), "{name}: {given:?}");
+        for (at, parameter) in wanted.iter().enumerate() {
+            let value = given.get(at).cloned().unwrap_or(Value::Null);
+            let what = format!("{name}, parameter {}", parameter["name"]);
+            wrong.extend(errors(&description, &parameter["schema"], &value, &what));
+        }
+        if answer.get("error").is_none_or(Value::is_null) {
+            let what = format!("the answer to {name}");
+            wrong.extend(errors(&description, &method["result"]["schema"], &answer["result"], &what));
+        }
+        called.insert(name.to_owned());
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(called, methods_we_call(), "every method of the client is called here");
+}
+
+fn errors(description: &Value, schema: &Value, value: &Value, what: &str) -> Vec<String> {
+    let mut schema = schema.clone();
+    schema["components"] = description["components"].clone();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    validator.iter_errors(value).map(|error| format!("{what}: {error} at {:?}", error.instance_path().to_string())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_and_answers_are_as_the_published_description_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let devnet = Devnet::start((Ipv4Addr::LOCALHOST, 0).into(), dir.path(), Config::default()).await.unwrap();
+    let url = &devnet.ready.url;
+    let admin = node(url, &devnet.ready.token);
+    let _: Value = admin.call("Devnet.Step", json!([{"Epochs": 100}])).await.unwrap();
+    conforms(url, &devnet.ready.token, 1).await;
+}
+
+/// Changes one value somewhere in a JSON document.
+fn spoil(document: &mut Value, dice: &mut u64) {
+    let mut roll = |below: usize| {
+        *dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(*dice >> 33).unwrap() % below
+    };
+    let mut place = document;
+    loop {
+        let children = match &*place {
+            Value::Array(list) => list.len(),
+            Value::Object(map) => map.len(),
+            _ => 0,
+        };
+        if children == 0 || roll(4) == 0 {
+            break;
+        }
+        let at = roll(children);
+        place = match place {
+            Value::Array(list) => &mut list[at],
+            Value::Object(map) => map.values_mut().nth(at).unwrap(),
+            _ => unreachable!(),
+        };
+    }
+    if let Value::Object(map) = place
+        && roll(2) == 0
+    {
+        let gone = map.keys().nth(roll(map.len().max(1))).cloned();
+        gone.and_then(|key| map.remove(&key));
+        return;
+    }
+    let nonsense = [
+        Value::Null,
+        json!("-340282366920938463463374607431768211456000000000000000000000000000000000000"),
+        json!(u64::MAX),
+        json!(i64::MIN),
+        json!(1.5e300),
+        json!([]),
+        json!({}),
+        json!("\u{0}not base64\u{fffd}"),
+        json!([[[[[[]]]]]]),
+        json!(true),
+    ];
+    *place = nonsense[roll(nonsense.len())].clone();
+}
+
+/// Missing fields, nulls for lists, huge numbers, cut off answers, errors of a proxy before the node: an error, never a panic.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_answers_badly_is_an_error_and_never_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let devnet = Devnet::start((Ipv4Addr::LOCALHOST, 0).into(), dir.path(), Config::default()).await.unwrap();
+    let admin = node(&devnet.ready.url, &devnet.ready.token);
+    let _: Value = admin.call("Devnet.Step", json!([{"Epochs": 10}])).await.unwrap();
+    let mut failed = 0;
+    for seed in 0..60u64 {
+        let proxy = Proxy::start(&devnet.ready.url, move |method, body| {
+            let mut dice =
+                method.bytes().fold(seed.wrapping_mul(0x9E37_79B9), |dice, byte| dice.wrapping_mul(31) + u64::from(byte));
+            match seed % 6 {
+                0 => Reply::ok(body[..body.len() * usize::try_from(seed).unwrap() / 60].to_vec()),
+                1 => Reply { status: 400, body: b"<html>bad gateway</html>".to_vec(), after: Duration::ZERO },
+                _ => {
+                    let mut answer: Value = serde_json::from_slice(&body).unwrap();
+                    for _ in 0..=seed % 3 {
+                        spoil(&mut answer["result"], &mut dice);
+                    }
+                    Reply::ok(serde_json::to_vec(&answer).unwrap())
+                }
+            }
+        })
+        .await;
+        let outcomes = call_everything(&node(&proxy.url, &devnet.ready.token), 1).await;
+        failed += outcomes.iter().filter(|outcome| outcome.is_err()).count();
+    }
+    assert!(failed > 500, "spoilt answers were taken for good ones: only {failed} errors");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_node_times_out_and_the_next_one_of_the_same_network_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let devnet = Devnet::start((Ipv4Addr::LOCALHOST, 0).into(), dir.path(), Config::default()).await.unwrap();
+    let other_dir = tempfile::tempdir().unwrap();
+    let elsewhere = Config { network_name: "sealyard-devnet-elsewhere".into(), ..Config::default() };
+    let elsewhere = Devnet::start((Ipv4Addr::LOCALHOST, 0).into(), other_dir.path(), elsewhere).await.unwrap();
+    let is_slow = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flag = std::sync::Arc::clone(&is_slow);
+    let slow = Proxy::start(&devnet.ready.url, move |_, body| {
+        let after = if flag.load(std::sync::atomic::Ordering::SeqCst) { Duration::from_secs(30) } else { Duration::ZERO };
+        Reply { status: 200, body, after }
+    })
+    .await;
+    let good = Proxy::honest(&devnet.ready.url).await;
+    let token = devnet.ready.token.clone();
+    let of = |fallbacks: Vec<Endpoint>| {
+        let first = Endpoint { url: slow.url.clone(), token: token.clone() };
+        Node::new(NodeConfig { first, fallbacks, timeout: Duration::from_millis(400) }).unwrap()
+    };
+    let endpoint = |url: &str, token: &str| Endpoint::parse(&format!("{token}@{url}"));
+    let lucky = of(vec![endpoint(&good.url, &token)]);
+    let unlucky = of(vec![endpoint(&elsewhere.ready.url, &elsewhere.ready.token)]);
+    let name = lucky.network_name().await.unwrap();
+    unlucky.network_name().await.unwrap();
+    is_slow.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(lucky.network_name().await.unwrap(), name);
+    assert!(!good.passed.lock().unwrap().is_empty(), "the second node was asked");
+    let error = unlucky.chain_head().await.unwrap_err();
+    assert!(matches!(&error, RpcError::Network { found, .. } if found.contains("elsewhere")), "{error}");
+}

@@ -1,0 +1,99 @@
+//! Between the client and its node: writes down what passes, and may spoil the answers.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+/// What the client gets instead of the node's answer.
+pub struct Reply {
+    pub status: u16,
+    pub body: Vec<u8>,
+    pub after: Duration,
+}
+
+impl Reply {
+    pub fn ok(body: Vec<u8>) -> Self {
+        Self { status: 200, body, after: Duration::ZERO }
+    }
+}
+
+type Spoil = dyn Fn(&str, Vec<u8>) -> Reply + Send + Sync;
+
+pub struct Proxy {
+    pub url: String,
+    /// Requests, and the node's own answers to them.
+    pub passed: Arc<Mutex<Vec<(Value, Value)>>>,
+}
+
+impl Proxy {
+    /// Passes everything on as it is.
+    pub async fn honest(node: &str) -> Self {
+        Self::start(node, |_, body| Reply::ok(body)).await
+    }
+
+    pub async fn start(node: &str, spoil: impl Fn(&str, Vec<u8>) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/rpc/v1", listener.local_addr().unwrap());
+        let passed = Arc::new(Mutex::new(Vec::new()));
+        let (node, spoil, kept): (_, Arc<Spoil>, _) = (node.to_owned(), Arc::new(spoil), Arc::clone(&passed));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass(client, node.clone(), Arc::clone(&spoil), Arc::clone(&kept)));
+            }
+        });
+        Self { url, passed }
+    }
+}
+
+async fn pass(mut client: TcpStream, node: String, spoil: Arc<Spoil>, kept: Arc<Mutex<Vec<(Value, Value)>>>) -> Option<()> {
+    let (head, body) = request(&mut client).await?;
+    let token =
+        head.lines().find_map(|line| line.to_lowercase().starts_with("authorization:").then(|| line[14..].trim().to_owned()));
+    let mut forwarded = reqwest::Client::new().post(&node).header("content-type", "application/json").body(body.clone());
+    if let Some(token) = token {
+        forwarded = forwarded.header("authorization", token);
+    }
+    let answer = forwarded.send().await.ok()?.bytes().await.ok()?.to_vec();
+    let asked: Value = serde_json::from_slice(&body).ok()?;
+    if let Ok(answer) = serde_json::from_slice(&answer) {
+        kept.lock().unwrap().push((asked.clone(), answer));
+    }
+    let Reply { status, body, after } = spoil(asked["method"].as_str().unwrap_or_default(), answer);
+    tokio::time::sleep(after).await;
+    let head = format!(
+        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    client.write_all(head.as_bytes()).await.ok()?;
+    client.write_all(&body).await.ok()
+}
+
+async fn request(client: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let end = loop {
+        let mut part = [0; 4096];
+        let n = client.read(&mut part).await.ok().filter(|n| *n > 0)?;
+        bytes.extend_from_slice(&part[..n]);
+        if let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
+            break end + 4;
+        }
+    };
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let length =
+        head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length:").map(|n| n.trim().parse().unwrap()));
+    let mut body = bytes.split_off(end);
+    let wanted: usize = length?;
+    while body.len() < wanted {
+        let mut part = [0; 4096];
+        let n = client.read(&mut part).await.ok().filter(|n| *n > 0)?;
+        body.extend_from_slice(&part[..n]);
+    }
+    Some((head, body))
+}

@@ -1,0 +1,117 @@
+//! What the chain says of a pool's miner at the end of a UTC day, and what its deadlines charged on the way there.
+
+use anyhow::ensure;
+use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
+use sealyard_core::{
+    ids::PoolId,
+    store::{AnyConnection, DbResult},
+    yields::{self, ChainDay, Cursor},
+};
+use sealyard_filecoin::rpc::TipSet;
+
+use crate::app::Shared;
+
+/// The actor at a day's end, ready to be recorded.
+pub struct DayEnd {
+    pub day: i64,
+    at_epoch: i64,
+    network_version: u32,
+    balance: TokenAmount,
+    locked: TokenAmount,
+    deposits: TokenAmount,
+    pledge: TokenAmount,
+    fee_debt: TokenAmount,
+    available: TokenAmount,
+    raw_power: BigInt,
+    qa_power: BigInt,
+}
+
+/// The day that `end` is the first tipset after, if it is; a chunk never goes on beyond one.
+pub fn ended_day(cursor: &Cursor, end: &TipSet) -> Option<i64> {
+    let time = cursor.time();
+    let day = time.day(cursor.next_epoch);
+    (end.height >= time.first_epoch(day + 1)).then_some(day)
+}
+
+/// The actor as it was before `end`. A state that contradicts itself is an error: the node is not to be believed.
+pub async fn day_end(app: &Shared, miner: &Address, day: i64, end: &TipSet) -> anyhow::Result<DayEnd> {
+    let actor = app.node.miner_state(miner, &end.cids).await?;
+    let power = app.node.miner_power(miner, &end.cids).await?;
+    let found = DayEnd {
+        day,
+        at_epoch: end.height,
+        network_version: app.node.network_version(&end.cids).await?,
+        balance: actor.balance,
+        locked: actor.state.locked_funds,
+        deposits: actor.state.pre_commit_deposits,
+        pledge: actor.state.initial_pledge,
+        fee_debt: actor.state.fee_debt,
+        available: app.node.available_balance(miner, &end.cids).await?,
+        raw_power: power.miner_power.raw_byte_power,
+        qa_power: power.miner_power.quality_adj_power,
+    };
+    let bound = &found.locked + &found.deposits + &found.pledge;
+    ensure!(
+        found.balance >= bound,
+        "the node says that miner {miner} has {} attoFIL at epoch {}, less than its locked funds, deposits and pledge of {}; nothing \
+         is recorded until that adds up",
+        found.balance.atto(),
+        end.height,
+        bound.atto()
+    );
+    // What has vested and was not swept yet is available as well.
+    ensure!(
+        &found.available + &found.fee_debt + &bound >= found.balance,
+        "the node says that miner {miner} has {} attoFIL at epoch {}, more than is locked, deposited, pledged and available; nothing is \
+         recorded until that adds up",
+        found.balance.atto(),
+        end.height
+    );
+    Ok(found)
+}
+
+/// attoFIL that deadlines which end in `[first, end)` charge for their sectors (FIP-0100).
+pub async fn daily_fees(app: &Shared, miner: &Address, first: i64, end: i64) -> anyhow::Result<TokenAmount> {
+    let now = app.node.proving_deadline(miner).await?;
+    let (length, count) = (now.challenge_window.max(1), i64::try_from(now.period_deadlines)?.max(1));
+    let mut sum = TokenAmount::default();
+    for epoch in (first..end).filter(|epoch| (epoch + 1 - now.period_start).rem_euclid(length) == 0) {
+        let index = ((epoch + 1 - now.period_start).div_euclid(length) - 1).rem_euclid(count);
+        let before = app.node.tipset_by_height(epoch).await?;
+        let deadlines = app.node.deadlines(miner, &before.cids).await?;
+        if let Some(deadline) = deadlines.get(usize::try_from(index)?) {
+            sum += &deadline.daily_fee;
+        }
+    }
+    Ok(sum)
+}
+
+impl DayEnd {
+    /// Records the day. Its wins are recorded already, `daily_fee` is what its deadlines charged.
+    pub fn record(&self, conn: &mut AnyConnection, cursor: &Cursor, daily_fee: &TokenAmount) -> DbResult<()> {
+        let (pool, time): (PoolId, _) = (cursor.pool_id, cursor.time());
+        let (first, end) = (time.first_epoch(self.day), time.first_epoch(self.day + 1));
+        let wins = yields::wins(conn, pool, first, end)?;
+        let reward: BigInt = wins.iter().filter_map(|win| win.reward_atto.parse::<BigInt>().ok()).sum();
+        let before = yields::chain_day(conn, pool, self.day - 1)?.and_then(|day| day.balance_atto.parse::<BigInt>().ok());
+        let other = before.map(|before| self.balance.atto() - before - &reward + daily_fee.atto()).unwrap_or_default();
+        let row = ChainDay {
+            pool_id: pool,
+            day: self.day,
+            at_epoch: self.at_epoch,
+            network_version: i64::from(self.network_version),
+            reward_atto: reward.to_string(),
+            daily_fee_atto: daily_fee.atto().to_string(),
+            other_atto: other.to_string(),
+            balance_atto: self.balance.atto().to_string(),
+            locked_atto: self.locked.atto().to_string(),
+            deposits_atto: self.deposits.atto().to_string(),
+            pledge_atto: self.pledge.atto().to_string(),
+            fee_debt_atto: self.fee_debt.atto().to_string(),
+            available_atto: self.available.atto().to_string(),
+            raw_power: self.raw_power.to_string(),
+            qa_power: self.qa_power.to_string(),
+        };
+        yields::record_chain_day(conn, &row)
+    }
+}
