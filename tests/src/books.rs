@@ -15,7 +15,7 @@ use diesel::{
 use sealyard_core::{
     clock::{DAY, Month},
     contracts::Contract,
-    ids::{PoolId, SectorId},
+    ids::{ContractId, PoolId, SectorId},
     ledger::{self, AccountSpec, Asset, LedgerError, Transfer},
     on_conn,
     orders::{self, Paid, PlaceOrder},
@@ -46,12 +46,7 @@ fn chain(db: &Database, pool: PoolId, starts: &[(SectorId, i64)], wins: &[(i64, 
         yields::init_cursor(conn, pool, TIME, 0)?;
         for (sector, epoch) in starts {
             let row = sealing::sector_by_id(conn, *sector)?;
-            let (pledge_atto, daily_fee_atto) = ("0".to_owned(), "0".to_owned());
-            let (number, contract_id, start_epoch, qa_power) = (row.number, Some(row.contract_id), *epoch, SECTOR);
-            yields::power_on(
-                conn,
-                &PowerOn { pool_id: pool, number, contract_id, start_epoch, qa_power, pledge_atto, daily_fee_atto },
-            )?;
+            yields::power_on(conn, &counts(pool, row.number, Some(row.contract_id), *epoch))?;
         }
         for (epoch, reward) in wins {
             let win = Win { pool_id: pool, epoch: *epoch, cid: "c".into(), win_count: 1, reward_atto: (*reward).into() };
@@ -255,6 +250,72 @@ impl sealyard_core::store::Retry for Spoilt {
     fn database_error(&self) -> Option<&diesel::result::Error> {
         None
     }
+}
+
+const RANDOM_DAYS: i64 = 9;
+
+/// Random days with activations, faults, recoveries, unsold sectors and a lucky pool.
+#[test]
+fn random_days_conserve_every_atto_and_pass_the_audit() {
+    use proptest::{prelude::*, test_runner::TestRunner};
+
+    let epochs = 0..RANDOM_DAYS * 2880;
+    let intervals = prop::collection::vec((epochs.clone(), 1..4000i64, 0..3000i64), 6);
+    let wins = prop::collection::vec((epochs.clone(), 1u64..u64::MAX), 0..30);
+    let mut runner = TestRunner::new(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() });
+    runner
+        .run(&(intervals, wins, epochs), |(intervals, wins, own_from)| {
+            on_both(|db| live_and_audit(db, &intervals, &wins, own_from));
+            Ok(())
+        })
+        .unwrap();
+}
+
+fn live_and_audit(db: &Database, intervals: &[(i64, i64, i64)], wins: &[(i64, u64)], own_from: i64) {
+    let (pool, plan, ada) = shop(db, 10);
+    let bob = db.transact(|conn| Ok::<_, DbFault>(investor(conn, "bob@example.org"))).unwrap();
+    let contracts = [buy(db, &plan, ada.id, 2, "a"), buy(db, &plan, bob.id, 1, "b"), buy(db, &plan, ada.id, 3, "c")];
+    let sold: Vec<_> = contracts.iter().flat_map(|contract| sectors(db, contract)).collect();
+    let end = RANDOM_DAYS * 2880;
+    chain(db, pool.id, &[], &[], end);
+    db.transact(|conn| {
+        for (sector, (start, faulty_after, for_epochs)) in sold.iter().zip(intervals) {
+            let row = sealing::sector_by_id(conn, *sector)?;
+            yields::power_on(conn, &counts(pool.id, row.number, Some(row.contract_id), *start))?;
+            yields::power_off(conn, pool.id, row.number, start + faulty_after)?;
+            // Some recover.
+            if for_epochs % 2 == 0 {
+                yields::power_on(
+                    conn,
+                    &counts(pool.id, row.number, Some(row.contract_id), start + faulty_after + for_epochs + 1),
+                )?;
+            }
+        }
+        yields::power_on(conn, &counts(pool.id, 99, None, own_from))?;
+        for (epoch, reward) in wins {
+            let win = Win { pool_id: pool.id, epoch: *epoch, cid: "c".into(), win_count: 1, reward_atto: reward.to_string() };
+            yields::record_win(conn, &win)?;
+        }
+        Ok::<_, DbFault>(())
+    })
+    .unwrap();
+    assert!(close_all(db, pool.id) > 0);
+    let days = db.read(|conn| yields::days(conn, pool.id, i64::MAX).map_err(DbFault::from)).unwrap();
+    let first = days.last().unwrap().first_epoch;
+    let won = db.read(|conn| yields::wins(conn, pool.id, first, end).map_err(DbFault::from)).unwrap();
+    let won: i128 = won.iter().map(|win| win.reward_atto.parse::<i128>().unwrap()).sum();
+    let posted_nano: i128 = days.iter().map(|day| i128::from(day.posted_nano)).sum();
+    assert_eq!(posted_nano * 1_000_000_000 + i128::from(days[0].carry_atto), won, "every attoFIL is posted or carried");
+    assert_eq!(posted(db, &AccountSpec::ChainRewards(pool.id)), -i64::try_from(posted_nano).unwrap());
+    assert_eq!(db.read(|conn| ledger::check(conn).map_err(DbFault::from)).unwrap(), []);
+    let found = db.read(yields::audit).unwrap().map(|difference| difference.path);
+    assert!(found.as_ref().is_none_or(|path| path.starts_with("house > ")), "{found:?}");
+}
+
+/// A sector that counts from an epoch on.
+fn counts(pool: PoolId, number: i64, contract: Option<ContractId>, start_epoch: i64) -> PowerOn {
+    let (pledge_atto, daily_fee_atto) = ("0".to_owned(), "0".to_owned());
+    PowerOn { pool_id: pool, number, contract_id: contract, start_epoch, qa_power: SECTOR, pledge_atto, daily_fee_atto }
 }
 
 /// The connection dies when the `n`-th statement from now on is sent; `i64::MAX`: never.

@@ -77,9 +77,22 @@ struct ForecastRow {
     record: String,
 }
 
+/// FIL with as many decimals as an estimate deserves; cut, not rounded up.
+fn about(nano: i64) -> String {
+    let text = NanoFil(nano).to_string();
+    let decimals = if nano >= 100_000_000_000 {
+        1
+    } else if nano >= 1_000_000_000 {
+        3
+    } else {
+        6
+    };
+    text.get(..text.len() + decimals - 9).unwrap_or(&text).to_owned()
+}
+
 fn forecast_rows(conn: &mut AnyConnection, plan: &Plan, units: i64, now: i64) -> DbResult<Vec<ForecastRow>> {
     let outcomes = yields::outcomes(conn, plan.id, now.div_euclid(DAY))?;
-    let fil = |nano: i64| NanoFil(nano.saturating_mul(units)).to_string();
+    let fil = |nano: i64| about(nano.saturating_mul(units));
     let rows = yields::latest_forecasts(conn, plan.id)?.into_iter().map(|made| {
         let past = outcomes.iter().find(|(horizon, _)| *horizon == made.horizon).map(|(_, past)| *past);
         let record = past.map(|Outcomes { below, within, above }| format!("{below} below, {within} within, {above} above"));
