@@ -218,7 +218,7 @@ async fn a_slow_node_times_out_and_the_next_one_of_the_same_network_is_asked() {
     let is_slow = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let flag = std::sync::Arc::clone(&is_slow);
     let slow = Proxy::start(&devnet.ready.url, move |_, body| {
-        let after = if flag.load(std::sync::atomic::Ordering::SeqCst) { Duration::from_secs(30) } else { Duration::ZERO };
+        let after = if flag.load(std::sync::atomic::Ordering::SeqCst) { Duration::from_secs(60) } else { Duration::ZERO };
         Reply { status: 200, body, after }
     })
     .await;
@@ -226,7 +226,7 @@ async fn a_slow_node_times_out_and_the_next_one_of_the_same_network_is_asked() {
     let token = devnet.ready.token.clone();
     let of = |fallbacks: Vec<Endpoint>| {
         let first = Endpoint { url: slow.url.clone(), token: token.clone() };
-        Node::new(NodeConfig { first, fallbacks, timeout: Duration::from_millis(400) }).unwrap()
+        Node::new(NodeConfig { first, fallbacks, timeout: Duration::from_secs(3) }).unwrap()
     };
     let endpoint = |url: &str, token: &str| Endpoint::parse(&format!("{token}@{url}"));
     let lucky = of(vec![endpoint(&good.url, &token)]);
