@@ -47,10 +47,12 @@ pub async fn turn(app: Shared) -> TurnResult {
     Ok(())
 }
 
-/// When `deadline` opens next, if a declaration can still land before its cutoff.
+/// The opening of `deadline`'s window that the chain applies a declaration to, the first that has not closed, if a declaration can
+/// still land before its cutoff. While the window is open none can.
 fn declarable_opening(now: &ProvingDeadline, deadline: i64) -> Option<i64> {
     let this_period = now.period_start + deadline * now.challenge_window;
-    let opens = if this_period > now.current_epoch { this_period } else { this_period + now.proving_period };
+    let closed = this_period + now.challenge_window <= now.current_epoch;
+    let opens = if closed { this_period + now.proving_period } else { this_period };
     (now.current_epoch + INCLUSION < opens - now.fault_declaration_cutoff).then_some(opens)
 }
 
@@ -119,6 +121,12 @@ mod tests {
         assert_eq!(declarable_opening(&at(1209), 5), Some(1300));
         assert_eq!(declarable_opening(&at(1210), 5), None);
         assert_eq!(declarable_opening(&at(1299), 5), None);
-        assert_eq!(declarable_opening(&at(1300), 5), Some(1300 + 2880), "its window is open: the next one counts");
+        assert_eq!(
+            declarable_opening(&at(1300), 5),
+            None,
+            "its window is open: the chain would take it for this one, and refuse"
+        );
+        assert_eq!(declarable_opening(&at(1359), 5), None);
+        assert_eq!(declarable_opening(&at(1360), 5), Some(1300 + 2880), "it has closed: the next one counts");
     }
 }
