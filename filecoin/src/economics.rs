@@ -10,7 +10,7 @@ use fvm_ipld_blockstore::MemoryBlockstore;
 use fvm_shared::{bigint::BigInt, clock::ChainEpoch, econ::TokenAmount};
 
 pub const EPOCHS_PER_DAY: ChainEpoch = 2880;
-/// Winners that the network expects of an epoch.
+/// Winners that the network expects of an epoch: each gets this part of its reward.
 pub const EXPECTED_WINS: i64 = 5;
 
 /// What a projection needs to know of the network at one epoch.

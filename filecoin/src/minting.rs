@@ -10,9 +10,6 @@ use fvm_shared::{
     econ::TokenAmount,
 };
 
-/// Block rewards are shared by this many expected winners of an epoch.
-pub const EXPECTED_LEADERS: u64 = 5;
-
 /// What the two parts of minting will have given out in the end.
 #[derive(Clone, Debug)]
 pub struct Totals {

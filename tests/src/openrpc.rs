@@ -24,12 +24,8 @@ fn methods_we_call() -> BTreeSet<String> {
 }
 
 pub fn node(url: &str, token: &str) -> Node {
-    patient_node(url, token, Duration::from_secs(20))
-}
-
-fn patient_node(url: &str, token: &str, timeout: Duration) -> Node {
     let first = Endpoint { url: url.to_owned(), token: token.to_owned() };
-    Node::new(NodeConfig { first, fallbacks: Vec::new(), timeout }).unwrap()
+    Node::new(NodeConfig { first, fallbacks: Vec::new(), timeout: Duration::from_secs(20) }).unwrap()
 }
 
 /// Calls every method of the client once, about `sector`; what each came to.

@@ -45,19 +45,18 @@ pub struct Lot {
 
 /// What lots add up to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct LotSums {
-    pub gross: i64,
-    pub fee: i64,
-    pub cost: i64,
-    pub available: i64,
-    pub locked: i64,
-    pub released: i64,
-    pub compensation: i64,
+struct LotSums {
+    gross: i64,
+    fee: i64,
+    cost: i64,
+    available: i64,
+    locked: i64,
+    released: i64,
+    compensation: i64,
 }
 
 impl LotSums {
-    #[must_use]
-    pub fn plus(self, lot: &Lot) -> Option<Self> {
+    fn plus(self, lot: &Lot) -> Option<Self> {
         Some(Self {
             gross: self.gross.checked_add(lot.gross_nano)?,
             fee: self.fee.checked_add(lot.fee_nano)?,
@@ -70,8 +69,7 @@ impl LotSums {
     }
 
     /// The accounts of a pool that its lots move.
-    #[must_use]
-    pub fn of_pool(&self, pool: PoolId) -> [Movement; 4] {
+    fn of_pool(&self, pool: PoolId) -> [Movement; 4] {
         [
             Movement { account: AccountSpec::ChainRewards(pool), paid_in: 0, paid_out: self.gross },
             Movement { account: AccountSpec::Fees(pool), paid_in: self.fee, paid_out: 0 },
@@ -81,8 +79,7 @@ impl LotSums {
     }
 
     /// The accounts of an investor that lots of the investor's contracts move.
-    #[must_use]
-    pub fn of_user(&self, user: UserId) -> [Movement; 2] {
+    fn of_user(&self, user: UserId) -> [Movement; 2] {
         let at_once = self.available + self.released + self.compensation;
         [
             Movement { account: AccountSpec::Available(user), paid_in: at_once, paid_out: 0 },
@@ -98,8 +95,13 @@ pub fn book_lots(
     lots: &[Lot],
     owners: &[UserId],
     now: Micros,
-) -> Result<LotSums, LedgerError> {
+) -> Result<(), LedgerError> {
     bulk::insert_lots(conn, lots)?;
+    bulk::apply(conn, &lot_movements(pool, lots, owners)?, now)
+}
+
+/// What a day's lots of one pool move: each account once.
+pub fn lot_movements(pool: PoolId, lots: &[Lot], owners: &[UserId]) -> Result<Vec<Movement>, LedgerError> {
     let mut total = LotSums::default();
     let mut by_owner: Vec<(UserId, &Lot)> = owners.iter().copied().zip(lots).collect();
     by_owner.sort_unstable_by_key(|(owner, lot)| (*owner, lot.contract_id));
@@ -113,8 +115,7 @@ pub fn book_lots(
         movements.extend(of_one.first().into_iter().flat_map(|(owner, _)| sums.of_user(*owner)));
     }
     movements.extend(total.of_pool(pool));
-    bulk::apply(conn, &movements, now)?;
-    Ok(total)
+    Ok(movements)
 }
 
 /// Lots of a pool's day, by contract.

@@ -16,6 +16,6 @@ pub use account::{Account, Balance};
 pub use bulk::{Movement, apply, insert_lots};
 pub use chart::{AccountSpec, Asset};
 pub use check::{Finding, check};
-pub use lot::{LOTS_OF_CONTRACT, LOTS_OF_USER, Lot, LotSums, book_lots, lot, lots_of_contract, lots_on};
+pub use lot::{LOTS_OF_CONTRACT, LOTS_OF_USER, Lot, book_lots, lot, lot_movements, lots_of_contract, lots_on};
 pub use post::{LedgerError, Pending, Transfer, complete, hold, post, void};
 pub use read::{Entry, balance, entries, movements, pool_balances, posted_amount};

@@ -19,6 +19,12 @@ pub fn power_epochs(interval: &Interval, first: i64, end: i64) -> u128 {
     epochs * u128::try_from(interval.qa_power).unwrap_or(0)
 }
 
+/// As [`power_epochs`], of the raw bytes of a sector.
+#[must_use]
+pub fn raw_epochs(interval: &Interval, sector_bytes: u128, first: i64, end: i64) -> u128 {
+    power_epochs(&Interval { qa_power: 1, ..*interval }, first, end) * sector_bytes
+}
+
 /// What a contract's terms say of a day, in basis points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {

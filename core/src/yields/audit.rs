@@ -6,10 +6,10 @@ use diesel::prelude::*;
 
 use super::{
     CloseError,
-    attribute::{Day, Interval, Member, Share, attribute, power_epochs},
-    close::daily_fee,
+    attribute::{Day, Member, Share, attribute, power_epochs, raw_epochs},
+    close::{daily_fee, won},
     parties::Agreed,
-    record::{PoolDay, SectorInterval, Win, chain_day, chain_days, wins},
+    record::{PoolDay, chain_day, chain_days, counted_in, wins},
     vest::Vesting,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     money::{ATTO_PER_NANO, NanoFil},
     store::{
         AnyConnection, DbResult,
-        schema::{contracts, pool_days, sector_intervals},
+        schema::{contracts, pool_days},
     },
 };
 
@@ -98,9 +98,9 @@ fn all(conn: &mut AnyConnection) -> Result<(), Stop> {
 
 fn audit_day(conn: &mut AnyConnection, pool: &Pool, day: &PoolDay, carry: i64) -> Result<(), Stop> {
     let path = Path(format!("pool {} > {}", pool.name, day_text(day.day)));
-    let won = won(&wins(conn, pool.id, day.first_epoch, day.end_epoch)?)?;
-    path.same("attoFIL won", &day.reward_atto, &won.to_string())?;
     let overflow = || CloseError::Overflow { pool: pool.id, day: day.day };
+    let won = won(&wins(conn, pool.id, day.first_epoch, day.end_epoch)?)?.ok_or_else(overflow)?;
+    path.same("attoFIL won", &day.reward_atto, &won.to_string())?;
     let (total, rest) = NanoFil::from_atto(won + i128::from(carry)).ok_or_else(overflow)?;
     path.same("posted", &day.posted_nano, &total.0)?;
     path.same("carried", &day.carry_atto, &rest)?;
@@ -145,14 +145,6 @@ fn audit_lot(conn: &mut AnyConnection, path: &Path, lot: &Lot, share: &Share, n:
     path.same("left to release", &lot.vesting_nano, &vesting.left)
 }
 
-fn won(wins: &[Win]) -> Result<i128, CloseError> {
-    let mut atto = 0i128;
-    for win in wins {
-        atto += win.reward_atto.parse::<i128>().map_err(|_| CloseError::Amount(win.reward_atto.clone()))?;
-    }
-    Ok(atto)
-}
-
 /// What the chain counted on a day, added up anew.
 struct Powers {
     of: HashMap<ContractId, u128>,
@@ -163,25 +155,17 @@ struct Powers {
 fn powers(conn: &mut AnyConnection, pool: &Pool, day: &PoolDay) -> DbResult<Powers> {
     let mut powers = Powers { of: HashMap::new(), own: 0, raw: 0 };
     let sector_bytes = u128::try_from(pool.sector_bytes).unwrap_or(0);
-    for row in intervals(conn, pool.id, day)? {
-        let interval = Interval { start: row.start_epoch, end: row.end_epoch, qa_power: row.qa_power };
+    for sector in counted_in(conn, pool.id, day.first_epoch, day.end_epoch)? {
+        let interval = sector.interval();
         let power = power_epochs(&interval, day.first_epoch, day.end_epoch);
-        powers.raw += power_epochs(&Interval { qa_power: 1, ..interval }, day.first_epoch, day.end_epoch) * sector_bytes;
-        match row.contract_id {
+        powers.raw += raw_epochs(&interval, sector_bytes, day.first_epoch, day.end_epoch);
+        match sector.contract {
             Some(contract) => *powers.of.entry(contract).or_default() += power,
             None => powers.own += power,
         }
     }
     powers.of.retain(|_, power| *power > 0);
     Ok(powers)
-}
-
-fn intervals(conn: &mut AnyConnection, pool: PoolId, day: &PoolDay) -> DbResult<Vec<SectorInterval>> {
-    let not_before = sector_intervals::end_epoch.is_null().or(sector_intervals::end_epoch.gt(day.first_epoch));
-    sector_intervals::table
-        .filter(sector_intervals::pool_id.eq(pool).and(sector_intervals::start_epoch.lt(day.end_epoch)).and(not_before))
-        .order(sector_intervals::number.asc())
-        .load(conn)
 }
 
 /// How a user's figures of a day came about, line by line, down to the tipsets.
@@ -240,14 +224,17 @@ fn explain_lot(
     lines: &mut Vec<String>,
 ) -> Result<(), CloseError> {
     let fil = |nano: i64| NanoFil(nano).to_string();
-    for row in intervals(conn, pool.id, day)?.into_iter().filter(|row| row.contract_id == Some(lot.contract_id)) {
-        let interval = Interval { start: row.start_epoch, end: row.end_epoch, qa_power: row.qa_power };
+    let mut mine = counted_in(conn, pool.id, day.first_epoch, day.end_epoch)?;
+    mine.retain(|sector| sector.contract == Some(lot.contract_id));
+    mine.sort_unstable_by_key(|sector| (sector.number, sector.interval().start));
+    for sector in mine {
+        let interval = sector.interval();
         lines.push(format!(
             "  sector {}: counted from epoch {} {} with {} bytes: {} byte-epochs that day",
-            row.number,
-            row.start_epoch,
-            row.end_epoch.map_or("on".into(), |end| format!("to {end}")),
-            row.qa_power,
+            sector.number,
+            interval.start,
+            interval.end.map_or("on".into(), |end| format!("to {end}")),
+            interval.qa_power,
             power_epochs(&interval, day.first_epoch, day.end_epoch)
         ));
     }

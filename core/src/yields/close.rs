@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use super::{
     attribute::{Day, Member, Share, attribute},
     parties::{Party, Reader},
-    record::{Cursor, PoolDay, cursor, wins},
+    record::{Cursor, PoolDay, Win, cursor, wins},
 };
 use crate::{
     clock::{Micros, Month},
@@ -22,7 +22,7 @@ use crate::{
 
 /// The chain unlocks what vests twice a day. A day closes when so many seconds have passed after it: then everything that it
 /// releases to contracts has been released to the miner.
-const CHAIN_UNLOCKS_WITHIN: i64 = 43_200;
+pub const CHAIN_UNLOCKS_WITHIN: i64 = 43_200;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {
@@ -93,11 +93,7 @@ pub fn close_day(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> Result<
     let overflow = || CloseError::Overflow { pool, day };
 
     let day_wins = wins(conn, pool, first_epoch, end_epoch)?;
-    let mut atto: i128 = 0;
-    for win in &day_wins {
-        let reward: i128 = win.reward_atto.parse().map_err(|_| CloseError::Amount(win.reward_atto.clone()))?;
-        atto = atto.checked_add(reward).ok_or_else(overflow)?;
-    }
+    let atto = won(&day_wins)?.ok_or_else(overflow)?;
     let carried: Option<i64> = pool_days::table.find((pool, day - 1)).select(pool_days::carry_atto).first(conn).optional()?;
     let (total, carry_atto) = NanoFil::from_atto(atto + i128::from(carried.unwrap_or_default())).ok_or_else(overflow)?;
     let daily_fee = daily_fee(conn, pool, day)?;
@@ -139,6 +135,16 @@ pub fn close_day(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> Result<
     }
     close_month(conn, pool, day, now)?;
     Ok(Some(Closed { day, posted: total, lots: lots.len() }))
+}
+
+/// attoFIL that wins brought together; `None`: too much for the books.
+pub(super) fn won(wins: &[Win]) -> Result<Option<i128>, CloseError> {
+    let mut sum = Some(0i128);
+    for win in wins {
+        let reward: i128 = win.reward_atto.parse().map_err(|_| CloseError::Amount(win.reward_atto.clone()))?;
+        sum = sum.and_then(|sum| sum.checked_add(reward));
+    }
+    Ok(sum)
 }
 
 /// What the chain took for the sectors that day, whole nanoFIL; 0 when the day was not recorded.

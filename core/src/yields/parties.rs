@@ -9,8 +9,8 @@ use diesel::prelude::*;
 
 use super::{
     CloseError,
-    attribute::{Interval, Member, Rates, power_epochs},
-    record::Cursor,
+    attribute::{Member, Rates, power_epochs, raw_epochs},
+    record::{Counted, Cursor, counted_in},
     vest::Vesting,
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     money::BasisPoints,
     store::{
         AnyConnection, DbResult,
-        schema::{contracts, sector_intervals, yield_lots},
+        schema::{contracts, yield_lots},
     },
     units::ChainTime,
 };
@@ -119,9 +119,6 @@ type Row = (ContractId, UserId, i64, i64);
 const ROW: (contracts::id, contracts::user_id, contracts::bytes, contracts::terms_id) =
     (contracts::id, contracts::user_id, contracts::bytes, contracts::terms_id);
 
-/// When a sector of a contract counted.
-type Counted = (Option<ContractId>, Interval);
-
 /// Contracts looked at again with one query.
 const AT_ONCE: usize = 1000;
 
@@ -158,7 +155,7 @@ impl<'c> Reader<'c> {
             .select(ROW)
             .load(self.conn)?;
         let mut all = rows.into_iter().map(|row| self.party(row)).collect::<Result<Vec<_>, _>>()?;
-        let counted = self.counted()?;
+        let counted = counted_in(self.conn, self.pool, self.first, self.end)?;
         let (own_power, raw_power) = self.count(&mut all, &counted)?;
         self.vesting(&mut all)?;
         self.missing(&mut all, &counted)?;
@@ -180,32 +177,19 @@ impl<'c> Reader<'c> {
         })
     }
 
-    fn counted(&mut self) -> DbResult<Vec<Counted>> {
-        let not_before = sector_intervals::end_epoch.is_null().or(sector_intervals::end_epoch.gt(self.first));
-        let rows: Vec<(Option<ContractId>, i64, Option<i64>, i64)> = sector_intervals::table
-            .filter(sector_intervals::pool_id.eq(self.pool).and(sector_intervals::start_epoch.lt(self.end)).and(not_before))
-            .select((
-                sector_intervals::contract_id,
-                sector_intervals::start_epoch,
-                sector_intervals::end_epoch,
-                sector_intervals::qa_power,
-            ))
-            .load(self.conn)?;
-        Ok(rows.into_iter().map(|(contract, start, end, qa_power)| (contract, Interval { start, end, qa_power })).collect())
-    }
-
     /// Adds up what the chain counted; returns the operator's own power, and everybody's raw power.
     fn count(&mut self, all: &mut Vec<Party>, counted: &[Counted]) -> Result<(u128, u128), CloseError> {
         let (mut own_power, mut raw_power) = (0u128, 0u128);
-        for (contract, interval) in counted {
-            let power = power_epochs(interval, self.first, self.end);
-            let raw = self.raw(interval, self.first, self.end);
+        for sector in counted {
+            let interval = sector.interval();
+            let power = power_epochs(&interval, self.first, self.end);
+            let raw = raw_epochs(&interval, self.sector_bytes, self.first, self.end);
             raw_power += raw;
-            let Some(contract) = contract else {
+            let Some(contract) = sector.contract else {
                 own_power += power;
                 continue;
             };
-            let at = match find(all, *contract) {
+            let at = match find(all, contract) {
                 Ok(at) => at,
                 Err(at) => {
                     // It ended on the day on which it began.
@@ -220,10 +204,6 @@ impl<'c> Reader<'c> {
             }
         }
         Ok((own_power, raw_power))
-    }
-
-    fn raw(&self, interval: &Interval, from: i64, to: i64) -> u128 {
-        power_epochs(&Interval { qa_power: 1, ..*interval }, from, to) * self.sector_bytes
     }
 
     /// What yesterday's lots and those whose last part is due say of today's release.
@@ -268,9 +248,9 @@ impl<'c> Reader<'c> {
                 }
             }
         }
-        for (contract, interval) in counted {
-            if let Some(window) = contract.and_then(|contract| promised.get_mut(&contract)) {
-                window.kept += self.raw(interval, window.from, window.to);
+        for sector in counted {
+            if let Some(window) = sector.contract.and_then(|contract| promised.get_mut(&contract)) {
+                window.kept += raw_epochs(&sector.interval(), self.sector_bytes, window.from, window.to);
             }
         }
         for (contract, Promised { from, to, kept }) in promised {

@@ -2,6 +2,7 @@
 
 use diesel::prelude::*;
 
+use super::Interval;
 use crate::{
     clock::Micros,
     ids::{ContractId, PoolId},
@@ -157,11 +158,34 @@ pub fn open_intervals(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<Se
         .load(conn)
 }
 
-/// When one sector counted, in order.
-pub fn intervals_of(conn: &mut AnyConnection, pool: PoolId, number: i64) -> DbResult<Vec<SectorInterval>> {
+/// A sector that counted for some time, and for whom; `None`: the operator itself.
+#[derive(Queryable)]
+pub(super) struct Counted {
+    pub number: i64,
+    pub contract: Option<ContractId>,
+    start: i64,
+    end: Option<i64>,
+    qa_power: i64,
+}
+
+impl Counted {
+    pub fn interval(&self) -> Interval {
+        Interval { start: self.start, end: self.end, qa_power: self.qa_power }
+    }
+}
+
+/// Everything that counted for some of `[first, end)`, in no order.
+pub(super) fn counted_in(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> DbResult<Vec<Counted>> {
+    let not_before = sector_intervals::end_epoch.is_null().or(sector_intervals::end_epoch.gt(first));
     sector_intervals::table
-        .filter(sector_intervals::pool_id.eq(pool).and(sector_intervals::number.eq(number)))
-        .order(sector_intervals::start_epoch.asc())
+        .filter(sector_intervals::pool_id.eq(pool).and(sector_intervals::start_epoch.lt(end)).and(not_before))
+        .select((
+            sector_intervals::number,
+            sector_intervals::contract_id,
+            sector_intervals::start_epoch,
+            sector_intervals::end_epoch,
+            sector_intervals::qa_power,
+        ))
         .load(conn)
 }
 

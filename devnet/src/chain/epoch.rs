@@ -6,14 +6,14 @@ use fvm_ipld_encoding::CborStore;
 use fvm_shared::{bigint::BigInt, econ::TokenAmount};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
-use sealyard_filecoin::rpc::{Message, Receipt};
+use sealyard_filecoin::{
+    economics::EXPECTED_WINS,
+    rpc::{Message, Receipt},
+};
 use serde::Serialize;
 
 use super::{Chain, TipsetRecord, block_cid, messages::BASE_FEE};
 use crate::miner::{self, Outcome};
-
-/// Expected leaders per epoch: the network draws this many winners.
-const LEADERS: u64 = 5;
 
 /// Why a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -72,7 +72,7 @@ impl Chain {
             self.land(&mut record, message, epoch, outcome);
         }
         if win_count > 0 {
-            let reward = (self.config.reward()? * win_count).div_floor(LEADERS);
+            let reward = (self.config.reward()? * win_count).div_floor(EXPECTED_WINS);
             miner::award(self, &mut state, epoch, reward + tips)?;
         }
         miner::cron(self, &mut state, epoch)?;
@@ -103,7 +103,7 @@ impl Chain {
         }
         let ours = u64::try_from(&past.qa_power).context("the miner's power is beyond 64 bits")?;
         let total = ours.checked_add(self.config.other_power).context("network power is beyond 64 bits")?;
-        Ok((0..LEADERS).map(|_| i64::from(rng.next_u64() % total < ours)).sum())
+        Ok((0..EXPECTED_WINS).map(|_| i64::from(rng.next_u64() % total < ours)).sum())
     }
 
     pub fn rng(&self, purpose: &str, epoch: i64) -> ChaCha20Rng {

@@ -101,12 +101,12 @@ fn block(chain: &Chain, params: &Params) -> Answer {
     Ok(serde_json::to_value(header(chain, record_of(chain, params)?))?)
 }
 
-/// Messages of the parent tipset, with what became of each.
 /// What a genesis block names as its parent, on this network as on the main one.
 fn before_genesis() -> CidJson {
     CidJson::from(block_cid(b"sealyard-devnet before genesis"))
 }
 
+/// Messages of the parent tipset, with what became of each.
 fn parents<'a>(chain: &'a Chain, params: &Params) -> Result<Vec<(&'a str, &'a Message, &'a Receipt)>, RpcFailure> {
     let Some(parent) = record_of(chain, params)?.parent else { return Ok(Vec::new()) };
     let epoch = chain.epoch_of(&parent.to_string()).unwrap_or_default();

@@ -26,6 +26,7 @@ const LONGEST_ANSWER: usize = 64 << 20;
 const AWAY: Duration = Duration::from_secs(60);
 /// Sent through the first node only: another one has neither its wallet nor its memory of `MsgUuid`.
 const PUSH: &str = "Filecoin.MpoolPushMessage";
+const NETWORK_NAME: &str = "Filecoin.StateNetworkName";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -154,9 +155,9 @@ impl Node {
     }
 
     async fn network_of(&self, endpoint: &Endpoint) -> Result<String, RpcError> {
-        let method = "Filecoin.StateNetworkName";
-        let name = self.call_endpoint(endpoint, method, &json!([])).await?;
-        serde_json::from_value(name).map_err(|error| RpcError::Malformed { method: method.to_owned(), reason: error.to_string() })
+        let name = self.call_endpoint(endpoint, NETWORK_NAME, &json!([])).await?;
+        serde_json::from_value(name)
+            .map_err(|error| RpcError::Malformed { method: NETWORK_NAME.to_owned(), reason: error.to_string() })
     }
 
     async fn learn_network(&self, endpoint: &Endpoint) {
@@ -225,7 +226,7 @@ impl Node {
     }
 
     pub async fn network_name(&self) -> Result<String, RpcError> {
-        self.call("Filecoin.StateNetworkName", json!([])).await
+        self.call(NETWORK_NAME, json!([])).await
     }
 
     pub async fn network_version(&self, tsk: &TipSetKey) -> Result<u32, RpcError> {
@@ -367,7 +368,7 @@ impl Node {
     /// Has the node sign and send a message. Repeating it with the same `uuid` returns the message sent the first time.
     pub async fn push(&self, message: &Message, uuid: &str) -> Result<SignedMessage, RpcError> {
         let spec = MessageSendSpec { max_fee: "0".into(), msg_uuid: Some(uuid.to_owned()), maximize_fee_cap: false };
-        self.call("Filecoin.MpoolPushMessage", json!([message, spec])).await
+        self.call(PUSH, json!([message, spec])).await
     }
 
     /// The receipt of a message that is on chain, searched back `lookback` epochs. Replaced messages are not accepted.

@@ -8,7 +8,7 @@ use sealyard_core::{
     catalog::Terms,
     clock::DAY,
     ids::{PoolId, UserId},
-    ledger::{self, AccountSpec, Lot, LotSums, Movement},
+    ledger::{self, AccountSpec, Lot, Movement},
     on_conn,
     store::{AnyConnection, Database, DbFault},
     yields,
@@ -243,13 +243,11 @@ fn fastest(db: &Database, options: &CloseOptions) -> anyhow::Result<(Duration, &
     let mut written = Vec::new();
     for pool in (1..=options.pools).map(PoolId) {
         let mut lots = db.read(|conn| Ok::<_, DbFault>(ledger::lots_on(conn, pool, TODAY)?))?;
-        let mut users: std::collections::BTreeMap<UserId, LotSums> = std::collections::BTreeMap::new();
         for lot in &mut lots {
             lot.day = TODAY + 1;
-            let sums = users.entry(UserId(lot.contract_id.0 * 7919 % options.accounts + 1)).or_default();
-            *sums = sums.plus(lot).context("sums")?;
         }
-        let movements = users.iter().flat_map(|(user, sums)| sums.of_user(*user)).collect();
+        let owners: Vec<UserId> = lots.iter().map(|lot| UserId(lot.contract_id.0 * 7919 % options.accounts + 1)).collect();
+        let movements = ledger::lot_movements(pool, &lots, &owners)?;
         written.push(Written { lots, movements });
     }
     let from_client = timed(db, &written, |conn, pool| {

@@ -22,8 +22,6 @@ const PAUSE: Duration = Duration::from_millis(30);
 const STRIDE: i64 = 120;
 /// Enough behind the month's end for its last epochs to be final and read.
 const MARGIN: i64 = 200;
-/// A day is closed half a day after its end.
-const HALF_A_DAY: i64 = 1440;
 
 pub struct Driver {
     pub app: Shared,
@@ -105,7 +103,8 @@ impl Driver {
     /// Until the day before `end_day` is closed.
     pub async fn until_month_closed(&self, end_day: i64) -> anyhow::Result<()> {
         let time = self.chain_time().await?;
-        let target = time.first_epoch(end_day) + self.app.config.finality.max(HALF_A_DAY) + MARGIN;
+        let waits = self.app.config.finality.max(yields::CHAIN_UNLOCKS_WITHIN / time.epoch_seconds);
+        let target = time.first_epoch(end_day) + waits + MARGIN;
         let started = Instant::now();
         loop {
             let pool = self.sectors().await?.first().context("no sector")?.pool_id;

@@ -16,6 +16,7 @@ use sealyard_core::{
     units::Bytes,
     yields,
 };
+use sealyard_filecoin::economics::EPOCHS_PER_DAY;
 
 use super::html;
 use crate::{
@@ -136,7 +137,7 @@ impl LotRow {
     fn new(lot: &ledger::Lot, bytes: i64) -> Self {
         let fil = |nano| NanoFil(nano).to_string();
         let missing: u128 = lot.missing_epochs.parse().unwrap_or_default();
-        let owed = u128::try_from(bytes).unwrap_or(0) * u128::from(EPOCHS_A_DAY);
+        let owed = u128::try_from(bytes).unwrap_or(0) * u128::from(EPOCHS_PER_DAY.unsigned_abs());
         let permille = (missing * 1000).checked_div(owed).unwrap_or_default();
         Self {
             day: day_text(lot.day),
@@ -154,9 +155,6 @@ impl LotRow {
         }
     }
 }
-
-/// Of 30 seconds.
-const EPOCHS_A_DAY: u32 = 2880;
 
 #[derive(Template)]
 #[template(path = "invest/contract.html", blocks = ["progress"])]

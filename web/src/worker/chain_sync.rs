@@ -14,7 +14,7 @@ use sealyard_core::{
     yields::{self, Cursor, PowerOn, Win},
 };
 use sealyard_filecoin::{
-    economics::quality_adjusted,
+    economics::{EXPECTED_WINS, quality_adjusted},
     rpc::{SectorInfo, TipSet},
 };
 
@@ -31,8 +31,6 @@ const CHUNK: i64 = 60;
 /// Chunks before other pools get their turn.
 const CHUNKS_PER_TURN: usize = 48;
 const REQUESTS_AT_ONCE: usize = 8;
-/// One block reward is shared by this many expected winners.
-const LEADERS: u64 = 5;
 
 pub async fn turn(app: Shared) -> TurnResult {
     for pool in pools(&app).await? {
@@ -196,7 +194,7 @@ impl Follow<'_> {
             for (block, cid) in tipset.blocks.iter().zip(&tipset.cids).filter(|(block, _)| block.miner == self.miner) {
                 let count = block.election_proof.as_ref().map_or(1, |proof| proof.win_count);
                 let reward = self.app.node.reward_state(&tipset.cids).await?.state.this_epoch_reward;
-                let reward: TokenAmount = (reward * count).div_floor(LEADERS);
+                let reward: TokenAmount = (reward * count).div_floor(EXPECTED_WINS);
                 wins.push(Win {
                     pool_id: self.pool.id,
                     epoch: tipset.height,
