@@ -11,10 +11,18 @@ use super::{
 const RANKED_ALWAYS: usize = 64;
 
 impl World<'_> {
+    /// Begins what can begin. Afterwards nothing more can, in whichever order it were tried.
     pub(super) fn admit(&mut self) {
+        while self.admit_once() {
+            self.measure_drains();
+        }
+    }
+
+    /// True when something has begun, and something else was refused a pool that may be right for it now.
+    fn admit_once(&mut self) -> bool {
         let open = |w: &Self, p: PoolIx| !w.pools[p].free_p1.is_empty() && w.pools[p].wip < w.pools[p].most_wip;
         if self.ready.is_empty() || !self.fleet.pools.keys().any(|p| open(self, p)) {
-            return;
+            return false;
         }
         self.rank();
         let ranked = std::mem::take(&mut self.ranked);
@@ -26,8 +34,10 @@ impl World<'_> {
             }
             self.admit_group(*group, &mut pass);
         }
+        let again = pass.has_begun && pass.has_refused;
         self.ranked = ranked;
         self.admission = pass;
+        again
     }
 
     /// Sorts what may begin. Static rules are sorted when something was added; others again as time passes.
@@ -47,6 +57,7 @@ impl World<'_> {
         ranked.extend(self.ready.iter().map(|group| (self.urgency(*group, Step::P1), *group)));
         ranked.sort_unstable();
         self.ranked = ranked;
+        self.measure_drains();
         let lasts = match self.policy.rule {
             Rule::Keyed | Rule::Edd | Rule::Fifo => Secs::MAX / 2,
             _ => Secs::try_from(self.ready.len() / RANKED_ALWAYS).unwrap_or(0).min(30) * 60,
@@ -72,7 +83,8 @@ impl World<'_> {
                 _ => break,
             };
             let avoid = if self.choice.0 { self.sectors[sector].avoid } else { MachineIx::NONE };
-            let same = self.same_p1(last.filter(|m| *m != avoid), kind, pass);
+            let one_pool = pool.is_some() || self.pools.len() == 1;
+            let same = self.same_p1(last.filter(|m| one_pool && *m != avoid), kind, pass);
             let Some(machine) = same.or_else(|| self.best_p1(pool, kind, (on, avoid), pass)) else {
                 if on.is_none() && !avoid.is_some() {
                     pass.close(pool, kind);
@@ -80,6 +92,10 @@ impl World<'_> {
                 return;
             };
             self.start_p1(sector, machine, kind);
+            pass.has_begun = true;
+            if pool.is_none() {
+                self.lengthen_drain(self.fleet.pool(machine), kind);
+            }
             self.is_fuller(machine, pass);
             last = Some(machine);
             let state = &mut self.groups[group];
@@ -161,7 +177,8 @@ impl World<'_> {
         room && seconds > 0 && self.is_up_for(machine, seconds)
     }
 
-    /// The fastest machine with room; of equal ones the fullest, or the emptiest if the policy spreads.
+    /// The fastest machine with room, in the pool that needs least time for what is bound to it; of equal ones the fullest, or the
+    /// emptiest if the policy spreads.
     fn best_p1(
         &mut self,
         pool: Option<PoolIx>,
@@ -169,24 +186,27 @@ impl World<'_> {
         (on, avoid): (Option<MachineIx>, MachineIx),
         pass: &mut Admission,
     ) -> Option<MachineIx> {
-        let mut best: Option<Slot> = None;
+        let mut best: Option<(i64, Slot)> = None;
+        let longest = if pool.is_some() { i64::MAX } else { self.longest_drain(kind) };
         for pool in self.fleet.pools.keys().filter(|p| pool.is_none_or(|only| only == *p)) {
-            if !self.pool_is_open(pool, pass) {
+            let drain = self.pools[pool].drain;
+            pass.has_refused |= drain > longest;
+            if drain > longest || !self.pool_is_open(pool, pass) {
                 continue;
             }
             let at = pass.list(pool, kind);
             let Some(list) = pass.slots.get_mut(at) else { continue };
             let mut list = list.take().unwrap_or_else(|| self.slots(pool, kind));
             if let Some(slot) = self.first_fit(&mut list, kind, (on, avoid))
-                && best.is_none_or(|(rank, ..)| slot.0 < rank)
+                && best.is_none_or(|(least, (rank, ..))| (drain, slot.0) < (least, rank))
             {
-                best = Some(slot);
+                best = Some((drain, slot));
             }
             if let Some(place) = pass.slots.get_mut(at) {
                 *place = Some(list);
             }
         }
-        best.map(|(.., machine)| machine)
+        best.map(|(.., (.., machine))| machine)
     }
 
     fn first_fit(&mut self, list: &mut Vec<Slot>, kind: KindIx, (on, avoid): (Option<MachineIx>, MachineIx)) -> Option<Slot> {
@@ -254,11 +274,15 @@ pub(super) struct Admission {
     /// Machines of a pool for a kind, best first; `None`: not looked at yet.
     slots: Vec<Option<Vec<Slot>>>,
     kinds: usize,
+    has_begun: bool,
+    /// Something for any pool did not get one that has much to do.
+    has_refused: bool,
 }
 
 impl Admission {
     fn begin(&mut self, pools: usize, kinds: usize) {
         self.kinds = kinds;
+        (self.has_begun, self.has_refused) = (false, false);
         self.closed.clear();
         self.closed.resize((pools + 1) * kinds, false);
         self.slots.clear();

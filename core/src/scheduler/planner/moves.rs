@@ -182,8 +182,10 @@ impl Search<'_, '_> {
 
     fn change_policy(&mut self, choice: &mut Choice) {
         let policy = &mut choice.policy;
-        match self.dice.below(if self.from.newcomers.is_empty() { 5 } else { 6 }) {
-            5 => choice.shut = !choice.shut,
+        let (pools, newcomers) = (self.from.pools.len(), !self.from.newcomers.is_empty());
+        match self.dice.below(5 + usize::from(newcomers) + usize::from(pools > 1)) {
+            5 if pools > 1 => policy.uneven = [None, Some(HOUR), Some(HOUR / 4)].get(self.dice.below(3)).copied().flatten(),
+            5.. => choice.shut = !choice.shut,
             0 => policy.spread = !policy.spread,
             1 => policy.reserve = !policy.reserve,
             2 => policy.gate = if policy.gate.is_none() { Some(2 * HOUR) } else { None },

@@ -36,6 +36,8 @@ pub struct Policy {
     pub gate: Option<Secs>,
     /// PC1 goes where most scratch is free, not where least is.
     pub spread: bool,
+    /// What can go to any pool goes to one that needs at most so much longer for what is bound to it than another. `None`: to any.
+    pub uneven: Option<Secs>,
     /// A machine with GPUs keeps room for one GPU step beside PC1.
     pub reserve: bool,
 }
@@ -51,6 +53,7 @@ impl Default for Policy {
             ahead: HOUR / 2,
             gate: Some(2 * HOUR),
             spread: false,
+            uneven: Some(HOUR),
             reserve: true,
         }
     }

@@ -9,6 +9,7 @@ use super::{
     GroupIx, Key, KindIx, MachineIx, OrderIx, PoolIx, Secs, SectorIx, Table,
     admit::Admission,
     agenda::{Agenda, Event},
+    balance::Pace,
     failure::Luck,
     fleet::{Durations, Fleet, Need, Order, Step},
     layers::Moving,
@@ -178,6 +179,11 @@ pub(super) struct PoolState {
     /// Something has changed there since the last dispatch.
     pub stirred: bool,
     pub most_wip: i32,
+    /// What its machines can do, seconds that they need for what is bound to the pool, and whether some are up; known where there
+    /// are several pools.
+    pub paces: Table<KindIx, Pace>,
+    pub drain: i64,
+    pub at_work: bool,
 }
 
 /// A machine that is kept out of a plan is dead until then.
@@ -277,6 +283,7 @@ impl<'f> World<'f> {
         self.quickest = fleet.kinds.keys().map(|kind| self.quickest_steps(kind)).collect();
         self.tails = fleet.kinds.keys().map(|kind| self.tail(kind)).collect();
         self.choice = (self.several(Step::P1), self.several(Step::C2));
+        self.measure_paces();
         for pool in self.pools.iter_mut() {
             // By the first sector size: classes are in the same order for all.
             pool.gpu_machines.sort_by_key(|m| fleet.class(*m).durations.iter().next().map_or(0, |d| d.p2));
@@ -287,7 +294,7 @@ impl<'f> World<'f> {
         self.set_policy(self.policy);
     }
 
-    fn present(&self) -> impl Iterator<Item = MachineIx> {
+    pub(super) fn present(&self) -> impl Iterator<Item = MachineIx> {
         self.fleet.machines.keys().filter(|m| self.rooms[*m].dead_until != SHUT)
     }
 
@@ -360,22 +367,6 @@ impl<'f> World<'f> {
         for pool in self.fleet.pools.keys() {
             self.pools[pool].most_wip = policy.gate.map_or(i32::MAX, |gate| self.most_wip(pool, gate));
         }
-    }
-
-    /// GPU throughput during one PC1 and the gate.
-    fn most_wip(&self, pool: PoolIx, gate: Secs) -> i32 {
-        const SCALE: i64 = 1 << 20;
-        let Some(kind) = self.fleet.kinds.keys().next() else { return i32::MAX };
-        let (mut rate, mut p1) = (0, 0);
-        for machine in self.present().filter(|m| self.fleet.pool(*m) == pool) {
-            let class = self.fleet.class(machine);
-            let d = class.durations[kind];
-            if d.p2 + d.c2 > 0 {
-                rate += SCALE * i64::from(class.gpus) / i64::from(d.p2 + d.c2);
-            }
-            p1 = p1.max(d.p1);
-        }
-        i32::try_from(rate * i64::from(p1 + gate) / SCALE + 2).unwrap_or(i32::MAX)
     }
 
     /// Takes an order in as one group of sectors.

@@ -1,0 +1,189 @@
+//! How long each pool needs for what is bound to it: an order for any pool goes where that is least, not where a slot happens to
+//! be free.
+
+use super::{
+    Durations, KindIx, MachineIx, PoolIx, Secs, Table,
+    fleet::Step,
+    world::{PoolState, World},
+};
+
+/// What a pool's machines can do of a sector size, in sectors per [`Pace::SPAN`] seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    pub p1: i64,
+    /// PC2 and C2.
+    pub gpu: i64,
+    /// C2 alone.
+    pub c2: i64,
+}
+
+impl Pace {
+    const SPAN: i64 = 1 << 20;
+
+    const fn seconds(n: i64, pace: i64) -> i64 {
+        n.saturating_mul(Self::SPAN) / if pace > 0 { pace } else { 1 }
+    }
+}
+
+impl World<'_> {
+    /// GPU work of a pool, in sectors, during one PC1 and the gate.
+    pub(super) fn most_wip(&self, pool: PoolIx, gate: Secs) -> i32 {
+        let Some(kind) = self.fleet.kinds.keys().next() else { return i32::MAX };
+        let (mut gpu, mut p1) = (0, 0);
+        for machine in self.present().filter(|m| self.fleet.pool(*m) == pool) {
+            gpu += self.pace_of(machine, kind).gpu;
+            p1 = p1.max(self.fleet.duration(machine, kind, Step::P1));
+        }
+        i32::try_from(gpu * i64::from(p1 + gate) / Pace::SPAN + 2).unwrap_or(i32::MAX)
+    }
+
+    fn pace_of(&self, machine: MachineIx, kind: KindIx) -> Pace {
+        let (class, needs) = (self.fleet.class(machine), &self.fleet.kinds[kind]);
+        let Durations { p1, p2, c2 } = class.durations[kind];
+        let share = |all: i32, need: i32| if need > 0 { all / need } else { i32::MAX };
+        let slots = share(class.cores, needs.p1.cores)
+            .min(share(class.memory, needs.p1.memory))
+            .min(share(class.scratch, needs.scratch_full));
+        let pace = |units: i32, seconds: Secs| if seconds > 0 { Pace::SPAN * i64::from(units) / i64::from(seconds) } else { 0 };
+        Pace { p1: pace(slots, p1), gpu: pace(class.gpus, p2 + c2), c2: pace(class.gpus, c2) }
+    }
+
+    pub(super) fn measure_paces(&mut self) {
+        if self.pools.len() < 2 {
+            return;
+        }
+        let none: Table<KindIx, Pace> = self.fleet.kinds.iter().map(|_| Pace::default()).collect();
+        let mut all: Table<PoolIx, Table<KindIx, Pace>> = self.fleet.pools.iter().map(|_| none.clone()).collect();
+        for machine in self.present() {
+            for (kind, pace) in self.fleet.kinds.keys().zip(all[self.fleet.pool(machine)].iter_mut()) {
+                let more = self.pace_of(machine, kind);
+                *pace = Pace { p1: pace.p1 + more.p1, gpu: pace.gpu + more.gpu, c2: pace.c2 + more.c2 };
+            }
+        }
+        for (state, paces) in self.pools.iter_mut().zip(all.iter()) {
+            state.paces.clone_from(paces);
+        }
+    }
+
+    /// How long each pool needs, at the scarcer of PC1 and GPUs, for what has begun there and what can go nowhere else. What has
+    /// begun counts as of the first sector size.
+    pub(super) fn measure_drains(&mut self) {
+        if self.pools.len() < 2 {
+            return;
+        }
+        let mut work: Table<PoolIx, (i64, i64)> = Table::new();
+        for state in self.pools.iter() {
+            let proving: usize = state.c2.iter().map(|lane| self.lanes[*lane].c2.len()).sum();
+            let pace = state.paces.iter().next().copied().unwrap_or_default();
+            let proving = Pace::seconds(i64::try_from(proving).unwrap_or(i64::MAX), pace.c2);
+            work.push((0, Pace::seconds(i64::from(state.wip), pace.gpu).saturating_add(proving)));
+        }
+        for group in &self.ready {
+            let state = &self.groups[*group];
+            let order = &self.orders[state.order];
+            let Some(pool) = order.pool else { continue };
+            let waiting = i64::from(state.n - state.begun) + i64::try_from(state.again.len()).unwrap_or(0);
+            let pace = self.pools[pool].paces[order.kind];
+            let (p1, gpu) = &mut work[pool];
+            *p1 = p1.saturating_add(Pace::seconds(waiting, pace.p1));
+            *gpu = gpu.saturating_add(Pace::seconds(waiting, pace.gpu));
+        }
+        for (pool, (p1, gpu)) in work.pairs() {
+            let at_work = self.is_at_work(pool);
+            let state = &mut self.pools[pool];
+            (state.drain, state.at_work) = (*p1.max(gpu), at_work);
+        }
+    }
+
+    /// A sector that could have gone to any pool begins in this one.
+    pub(super) fn lengthen_drain(&mut self, pool: PoolIx, kind: KindIx) {
+        if let Some(pace) = self.pools[pool].paces.get(kind) {
+            self.pools[pool].drain = self.pools[pool].drain.saturating_add(Pace::seconds(1, pace.p1.min(pace.gpu)));
+        }
+    }
+
+    /// The longest drain that a pool may have to be given what can go to any: a little more than the least of those that are at
+    /// work and can seal this size.
+    pub(super) fn longest_drain(&self, kind: KindIx) -> i64 {
+        let Some(uneven) = self.policy.uneven else { return i64::MAX };
+        let can = |state: &&PoolState| state.at_work && state.paces.get(kind).is_some_and(|pace| pace.p1 > 0 && pace.gpu > 0);
+        let least = self.pools.iter().filter(can).map(|state| state.drain).min();
+        least.map_or(i64::MAX, |least| least.saturating_add(i64::from(uneven)))
+    }
+
+    /// Some machine for PC1 and some with GPUs are up.
+    fn is_at_work(&self, pool: PoolIx) -> bool {
+        let is_up = |machine: MachineIx| {
+            let windows = &self.fleet.machines[machine].down;
+            self.rooms[machine].dead_until <= self.now && !windows.iter().any(|(from, to)| (*from..*to).contains(&self.now))
+        };
+        let mut there = self.fleet.machines.keys().filter(|m| self.fleet.pool(*m) == pool);
+        there.any(|m| self.rooms[m].can_p1 && is_up(m)) && self.pools[pool].gpu_machines.iter().any(|m| is_up(*m))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        fleet::{Class, Delays, Fleet, Kind, Machine, Moves, Need, Order, Pool},
+        policy::Policy,
+        table::{ClassIx, Key},
+    };
+    use super::*;
+
+    const HOUR: Secs = 3600;
+
+    /// Two pools with one machine that does everything each; the second is down until then.
+    fn fleet(second_down: Secs) -> Fleet {
+        let need = |cores, gpus| Need { cores, memory: 64, gpus };
+        let kind = Kind { p1: need(4, 0), p2: need(8, 1), c2: need(8, 1), scratch_full: 480, scratch_keep: 48, stored: 34 };
+        let class = Class {
+            name: "all".into(),
+            cores: 40,
+            memory: 1024,
+            gpus: 1,
+            scratch: 5000,
+            store: 100_000,
+            nic: 2,
+            durations: [Durations { p1: 4 * HOUR, p2: 900, c2: 900 }].into_iter().collect(),
+        };
+        let machine = |pool, down| Machine { pool: PoolIx::of(pool), class: ClassIx::of(0), down };
+        let pool = || Pool { moves: [Some(Moves { layers: 360, sealed: 60 })].into_iter().collect() };
+        Fleet {
+            delays: Delays { message: 120, seed: 4500, c1: 60, ticket: 86_400, prove: 30 * 86_400 },
+            kinds: [kind].into_iter().collect(),
+            pools: [pool(), pool()].into_iter().collect(),
+            classes: [class].into_iter().collect(),
+            machines: [machine(0, Vec::new()), machine(1, vec![(0, second_down)])].into_iter().collect(),
+            ..Fleet::default()
+        }
+    }
+
+    /// Sectors of an urgent order for any pool that went to each, beside as many that can only go to the first.
+    fn parts(second_down: Secs) -> [usize; 2] {
+        let fleet = fleet(second_down);
+        let mut world = World::new(&fleet, Policy::default());
+        let order = |pool: Option<usize>, due| Order {
+            id: 0,
+            pool: pool.map(PoolIx::of),
+            kind: KindIx::of(0),
+            n: 30,
+            release: 0,
+            step: 0,
+            due,
+            weight: 1,
+            known: 0,
+        };
+        world.add_order(order(Some(0), 200 * HOUR));
+        let any = world.add_order(order(None, HOUR));
+        assert!(world.run());
+        let in_first = world.sectors_of(any).filter(|s| fleet.pool(world.sectors[*s].row.m1) == PoolIx::of(0)).count();
+        [in_first, 30 - in_first]
+    }
+
+    #[test]
+    fn what_can_go_anywhere_goes_where_least_is_bound_unless_nothing_works_there() {
+        assert_eq!(parts(0), [0, 30], "the first pool has enough to do with what is bound to it");
+        assert_eq!(parts(500 * HOUR), [30, 0], "a pool that is down has nothing to do, but is no place to wait for");
+    }
+}
