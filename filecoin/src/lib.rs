@@ -5,6 +5,7 @@
 
 pub mod actor;
 pub mod economics;
+pub mod gas;
 pub mod hash;
 pub mod http;
 pub mod minting;

@@ -49,7 +49,14 @@ fn chain(db: &Database, pool: PoolId, starts: &[(SectorId, i64)], wins: &[(i64, 
             yields::power_on(conn, &counts(pool, row.number, Some(row.contract_id), *epoch))?;
         }
         for (epoch, reward) in wins {
-            let win = Win { pool_id: pool, epoch: *epoch, cid: "c".into(), win_count: 1, reward_atto: (*reward).into() };
+            let win = Win {
+                pool_id: pool,
+                epoch: *epoch,
+                cid: "c".into(),
+                win_count: 1,
+                reward_atto: (*reward).into(),
+                tips_atto: "0".into(),
+            };
             yields::record_win(conn, &win)?;
         }
         let cursor = yields::cursor(conn, pool)?.unwrap();
@@ -293,7 +300,14 @@ fn live_and_audit(db: &Database, intervals: &[(i64, i64, i64)], wins: &[(i64, u6
         }
         yields::power_on(conn, &counts(pool.id, 99, None, own_from))?;
         for (epoch, reward) in wins {
-            let win = Win { pool_id: pool.id, epoch: *epoch, cid: "c".into(), win_count: 1, reward_atto: reward.to_string() };
+            let win = Win {
+                pool_id: pool.id,
+                epoch: *epoch,
+                cid: "c".into(),
+                win_count: 1,
+                reward_atto: reward.to_string(),
+                tips_atto: "0".into(),
+            };
             yields::record_win(conn, &win)?;
         }
         Ok::<_, DbFault>(())

@@ -10,11 +10,17 @@ use std::{
 };
 
 use fvm_shared::address::Address;
+use sealyard_core::{
+    capacity,
+    store::{Database, DbFault},
+    yields,
+};
 use serde_json::json;
 
 use crate::{
-    house::{House, Part},
+    house::{self, House, Part},
     openrpc,
+    proxy::{Proxy, Reply},
     support::{program, root},
 };
 
@@ -123,6 +129,66 @@ fn the_job_finishes_although_every_process_is_killed_at_random_moments() {
     assert!(!story.contains("BROKEN"), "{story}");
     assert_eq!(count(&dir.path().join("mail"), "eml"), 1, "one statement, one mail");
     a_damaged_sector_becomes_faulty_and_recovers(dir.path(), &house);
+    a_node_that_lies_brings_nothing_into_the_books(dir.path(), &mut house);
+}
+
+/// One of four answers that the worker of this house gets for two days is spoilt somewhere: what it records is the chain's truth all
+/// the same, and once the node is honest again nothing is missing.
+fn a_node_that_lies_brings_nothing_into_the_books(dir: &Path, house: &mut House) {
+    let db = Database::open(&house::database_url(dir), 2).unwrap();
+    let pool = db.read(|conn| capacity::pools(conn).map_err(DbFault::from)).unwrap()[0].id;
+    let cursor = || db.read(|conn| yields::cursor(conn, pool).map_err(DbFault::from)).unwrap().unwrap().next_epoch;
+    let node = openrpc::node(&house.node_url, &house.node_token);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let honest = fs::read_to_string(&house.shop.config).unwrap();
+    let answers = std::sync::atomic::AtomicU64::new(0);
+    let proxy = runtime.block_on(Proxy::start(&house.node_url, move |_, body| {
+        let count = answers.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let mut answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        if count.is_multiple_of(4) {
+            openrpc::spoil(&mut answer["result"], &mut (count * 7919 + 1));
+        }
+        Reply::ok(serde_json::to_vec(&answer).unwrap())
+    }));
+    let step = || {
+        runtime.block_on(async {
+            let _: serde_json::Value = node.call("Devnet.Step", json!([{"Epochs": 20, "Force": true}])).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        });
+    };
+    let first = cursor();
+    fs::write(&house.shop.config, honest.replace(&house.node_url, &proxy.url)).unwrap();
+    house.work.kill();
+    house.work.start();
+    (0..2 * 2880 / 20).for_each(|_| step());
+    let while_lied_to = cursor();
+    house.work.kill();
+    fs::write(&house.shop.config, honest).unwrap();
+    house.work.start();
+    let started = Instant::now();
+    while cursor() < first + 2 * 2880 {
+        assert!(started.elapsed() < Duration::from_secs(120), "read up to {}\n{}", cursor(), house.work.log());
+        step();
+    }
+    let end = cursor();
+    let recorded = db.read(|conn| yields::wins(conn, pool, first, end).map_err(DbFault::from)).unwrap();
+    let recorded: Vec<(i64, i64, String)> = recorded.into_iter().map(|win| (win.epoch, win.win_count, win.cid)).collect();
+    let truth = runtime.block_on(async {
+        let mut truth = Vec::new();
+        for epoch in first..end {
+            let tipset = node.tipset_by_height(epoch).await.unwrap();
+            let ours = tipset.blocks[0].miner == Address::new_id(1000) && tipset.height == epoch;
+            let count = tipset.blocks[0].election_proof.as_ref().unwrap().win_count;
+            truth.extend(ours.then(|| (epoch, count, tipset.cids[0].to_string())));
+        }
+        truth
+    });
+    assert!(
+        !truth.is_empty() && recorded == truth,
+        "recorded {recorded:?}, the chain has {truth:?}; lied to until {while_lied_to}"
+    );
+    let difference = db.read(yields::audit).unwrap().map(|found| found.to_string());
+    assert_eq!(difference, None);
 }
 
 /// The house of the test above goes on: its sector's replica disappears for two days, then comes back.

@@ -34,6 +34,9 @@ async fn call_everything(node: &Node, sector: u64) -> Vec<Result<(), RpcError>> 
     let tag = RandomnessTag::SealRandomness;
     let head = node.chain_head().await;
     let key = head.as_ref().map(|head| head.cids.clone()).unwrap_or_default();
+    let block = key.first().copied().unwrap_or_else(|| {
+        serde_json::from_value(json!({"/": "bafy2bzacea3wsdh6y3a36tb3skempjoxqpuyompjbmfeyf34fi3uy6uue42v4"})).unwrap()
+    });
     let message = Message {
         version: 0,
         to: miner,
@@ -59,6 +62,8 @@ async fn call_everything(node: &Node, sector: u64) -> Vec<Result<(), RpcError>> 
         node.network_params().await.map(drop),
         node.genesis().await.map(drop),
         node.tipset_by_height(3).await.map(drop),
+        node.block_messages(&block).await.map(drop),
+        node.message(&cid).await.map(drop),
         node.miner_info(&miner).await.map(drop),
         node.miner_power(&miner, &key).await.map(drop),
         node.active_sectors(&miner, &key).await.map(drop),
@@ -129,7 +134,7 @@ async fn requests_and_answers_are_as_the_published_description_says() {
 }
 
 /// Changes one value somewhere in a JSON document.
-fn spoil(document: &mut Value, dice: &mut u64) {
+pub fn spoil(document: &mut Value, dice: &mut u64) {
     let mut roll = |below: usize| {
         *dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(*dice >> 33).unwrap() % below

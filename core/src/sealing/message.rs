@@ -68,6 +68,19 @@ pub struct Message {
     pub last_error: Option<String>,
     pub created_at: Micros,
     pub changed_at: Micros,
+    /// attoFIL that its gas cost the sender, once it has landed.
+    pub burnt_atto: Option<String>,
+    pub tip_atto: Option<String>,
+}
+
+/// What became of a message on chain. attoFIL, decimal.
+#[derive(Clone, Debug)]
+pub struct Landing {
+    pub epoch: i64,
+    pub exit_code: i64,
+    pub gas_used: i64,
+    pub burnt_atto: String,
+    pub tip_atto: String,
 }
 
 /// Stores a message to be pushed. `attempt` tells a repetition after a failure apart from the same request twice.
@@ -125,16 +138,28 @@ pub fn pushed(conn: &mut AnyConnection, id: MessageId, cid: &str, now: Micros) -
 }
 
 /// Records a receipt; false when it was recorded before.
-pub fn landed(conn: &mut AnyConnection, id: MessageId, epoch: i64, exit_code: i64, gas_used: i64, now: Micros) -> DbResult<bool> {
-    let state = if exit_code == 0 { MessageState::Landed } else { MessageState::Failed };
+pub fn landed(conn: &mut AnyConnection, id: MessageId, landing: &Landing, now: Micros) -> DbResult<bool> {
+    let state = if landing.exit_code == 0 { MessageState::Landed } else { MessageState::Failed };
     let won = diesel::update(messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Pushed.name()))))
         .set((
             messages::state.eq(state.name()),
-            messages::epoch.eq(epoch),
-            messages::exit_code.eq(exit_code),
-            messages::gas_used.eq(gas_used),
+            messages::epoch.eq(landing.epoch),
+            messages::exit_code.eq(landing.exit_code),
+            messages::gas_used.eq(landing.gas_used),
+            messages::burnt_atto.eq(&landing.burnt_atto),
+            messages::tip_atto.eq(&landing.tip_atto),
             messages::changed_at.eq(now),
         ))
         .execute(conn)?;
     Ok(won == 1)
+}
+
+/// attoFIL, burnt and as tips, that messages of a pool which landed in `[first, end)` cost the wallet that sent them.
+pub fn gas_cost(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> DbResult<i128> {
+    let costs: Vec<(Option<String>, Option<String>)> = messages::table
+        .filter(messages::pool_id.eq(pool).and(messages::epoch.ge(first)).and(messages::epoch.lt(end)))
+        .select((messages::burnt_atto, messages::tip_atto))
+        .load(conn)?;
+    let atto = costs.into_iter().flat_map(|(burnt, tip)| [burnt, tip]).flatten();
+    Ok(atto.filter_map(|text| text.parse::<i128>().ok()).sum())
 }

@@ -16,7 +16,8 @@ pub use advance::{
 pub use cost::{Cost, typical_seconds};
 pub use lease::{assign, expire_leases, give_up_lost, leases_of};
 pub use message::{
-    Message, MessageState, Purpose, build as build_message, in_state as messages_in_state, landed, pre_commit_message, pushed,
+    Landing, Message, MessageState, Purpose, build as build_message, gas_cost, in_state as messages_in_state, landed,
+    pre_commit_message, pushed,
 };
 pub use report::{ReportError, report};
 pub use sector::{Sector, all as all_sectors, by_id as sector_by_id, by_number, in_states, of_contract, plan_sector};

@@ -275,6 +275,8 @@ diesel::table! {
         last_error -> Nullable<Text>,
         created_at -> BigInt,
         changed_at -> BigInt,
+        burnt_atto -> Nullable<Text>,
+        tip_atto -> Nullable<Text>,
     }
 }
 
@@ -298,6 +300,7 @@ diesel::table! {
         cid -> Text,
         win_count -> BigInt,
         reward_atto -> Text,
+        tips_atto -> Text,
     }
 }
 

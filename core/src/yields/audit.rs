@@ -197,8 +197,8 @@ pub fn explain(conn: &mut AnyConnection, user: UserId, day: i64) -> Result<Vec<S
 fn explain_pool(conn: &mut AnyConnection, pool: &Pool, day: &PoolDay, lines: &mut Vec<String>) -> Result<(), CloseError> {
     for win in wins(conn, pool.id, day.first_epoch, day.end_epoch)? {
         lines.push(format!(
-            "  epoch {}: block {} with {} wins, {} attoFIL for {}",
-            win.epoch, win.cid, win.win_count, win.reward_atto, pool.miner
+            "  epoch {}: block {} with {} wins, {} attoFIL and {} of tips for {}",
+            win.epoch, win.cid, win.win_count, win.reward_atto, win.tips_atto, pool.miner
         ));
     }
     let carried: Option<i64> =

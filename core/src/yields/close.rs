@@ -141,8 +141,10 @@ pub fn close_day(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> Result<
 pub(super) fn won(wins: &[Win]) -> Result<Option<i128>, CloseError> {
     let mut sum = Some(0i128);
     for win in wins {
-        let reward: i128 = win.reward_atto.parse().map_err(|_| CloseError::Amount(win.reward_atto.clone()))?;
-        sum = sum.and_then(|sum| sum.checked_add(reward));
+        for text in [&win.reward_atto, &win.tips_atto] {
+            let atto: i128 = text.parse().map_err(|_| CloseError::Amount(text.clone()))?;
+            sum = sum.and_then(|sum| sum.checked_add(atto));
+        }
     }
     Ok(sum)
 }

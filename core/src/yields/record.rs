@@ -119,8 +119,9 @@ pub struct Win {
     pub epoch: i64,
     pub cid: String,
     pub win_count: i64,
-    /// attoFIL, decimal.
+    /// attoFIL, decimal: the reward, and the tips of the messages that the block brought in.
     pub reward_atto: String,
+    pub tips_atto: String,
 }
 
 pub fn record_win(conn: &mut AnyConnection, win: &Win) -> DbResult<()> {

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use sealyard_filecoin::{
     economics::EXPECTED_WINS,
+    gas::GasCost,
     rpc::{Message, Receipt},
 };
 use serde::Serialize;
@@ -119,15 +120,11 @@ impl Chain {
 
     /// Burns the base fee and over-estimation, returns the tip.
     fn charge_gas(&mut self, message: &Message, gas_used: i64) -> TokenAmount {
-        let limit = message.gas_limit;
-        let over = (limit - 11 * gas_used / 10).clamp(0, gas_used);
-        let over_burn = if gas_used > 0 { (limit - gas_used) * over / gas_used } else { limit };
-        let burn = TokenAmount::from_atto(BASE_FEE) * (gas_used + over_burn);
-        let tip = &message.gas_premium * limit;
+        let GasCost { burnt, tip } = message.gas_offer().cost(gas_used, &TokenAmount::from_atto(BASE_FEE));
         if let Some(wallet) = self.wallet_id(&message.from.to_string()).and_then(|id| self.world.accounts.get_mut(&id)) {
-            wallet.balance -= &burn + &tip;
+            wallet.balance -= &burnt + &tip;
         }
-        self.world.burnt += burn;
+        self.world.burnt += burnt;
         tip
     }
 

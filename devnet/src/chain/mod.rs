@@ -15,7 +15,7 @@ use fvm_ipld_encoding::CborStore;
 use fvm_shared::econ::TokenAmount;
 
 pub use blocks::{Blocks, block_cid};
-pub use messages::MessageRecord;
+pub use messages::{BASE_FEE, MessageRecord};
 pub use world::{Account, Snapshot, TipsetRecord, World};
 
 use crate::{config::Config, miner};

@@ -1,19 +1,19 @@
 //! Chain, mempool and wallet methods.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use fvm_shared::address::Address;
+use fvm_shared::{address::Address, econ::TokenAmount};
 use sealyard_filecoin::{
     hash::Hash32,
     rpc::{
-        BlockHeader, CidJson, ElectionProof, Message, MessageSendSpec, MsgLookup, ParentMessage, Receipt, Signature, Ticket,
-        TipSet,
+        BlockHeader, BlockMessages, CidJson, ElectionProof, Message, MessageSendSpec, MsgLookup, ParentMessage, Receipt,
+        Signature, Ticket, TipSet,
     },
 };
 use serde_json::{Value, json};
 
 use super::{Params, RpcFailure};
 use crate::{
-    chain::{Chain, TipsetRecord, block_cid},
+    chain::{BASE_FEE, Chain, TipsetRecord, block_cid},
     miner::{Source, draw},
 };
 
@@ -30,6 +30,8 @@ pub fn call(chain: &mut Chain, name: &str, params: &Params) -> Option<Answer> {
         "ChainGetTipSetByHeight" => params.get(0).and_then(|epoch| by_height(chain, epoch)),
         "ChainGetTipSet" => params.epoch(chain, 0).and_then(|epoch| by_height(chain, epoch)),
         "ChainGetBlock" => block(chain, params),
+        "ChainGetMessage" => message(chain, params),
+        "ChainGetBlockMessages" => block_messages(chain, params),
         "ChainGetParentMessages" => parent_messages(chain, params),
         "ChainGetParentReceipts" => parent_receipts(chain, params),
         "StateGetRandomnessFromTickets" => randomness(chain, Source::Tickets, params),
@@ -87,7 +89,7 @@ fn header(chain: &Chain, record: &TipsetRecord) -> BlockHeader {
         timestamp: chain.config.genesis_timestamp + epoch * chain.config.epoch_seconds,
         block_sig: Some(Signature { kind: 2, data: vrf("signature") }),
         fork_signaling: 0,
-        parent_base_fee: "100".into(),
+        parent_base_fee: TokenAmount::from_atto(BASE_FEE),
     }
 }
 
@@ -104,6 +106,25 @@ fn block(chain: &Chain, params: &Params) -> Answer {
 /// What a genesis block names as its parent, on this network as on the main one.
 fn before_genesis() -> CidJson {
     CidJson::from(block_cid(b"sealyard-devnet before genesis"))
+}
+
+fn message(chain: &Chain, params: &Params) -> Answer {
+    let cid: CidJson = params.get(0)?;
+    let entry = chain.messages.get(&cid.to_string());
+    let entry = entry.ok_or_else(|| RpcFailure::new(1, format!("message {cid} not found")))?;
+    Ok(serde_json::to_value(&entry.message)?)
+}
+
+/// Everything that is sent here is signed as if by a BLS wallet.
+fn block_messages(chain: &Chain, params: &Params) -> Answer {
+    let record = record_of(chain, params)?;
+    let mut found = BlockMessages::default();
+    for (cid, entry) in record.messages.iter().filter_map(|cid| Some((cid, chain.messages.get(cid)?))) {
+        let cid: cid::Cid = cid.parse().map_err(|error| RpcFailure::new(1, format!("{cid}: {error}")))?;
+        found.bls_messages.push(entry.message.clone());
+        found.cids.push(cid.into());
+    }
+    Ok(serde_json::to_value(found)?)
 }
 
 /// Messages of the parent tipset, with what became of each.

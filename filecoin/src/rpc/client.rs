@@ -238,16 +238,38 @@ impl Node {
     }
 
     pub async fn chain_head(&self) -> Result<TipSet, RpcError> {
-        self.call("Filecoin.ChainHead", json!([])).await
+        self.tipset("Filecoin.ChainHead", json!([])).await
     }
 
     pub async fn genesis(&self) -> Result<TipSet, RpcError> {
-        self.call("Filecoin.ChainGetGenesis", json!([])).await
+        self.tipset("Filecoin.ChainGetGenesis", json!([])).await
     }
 
     /// The tipset at `epoch`, or the one before it when that round was null.
     pub async fn tipset_by_height(&self, epoch: i64) -> Result<TipSet, RpcError> {
-        self.call("Filecoin.ChainGetTipSetByHeight", json!([epoch, null])).await
+        let method = "Filecoin.ChainGetTipSetByHeight";
+        let tipset = self.tipset(method, json!([epoch, null])).await?;
+        if tipset.height > epoch {
+            let reason = format!("a tipset of epoch {} for one of {epoch}", tipset.height);
+            return Err(RpcError::Malformed { method: method.to_owned(), reason });
+        }
+        Ok(tipset)
+    }
+
+    async fn tipset(&self, method: &str, params: Value) -> Result<TipSet, RpcError> {
+        let tipset: TipSet = self.call(method, params).await?;
+        match tipset.fault() {
+            Some(fault) => Err(RpcError::Malformed { method: method.to_owned(), reason: fault.to_owned() }),
+            None => Ok(tipset),
+        }
+    }
+
+    pub async fn message(&self, cid: &str) -> Result<Message, RpcError> {
+        self.call("Filecoin.ChainGetMessage", json!([{"/": cid}])).await
+    }
+
+    pub async fn block_messages(&self, block: &super::CidJson) -> Result<BlockMessages, RpcError> {
+        self.call("Filecoin.ChainGetBlockMessages", json!([block])).await
     }
 
     pub async fn miner_info(&self, miner: &Address) -> Result<MinerInfo, RpcError> {

@@ -7,6 +7,7 @@ use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
 use serde::{Deserialize, Serialize};
 
 use super::{BitFieldJson, CidJson, null_as_default};
+use crate::gas::GasOffer;
 
 /// Decimal text of a big integer.
 pub mod decimal {
@@ -34,8 +35,12 @@ pub mod atto {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TokenAmount, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse::<BigInt>().map(TokenAmount::from_atto).map_err(|_| serde::de::Error::custom(format!("{text:?} is no amount")))
+        let atto = text.parse::<BigInt>().ok().filter(|atto| atto.magnitude() <= BigInt::from(MOST).magnitude());
+        atto.map(TokenAmount::from_atto).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no amount")))
     }
+
+    /// There will never be more than two billion FIL.
+    const MOST: u128 = 2_000_000_000 * 1_000_000_000_000_000_000;
 }
 
 /// Address text with the mainnet prefix.
@@ -69,6 +74,29 @@ pub struct TipSet {
     pub height: i64,
 }
 
+impl TipSet {
+    /// What does not fit together in it; `None`: it does.
+    #[must_use]
+    pub fn fault(&self) -> Option<&'static str> {
+        let first = self.blocks.first();
+        match first {
+            None => Some("a tipset without blocks"),
+            Some(_) if self.cids.len() != self.blocks.len() => Some("blocks and CIDs of different number"),
+            Some(_) if self.blocks.iter().any(|block| block.height != self.height) || self.height < 0 => Some("a wrong height"),
+            Some(first) if self.blocks.iter().any(|block| block.parents != first.parents) => {
+                Some("blocks with different parents")
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// The tipset that it was built on.
+    #[must_use]
+    pub fn parents(&self) -> &[CidJson] {
+        self.blocks.first().map_or(&[], |block| &block.parents)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct BlockHeader {
@@ -93,8 +121,9 @@ pub struct BlockHeader {
     pub timestamp: i64,
     pub block_sig: Option<Signature>,
     pub fork_signaling: u64,
-    /// attoFIL per gas unit.
-    pub parent_base_fee: String,
+    /// Per gas unit of the messages in this block.
+    #[serde(with = "atto")]
+    pub parent_base_fee: TokenAmount,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,6 +172,13 @@ pub struct Message {
     pub cid: Option<CidJson>,
 }
 
+impl Message {
+    #[must_use]
+    pub fn gas_offer(&self) -> GasOffer {
+        GasOffer { limit: self.gas_limit, fee_cap: self.gas_fee_cap.clone(), premium: self.gas_premium.clone() }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SignedMessage {
@@ -185,6 +221,24 @@ pub struct MsgLookup {
     #[serde(default, deserialize_with = "null_as_default")]
     pub tip_set: TipSetKey,
     pub height: i64,
+}
+
+/// What a block brings in, in the order of execution: first BLS-signed ones.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct BlockMessages {
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub bls_messages: Vec<Message>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub secpk_messages: Vec<SignedMessage>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub cids: Vec<CidJson>,
+}
+
+impl BlockMessages {
+    pub fn all(&self) -> impl Iterator<Item = &Message> {
+        self.bls_messages.iter().chain(self.secpk_messages.iter().map(|signed| &signed.message))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

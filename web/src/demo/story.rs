@@ -73,7 +73,14 @@ impl Story {
                     .iter()
                     .map(|e| e.amount)
                     .sum();
+            let chain_days = yields::chain_days(conn, contract.pool_id)?;
+            let landed = sealing::messages_in_state(conn, sealing::MessageState::Landed)?;
             let checks = vec![
+                (
+                    "rewards, tips and daily fees explain the miner's balance to the attoFIL",
+                    chain_days.iter().all(|d| d.other_atto == "0"),
+                ),
+                ("every message's gas is accounted for", !landed.is_empty() && landed.iter().all(|m| m.burnt_atto.is_some())),
                 ("the books balance", ledger::check(conn)?.is_empty()),
                 ("every closed day follows from the chain's records", matches!(yields::audit(conn), Ok(None))),
                 ("contract shares and the operator's add up to the rewards", gross + operator == posted),

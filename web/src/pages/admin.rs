@@ -6,14 +6,14 @@ use sealyard_core::{
     accounts, capacity,
     clock::{DAY, day_text, minute_text},
     fleet::{self, Draining},
-    ids::SectorId,
+    ids::{PoolId, SectorId},
     ledger,
     money::NanoFil,
     orders,
     sealing::{self, SectorState},
-    store::DbFault,
+    store::{AnyConnection, DbFault, DbResult},
     units::Bytes,
-    yields,
+    yields::{self, ChainDay},
 };
 use serde::Deserialize;
 
@@ -245,12 +245,54 @@ struct DayRow {
     power: String,
 }
 
+/// What the chain says of a miner's day, FIL.
+struct ChainDayRow {
+    day: String,
+    rewards: String,
+    daily_fee: String,
+    other: String,
+    bound: String,
+    gas: String,
+    balance: String,
+    locked: String,
+    bonded: String,
+    available: String,
+}
+
 struct PoolBooks {
     name: String,
     capacity: String,
     identity_holds: bool,
     accounts: Vec<AccountRow>,
     days: Vec<DayRow>,
+    chain_days: Vec<ChainDayRow>,
+}
+
+/// The newest first.
+fn chain_days(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<ChainDayRow>> {
+    let days = yields::chain_days(conn, pool)?;
+    let time = yields::cursor(conn, pool)?.map(|cursor| cursor.time());
+    let atto = |text: &str| text.parse::<i128>().unwrap_or_default();
+    let fil = |atto: i128| NanoFil::from_atto(atto).map_or_else(|| "?".into(), |(nano, _)| nano.to_string());
+    let bonded = |day: &ChainDay| atto(&day.deposits_atto) + atto(&day.pledge_atto);
+    let mut rows = Vec::new();
+    for (at, day) in days.iter().enumerate().rev().take(40) {
+        let before = at.checked_sub(1).and_then(|at| days.get(at)).map_or(0, bonded);
+        let epochs = time.map_or((0, 0), |time| (time.first_epoch(day.day), time.first_epoch(day.day + 1)));
+        rows.push(ChainDayRow {
+            day: day_text(day.day),
+            rewards: fil(atto(&day.reward_atto)),
+            daily_fee: fil(atto(&day.daily_fee_atto)),
+            other: fil(atto(&day.other_atto)),
+            bound: fil(bonded(day) - before),
+            gas: fil(sealing::gas_cost(conn, pool, epochs.0, epochs.1)?),
+            balance: fil(atto(&day.balance_atto)),
+            locked: fil(atto(&day.locked_atto)),
+            bonded: fil(bonded(day)),
+            available: fil(atto(&day.available_atto)),
+        });
+    }
+    Ok(rows)
 }
 
 #[derive(Template)]
@@ -285,6 +327,7 @@ async fn books_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpRespo
                 power: d.power_epochs,
             });
             pools.push(PoolBooks {
+                chain_days: chain_days(conn, pool.id)?,
                 name: pool.name,
                 capacity: format!(
                     "owned {} = free {} + held {} + sold {} + own use {} + down {}",

@@ -92,7 +92,8 @@ impl DayEnd {
         let (pool, time): (PoolId, _) = (cursor.pool_id, cursor.time());
         let (first, end) = (time.first_epoch(self.day), time.first_epoch(self.day + 1));
         let wins = yields::wins(conn, pool, first, end)?;
-        let reward: BigInt = wins.iter().filter_map(|win| win.reward_atto.parse::<BigInt>().ok()).sum();
+        let won = wins.iter().flat_map(|win| [&win.reward_atto, &win.tips_atto]);
+        let reward: BigInt = won.filter_map(|text| text.parse::<BigInt>().ok()).sum();
         let before = yields::chain_day(conn, pool, self.day - 1)?.and_then(|day| day.balance_atto.parse::<BigInt>().ok());
         let other = before.map(|before| self.balance.atto() - before - &reward + daily_fee.atto()).unwrap_or_default();
         let row = ChainDay {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
 use sealyard_core::{
@@ -14,12 +14,12 @@ use sealyard_core::{
     yields::{self, Cursor, PowerOn, Win},
 };
 use sealyard_filecoin::{
-    economics::{EXPECTED_WINS, quality_adjusted},
+    economics::quality_adjusted,
     rpc::{SectorInfo, TipSet},
 };
 
 use super::{
-    TurnResult,
+    TurnResult, block_rewards,
     chain_day::{daily_fees, day_end, ended_day},
     pipeline::miner_address,
     pools,
@@ -125,7 +125,7 @@ impl Follow<'_> {
     /// Records `[cursor.next_epoch, end.height)` in one transaction.
     async fn record(&self, cursor: &Cursor, end: &TipSet) -> TurnResult {
         self.check_rollback(cursor).await?;
-        let wins = self.wins(cursor.next_epoch, end.height).await?;
+        let wins = self.wins(cursor, end).await?;
         let changes = self.changes(cursor.next_epoch, end).await?;
         let fees = daily_fees(self.app, &self.miner, cursor.next_epoch, end.height).await?;
         let day_end = match ended_day(cursor, end) {
@@ -181,27 +181,31 @@ impl Follow<'_> {
         Ok(())
     }
 
-    async fn wins(&self, first: i64, end: i64) -> anyhow::Result<Vec<Win>> {
-        let tipsets: Vec<TipSet> = stream::iter(first..end)
+    /// Wins of the tipsets from the cursor to `end`, each of which must be built on the one before: a tipset that was left out, or
+    /// one of another chain, shows.
+    async fn wins(&self, cursor: &Cursor, end: &TipSet) -> anyhow::Result<Vec<Win>> {
+        let tipsets: Vec<TipSet> = stream::iter(cursor.next_epoch..end.height)
             .map(|epoch| async move { Ok::<_, anyhow::Error>((epoch, self.app.node.tipset_by_height(epoch).await?)) })
             .buffered(REQUESTS_AT_ONCE)
             // A null round answers with the tipset before it.
             .try_filter_map(|(epoch, tipset)| async move { Ok((tipset.height == epoch).then_some(tipset)) })
             .try_collect()
             .await?;
+        let mut below = cursor.last_cid.clone();
+        for tipset in tipsets.iter().chain([end]) {
+            let parent = tipset.parents().first().map(ToString::to_string).unwrap_or_default();
+            ensure!(
+                below.is_empty() || parent == below,
+                "the node's tipset of epoch {} is built on {parent}, the one below it is {below}; nothing is recorded until that fits",
+                tipset.height
+            );
+            below = tipset.cids.first().map(ToString::to_string).unwrap_or_default();
+        }
         let mut wins = Vec::new();
         for tipset in tipsets {
-            for (block, cid) in tipset.blocks.iter().zip(&tipset.cids).filter(|(block, _)| block.miner == self.miner) {
-                let count = block.election_proof.as_ref().map_or(1, |proof| proof.win_count);
-                let reward = self.app.node.reward_state(&tipset.cids).await?.state.this_epoch_reward;
-                let reward: TokenAmount = (reward * count).div_floor(EXPECTED_WINS);
-                wins.push(Win {
-                    pool_id: self.pool.id,
-                    epoch: tipset.height,
-                    cid: cid.to_string(),
-                    win_count: count,
-                    reward_atto: reward.atto().to_string(),
-                });
+            for at in (0..tipset.blocks.len()).filter(|at| tipset.blocks.get(*at).is_some_and(|block| block.miner == self.miner))
+            {
+                wins.extend(block_rewards::win(self.app, self.pool.id, &tipset, at).await?);
             }
         }
         Ok(wins)
@@ -241,8 +245,24 @@ impl Follow<'_> {
         Ok(changes)
     }
 
+    /// Sectors that count, which must add up to the power that the miner claims.
     async fn active(&self, tipset: &TipSet) -> anyhow::Result<HashMap<i64, SectorInfo>> {
         let sectors = self.app.node.active_sectors(&self.miner, &tipset.cids).await?;
+        let claim = self.app.node.miner_power(&self.miner, &tipset.cids).await?.miner_power;
+        let raw = BigInt::from(self.pool.sector_bytes) * sectors.len();
+        let mut power = BigInt::default();
+        for sector in &sectors {
+            power += sector_power(self.pool, sector)?;
+        }
+        ensure!(
+            (&raw, &power) == (&claim.raw_byte_power, &claim.quality_adj_power),
+            "the node says that {} active sectors have {power} bytes of power at epoch {}, but miner {} claims {}; nothing is recorded \
+             until that adds up",
+            sectors.len(),
+            tipset.height,
+            self.miner,
+            claim.quality_adj_power
+        );
         sectors.into_iter().map(|s| Ok((i64::try_from(s.sector_number)?, s))).collect()
     }
 
@@ -269,7 +289,13 @@ impl Follow<'_> {
 
 /// Quality-adjusted bytes, as the chain's own weights and flags have them.
 fn sector_power(pool: &Pool, info: &SectorInfo) -> anyhow::Result<i64> {
-    let lives = info.expiration - info.power_base_epoch;
+    let lives = info.expiration.checked_sub(info.power_base_epoch).filter(|lives| *lives > 0);
+    let lives = lives.with_context(|| format!("sector {} expires before it counts", info.sector_number))?;
+    ensure!(
+        !info.initial_pledge.is_negative() && !info.daily_fee.is_negative(),
+        "sector {} has less than no pledge or daily fee",
+        info.sector_number
+    );
     let power = quality_adjusted(u64::try_from(pool.sector_bytes)?, lives, &info.verified_deal_weight, info.flags);
     Ok(i64::try_from(power)?)
 }

@@ -1,6 +1,6 @@
 //! The outbox to the chain: pushes stored messages, watches them to their receipt, acts on it.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fvm_shared::{address::Address, econ::TokenAmount};
 use sealyard_core::{
@@ -8,12 +8,12 @@ use sealyard_core::{
     ids::{PostId, SectorId},
     ledger::LedgerError,
     proving,
-    sealing::{self, Activation, Message, MessageState, OnChain, Purpose},
+    sealing::{self, Activation, Landing, Message, MessageState, OnChain, Purpose},
     store::DbFault,
 };
 use sealyard_filecoin::rpc::{self, MsgLookup};
 
-use super::{TurnResult, pipeline::miner_address, pools};
+use super::{TurnResult, block_rewards::base_fee_before, pipeline::miner_address, pools};
 use crate::app::{Shared, read, transact};
 
 /// How far back a receipt is looked for, epochs.
@@ -67,27 +67,48 @@ async fn watch(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
     if found.receipt.exit_code != 0 {
         tracing::error!(purpose = message.purpose, %cid, exit_code = found.receipt.exit_code, "message failed on chain");
     }
+    let landing = landing(app, cid, &found).await?;
     match message.purpose.as_str() {
-        "window_post" => post_landed(app, message, &found).await,
-        "pre_commit" => sector_landed(app, pool, message, &found, Purpose::PreCommit).await,
-        "prove_commit" => sector_landed(app, pool, message, &found, Purpose::ProveCommit).await,
-        _ => record(app, message, &found).await,
+        "window_post" => post_landed(app, message, landing).await,
+        "pre_commit" => sector_landed(app, pool, message, landing, Purpose::PreCommit).await,
+        "prove_commit" => sector_landed(app, pool, message, landing, Purpose::ProveCommit).await,
+        _ => record(app, message, landing).await,
     }
 }
 
-async fn record(app: &Shared, message: &Message, found: &MsgLookup) -> TurnResult {
+/// The receipt, with what its gas cost.
+async fn landing(app: &Shared, cid: &str, found: &MsgLookup) -> anyhow::Result<Landing> {
+    let sent = app.node.message(cid).await?;
+    let base_fee = base_fee_before(app, found.height).await?;
+    let receipt = &found.receipt;
+    ensure!(
+        u32::try_from(receipt.exit_code).is_ok() && receipt.gas_used >= 0 && sent.gas_limit >= receipt.gas_used,
+        "the node says that message {cid} ended with exit code {} and {} of {} gas; nothing is recorded until that can be",
+        receipt.exit_code,
+        receipt.gas_used,
+        sent.gas_limit
+    );
+    let cost = sent.gas_offer().cost(found.receipt.gas_used, &base_fee);
+    Ok(Landing {
+        epoch: found.height,
+        exit_code: found.receipt.exit_code,
+        gas_used: found.receipt.gas_used,
+        burnt_atto: cost.burnt.atto().to_string(),
+        tip_atto: cost.tip.atto().to_string(),
+    })
+}
+
+async fn record(app: &Shared, message: &Message, landing: Landing) -> TurnResult {
     let (id, now) = (message.id, app.now());
-    let (epoch, code, gas) = (found.height, found.receipt.exit_code, found.receipt.gas_used);
-    transact(app, move |conn| Ok::<_, DbFault>(sealing::landed(conn, id, epoch, code, gas, now)?)).await?;
+    transact(app, move |conn| Ok::<_, DbFault>(sealing::landed(conn, id, &landing, now)?)).await?;
     Ok(())
 }
 
-async fn post_landed(app: &Shared, message: &Message, found: &MsgLookup) -> TurnResult {
+async fn post_landed(app: &Shared, message: &Message, landing: Landing) -> TurnResult {
     let (id, post, now) = (message.id, PostId(message.subject_id), app.now());
-    let (epoch, code, gas) = (found.height, found.receipt.exit_code, found.receipt.gas_used);
     transact(app, move |conn| {
-        if sealing::landed(conn, id, epoch, code, gas, now)? {
-            proving::landed(conn, post, code)?;
+        if sealing::landed(conn, id, &landing, now)? {
+            proving::landed(conn, post, landing.exit_code)?;
         }
         Ok::<_, DbFault>(())
     })
@@ -96,20 +117,18 @@ async fn post_landed(app: &Shared, message: &Message, found: &MsgLookup) -> Turn
 }
 
 /// The receipt and what the chain says of the sector are recorded together.
-async fn sector_landed(app: &Shared, pool: &Pool, message: &Message, found: &MsgLookup, purpose: Purpose) -> TurnResult {
+async fn sector_landed(app: &Shared, pool: &Pool, message: &Message, landing: Landing, purpose: Purpose) -> TurnResult {
     let id = SectorId(message.subject_id);
     let sector = read(app, move |conn| sealing::sector_by_id(conn, id)).await?;
-    let failed =
-        || OnChain::MessageFailed { purpose, reason: format!("{} exit code {}", purpose.name(), found.receipt.exit_code) };
+    let failed = || OnChain::MessageFailed { purpose, reason: format!("{} exit code {}", purpose.name(), landing.exit_code) };
     let fact = match purpose {
-        _ if found.receipt.exit_code != 0 => failed(),
+        _ if landing.exit_code != 0 => failed(),
         Purpose::PreCommit => pre_committed(app, pool, sector.number).await?,
         _ => activated(app, pool, sector.number).await?,
     };
     let (message_id, now) = (message.id, app.now());
-    let (epoch, code, gas) = (found.height, found.receipt.exit_code, found.receipt.gas_used);
     transact(app, move |conn| {
-        if sealing::landed(conn, message_id, epoch, code, gas, now)? {
+        if sealing::landed(conn, message_id, &landing, now)? {
             let sector = sealing::sector_by_id(conn, id)?;
             sealing::mark_on_chain(conn, sector, fact.clone(), now)?;
         }

@@ -1,0 +1,83 @@
+//! What a message's gas costs, and whom: the sums of the FVM's `GasOutputs::compute`.
+
+use fvm_shared::{bigint::BigInt, econ::TokenAmount};
+
+/// What a sender offers for a message's gas; amounts per gas unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GasOffer {
+    pub limit: i64,
+    pub fee_cap: TokenAmount,
+    pub premium: TokenAmount,
+}
+
+/// What the sender pays for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GasCost {
+    /// The base fee of what was used, and of what was asked for far too generously.
+    pub burnt: TokenAmount,
+    /// Goes to the miner of the block that brought the message in.
+    pub tip: TokenAmount,
+}
+
+impl GasOffer {
+    /// The miner's part at `base_fee`: the premium, as far as the fee cap allows, on the whole limit.
+    #[must_use]
+    pub fn tip(&self, base_fee: &TokenAmount) -> TokenAmount {
+        let rest = (&self.fee_cap - base_fee).max(TokenAmount::default());
+        self.premium.clone().min(rest) * self.limit
+    }
+
+    /// What a message costs that used `used` gas units.
+    #[must_use]
+    pub fn cost(&self, used: i64, base_fee: &TokenAmount) -> GasCost {
+        let paid_base_fee = base_fee.min(&self.fee_cap).clone();
+        let burnt = paid_base_fee * (BigInt::from(used) + self.overestimation(used));
+        GasCost { burnt, tip: self.tip(base_fee) }
+    }
+
+    /// Gas units burnt although nothing used them: none up to a tenth too many, all if nothing was used.
+    fn overestimation(&self, used: i64) -> BigInt {
+        let (limit, used) = (BigInt::from(self.limit), BigInt::from(used));
+        if used == BigInt::from(0) {
+            return limit;
+        }
+        let over: BigInt = &limit - &used * 11 / 10;
+        let over = over.clamp(BigInt::from(0), used.clone());
+        (limit - &used) * over / used
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(limit: i64, fee_cap: i64, premium: i64) -> GasOffer {
+        GasOffer { limit, fee_cap: TokenAmount::from_atto(fee_cap), premium: TokenAmount::from_atto(premium) }
+    }
+
+    /// Limit, used, and gas units burnt beyond those: the table of the reference VM's tests.
+    #[test]
+    fn too_generous_a_limit_burns() {
+        for (used, limit, burnt) in [
+            (100, 200, 90),
+            (100, 150, 20),
+            (1000, 1300, 60),
+            (500, 700, 60),
+            (200, 200, 0),
+            (20_000, 21_000, 0),
+            (0, 2000, 2000),
+        ] {
+            assert_eq!(offer(limit, 1, 0).overestimation(used), BigInt::from(burnt), "{used} of {limit}");
+        }
+    }
+
+    /// Fee cap, premium, base fee 10: what is burnt of 100 gas units, and the tip on a limit of 110.
+    #[test]
+    fn the_base_fee_comes_before_the_tip() {
+        let base_fee = TokenAmount::from_atto(10);
+        for (fee_cap, premium, burnt, tip) in [(30, 5, 1000, 550), (12, 5, 1000, 220), (10, 5, 1000, 0), (8, 5, 800, 0)] {
+            let cost = offer(110, fee_cap, premium).cost(100, &base_fee);
+            assert_eq!((cost.burnt, cost.tip), (TokenAmount::from_atto(burnt), TokenAmount::from_atto(tip)), "fee cap {fee_cap}");
+        }
+    }
+}
