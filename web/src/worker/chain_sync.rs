@@ -191,16 +191,7 @@ impl Follow<'_> {
             .try_filter_map(|(epoch, tipset)| async move { Ok((tipset.height == epoch).then_some(tipset)) })
             .try_collect()
             .await?;
-        let mut below = cursor.last_cid.clone();
-        for tipset in tipsets.iter().chain([end]) {
-            let parent = tipset.parents().first().map(ToString::to_string).unwrap_or_default();
-            ensure!(
-                below.is_empty() || parent == below,
-                "the node's tipset of epoch {} is built on {parent}, the one below it is {below}; nothing is recorded until that fits",
-                tipset.height
-            );
-            below = tipset.cids.first().map(ToString::to_string).unwrap_or_default();
-        }
+        check_links(&cursor.last_cid, &tipsets, end)?;
         let mut wins = Vec::new();
         for tipset in tipsets {
             for at in (0..tipset.blocks.len()).filter(|at| tipset.blocks.get(*at).is_some_and(|block| block.miner == self.miner))
@@ -287,6 +278,21 @@ impl Follow<'_> {
     }
 }
 
+/// Every tipset must be built on the one before it, the first on the block `below` that was recorded last.
+fn check_links(below: &str, tipsets: &[TipSet], end: &TipSet) -> TurnResult {
+    let mut below = below.to_owned();
+    for tipset in tipsets.iter().chain([end]) {
+        let parent = tipset.parents().first().map(ToString::to_string).unwrap_or_default();
+        ensure!(
+            below.is_empty() || parent == below,
+            "the node's tipset of epoch {} is built on {parent}, the one below it is {below}; nothing is recorded until that fits",
+            tipset.height
+        );
+        below = tipset.cids.first().map(ToString::to_string).unwrap_or_default();
+    }
+    Ok(())
+}
+
 /// Quality-adjusted bytes, as the chain's own weights and flags have them.
 fn sector_power(pool: &Pool, info: &SectorInfo) -> anyhow::Result<i64> {
     let lives = info.expiration.checked_sub(info.power_base_epoch).filter(|lives| *lives > 0);
@@ -311,5 +317,50 @@ async fn close_days(app: &Shared, pool: &Pool) -> TurnResult {
             lots = closed.lots,
             "day closed"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const CIDS: [&str; 4] = [
+        "bafy2bzacea3wsdh6y3a36tb3skempjoxqpuyompjbmfeyf34fi3uy6uue42v4",
+        "bafkqaaa",
+        "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy",
+        "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku",
+    ];
+
+    /// The tipset of epoch `at`, which names the one before as its parent; a block for each of `heights`.
+    fn tipset(at: usize, heights: &[usize]) -> TipSet {
+        let cid = |at: usize| json!({"/": CIDS[at]});
+        let block = |height: &usize| {
+            json!({
+                "Miner": "f01000", "Parents": [cid(at - 1)], "ParentWeight": "1", "Height": height, "ParentStateRoot": cid(0),
+                "ParentMessageReceipts": cid(0), "Messages": cid(0), "Timestamp": 0, "ForkSignaling": 0, "ParentBaseFee": "100"
+            })
+        };
+        let blocks: Vec<_> = heights.iter().map(block).collect();
+        let cids: Vec<_> = heights.iter().map(|_| cid(at)).collect();
+        serde_json::from_value(json!({"Cids": cids, "Blocks": blocks, "Height": at})).unwrap()
+    }
+
+    #[test]
+    fn a_tipset_that_is_left_out_or_of_another_chain_shows() {
+        let [one, two, three] = [tipset(1, &[1]), tipset(2, &[2]), tipset(3, &[3])];
+        check_links(CIDS[0], &[one.clone(), two.clone()], &three).unwrap();
+        check_links("", std::slice::from_ref(&two), &three).unwrap();
+        for (below, tipsets) in [(CIDS[0], vec![one]), (CIDS[0], vec![two]), (CIDS[3], Vec::new())] {
+            assert!(check_links(below, &tipsets, &three).is_err(), "{below} {tipsets:?}");
+        }
+    }
+
+    #[test]
+    fn a_tipset_that_contradicts_itself_is_none() {
+        assert_eq!(tipset(2, &[2, 2]).fault(), None);
+        assert!(tipset(2, &[2, 1]).fault().is_some());
+        assert!(tipset(2, &[]).fault().is_some());
     }
 }
