@@ -49,15 +49,7 @@ fn chain(db: &Database, pool: PoolId, starts: &[(SectorId, i64)], wins: &[(i64, 
             yields::power_on(conn, &counts(pool, row.number, Some(row.contract_id), *epoch))?;
         }
         for (epoch, reward) in wins {
-            let win = Win {
-                pool_id: pool,
-                epoch: *epoch,
-                cid: "c".into(),
-                win_count: 1,
-                reward_atto: (*reward).into(),
-                tips_atto: "0".into(),
-            };
-            yields::record_win(conn, &win)?;
+            yields::record_win(conn, &win(pool, *epoch, reward, 0))?;
         }
         let cursor = yields::cursor(conn, pool)?.unwrap();
         // Half a day and a little on, the chain has unlocked what it will of that.
@@ -300,15 +292,7 @@ fn live_and_audit(db: &Database, intervals: &[(i64, i64, i64)], wins: &[(i64, u6
         }
         yields::power_on(conn, &counts(pool.id, 99, None, own_from))?;
         for (epoch, reward) in wins {
-            let win = Win {
-                pool_id: pool.id,
-                epoch: *epoch,
-                cid: "c".into(),
-                win_count: 1,
-                reward_atto: reward.to_string(),
-                tips_atto: "0".into(),
-            };
-            yields::record_win(conn, &win)?;
+            yields::record_win(conn, &win(pool.id, *epoch, &reward.to_string(), epoch * 1_000_003))?;
         }
         Ok::<_, DbFault>(())
     })
@@ -317,13 +301,19 @@ fn live_and_audit(db: &Database, intervals: &[(i64, i64, i64)], wins: &[(i64, u6
     let days = db.read(|conn| yields::days(conn, pool.id, i64::MAX).map_err(DbFault::from)).unwrap();
     let first = days.last().unwrap().first_epoch;
     let won = db.read(|conn| yields::wins(conn, pool.id, first, end).map_err(DbFault::from)).unwrap();
-    let won: i128 = won.iter().map(|win| win.reward_atto.parse::<i128>().unwrap()).sum();
+    let won = won.iter().flat_map(|win| [&win.reward_atto, &win.tips_atto]);
+    let won: i128 = won.map(|atto| atto.parse::<i128>().unwrap()).sum();
     let posted_nano: i128 = days.iter().map(|day| i128::from(day.posted_nano)).sum();
     assert_eq!(posted_nano * 1_000_000_000 + i128::from(days[0].carry_atto), won, "every attoFIL is posted or carried");
     assert_eq!(posted(db, &AccountSpec::ChainRewards(pool.id)), -i64::try_from(posted_nano).unwrap());
     assert_eq!(db.read(|conn| ledger::check(conn).map_err(DbFault::from)).unwrap(), []);
     let found = db.read(yields::audit).unwrap().map(|difference| difference.path);
     assert!(found.as_ref().is_none_or(|path| path.starts_with("house > ")), "{found:?}");
+}
+
+fn win(pool: PoolId, epoch: i64, reward: &str, tips: i64) -> Win {
+    let (reward_atto, tips_atto) = (reward.to_owned(), tips.to_string());
+    Win { pool_id: pool, epoch, cid: "c".into(), win_count: 1, reward_atto, tips_atto }
 }
 
 /// A sector that counts from an epoch on.

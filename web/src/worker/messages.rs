@@ -88,11 +88,11 @@ async fn landing(app: &Shared, cid: &str, found: &MsgLookup) -> anyhow::Result<L
         receipt.gas_used,
         sent.gas_limit
     );
-    let cost = sent.gas_offer().cost(found.receipt.gas_used, &base_fee);
+    let cost = sent.gas_offer().cost(receipt.gas_used, &base_fee);
     Ok(Landing {
         epoch: found.height,
-        exit_code: found.receipt.exit_code,
-        gas_used: found.receipt.gas_used,
+        exit_code: receipt.exit_code,
+        gas_used: receipt.gas_used,
         burnt_atto: cost.burnt.atto().to_string(),
         tip_atto: cost.tip.atto().to_string(),
     })

@@ -139,9 +139,7 @@ impl World<'_> {
             let seconds = self.fleet.duration(machine, kind, Step::P1);
             if seconds > 0 && self.is_up_for(machine, seconds) {
                 let (cores, memory, scratch) = self.p1_room(machine);
-                let needs = &self.fleet.kinds[kind];
-                let of = |free: i32, need: i32| if need > 0 { free / need } else { i32::MAX };
-                slots += of(cores, needs.p1.cores).min(of(memory, needs.p1.memory)).min(of(scratch, needs.scratch_full)).max(0);
+                slots += self.fleet.kinds[kind].p1_slots(cores, memory, scratch);
             }
         }
         slots

@@ -38,12 +38,9 @@ impl World<'_> {
     }
 
     fn pace_of(&self, machine: MachineIx, kind: KindIx) -> Pace {
-        let (class, needs) = (self.fleet.class(machine), &self.fleet.kinds[kind]);
+        let class = self.fleet.class(machine);
         let Durations { p1, p2, c2 } = class.durations[kind];
-        let share = |all: i32, need: i32| if need > 0 { all / need } else { i32::MAX };
-        let slots = share(class.cores, needs.p1.cores)
-            .min(share(class.memory, needs.p1.memory))
-            .min(share(class.scratch, needs.scratch_full));
+        let slots = self.fleet.kinds[kind].p1_slots(class.cores, class.memory, class.scratch);
         let pace = |units: i32, seconds: Secs| if seconds > 0 { Pace::SPAN * i64::from(units) / i64::from(seconds) } else { 0 };
         Pace { p1: pace(slots, p1), gpu: pace(class.gpus, p2 + c2), c2: pace(class.gpus, c2) }
     }

@@ -39,6 +39,13 @@ impl Kind {
             Step::C2 => self.c2,
         }
     }
+
+    /// PC1 steps that fit into so much.
+    #[must_use]
+    pub fn p1_slots(&self, cores: i32, memory: i32, scratch: i32) -> i32 {
+        let of = |free: i32, need: i32| if need > 0 { free / need } else { i32::MAX };
+        of(cores, self.p1.cores).min(of(memory, self.p1.memory)).min(of(scratch, self.scratch_full)).max(0)
+    }
 }
 
 /// Seconds of the steps of one sector size on one class of machine; 0: it cannot do that step.
