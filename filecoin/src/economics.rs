@@ -70,6 +70,12 @@ impl NetworkEstimate {
     }
 }
 
+/// What a deadline's sectors are charged of their daily fees: no more than half of what they can expect to earn that day.
+#[must_use]
+pub fn daily_fee_payable(daily_fee: &TokenAmount, day_reward: &TokenAmount) -> TokenAmount {
+    miner::daily_proof_fee_payable(&Policy::default(), daily_fee, day_reward)
+}
+
 /// Set on sectors that count ten times whatever is in them (FIP-0118).
 const FULL_QUALITY: u64 = 0x2;
 

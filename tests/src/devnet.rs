@@ -66,8 +66,8 @@ async fn the_client_reads_the_chain() {
     assert_eq!(node.deadlines(&miner, &Vec::new()).await.unwrap().len(), 48);
     assert_eq!(node.proving_deadline(&miner).await.unwrap().challenge_window, 60);
     assert!(node.active_sectors(&miner, &Vec::new()).await.unwrap().is_empty());
-    assert_eq!(node.sector_info(&miner, 1).await.unwrap(), None);
-    assert!(node.pre_commit_info(&miner, 1).await.unwrap().is_none());
+    assert_eq!(node.sector_info(&miner, 1, &Vec::new()).await.unwrap(), None);
+    assert!(node.pre_commit_info(&miner, 1, &Vec::new()).await.unwrap().is_none());
     let state = node.miner_state(&miner, &Vec::new()).await.unwrap();
     assert_eq!(state.balance, TokenAmount::from_whole(100_000));
     assert!(node.reward_state(&Vec::new()).await.unwrap().state.this_epoch_reward > TokenAmount::default());
@@ -111,7 +111,7 @@ async fn a_pushed_message_survives_a_restart_and_is_sent_once() {
     assert_eq!(step(&node, 5).await, 11, "a step ends when messages landed");
     let landed = node.search_message(&first.cid.to_string(), 100).await.unwrap().unwrap();
     assert_eq!((landed.receipt.exit_code, landed.height), (0, 11));
-    let info = node.pre_commit_info(&Address::new_id(1000), 7).await.unwrap().unwrap();
+    let info = node.pre_commit_info(&Address::new_id(1000), 7, &Vec::new()).await.unwrap().unwrap();
     assert_eq!(info.pre_commit_epoch, 11);
     assert!(info.pre_commit_deposit > TokenAmount::default());
     assert!(!token.is_empty());
@@ -134,7 +134,7 @@ async fn the_chain_refuses_forged_proofs_old_tickets_and_used_numbers() {
     assert_ne!(send("early", Method::ProveCommitSectors3, forged()).await, 0, "before the seed nothing can be proven");
     step(&node, 200).await;
     assert_ne!(send("forged", Method::ProveCommitSectors3, forged()).await, 0, "a forged proof is refused");
-    assert_eq!(node.sector_info(&Address::new_id(1000), 1).await.unwrap(), None);
+    assert_eq!(node.sector_info(&Address::new_id(1000), 1, &Vec::new()).await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

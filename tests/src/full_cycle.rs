@@ -9,11 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fvm_shared::address::Address;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use fvm_shared::{address::Address, econ::TokenAmount};
 use sealyard_core::{
     capacity,
     store::{Database, DbFault},
     yields,
+};
+use sealyard_filecoin::{
+    actor::{self, Method, SectorsAt},
+    rpc,
 };
 use serde_json::json;
 
@@ -130,6 +135,7 @@ fn the_job_finishes_although_every_process_is_killed_at_random_moments() {
     assert_eq!(count(&dir.path().join("mail"), "eml"), 1, "one statement, one mail");
     a_damaged_sector_becomes_faulty_and_recovers(dir.path(), &house);
     a_node_that_lies_brings_nothing_into_the_books(dir.path(), &mut house);
+    what_the_miner_pays_is_told_kind_by_kind(dir.path(), &house);
 }
 
 /// A node with a bad cache and a bad cable.
@@ -218,6 +224,53 @@ fn a_node_that_lies_brings_nothing_into_the_books(dir: &Path, house: &mut House)
     assert_eq!(difference, None);
 }
 
+/// The sector is ended before its time. Its fee and the fault's, deposit and pledge explain the miner's balance on every day to the attoFIL.
+fn what_the_miner_pays_is_told_kind_by_kind(dir: &Path, house: &House) {
+    let db = Database::open(&house::database_url(dir), 2).unwrap();
+    let pool = db.read(|conn| capacity::pools(conn).map_err(DbFault::from)).unwrap()[0].id;
+    let days = || db.read(|conn| yields::chain_days(conn, pool).map_err(DbFault::from)).unwrap();
+    let node = openrpc::node(&house.node_url, &house.node_token);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let miner = Address::new_id(1000);
+    runtime.block_on(async {
+        let at = node.sector_location(&miner, 1, &Vec::new()).await.unwrap().unwrap();
+        let at = SectorsAt { deadline: at.deadline, partition: at.partition, sectors: &[1] };
+        let message = rpc::Message {
+            version: 0,
+            to: miner,
+            from: node.miner_info(&miner).await.unwrap().worker,
+            nonce: 0,
+            value: TokenAmount::default(),
+            gas_limit: 0,
+            gas_fee_cap: TokenAmount::default(),
+            gas_premium: TokenAmount::default(),
+            method: Method::TerminateSectors.number(),
+            params: BASE64_STANDARD.encode(actor::terminate_sectors(&at).unwrap()),
+            cid: None,
+        };
+        node.push(&message, "c0ffee00-0000-4000-8000-000000000002").await.unwrap();
+        for _ in 0..600 {
+            let _: serde_json::Value = node.call("Devnet.Step", json!([{"Epochs": 20, "Force": true}])).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if days().last().is_some_and(|day| day.pledge_atto == "0") {
+                return;
+            }
+        }
+        panic!("the pledge never came back\n{}", house.work.log());
+    });
+    let days = days();
+    let sum = |of: fn(&yields::ChainDay) -> &String| days.iter().map(|day| of(day).parse::<i128>().unwrap()).sum::<i128>();
+    for day in &days {
+        assert_eq!(day.other_atto, "0", "{day:?}");
+    }
+    assert!(sum(|day| &day.fault_fee_atto) > 0 && sum(|day| &day.termination_fee_atto) > 0, "{days:?}");
+    assert!(sum(|day| &day.deposits_in_atto) > 0 && sum(|day| &day.pledge_in_atto) > 0, "{days:?}");
+    assert_eq!(sum(|day| &day.deposits_in_atto), sum(|day| &day.deposits_back_atto));
+    assert_eq!(sum(|day| &day.pledge_in_atto), sum(|day| &day.pledge_back_atto));
+    let difference = db.read(yields::audit).unwrap().map(|found| found.to_string());
+    assert_eq!(difference, None);
+}
+
 /// The house of the test above goes on: its sector's replica disappears for two days, then comes back.
 fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, house: &House) {
     let stores = ["granite", "basalt"].map(|name| dir.join("agents").join(name).join("store/s-f01000-1"));
@@ -242,6 +295,12 @@ fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, house: &House) {
     };
     fs::rename(&replica, &hidden).unwrap();
     until(true, true);
+    // Another day, for which the chain charges a fee.
+    for _ in 0..2880 / 20 {
+        runtime
+            .block_on(async { node.call::<serde_json::Value>("Devnet.Step", json!([{"Epochs": 20, "Force": true}])).await })
+            .unwrap();
+    }
     fs::rename(&hidden, &replica).unwrap();
     until(false, false);
 }

@@ -11,6 +11,8 @@ mod house;
 mod leases;
 mod openrpc;
 mod proxy;
+mod random_days;
 mod sales;
 mod support;
+mod terms;
 mod tidy;

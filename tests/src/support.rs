@@ -9,10 +9,10 @@ use diesel::{Connection, RunQueryDsl};
 use sealyard_core::{
     accounts::{self, NewUser, Role, User},
     capacity::{self, NewPool, Pool},
-    catalog::{self, NewPlan, Plan},
+    catalog::{self, NewPlan, Plan, Terms},
     clock::DAY,
     fleet::{self, Machine, protocol::Hardware},
-    money::{BasisPoints, Fiat},
+    money::Fiat,
     store::{Database, DbFault},
 };
 
@@ -57,7 +57,7 @@ pub fn shop(db: &Database, sectors: i64) -> (Pool, Plan, User) {
         let pool = capacity::create_pool(conn, &NewPool::new("Test", 1000, SECTOR, NOW))?;
         capacity::grow(conn, pool.id, "initial", sectors * SECTOR, NOW).unwrap();
         let price = Fiat { minor: 2500, currency: "USD".into() };
-        let plan = catalog::create_plan(conn, &NewPlan::of_sectors(&pool, "Test", 210, price, BasisPoints(2000), NOW))?;
+        let plan = catalog::create_plan(conn, &NewPlan::of_sectors(&pool, "Test", 210, price, Terms::standard(2000), NOW))?;
         let user = investor(conn, "ada@example.org");
         Ok::<_, DbFault>((pool, plan, user))
     })

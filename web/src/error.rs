@@ -105,6 +105,7 @@ impl From<PlaceError> for WebError {
     fn from(error: PlaceError) -> Self {
         match error {
             PlaceError::Db(fault) => fault.into(),
+            PlaceError::Ledger(error) => Self::Internal(error.into()),
             said => Self::BadInput(said.to_string()),
         }
     }

@@ -65,19 +65,32 @@ pub fn release_hold(conn: &mut AnyConnection, order: &str, now: Micros) -> Resul
     ledger::void(conn, &pending(order, now))
 }
 
-/// A contract ended: its bytes are free again.
-pub fn return_sold(conn: &mut AnyConnection, pool: PoolId, contract: &str, bytes: i64, now: Micros) -> Result<(), LedgerError> {
-    ledger::post(
-        conn,
-        &Transfer {
-            id: format!("end:{contract}"),
-            from: AccountSpec::Sold(pool),
-            to: AccountSpec::Free(pool),
-            amount: bytes,
-            kind: "capacity",
-            subject: contract.to_owned(),
-            effective_day: now.div_euclid(DAY),
-            booked_at: now,
-        },
-    )
+/// A contract's sectors are gone: its bytes are free again, from `from`.
+fn free(conn: &mut AnyConnection, from: AccountSpec, (pool, contract, bytes): Part<'_>, now: Micros) -> Result<(), LedgerError> {
+    ledger::post(conn, &moved(format!("end:{contract}"), from, AccountSpec::Free(pool), (contract, bytes), now))
+}
+
+/// Pool, contract (its public id) and bytes.
+type Part<'a> = (PoolId, &'a str, i64);
+
+fn moved(id: String, from: AccountSpec, to: AccountSpec, (contract, amount): (&str, i64), now: Micros) -> Transfer {
+    let (kind, subject, effective_day) = ("capacity", contract.to_owned(), now.div_euclid(DAY));
+    Transfer { id, from, to, amount, kind, subject, effective_day, booked_at: now }
+}
+
+/// The term is over, but the sectors live on: their bytes are the operator's own until then.
+pub fn keep_sold(conn: &mut AnyConnection, part: Part<'_>, now: Micros) -> Result<(), LedgerError> {
+    let (pool, contract, bytes) = part;
+    let (from, to) = (AccountSpec::Sold(pool), AccountSpec::OwnUse(pool));
+    ledger::post(conn, &moved(format!("over:{contract}"), from, to, (contract, bytes), now))
+}
+
+/// Sold bytes whose sectors are gone are free again.
+pub fn return_sold(conn: &mut AnyConnection, part: Part<'_>, now: Micros) -> Result<(), LedgerError> {
+    free(conn, AccountSpec::Sold(part.0), part, now)
+}
+
+/// As [`return_sold`], of what [`keep_sold`] kept.
+pub fn return_kept(conn: &mut AnyConnection, part: Part<'_>, now: Micros) -> Result<(), LedgerError> {
+    free(conn, AccountSpec::OwnUse(part.0), part, now)
 }

@@ -6,5 +6,5 @@
 mod hold;
 mod pool;
 
-pub use hold::{CapacityError, confirm_sale, hold_for_order, release_hold, return_sold};
+pub use hold::{CapacityError, confirm_sale, hold_for_order, keep_sold, release_hold, return_kept, return_sold};
 pub use pool::{Capacity, NewPool, Pool, capacity, create_pool, grow, pool_by_id, pools, set_collateral};

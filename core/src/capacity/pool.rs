@@ -23,6 +23,8 @@ pub struct Pool {
     pub created_at: Micros,
     /// Sectors that the miner's available funds could pledge when they were last looked at.
     pub collateral_sectors: Option<i64>,
+    /// nanoFIL of a new sector's initial pledge, with care for how it moves while it is sealed; as of then.
+    pub pledge_nano: Option<i64>,
 }
 
 #[derive(Clone, Debug, Insertable)]
@@ -64,9 +66,12 @@ pub fn pool_by_id(conn: &mut AnyConnection, id: PoolId) -> DbResult<Pool> {
     pools::table.find(id).first(conn)
 }
 
-/// Notes how many sectors the miner's funds can pledge.
-pub fn set_collateral(conn: &mut AnyConnection, pool: PoolId, sectors: i64) -> DbResult<()> {
-    diesel::update(pools::table.find(pool)).set(pools::collateral_sectors.eq(sectors)).execute(conn).map(drop)
+/// Notes how many sectors the miner's funds can pledge, and nanoFIL of one sector's pledge.
+pub fn set_collateral(conn: &mut AnyConnection, pool: PoolId, sectors: i64, pledge_nano: i64) -> DbResult<()> {
+    diesel::update(pools::table.find(pool))
+        .set((pools::collateral_sectors.eq(sectors), pools::pledge_nano.eq(pledge_nano)))
+        .execute(conn)
+        .map(drop)
 }
 
 /// Takes `bytes` of new machines into the books. `id` makes a repetition harmless.

@@ -2,6 +2,7 @@
 
 use diesel::prelude::*;
 
+use super::Terms;
 use crate::{
     clock::Micros,
     ids::{PlanId, PoolId, public_id},
@@ -23,9 +24,10 @@ pub struct Plan {
     /// Of one unit for the whole term.
     pub price_minor: i64,
     pub currency: String,
-    pub fee_bp: i64,
     pub on_sale: bool,
     pub created_at: Micros,
+    /// Of the contracts that are sold under it.
+    pub terms: Terms,
 }
 
 impl Plan {
@@ -41,7 +43,7 @@ impl Plan {
 
     #[must_use]
     pub fn fee(&self) -> BasisPoints {
-        BasisPoints(self.fee_bp)
+        BasisPoints(self.terms.service_fee_bp)
     }
 }
 
@@ -56,15 +58,15 @@ pub struct NewPlan {
     pub days: i64,
     pub price_minor: i64,
     pub currency: String,
-    pub fee_bp: i64,
     pub on_sale: bool,
     pub created_at: Micros,
+    pub terms: Terms,
 }
 
 impl NewPlan {
     /// A plan of one sector per unit, on sale.
     #[must_use]
-    pub fn of_sectors(pool: &crate::capacity::Pool, name: &str, days: i64, price: Fiat, fee: BasisPoints, now: Micros) -> Self {
+    pub fn of_sectors(pool: &crate::capacity::Pool, name: &str, days: i64, price: Fiat, terms: Terms, now: Micros) -> Self {
         Self {
             public_id: public_id("pln"),
             pool_id: pool.id,
@@ -74,9 +76,9 @@ impl NewPlan {
             days,
             price_minor: price.minor,
             currency: price.currency,
-            fee_bp: fee.0,
             on_sale: true,
             created_at: now,
+            terms,
         }
     }
 }

@@ -1,6 +1,13 @@
 //! The terms of a contract, as the investor saw them when buying. Stored once for all contracts that share them, and never changed.
 
-use diesel::prelude::*;
+use diesel::{
+    backend::Backend,
+    deserialize::{self, FromSql, FromSqlRow},
+    expression::AsExpression,
+    prelude::*,
+    serialize::{self, Output, ToSql},
+    sql_types::Text,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -8,7 +15,9 @@ use crate::{
     store::{AnyConnection, DbResult, schema::terms},
 };
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Stored as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, FromSqlRow, AsExpression)]
+#[diesel(sql_type = Text)]
 pub struct Terms {
     /// Version of this text; a reader of old contracts needs it.
     pub version: u32,
@@ -17,10 +26,14 @@ pub struct Terms {
     pub available_bp: i64,
     /// Daily parts in which the rest is released.
     pub vesting_days: i64,
-    /// How much of its part, by power, of the protocol's daily fee (FIP-0100) the contract bears, basis points. The rest, gas, faults and
-    /// terminations are the operator's.
+    /// How much of its part, by power, of the protocol's daily fee (FIP-0100), of the fees for faults and of the gas of the pool's messages
+    /// the contract bears, basis points. The rest, and fees for early ends, are the operator's.
     #[serde(default)]
     pub daily_fee_bp: i64,
+    #[serde(default)]
+    pub faults_bp: i64,
+    #[serde(default)]
+    pub gas_bp: i64,
     /// Whose FIL secures the sectors.
     pub pledge: Pledge,
     /// From when power is promised.
@@ -37,6 +50,9 @@ pub enum Pledge {
     Operator,
     /// The operator's, for this part of each day's gross.
     OperatorFor { charge_bp: i64 },
+    /// The investor's own, put up with the order from what is available. It comes back as the chain returns each sector's, less this
+    /// part of the fee for one that ended early.
+    Investor { terminations_bp: i64 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,21 +71,48 @@ pub enum Shortfall {
     None,
     /// The operator pays what the missing power would have earned that day, by the pool's own rate, less the service fee.
     PaidInFil,
+    /// The term becomes as much longer, by at most so many days; what goes beyond is paid as above.
+    AddedDays { most: i64 },
 }
 
 impl Terms {
     #[must_use]
     pub fn standard(service_fee_bp: i64) -> Self {
         Self {
-            version: 2,
+            version: 3,
             service_fee_bp,
             available_bp: 2500,
             vesting_days: 180,
             daily_fee_bp: 0,
+            faults_bp: 0,
+            gas_bp: 0,
             pledge: Pledge::Operator,
             starts: Starts::PromisedDate,
             shortfall: Shortfall::PaidInFil,
         }
+    }
+}
+
+impl<DB: Backend> FromSql<Text, DB> for Terms
+where
+    String: FromSql<Text, DB>,
+{
+    fn from_sql(bytes: DB::RawValue<'_>) -> deserialize::Result<Self> {
+        Ok(serde_json::from_str(&String::from_sql(bytes)?)?)
+    }
+}
+
+impl ToSql<Text, diesel::sqlite::Sqlite> for Terms {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, diesel::sqlite::Sqlite>) -> serialize::Result {
+        out.set_value(serde_json::to_string(self)?);
+        Ok(serialize::IsNull::No)
+    }
+}
+
+impl ToSql<Text, diesel::pg::Pg> for Terms {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, diesel::pg::Pg>) -> serialize::Result {
+        std::io::Write::write_all(out, serde_json::to_string(self)?.as_bytes())?;
+        Ok(serialize::IsNull::No)
     }
 }
 

@@ -5,8 +5,8 @@ use diesel::prelude::*;
 use super::Contract;
 use crate::{
     capacity::pool_by_id,
-    catalog::{Terms, plan_for, terms_row},
-    clock::Micros,
+    catalog::{Starts, Terms, plan_for, terms_row},
+    clock::{DAY, Micros},
     ids::{OrderId, PoolId, UserId, public_id},
     orders::Order,
     sealing,
@@ -42,6 +42,8 @@ struct Row {
     state: &'static str,
     promised_at: Micros,
     created_at: Micros,
+    pledge_each_nano: i64,
+    ends_at: Option<Micros>,
 }
 
 /// The contract with the order's terms, and one planned sector per sector size. Sector numbers are never reused.
@@ -53,6 +55,10 @@ pub fn create(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<Co
     if count * pool.sector_bytes != order.bytes || count == 0 {
         return Err(ContractError::Fraction { bytes: order.bytes, sector_bytes: pool.sector_bytes });
     }
+    let ends_at = match terms.starts {
+        Starts::PromisedDate => Some(order.promised_at.saturating_add(plan.days.saturating_mul(DAY))),
+        Starts::PowerOn => None,
+    };
     let row = Row {
         public_id: public_id("ctr"),
         user_id: order.user_id,
@@ -65,6 +71,8 @@ pub fn create(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<Co
         state: "sealing",
         promised_at: order.promised_at,
         created_at: now,
+        pledge_each_nano: order.pledge_each_nano,
+        ends_at,
     };
     let contract: Contract =
         diesel::insert_into(contracts::table).values(row).returning(contracts::all_columns).get_result(conn)?;

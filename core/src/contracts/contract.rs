@@ -3,11 +3,15 @@
 use diesel::prelude::*;
 
 use crate::{
-    capacity::return_sold,
-    clock::Micros,
+    capacity::{keep_sold, return_kept, return_sold},
+    catalog::Terms,
+    clock::{DAY, Micros},
     ids::{ContractId, OrderId, PoolId, UserId},
     ledger::LedgerError,
-    store::{AnyConnection, DbResult, schema::contracts},
+    store::{
+        AnyConnection, DbResult,
+        schema::{contracts, sectors, terms},
+    },
 };
 
 #[derive(Clone, Debug, Queryable)]
@@ -25,6 +29,12 @@ pub struct Contract {
     pub created_at: Micros,
     pub active_at: Option<Micros>,
     pub terms_id: i64,
+    /// nanoFIL that the investor put up for each sector.
+    pub pledge_each_nano: i64,
+    /// The end of the term. `None`: it has not begun, and no date begins it.
+    pub ends_at: Option<Micros>,
+    /// Epochs by which missing power has put off the end.
+    pub added_epochs: i64,
 }
 
 pub fn by_public_id(conn: &mut AnyConnection, id: &str) -> DbResult<Option<Contract>> {
@@ -43,20 +53,72 @@ pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Contract>> {
     contracts::table.order(contracts::id.desc()).limit(limit).load(conn)
 }
 
-/// All sectors have run out: the contract is over and its bytes can be sold again.
-pub fn end(conn: &mut AnyConnection, id: ContractId, now: Micros) -> Result<(), LedgerError> {
-    let contract: Contract = contracts::table.find(id).first(conn)?;
-    if contract.state != "ended" {
-        diesel::update(contracts::table.find(id)).set(contracts::state.eq("ended")).execute(conn)?;
-        return_sold(conn, contract.pool_id, &contract.public_id, contract.bytes, now)?;
-    }
-    Ok(())
+/// What was agreed.
+pub fn terms(conn: &mut AnyConnection, contract: &Contract) -> DbResult<Terms> {
+    terms::table.find(contract.terms_id).select(terms::text).first(conn)
 }
 
-/// All sectors count: the contract is fully live.
+/// When the last sector ends that a user has put up a pledge for: its own end once it is on chain, or the contract's. `None`: there is no
+/// such sector.
+pub fn pledge_back_by(conn: &mut AnyConnection, user: UserId) -> DbResult<Option<Micros>> {
+    let mine = contracts::user_id.eq(user).and(contracts::pledge_each_nano.gt(0));
+    let rows: Vec<(ContractId, PoolId, Option<Micros>)> =
+        contracts::table.filter(mine).select((contracts::id, contracts::pool_id, contracts::ends_at)).load(conn)?;
+    let mut last = None;
+    for (contract, pool, ends_at) in rows {
+        let live = sectors::contract_id.eq(contract).and(sectors::state.ne("expired")).and(sectors::activation.is_not_null());
+        let end: Option<i64> = sectors::table.filter(live).select(diesel::dsl::max(sectors::expiration)).first(conn)?;
+        let time = crate::yields::cursor(conn, pool)?.map(|cursor| cursor.time());
+        last = last.max(end.zip(time).map(|(epoch, time)| time.micros(epoch)).or(ends_at));
+    }
+    Ok(last)
+}
+
+/// The term is over. What its sectors earn until they run out is the operator's.
+pub fn over(conn: &mut AnyConnection, id: ContractId, now: Micros) -> Result<Contract, LedgerError> {
+    let contract: Contract = contracts::table.find(id).first(conn)?;
+    if contract.state != "ended" {
+        set_ended(conn, id)?;
+        keep_sold(conn, (contract.pool_id, &contract.public_id, contract.bytes), now)?;
+    }
+    Ok(contract)
+}
+
+/// All sectors have run out: the bytes can be sold again.
+pub fn end(conn: &mut AnyConnection, id: ContractId, now: Micros) -> Result<(), LedgerError> {
+    let contract: Contract = contracts::table.find(id).first(conn)?;
+    let part = (contract.pool_id, contract.public_id.as_str(), contract.bytes);
+    if contract.state == "ended" {
+        return return_kept(conn, part, now);
+    }
+    set_ended(conn, id)?;
+    return_sold(conn, part, now)
+}
+
+fn set_ended(conn: &mut AnyConnection, id: ContractId) -> DbResult<()> {
+    diesel::update(contracts::table.find(id)).set(contracts::state.eq("ended")).execute(conn).map(drop)
+}
+
+/// All sectors count: the contract is fully live. Its days run from now on, or have run since the promised date.
 pub fn mark_active(conn: &mut AnyConnection, id: ContractId, now: Micros) -> DbResult<()> {
-    diesel::update(contracts::table.filter(contracts::id.eq(id).and(contracts::state.eq("sealing"))))
-        .set((contracts::state.eq("active"), contracts::active_at.eq(now)))
+    let contract: Contract = contracts::table.find(id).first(conn)?;
+    if contract.state != "sealing" {
+        return Ok(());
+    }
+    // Without an end it runs from its activation, whenever that is; what has put off its end since has done so already.
+    let from_now = now.saturating_add(contract.days.saturating_mul(DAY));
+    let early = contract.promised_at.saturating_sub(now).max(0);
+    let ends_at = contract.ends_at.map_or(from_now, |end| end.saturating_sub(early));
+    diesel::update(contracts::table.find(id))
+        .set((contracts::state.eq("active"), contracts::active_at.eq(now), contracts::ends_at.eq(ends_at)))
+        .execute(conn)
+        .map(drop)
+}
+
+/// Missing power puts off the end by `epochs`, which are `by` microseconds.
+pub fn put_off_end(conn: &mut AnyConnection, id: ContractId, epochs: i64, by: Micros) -> DbResult<()> {
+    diesel::update(contracts::table.find(id))
+        .set((contracts::added_epochs.eq(contracts::added_epochs + epochs), contracts::ends_at.eq(contracts::ends_at + by)))
         .execute(conn)
         .map(drop)
 }

@@ -41,6 +41,8 @@ pub struct Lot {
     pub vesting_nano: i64,
     /// What missing power would have earned; from the operator.
     pub compensation_nano: i64,
+    /// By how many epochs missing power made the term longer.
+    pub added_epochs: i64,
 }
 
 /// What lots add up to.

@@ -18,4 +18,4 @@ pub use chart::{AccountSpec, Asset};
 pub use check::{Finding, check};
 pub use lot::{LOTS_OF_CONTRACT, LOTS_OF_USER, Lot, book_lots, lot, lot_movements, lots_of_contract, lots_on};
 pub use post::{LedgerError, Pending, Transfer, complete, hold, post, void};
-pub use read::{Entry, balance, entries, movements, pool_balances, posted_amount};
+pub use read::{Entry, balance, entries, movements, owed_to_investors, pool_balances, posted_amount};

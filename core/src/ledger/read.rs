@@ -1,6 +1,6 @@
 //! Read models of the books for pages and statements.
 
-use diesel::prelude::*;
+use diesel::{prelude::*, sql_types::BigInt};
 
 use super::{Account, AccountSpec, Balance, account::find, lot::entries_of_user, post::Row};
 use crate::{
@@ -57,6 +57,18 @@ fn entry(account: AccountId, row: Row) -> Entry {
 pub fn movements(conn: &mut AnyConnection, spec: &AccountSpec, before_day: i64) -> DbResult<i64> {
     let entries = entries(conn, spec, i64::MIN..before_day, i64::MAX)?;
     Ok(entries.iter().map(|e| e.amount).sum())
+}
+
+/// nanoFIL that all investors together can withdraw.
+pub fn owed_to_investors(conn: &mut AnyConnection) -> DbResult<i64> {
+    #[derive(QueryableByName)]
+    struct Owed {
+        #[diesel(sql_type = BigInt)]
+        owed: i64,
+    }
+    const SUM: &str = "SELECT CAST(COALESCE(SUM(posted_in - posted_out), 0) AS BIGINT) AS owed FROM ledger_accounts \
+         WHERE user_id IS NOT NULL AND asset = 'FIL' AND code LIKE '%:available'";
+    diesel::sql_query(SUM).get_result::<Owed>(conn).map(|sum| sum.owed)
 }
 
 /// What a posted transfer moved.

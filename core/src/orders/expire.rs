@@ -4,8 +4,9 @@ use diesel::prelude::*;
 
 use super::{Order, OrderState, PayError};
 use crate::{
-    capacity::release_hold,
+    capacity::{pool_by_id, release_hold},
     clock::Micros,
+    contracts::release_pledge,
     store::{AnyConnection, schema::orders},
 };
 
@@ -23,6 +24,8 @@ pub fn expire_due(conn: &mut AnyConnection, now: Micros) -> Result<usize, PayErr
             .execute(conn)?;
         if won == 1 {
             release_hold(conn, &order.public_id, now)?;
+            let sector_bytes = pool_by_id(conn, order.pool_id)?.sector_bytes;
+            release_pledge(conn, &order.public_id, order.pledge_nano(sector_bytes), now)?;
             expired += 1;
         }
     }

@@ -54,12 +54,20 @@ pub struct Order {
     pub created_at: Micros,
     pub expires_at: Micros,
     pub paid_at: Option<Micros>,
+    /// nanoFIL that the buyer puts up for each sector.
+    pub pledge_each_nano: i64,
 }
 
 impl Order {
     #[must_use]
     pub fn is(&self, state: OrderState) -> bool {
         self.state == state.name()
+    }
+
+    /// nanoFIL that the buyer puts up for the whole order.
+    #[must_use]
+    pub fn pledge_nano(&self, sector_bytes: i64) -> i64 {
+        self.pledge_each_nano.saturating_mul(self.bytes / sector_bytes.max(1))
     }
 
     #[must_use]

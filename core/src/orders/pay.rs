@@ -134,7 +134,13 @@ fn receipt(order: &Order, paid: &Paid<'_>, now: Micros) -> Transfer {
 
 fn sell(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<bool, PayError> {
     confirm_sale(conn, &order.public_id, now)?;
+    let nano = pledge(conn, order)?;
+    contracts::put_up_pledge(conn, &order.public_id, nano, now)?;
     Ok(true)
+}
+
+fn pledge(conn: &mut AnyConnection, order: &Order) -> DbResult<i64> {
+    Ok(order.pledge_nano(pool_by_id(conn, order.pool_id)?.sector_bytes))
 }
 
 /// The time to pay had run out before the money came: sell if there is still room, and if the order can still be done behind what was
@@ -144,7 +150,12 @@ fn sell_late(conn: &mut AnyConnection, order: &mut Order, now: Micros) -> Result
     let holds = move_date(conn, order, now)?;
     match (held, holds) {
         (true, true) => sell(conn, order, now),
-        (true, false) => release_hold(conn, &order.public_id, now).map(|()| false).map_err(PayError::from),
+        (true, false) => {
+            release_hold(conn, &order.public_id, now)?;
+            let nano = pledge(conn, order)?;
+            contracts::release_pledge(conn, &order.public_id, nano, now)?;
+            Ok(false)
+        }
         (false, true) => sell_again(conn, order, now),
         (false, false) => Ok(false),
     }
@@ -170,8 +181,20 @@ fn move_date(conn: &mut AnyConnection, order: &mut Order, now: Micros) -> DbResu
 fn sell_again(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<bool, PayError> {
     let again = format!("{}:late", order.public_id);
     match hold_for_order(conn, order.pool_id, &again, order.bytes, now) {
-        Ok(()) => confirm_sale(conn, &again, now).map(|()| true).map_err(PayError::from),
-        Err(CapacityError::SoldOut { .. }) => Ok(false),
-        Err(CapacityError::Ledger(error)) => Err(error.into()),
+        Ok(()) => {}
+        Err(CapacityError::SoldOut { .. }) => return Ok(false),
+        Err(CapacityError::Ledger(error)) => return Err(error.into()),
     }
+    let nano = pledge(conn, order)?;
+    match contracts::hold_pledge(conn, order.user_id, &again, nano, now) {
+        Ok(()) => {}
+        Err(LedgerError::Insufficient { .. }) => {
+            release_hold(conn, &again, now)?;
+            return Ok(false);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    contracts::put_up_pledge(conn, &again, nano, now)?;
+    confirm_sale(conn, &again, now)?;
+    Ok(true)
 }

@@ -7,7 +7,10 @@ use crate::{
     capacity::{CapacityError, hold_for_order},
     catalog::Plan,
     clock::{DAY, MINUTE, Micros, minute_text},
+    contracts::hold_pledge,
     ids::{PlanId, PoolId, UserId, public_id},
+    ledger::LedgerError,
+    money::NanoFil,
     scheduler,
     store::{
         AnyConnection, DbFault,
@@ -41,6 +44,12 @@ pub enum PlaceError {
     DateMoved(String),
     #[error(transparent)]
     Capacity(CapacityError),
+    #[error(
+        "this needs a pledge of {needed} FIL of your own; you have {available} FIL available. Choose fewer units, or a plan without"
+    )]
+    Pledge { needed: NanoFil, available: NanoFil },
+    #[error(transparent)]
+    Ledger(LedgerError),
     #[error("the terms cannot be stored: {0}")]
     Terms(String),
     #[error(transparent)]
@@ -76,6 +85,7 @@ struct Row<'a> {
     promised_at: Micros,
     created_at: Micros,
     expires_at: Micros,
+    pledge_each_nano: i64,
 }
 
 pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) -> Result<Order, PlaceError> {
@@ -119,10 +129,17 @@ pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) ->
         promised_at: promised.p95,
         created_at: now,
         expires_at: now.saturating_add(HOLD),
+        pledge_each_nano: quote.pledge_each_nano,
     };
     let order: Order = diesel::insert_into(orders::table).values(row).returning(orders::all_columns).get_result(conn)?;
     scheduler::record(conn, order.id, order.pool_id, quote.sectors, &promised, now)?;
     hold_for_order(conn, order.pool_id, &order.public_id, order.bytes, now)
         .map_err(|error| error.into_fault().map_or_else(PlaceError::Capacity, PlaceError::Db))?;
+    let needed = quote.pledge_each_nano.saturating_mul(quote.sectors);
+    hold_pledge(conn, order.user_id, &order.public_id, needed, now).map_err(|error| match error {
+        LedgerError::Insufficient { free, .. } => PlaceError::Pledge { needed: NanoFil(needed), available: NanoFil(free.max(0)) },
+        LedgerError::Db(fault) => PlaceError::Db(fault),
+        other => PlaceError::Ledger(other),
+    })?;
     Ok(order)
 }

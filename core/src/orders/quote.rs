@@ -2,7 +2,7 @@
 
 use crate::{
     capacity::{capacity, pool_by_id},
-    catalog::{Plan, Terms},
+    catalog::{Plan, Pledge, Terms},
     clock::Micros,
     money::Fiat,
     scheduler::{self, Promised},
@@ -26,6 +26,8 @@ pub struct Quote {
     pub sectors: i64,
     pub price: Fiat,
     pub terms: Terms,
+    /// nanoFIL that the buyer puts up for each sector; 0 where the operator does.
+    pub pledge_each_nano: i64,
     pub stock: Stock,
     /// When the power should count. `None`: no machine here can seal it at present.
     pub promised: Option<Promised>,
@@ -41,10 +43,17 @@ pub fn quote(conn: &mut AnyConnection, plan: &Plan, units: i64, now: Micros) -> 
     let lessons = scheduler::lessons(conn, pool.id)?;
     let promised = scheduler::promise(&snapshot, pool.sector_bytes, sectors, lessons);
     let pledgeable = pool.collateral_sectors.map(|all| all - snapshot.owed_sectors(pool.id));
+    let terms = plan.terms.clone();
+    let pledge_each = match terms.pledge {
+        Pledge::Investor { .. } => pool.pledge_nano,
+        Pledge::Operator | Pledge::OperatorFor { .. } => Some(0),
+    };
     let stock = match pledgeable {
         _ if free < bytes.0 => Stock::NoCapacity,
+        // How much to put up is not known.
+        _ if pledge_each.is_none() => Stock::NoCollateral,
         Some(left) if left < sectors => Stock::NoCollateral,
         _ => Stock::Enough,
     };
-    Ok(Some(Quote { bytes, sectors, price, terms: Terms::standard(plan.fee_bp), stock, promised }))
+    Ok(Some(Quote { bytes, sectors, price, terms, pledge_each_nano: pledge_each.unwrap_or_default(), stock, promised }))
 }

@@ -76,11 +76,14 @@ fn build(conn: &mut AnyConnection, user: UserId, month: Month) -> Result<Stateme
     let person = accounts::by_id(conn, user)?;
     let mut days: BTreeMap<i64, DayLine> = (first_day..end_day).map(|day| (day, DayLine { day, ..DayLine::default() })).collect();
     let available_entries = ledger::entries(conn, &AccountSpec::Available(user), first_day..end_day, i64::MAX)?;
+    let pledged_entries = ledger::entries(conn, &AccountSpec::Pledged(user), first_day..end_day, i64::MAX)?;
     let vesting_entries = ledger::entries(conn, &AccountSpec::Vesting(user), first_day..end_day, i64::MAX)?;
     for entry in &available_entries {
         if let Some(line) = days.get_mut(&entry.effective_day) {
             match entry.kind.as_str() {
                 "vested" => line.vested += entry.amount,
+                // What is put up and comes back is not earned; it is told in the balances.
+                "pledge" | "pledge_not_needed" | "pledge_returned" => {}
                 _ => line.to_available += entry.amount,
             }
         }
@@ -114,6 +117,7 @@ fn build(conn: &mut AnyConnection, user: UserId, month: Month) -> Result<Stateme
         end_day,
         available: account_line(conn, &AccountSpec::Available(user), &available_entries, first_day)?,
         vesting: account_line(conn, &AccountSpec::Vesting(user), &vesting_entries, first_day)?,
+        pledged: account_line(conn, &AccountSpec::Pledged(user), &pledged_entries, first_day)?,
         contracts: lines,
         days: days.into_values().collect(),
     })

@@ -13,6 +13,8 @@ pub struct StatementModel {
     pub end_day: i64,
     pub available: AccountLine,
     pub vesting: AccountLine,
+    #[serde(default)]
+    pub pledged: AccountLine,
     pub contracts: Vec<ContractLine>,
     pub days: Vec<DayLine>,
 }

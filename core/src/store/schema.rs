@@ -44,6 +44,7 @@ diesel::table! {
         next_sector -> BigInt,
         created_at -> BigInt,
         collateral_sectors -> Nullable<BigInt>,
+        pledge_nano -> Nullable<BigInt>,
     }
 }
 
@@ -58,9 +59,9 @@ diesel::table! {
         days -> BigInt,
         price_minor -> BigInt,
         currency -> Text,
-        fee_bp -> BigInt,
         on_sale -> Bool,
         created_at -> BigInt,
+        terms -> Text,
     }
 }
 
@@ -82,6 +83,7 @@ diesel::table! {
         created_at -> BigInt,
         expires_at -> BigInt,
         paid_at -> Nullable<BigInt>,
+        pledge_each_nano -> BigInt,
     }
 }
 
@@ -149,6 +151,9 @@ diesel::table! {
         created_at -> BigInt,
         active_at -> Nullable<BigInt>,
         terms_id -> BigInt,
+        pledge_each_nano -> BigInt,
+        ends_at -> Nullable<BigInt>,
+        added_epochs -> BigInt,
     }
 }
 
@@ -289,7 +294,6 @@ diesel::table! {
         head_epoch -> BigInt,
         last_cid -> Text,
         network -> Text,
-        daily_fee_atto -> Text,
     }
 }
 
@@ -335,6 +339,23 @@ diesel::table! {
         available_atto -> Text,
         raw_power -> Text,
         qa_power -> Text,
+        fault_fee_atto -> Text,
+        termination_fee_atto -> Text,
+        deposits_in_atto -> Text,
+        deposits_back_atto -> Text,
+        deposits_lost_atto -> Text,
+        pledge_in_atto -> Text,
+        pledge_back_atto -> Text,
+    }
+}
+
+diesel::table! {
+    chain_flows (pool_id, kind, subject, epoch) {
+        pool_id -> BigInt,
+        kind -> Text,
+        subject -> BigInt,
+        epoch -> BigInt,
+        atto -> Text,
     }
 }
 
@@ -350,6 +371,9 @@ diesel::table! {
         carry_atto -> BigInt,
         power_epochs -> Text,
         closed_at -> BigInt,
+        daily_fee_nano -> BigInt,
+        fault_fee_nano -> BigInt,
+        gas_nano -> BigInt,
     }
 }
 
@@ -369,6 +393,7 @@ diesel::table! {
         rate_nano -> BigInt,
         vesting_nano -> BigInt,
         compensation_nano -> BigInt,
+        added_epochs -> BigInt,
     }
 }
 
@@ -486,6 +511,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     window_posts,
     messages,
     chain_cursors,
+    chain_flows,
     block_wins,
     sector_intervals,
     pool_days,

@@ -25,6 +25,24 @@ pub fn raw_epochs(interval: &Interval, sector_bytes: u128, first: i64, end: i64)
     power_epochs(&Interval { qa_power: 1, ..*interval }, first, end) * sector_bytes
 }
 
+impl Interval {
+    /// What of it is before an epoch, and what from there on.
+    #[must_use]
+    pub fn cut(self, at: i64) -> (Self, Self) {
+        let before = Self { end: Some(self.end.map_or(at, |end| end.min(at))), ..self };
+        (before, Self { start: self.start.max(at), ..self })
+    }
+}
+
+/// How missing power is made up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MadeUp {
+    Not,
+    InFil,
+    /// The term becomes longer; in FIL as far as it may not.
+    InTime,
+}
+
 /// What a contract's terms say of a day, in basis points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
@@ -32,12 +50,13 @@ pub struct Rates {
     pub fee: BasisPoints,
     /// Of gross, for the operator's pledge.
     pub pledge_charge: BasisPoints,
-    /// Of its part of the chain's daily fee.
+    /// Of its part of the chain's daily fee, of fees for faults, and of gas.
     pub daily_fee: BasisPoints,
+    pub fault_fee: BasisPoints,
+    pub gas: BasisPoints,
     /// Of net, available at once.
     pub available: BasisPoints,
-    /// Missing power is made up for.
-    pub compensated: bool,
+    pub made_up: MadeUp,
 }
 
 /// A contract on a day. Powers are bytes times epochs.
@@ -47,15 +66,28 @@ pub struct Member {
     pub power: u128,
     /// Raw, promised and not counted.
     pub missing: u128,
+    /// Raw bytes that were bought.
+    pub bytes: u128,
+    /// Epochs by which the term may still become longer.
+    pub epochs_left: i64,
     pub rates: Rates,
+}
+
+/// What a pool's day cost, nanoFIL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Costs {
+    /// What the chain took for the sectors (FIP-0100), and for those that were faulty.
+    pub daily_fee: i64,
+    pub fault_fee: i64,
+    /// Of the messages that landed.
+    pub gas: i64,
 }
 
 /// A pool's day, nanoFIL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Day {
     pub total: i64,
-    /// What the chain took for the sectors (FIP-0100).
-    pub daily_fee: i64,
+    pub costs: Costs,
     /// The operator's own and unsold power: a party like any other.
     pub own_power: u128,
     /// Raw bytes times epochs of all that counted.
@@ -71,6 +103,8 @@ pub struct Share {
     pub available: i64,
     pub locked: i64,
     pub compensation: i64,
+    /// Epochs by which the term becomes longer, rounded up.
+    pub added_epochs: i64,
 }
 
 /// Splits a day over the contracts; the second value is the operator's part. Without any power the operator gets it all. Fee,
@@ -93,17 +127,29 @@ pub fn attribute(day: &Day, members: &[Member]) -> Option<(Vec<Share>, i64)> {
 fn share(day: &Day, member: &Member, power: u128, gross: i64) -> Option<Share> {
     let rates = &member.rates;
     let fee = rates.fee.of(gross)?;
-    let daily_fee = rates.daily_fee.of(scaled(day.daily_fee, member.power, power)?)?;
-    let cost = rates.pledge_charge.of(gross)?.checked_add(daily_fee)?.min(gross - fee);
+    let mut cost = rates.pledge_charge.of(gross)?;
+    let Costs { daily_fee, fault_fee, gas } = day.costs;
+    for (whole, borne) in [(daily_fee, rates.daily_fee), (fault_fee, rates.fault_fee), (gas, rates.gas)] {
+        cost = cost.checked_add(borne.of(scaled(whole, member.power, power)?)?)?;
+    }
+    let cost = cost.min(gross - fee);
     let net = gross - fee - cost;
     let available = rates.available.of(net)?;
-    let compensation = if rates.compensated && member.missing > 0 && day.raw_power > 0 {
-        let lost = scaled(day.total, member.missing, day.raw_power)?;
+    let added_epochs = if rates.made_up == MadeUp::InTime { added_epochs(member) } else { 0 };
+    let in_time = u128::try_from(added_epochs).ok()?.checked_mul(member.bytes)?;
+    let unpaid = if rates.made_up == MadeUp::Not { 0 } else { member.missing.saturating_sub(in_time) };
+    let compensation = if unpaid > 0 && day.raw_power > 0 {
+        let lost = scaled(day.total, unpaid, day.raw_power)?;
         lost - rates.fee.of(lost)?
     } else {
         0
     };
-    Some(Share { gross, fee, cost, available, locked: net - available, compensation })
+    Some(Share { gross, fee, cost, available, locked: net - available, compensation, added_epochs })
+}
+
+fn added_epochs(member: &Member) -> i64 {
+    let epochs = if member.bytes == 0 { 0 } else { member.missing.div_ceil(member.bytes) };
+    i64::try_from(epochs).unwrap_or(i64::MAX).min(member.epochs_left.max(0))
 }
 
 /// `amount · part / whole`, rounded down.
@@ -119,11 +165,19 @@ mod tests {
 
     fn rates(fee: i64) -> Rates {
         let none = BasisPoints(0);
-        Rates { fee: BasisPoints(fee), pledge_charge: none, daily_fee: none, available: BasisPoints(2500), compensated: false }
+        Rates {
+            fee: BasisPoints(fee),
+            pledge_charge: none,
+            daily_fee: none,
+            fault_fee: none,
+            gas: none,
+            available: BasisPoints(2500),
+            made_up: MadeUp::Not,
+        }
     }
 
     fn member(power: u128, fee: i64) -> Member {
-        Member { power, missing: 0, rates: rates(fee) }
+        Member { power, missing: 0, bytes: 10, epochs_left: 0, rates: rates(fee) }
     }
 
     fn day(total: i64) -> Day {
@@ -164,13 +218,20 @@ mod tests {
 
     #[test]
     fn costs_are_borne_as_the_terms_say_and_never_exceed_what_was_earned() {
-        let half = Day { daily_fee: 40, own_power: 1, ..day(2000) };
+        let costs = Costs { daily_fee: 40, fault_fee: 30, gas: 20 };
+        let half = Day { costs, own_power: 1, ..day(2000) };
         let mut bearing = member(1, 1000);
         (bearing.rates.daily_fee, bearing.rates.pledge_charge) = (BasisPoints(8000), BasisPoints(500));
         let (shares, _) = attribute(&half, &[bearing]).unwrap();
         // Half of 40 at 80 %, 5 % of 1000.
         assert_eq!((shares[0].gross, shares[0].fee, shares[0].cost), (1000, 100, 16 + 50));
-        let poor = Day { daily_fee: 9000, ..half };
+        (bearing.rates.fault_fee, bearing.rates.gas) = (BasisPoints(10_000), BasisPoints(5000));
+        assert_eq!(
+            attribute(&half, &[bearing]).unwrap().0[0].cost,
+            16 + 50 + 15 + 5,
+            "its half of the fault fee, a quarter of the gas"
+        );
+        let poor = Day { costs: Costs { daily_fee: 9000, ..costs }, ..half };
         let (shares, _) = attribute(&poor, &[bearing]).unwrap();
         assert_eq!((shares[0].fee, shares[0].cost, shares[0].available, shares[0].locked), (100, 900, 0, 0));
     }
@@ -178,12 +239,35 @@ mod tests {
     #[test]
     fn missing_power_is_made_up_for_at_the_days_own_rate() {
         let mut faulty = member(300, 2000);
-        (faulty.missing, faulty.rates.compensated) = (100, true);
+        (faulty.missing, faulty.rates.made_up) = (100, MadeUp::InFil);
         let faulty_day = Day { raw_power: 1000, own_power: 700, ..day(5000) };
         let (shares, _) = attribute(&faulty_day, &[faulty]).unwrap();
         assert_eq!(shares[0].compensation, 400, "100 of 1000 of 5000, less 20 %");
-        faulty.rates.compensated = false;
+        faulty.rates.made_up = MadeUp::Not;
         assert_eq!(attribute(&faulty_day, &[faulty]).unwrap().0[0].compensation, 0);
+    }
+
+    #[test]
+    fn missing_power_makes_the_term_longer_as_far_as_it_may_and_is_paid_beyond() {
+        let mut faulty = member(300, 2000);
+        (faulty.missing, faulty.epochs_left, faulty.rates.made_up) = (101, 20, MadeUp::InTime);
+        let faulty_day = Day { raw_power: 1000, own_power: 700, ..day(5000) };
+        let made_up = |member| attribute(&faulty_day, &[member]).map(|(s, _)| (s[0].added_epochs, s[0].compensation)).unwrap();
+        assert_eq!(made_up(faulty), (11, 0), "10 bytes of which 101 byte-epochs are missing");
+        faulty.epochs_left = 4;
+        assert_eq!(made_up(faulty), (4, 244), "61 of 1000 of 5000, less 20 %");
+        faulty.epochs_left = 0;
+        assert_eq!(made_up(faulty), (0, 404));
+    }
+
+    #[test]
+    fn an_interval_is_cut_at_the_end_of_a_term() {
+        let interval = Interval { start: 100, end: None, qa_power: 1 };
+        let of = |at| {
+            let (mine, after) = interval.cut(at);
+            (power_epochs(&mine, 90, 200), power_epochs(&after, 90, 200))
+        };
+        assert_eq!((of(50), of(150), of(300), of(i64::MAX)), ((0, 100), (50, 50), (100, 0), (100, 0)));
     }
 
     proptest! {
@@ -196,12 +280,13 @@ mod tests {
         ) {
             let members: Vec<_> = weights.iter().map(|(power, fee, bears, missing)| {
                 let mut member = member(*power, *fee);
-                member.rates.daily_fee = BasisPoints(*bears);
-                (member.missing, member.rates.compensated) = (*missing, true);
+                (member.rates.daily_fee, member.rates.gas) = (BasisPoints(*bears), BasisPoints(10_000 - bears));
+                (member.missing, member.rates.made_up) = (*missing, MadeUp::InFil);
                 member
             }).collect();
             let raw_power = weights.iter().map(|w| w.0).sum::<u128>() + own;
-            let (shares, operator) = attribute(&Day { total, daily_fee, own_power: own, raw_power }, &members).unwrap();
+            let costs = Costs { daily_fee, fault_fee: 0, gas: daily_fee / 3 };
+            let (shares, operator) = attribute(&Day { total, costs, own_power: own, raw_power }, &members).unwrap();
             let sum = shares.iter().map(|s| i128::from(s.gross)).sum::<i128>() + i128::from(operator);
             prop_assert_eq!(sum, i128::from(total));
             for share in &shares {

@@ -6,17 +6,19 @@ use diesel::prelude::*;
 
 use super::{
     CloseError,
-    attribute::{Day, Member, Share, attribute, power_epochs, raw_epochs},
-    close::{daily_fee, won},
+    attribute::{Day, Interval, Member, Share, attribute, power_epochs, raw_epochs},
+    close::won,
+    flows::{FlowKind, flow_sums},
     parties::Agreed,
-    record::{PoolDay, chain_day, chain_days, counted_in, wins},
+    pledges::pledges_due,
+    record::{PoolDay, chain_day, chain_days, counted_in, cursor, wins},
     vest::Vesting,
 };
 use crate::{
     capacity::{Pool, pools},
     clock::day_text,
     ids::{ContractId, PoolId, UserId},
-    ledger::{self, AccountSpec, Lot},
+    ledger::{self, Lot},
     money::{ATTO_PER_NANO, NanoFil},
     store::{
         AnyConnection, DbResult,
@@ -85,10 +87,7 @@ fn all(conn: &mut AnyConnection) -> Result<(), Stop> {
             unlocked += latest.available_atto.parse::<i128>().unwrap_or_default() / ATTO_PER_NANO;
         }
     }
-    let mut owed: i128 = 0;
-    for person in crate::accounts::investors(conn)? {
-        owed += i128::from(ledger::balance(conn, &AccountSpec::Available(person.id))?.posted);
-    }
+    let owed = i128::from(ledger::owed_to_investors(conn)?);
     if owed > unlocked {
         let path = "house > what investors can withdraw, against what the miners can (nanoFIL)".to_owned();
         return Err(Stop::Different(Difference { path, booked: owed.to_string(), should_be: format!("at most {unlocked}") }));
@@ -106,26 +105,72 @@ fn audit_day(conn: &mut AnyConnection, pool: &Pool, day: &PoolDay, carry: i64) -
     path.same("carried", &day.carry_atto, &rest)?;
     if let Some(said) = chain_day(conn, pool.id, day.day)? {
         path.same("rewards of the chain's day", &said.reward_atto, &won.to_string())?;
+        let flows = flow_sums(conn, pool.id, day.first_epoch, day.end_epoch)?;
+        let nano = |kind| NanoFil::from_atto(flows.of(kind)).map_or(-1, |(nano, _)| nano.0);
+        path.same("daily fee", &day.daily_fee_nano, &nano(FlowKind::DailyFee))?;
+        path.same("fault fees", &day.fault_fee_nano, &nano(FlowKind::FaultFee))?;
+        for (kind, recorded) in [
+            (FlowKind::DailyFee, &said.daily_fee_atto),
+            (FlowKind::FaultFee, &said.fault_fee_atto),
+            (FlowKind::TerminationFee, &said.termination_fee_atto),
+            (FlowKind::DepositLost, &said.deposits_lost_atto),
+        ] {
+            path.same(&format!("{} of the chain's day", kind.name()), recorded, &flows.of(kind).to_string())?;
+        }
     }
 
+    let time = cursor(conn, pool.id)?.ok_or(CloseError::NotFollowed(pool.id))?.time();
     let lots = ledger::lots_on(conn, pool.id, day.day)?;
-    let power = powers(conn, pool, day)?;
     let ids: Vec<ContractId> = lots.iter().map(|lot| lot.contract_id).collect();
     let terms = Agreed::load(conn, &ids)?;
-    let members: Vec<Member> = lots.iter().map(|lot| terms.member(lot)).collect::<Result<_, _>>()?;
+    let grown = Grown::load(conn, &terms, &ids, day.day)?;
+    let power = powers(conn, pool, day, |contract| terms.ends(contract, grown.since(contract), time))?;
+    let members: Vec<Member> =
+        lots.iter().map(|lot| terms.member(lot, grown.before(lot.contract_id), time)).collect::<Result<_, _>>()?;
     for (lot, member) in lots.iter().zip(&members) {
         let counted = power.of.get(&lot.contract_id).copied().unwrap_or_default();
         path.same(&format!("contract {} > power-epochs", lot.contract_id), &member.power, &counted)?;
     }
     path.same("contracts with power", &members.iter().filter(|m| m.power > 0).count(), &power.of.len())?;
-    let daily_fee = daily_fee(conn, pool.id, day.day)?;
-    let split = Day { total: total.0, daily_fee, own_power: power.own, raw_power: power.raw };
+    let split = Day { total: total.0, costs: day.costs(), own_power: power.own, raw_power: power.raw };
     let (shares, own) = attribute(&split, &members).ok_or_else(overflow)?;
     for (lot, share) in lots.iter().zip(&shares) {
         audit_lot(conn, &path, lot, share, terms.vesting_days(lot.contract_id))?;
     }
     let operator = ledger::posted_amount(conn, &format!("operator:{}:{}", pool.id, day.day))?.unwrap_or_default();
-    path.same("the operator's part", &operator, &own)
+    path.same("the operator's part", &operator, &own)?;
+    for due in pledges_due(conn, pool.id, (day.day, day.first_epoch, day.end_epoch), day.closed_at)? {
+        let posted = ledger::posted_amount(conn, &due.id)?.unwrap_or_default();
+        path.same(&format!("transfer {}", due.id), &posted, &due.amount)?;
+    }
+    Ok(())
+}
+
+/// Epochs by which missing power made terms longer, seen from a day.
+struct Grown(HashMap<ContractId, (i64, i64)>);
+
+impl Grown {
+    fn load(conn: &mut AnyConnection, terms: &Agreed, contracts: &[ContractId], day: i64) -> DbResult<Self> {
+        let mut grown = HashMap::new();
+        for contract in contracts.iter().copied().filter(|contract| terms.can_grow(*contract)) {
+            let (mut before, mut since) = (0, 0);
+            for lot in ledger::lots_of_contract(conn, contract, 0..i64::MAX, i64::MAX)? {
+                if lot.day < day { before += lot.added_epochs } else { since += lot.added_epochs }
+            }
+            grown.insert(contract, (before, since));
+        }
+        Ok(Self(grown))
+    }
+
+    /// On earlier days.
+    fn before(&self, contract: ContractId) -> i64 {
+        self.0.get(&contract).map_or(0, |grown| grown.0)
+    }
+
+    /// On that day and later ones.
+    fn since(&self, contract: ContractId) -> i64 {
+        self.0.get(&contract).map_or(0, |grown| grown.1)
+    }
 }
 
 fn audit_lot(conn: &mut AnyConnection, path: &Path, lot: &Lot, share: &Share, n: i64) -> Result<(), Stop> {
@@ -136,6 +181,7 @@ fn audit_lot(conn: &mut AnyConnection, path: &Path, lot: &Lot, share: &Share, n:
     path.same("available", &lot.available_nano, &share.available)?;
     path.same("locked", &lot.locked_nano, &share.locked)?;
     path.same("compensation", &lot.compensation_nano, &share.compensation)?;
+    path.same("epochs added to the term", &lot.added_epochs, &share.added_epochs)?;
     let mut of = |day: i64| ledger::lot(conn, lot.pool_id, day, lot.contract_id);
     let yesterday = of(lot.day - 1)?.map_or(Vesting::default(), |l| Vesting { rate: l.rate_nano, left: l.vesting_nano });
     let ending = of(lot.day - n)?.map_or(0, |l| l.locked_nano);
@@ -152,16 +198,20 @@ struct Powers {
     raw: u128,
 }
 
-fn powers(conn: &mut AnyConnection, pool: &Pool, day: &PoolDay) -> DbResult<Powers> {
+fn powers(conn: &mut AnyConnection, pool: &Pool, day: &PoolDay, ends: impl Fn(ContractId) -> i64) -> DbResult<Powers> {
     let mut powers = Powers { of: HashMap::new(), own: 0, raw: 0 };
     let sector_bytes = u128::try_from(pool.sector_bytes).unwrap_or(0);
     for sector in counted_in(conn, pool.id, day.first_epoch, day.end_epoch)? {
         let interval = sector.interval();
-        let power = power_epochs(&interval, day.first_epoch, day.end_epoch);
+        let of = |interval: &Interval| power_epochs(interval, day.first_epoch, day.end_epoch);
         powers.raw += raw_epochs(&interval, sector_bytes, day.first_epoch, day.end_epoch);
         match sector.contract {
-            Some(contract) => *powers.of.entry(contract).or_default() += power,
-            None => powers.own += power,
+            Some(contract) => {
+                let (mine, after) = interval.cut(ends(contract));
+                *powers.of.entry(contract).or_default() += of(&mine);
+                powers.own += of(&after);
+            }
+            None => powers.own += of(&interval),
         }
     }
     powers.of.retain(|_, power| *power > 0);
@@ -213,6 +263,12 @@ fn explain_pool(conn: &mut AnyConnection, pool: &Pool, day: &PoolDay, lines: &mu
         NanoFil(day.posted_nano),
         day.carry_atto
     ));
+    lines.push(format!(
+        "  the day cost {} FIL of daily fees, {} of fees for faults and {} of gas",
+        NanoFil(day.daily_fee_nano),
+        NanoFil(day.fault_fee_nano),
+        NanoFil(day.gas_nano)
+    ));
     Ok(())
 }
 
@@ -226,6 +282,9 @@ fn explain_lot(
     let fil = |nano: i64| NanoFil(nano).to_string();
     let mut mine = counted_in(conn, pool.id, day.first_epoch, day.end_epoch)?;
     mine.retain(|sector| sector.contract == Some(lot.contract_id));
+    let time = cursor(conn, pool.id)?.ok_or(CloseError::NotFollowed(pool.id))?.time();
+    let terms = Agreed::load(conn, &[lot.contract_id])?;
+    let ends = terms.ends(lot.contract_id, Grown::load(conn, &terms, &[lot.contract_id], lot.day)?.since(lot.contract_id), time);
     mine.sort_unstable_by_key(|sector| (sector.number, sector.interval().start));
     for sector in mine {
         let interval = sector.interval();
@@ -235,8 +294,11 @@ fn explain_lot(
             interval.start,
             interval.end.map_or("on".into(), |end| format!("to {end}")),
             interval.qa_power,
-            power_epochs(&interval, day.first_epoch, day.end_epoch)
+            power_epochs(&interval.cut(ends).0, day.first_epoch, day.end_epoch)
         ));
+    }
+    if ends <= day.end_epoch {
+        lines.push(format!("  the term ends before epoch {ends}; what its sectors earn from there on is the operator's"));
     }
     lines.push(format!(
         "  part: {} of {} byte-epochs, {} FIL gross; fee {}, cost {}, net {}: {} available at once, {} locked",
@@ -259,11 +321,14 @@ fn explain_lot(
         fil(lot.vesting_nano)
     ));
     if lot.missing_epochs != "0" {
-        let compensation = fil(lot.compensation_nano);
-        lines.push(format!(
-            "  missing: {} promised byte-epochs did not count; {compensation} FIL paid for them",
-            lot.missing_epochs
-        ));
+        let mut how = Vec::new();
+        if lot.added_epochs > 0 {
+            how.push(format!("the term is {} epochs longer for them", lot.added_epochs));
+        }
+        if lot.compensation_nano > 0 || lot.added_epochs == 0 {
+            how.push(format!("{} FIL paid for them", fil(lot.compensation_nano)));
+        }
+        lines.push(format!("  missing: {} promised byte-epochs did not count; {}", lot.missing_epochs, how.join(", ")));
     }
     Ok(())
 }

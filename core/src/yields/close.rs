@@ -3,20 +3,24 @@
 use diesel::prelude::*;
 
 use super::{
-    attribute::{Day, Member, Share, attribute},
-    parties::{Party, Reader},
+    attribute::{Costs, Day, Member, Share, attribute},
+    flows::{FlowKind, flow_sums},
+    parties::{Parties, Party, Reader},
+    pledges::{pledges_due, return_unused},
     record::{Cursor, PoolDay, Win, cursor, wins},
 };
 use crate::{
     clock::{Micros, Month},
+    contracts,
     ids::{ContractId, PoolId, UserId},
     jobs,
     ledger::{self, AccountSpec, LedgerError, Lot, Transfer},
     money::NanoFil,
+    sealing,
     store::{
         AnyConnection, DbFault, DbResult,
         dialect::{self, Turn},
-        schema::{chain_days, contracts, pool_days, pools},
+        schema::{self, pool_days, pools},
     },
 };
 
@@ -96,11 +100,11 @@ pub fn close_day(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> Result<
     let atto = won(&day_wins)?.ok_or_else(overflow)?;
     let carried: Option<i64> = pool_days::table.find((pool, day - 1)).select(pool_days::carry_atto).first(conn).optional()?;
     let (total, carry_atto) = NanoFil::from_atto(atto + i128::from(carried.unwrap_or_default())).ok_or_else(overflow)?;
-    let daily_fee = daily_fee(conn, pool, day)?;
+    let costs = costs(conn, pool, (day, first_epoch, end_epoch))?;
 
     let sector_bytes: i64 = pools::table.find(pool).select(pools::sector_bytes).first(conn)?;
     let parties = Reader::new(conn, &cursor, sector_bytes, day).read()?;
-    let split = Day { total: total.0, daily_fee, own_power: parties.own_power, raw_power: parties.raw_power };
+    let split = Day { total: total.0, costs, own_power: parties.own_power, raw_power: parties.raw_power };
     let members: Vec<Member> = parties.all.iter().map(|party| party.member).collect();
     let (shares, own) = attribute(&split, &members).ok_or_else(overflow)?;
     let (lots, owners): (Vec<Lot>, Vec<UserId>) =
@@ -117,6 +121,9 @@ pub fn close_day(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> Result<
         carry_atto,
         power_epochs: members.iter().map(|m| m.power).sum::<u128>().saturating_add(parties.own_power).to_string(),
         closed_at: now,
+        daily_fee_nano: costs.daily_fee,
+        fault_fee_nano: costs.fault_fee,
+        gas_nano: costs.gas,
     };
     diesel::insert_into(pool_days::table).values(row).execute(conn)?;
     ledger::book_lots(conn, pool, &lots, &owners, now)?;
@@ -133,12 +140,39 @@ pub fn close_day(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> Result<
         };
         ledger::post(conn, &operators)?;
     }
+    for transfer in pledges_due(conn, pool, (day, first_epoch, end_epoch), now)? {
+        ledger::post(conn, &transfer)?;
+    }
+    end_terms(conn, &cursor, (first_epoch, end_epoch), &parties, &shares, now)?;
     close_month(conn, pool, day, now)?;
     Ok(Some(Closed { day, posted: total, lots: lots.len() }))
 }
 
+/// Puts off the ends of terms that missing power makes longer, and ends those that are over.
+fn end_terms(
+    conn: &mut AnyConnection,
+    cursor: &Cursor,
+    (first, end): (i64, i64),
+    parties: &Parties,
+    shares: &[Share],
+    now: Micros,
+) -> Result<(), CloseError> {
+    let epoch = cursor.time().micros(1) - cursor.time().micros(0);
+    for (party, share) in parties.all.iter().zip(shares) {
+        if share.added_epochs > 0 {
+            contracts::put_off_end(conn, party.contract, share.added_epochs, share.added_epochs.saturating_mul(epoch))?;
+        }
+        let ends = party.ends.saturating_add(share.added_epochs);
+        if first < ends && ends <= end {
+            let contract = contracts::over(conn, party.contract, now)?;
+            return_unused(conn, &contract, now)?;
+        }
+    }
+    Ok(())
+}
+
 /// attoFIL that wins brought together; `None`: too much for the books.
-pub(super) fn won(wins: &[Win]) -> Result<Option<i128>, CloseError> {
+pub fn won(wins: &[Win]) -> Result<Option<i128>, CloseError> {
     let mut sum = Some(0i128);
     for win in wins {
         for text in [&win.reward_atto, &win.tips_atto] {
@@ -149,12 +183,15 @@ pub(super) fn won(wins: &[Win]) -> Result<Option<i128>, CloseError> {
     Ok(sum)
 }
 
-/// What the chain took for the sectors that day, whole nanoFIL; 0 when the day was not recorded.
-pub(super) fn daily_fee(conn: &mut AnyConnection, pool: PoolId, day: i64) -> Result<i64, CloseError> {
-    let text: Option<String> = chain_days::table.find((pool, day)).select(chain_days::daily_fee_atto).first(conn).optional()?;
-    let Some(text) = text else { return Ok(0) };
-    let atto: i128 = text.parse().map_err(|_| CloseError::Amount(text))?;
-    NanoFil::from_atto(atto).map(|(nano, _)| nano.0).ok_or(CloseError::Overflow { pool, day })
+/// What epochs `[first, end)`, which are a UTC day, cost, whole nanoFIL.
+fn costs(conn: &mut AnyConnection, pool: PoolId, (day, first, end): (i64, i64, i64)) -> Result<Costs, CloseError> {
+    let nano = |atto: i128| NanoFil::from_atto(atto).map(|(nano, _)| nano.0).ok_or(CloseError::Overflow { pool, day });
+    let flows = flow_sums(conn, pool, first, end)?;
+    Ok(Costs {
+        daily_fee: nano(flows.of(FlowKind::DailyFee))?,
+        fault_fee: nano(flows.of(FlowKind::FaultFee))?,
+        gas: nano(sealing::gas_cost(conn, pool, first, end)?)?,
+    })
 }
 
 /// `None`: the contract had no power, missed none, and nothing of it was vesting.
@@ -178,6 +215,7 @@ fn lot(pool: PoolId, day: i64, party: &Party, share: &Share) -> Option<(Lot, Use
         rate_nano: vesting.rate,
         vesting_nano: vesting.left,
         compensation_nano: share.compensation,
+        added_epochs: share.added_epochs,
     };
     Some((lot, party.owner))
 }
@@ -188,10 +226,10 @@ fn close_month(conn: &mut AnyConnection, pool: PoolId, day: i64, now: Micros) ->
     if month.days().is_none_or(|(_, end)| end != day + 1) {
         return Ok(());
     }
-    let mut users: Vec<UserId> = contracts::table
-        .filter(contracts::pool_id.eq(pool))
-        .select(contracts::user_id)
-        .order(contracts::user_id.asc())
+    let mut users: Vec<UserId> = schema::contracts::table
+        .filter(schema::contracts::pool_id.eq(pool))
+        .select(schema::contracts::user_id)
+        .order(schema::contracts::user_id.asc())
         .load(conn)?;
     users.dedup();
     for user in users {

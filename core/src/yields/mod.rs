@@ -4,18 +4,21 @@ mod attribute;
 mod audit;
 mod calendar;
 mod close;
+mod flows;
 mod forecast;
 mod parties;
+mod pledges;
 mod record;
 mod vest;
 
-pub use attribute::{Day, Interval, Member, Rates, Share, attribute, power_epochs};
+pub use attribute::{Costs, Day, Interval, MadeUp, Member, Rates, Share, attribute, power_epochs};
 pub use audit::{Difference, audit, explain};
 pub use calendar::calendar;
-pub use close::{CHAIN_UNLOCKS_WITHIN, CloseError, Closed, close_day, next_day_to_close};
+pub use close::{CHAIN_UNLOCKS_WITHIN, CloseError, Closed, close_day, next_day_to_close, won};
+pub use flows::{Flow, FlowKind, FlowSums, NO_SECTOR, flow_sums, open_flows, record_flow};
 pub use forecast::{Forecast, Outcomes, Projection, Range, forecast, keep_forecast, latest_forecasts, outcomes};
 pub use record::{
     ChainDay, Cursor, PoolDay, PowerOn, SectorInterval, Win, advance_cursor, chain_day, chain_days, cursor, days, init_cursor,
-    name_network, open_intervals, power_off, power_on, record_chain_day, record_win, set_daily_fee, wins,
+    name_network, open_intervals, power_off, power_on, record_chain_day, record_win, wins,
 };
 pub use vest::{Vesting, part, rest, tranche};

@@ -9,7 +9,7 @@ use diesel::prelude::*;
 
 use super::{
     CloseError,
-    attribute::{Member, Rates, power_epochs, raw_epochs},
+    attribute::{MadeUp, Member, Rates, power_epochs, raw_epochs},
     record::{Counted, Cursor, counted_in},
     vest::Vesting,
 };
@@ -35,7 +35,8 @@ pub(super) struct Party {
     /// What it locked as many days ago as vesting takes.
     pub ending: i64,
     pub vesting_days: i64,
-    bytes: i64,
+    /// The first epoch after its term; the last one that there is while the term has no end.
+    pub ends: i64,
     starts: Starts,
     /// Raw byte-epochs that counted.
     raw: u128,
@@ -54,6 +55,8 @@ struct Deal {
     rates: Rates,
     vesting_days: i64,
     starts: Starts,
+    /// Days by which missing power may make the term longer.
+    most_added_days: i64,
 }
 
 /// Most contracts share a few texts of terms.
@@ -69,55 +72,101 @@ impl Deals {
         let terms: Terms =
             serde_json::from_str(&text).map_err(|error| CloseError::Terms { contract, reason: error.to_string() })?;
         let pledge_charge = match terms.pledge {
-            Pledge::Operator => 0,
+            Pledge::Operator | Pledge::Investor { .. } => 0,
             Pledge::OperatorFor { charge_bp } => charge_bp,
+        };
+        let (made_up, most_added_days) = match terms.shortfall {
+            Shortfall::None => (MadeUp::Not, 0),
+            Shortfall::PaidInFil => (MadeUp::InFil, 0),
+            Shortfall::AddedDays { most } => (MadeUp::InTime, most),
         };
         let rates = Rates {
             fee: BasisPoints(terms.service_fee_bp),
             pledge_charge: BasisPoints(pledge_charge),
             daily_fee: BasisPoints(terms.daily_fee_bp),
+            fault_fee: BasisPoints(terms.faults_bp),
+            gas: BasisPoints(terms.gas_bp),
             available: BasisPoints(terms.available_bp),
-            compensated: terms.shortfall == Shortfall::PaidInFil,
+            made_up,
         };
-        let deal = Rc::new(Deal { rates, vesting_days: terms.vesting_days, starts: terms.starts });
+        let deal = Rc::new(Deal { rates, vesting_days: terms.vesting_days, starts: terms.starts, most_added_days });
         self.0.insert(id, Rc::clone(&deal));
         Ok(deal)
     }
 }
 
 /// The terms of contracts that have lots, for whoever splits their day again.
-pub(super) struct Agreed(HashMap<ContractId, Rc<Deal>>);
+pub(super) struct Agreed(HashMap<ContractId, Bought>);
+
+/// What was bought, and on what terms.
+struct Bought {
+    bytes: i64,
+    ends_at: Option<Micros>,
+    deal: Rc<Deal>,
+}
 
 impl Agreed {
     pub fn load(conn: &mut AnyConnection, contracts: &[ContractId]) -> Result<Self, CloseError> {
         let (mut deals, mut agreed) = (Deals::default(), HashMap::new());
         for some in contracts.chunks(AT_ONCE) {
-            let rows: Vec<(ContractId, i64)> =
-                contracts::table.filter(contracts::id.eq_any(some)).select((contracts::id, contracts::terms_id)).load(conn)?;
-            for (contract, terms) in rows {
-                agreed.insert(contract, deals.get(conn, contract, terms)?);
+            let rows: Vec<(ContractId, i64, Option<Micros>, i64)> = contracts::table
+                .filter(contracts::id.eq_any(some))
+                .select((contracts::id, contracts::bytes, contracts::ends_at, contracts::terms_id))
+                .load(conn)?;
+            for (contract, bytes, ends_at, terms) in rows {
+                agreed.insert(contract, Bought { bytes, ends_at, deal: deals.get(conn, contract, terms)? });
             }
         }
         Ok(Self(agreed))
     }
 
-    /// What the contract's day was split by, as its lot says.
-    pub fn member(&self, lot: &Lot) -> Result<Member, CloseError> {
+    /// What the contract's day was split by, as its lot and `added`, the epochs that earlier lots have added, say.
+    pub fn member(&self, lot: &Lot, added: i64, time: ChainTime) -> Result<Member, CloseError> {
         let amount = |text: &String| text.parse::<u128>().map_err(|_| CloseError::Amount(text.clone()));
         let unknown = || CloseError::Terms { contract: lot.contract_id, reason: "there is no such contract".into() };
-        let deal = self.0.get(&lot.contract_id).ok_or_else(unknown)?;
-        Ok(Member { power: amount(&lot.power_epochs)?, missing: amount(&lot.missing_epochs)?, rates: deal.rates })
+        let bought = self.0.get(&lot.contract_id).ok_or_else(unknown)?;
+        Ok(Member {
+            power: amount(&lot.power_epochs)?,
+            missing: amount(&lot.missing_epochs)?,
+            bytes: u128::try_from(bought.bytes).unwrap_or(0),
+            epochs_left: epochs_of(time, bought.deal.most_added_days) - added,
+            rates: bought.deal.rates,
+        })
+    }
+
+    /// The first epoch after a contract's term as it was before `added` epochs were added to it.
+    pub fn ends(&self, contract: ContractId, added: i64, time: ChainTime) -> i64 {
+        self.0.get(&contract).map_or(i64::MAX, |bought| end_epoch(time, bought.ends_at).saturating_sub(added))
+    }
+
+    /// Missing power can make the term longer.
+    pub fn can_grow(&self, contract: ContractId) -> bool {
+        self.0.get(&contract).is_some_and(|bought| bought.deal.most_added_days > 0)
     }
 
     pub fn vesting_days(&self, contract: ContractId) -> i64 {
-        self.0.get(&contract).map_or(0, |deal| deal.vesting_days)
+        self.0.get(&contract).map_or(0, |bought| bought.deal.vesting_days)
     }
 }
 
 /// A contract: what every day needs of it.
-type Row = (ContractId, UserId, i64, i64);
-const ROW: (contracts::id, contracts::user_id, contracts::bytes, contracts::terms_id) =
-    (contracts::id, contracts::user_id, contracts::bytes, contracts::terms_id);
+type Row = (ContractId, UserId, i64, i64, Option<Micros>);
+const ROW: (contracts::id, contracts::user_id, contracts::bytes, contracts::terms_id, contracts::ends_at) =
+    (contracts::id, contracts::user_id, contracts::bytes, contracts::terms_id, contracts::ends_at);
+
+/// The first epoch after a term: the one in which it ends.
+fn end_epoch(time: ChainTime, ends_at: Option<Micros>) -> i64 {
+    ends_at.map_or(i64::MAX, |at| epoch_at(time, at))
+}
+
+/// The epoch in which a moment falls.
+fn epoch_at(time: ChainTime, at: Micros) -> i64 {
+    (at.div_euclid(1_000_000) - time.genesis_at).div_euclid(time.epoch_seconds)
+}
+
+fn epochs_of(time: ChainTime, days: i64) -> i64 {
+    days.saturating_mul(86_400) / time.epoch_seconds
+}
 
 /// Contracts looked at again with one query.
 const AT_ONCE: usize = 1000;
@@ -148,9 +197,11 @@ impl<'c> Reader<'c> {
             .filter(yield_lots::day.eq(self.day - 1))
             .filter(yield_lots::contract_id.eq(contracts::id))
             .filter(yield_lots::vesting_nano.gt(0));
+        let begins = Some(self.time.micros(self.first));
         let rows: Vec<Row> = contracts::table
             .filter(contracts::pool_id.eq(self.pool))
-            .filter(contracts::state.ne("ended").or(diesel::dsl::exists(still_vesting)))
+            // Whose sectors ended before their term is still owed the rest of it.
+            .filter(contracts::state.ne("ended").or(contracts::ends_at.gt(begins)).or(diesel::dsl::exists(still_vesting)))
             .order(contracts::id.asc())
             .select(ROW)
             .load(self.conn)?;
@@ -162,16 +213,16 @@ impl<'c> Reader<'c> {
         Ok(Parties { all, own_power, raw_power })
     }
 
-    fn party(&mut self, (contract, owner, bytes, terms): Row) -> Result<Party, CloseError> {
+    fn party(&mut self, (contract, owner, bytes, terms, ends_at): Row) -> Result<Party, CloseError> {
         let deal = self.deals.get(self.conn, contract, terms)?;
         Ok(Party {
             contract,
             owner,
-            member: Member { power: 0, missing: 0, rates: deal.rates },
+            member: Member { power: 0, missing: 0, bytes: u128::try_from(bytes).unwrap_or(0), epochs_left: 0, rates: deal.rates },
             vesting: Vesting::default(),
             ending: 0,
             vesting_days: deal.vesting_days,
-            bytes,
+            ends: end_epoch(self.time, ends_at),
             starts: deal.starts,
             raw: 0,
         })
@@ -182,11 +233,9 @@ impl<'c> Reader<'c> {
         let (mut own_power, mut raw_power) = (0u128, 0u128);
         for sector in counted {
             let interval = sector.interval();
-            let power = power_epochs(&interval, self.first, self.end);
-            let raw = raw_epochs(&interval, self.sector_bytes, self.first, self.end);
-            raw_power += raw;
+            raw_power += raw_epochs(&interval, self.sector_bytes, self.first, self.end);
             let Some(contract) = sector.contract else {
-                own_power += power;
+                own_power += power_epochs(&interval, self.first, self.end);
                 continue;
             };
             let at = match find(all, contract) {
@@ -199,8 +248,10 @@ impl<'c> Reader<'c> {
                 }
             };
             if let Some(party) = all.get_mut(at) {
-                party.member.power += power;
-                party.raw += raw;
+                let (mine, after) = interval.cut(party.ends);
+                party.member.power += power_epochs(&mine, self.first, self.end);
+                party.raw += raw_epochs(&mine, self.sector_bytes, self.first, self.end);
+                own_power += power_epochs(&after, self.first, self.end);
             }
         }
         Ok((own_power, raw_power))
@@ -233,18 +284,29 @@ impl<'c> Reader<'c> {
     /// What was promised for the day and did not count. Only contracts without their full power are looked at again.
     fn missing(&mut self, all: &mut [Party], counted: &[Counted]) -> Result<(), CloseError> {
         let epochs = u128::try_from(self.end - self.first).unwrap_or(0);
-        let full = |party: &Party| party.raw >= u128::try_from(party.bytes).unwrap_or(0) * epochs;
-        let short: Vec<ContractId> =
-            all.iter().filter(|p| p.member.rates.compensated && !full(p)).map(|party| party.contract).collect();
+        let full = |party: &Party| party.raw >= party.member.bytes * epochs;
+        let short: Vec<ContractId> = all
+            .iter()
+            .filter(|p| p.member.rates.made_up != MadeUp::Not && p.ends > self.first && !full(p))
+            .map(|party| party.contract)
+            .collect();
         let mut promised: HashMap<ContractId, Promised> = HashMap::new();
         for some in short.chunks(AT_ONCE) {
-            let rows: Vec<(ContractId, i64, Micros, Option<Micros>)> = contracts::table
+            let rows: Vec<(ContractId, i64, Micros, Option<Micros>, i64)> = contracts::table
                 .filter(contracts::id.eq_any(some))
-                .select((contracts::id, contracts::days, contracts::promised_at, contracts::active_at))
+                .select((
+                    contracts::id,
+                    contracts::terms_id,
+                    contracts::promised_at,
+                    contracts::active_at,
+                    contracts::added_epochs,
+                ))
                 .load(self.conn)?;
-            for (contract, days, promised_at, active_at) in rows {
-                if let Some(party) = find(all, contract).ok().and_then(|at| all.get(at)) {
-                    promised.insert(contract, self.promised(party.starts, days, promised_at, active_at));
+            for (contract, terms, promised_at, active_at, added) in rows {
+                let most = epochs_of(self.time, self.deals.get(self.conn, contract, terms)?.most_added_days);
+                if let Some(party) = find(all, contract).ok().and_then(|at| all.get_mut(at)) {
+                    party.member.epochs_left = most - added;
+                    promised.insert(contract, self.promised(party, promised_at, active_at));
                 }
             }
         }
@@ -255,24 +317,22 @@ impl<'c> Reader<'c> {
         }
         for (contract, Promised { from, to, kept }) in promised {
             if let Some(party) = find(all, contract).ok().and_then(|at| all.get_mut(at)) {
-                let owed = u128::try_from(party.bytes).unwrap_or(0) * u128::try_from(to - from).unwrap_or(0);
+                let owed = party.member.bytes * u128::try_from(to - from).unwrap_or(0);
                 party.member.missing = owed.saturating_sub(kept);
             }
         }
         Ok(())
     }
 
-    fn promised(&self, starts: Starts, days: i64, promised_at: Micros, active_at: Option<Micros>) -> Promised {
-        let epoch = |at: Micros| (at.div_euclid(1_000_000) - self.time.genesis_at).div_euclid(self.time.epoch_seconds);
-        let starts = match (starts, active_at) {
-            (Starts::PromisedDate, _) => epoch(promised_at),
+    fn promised(&self, party: &Party, promised_at: Micros, active_at: Option<Micros>) -> Promised {
+        let starts = match (party.starts, active_at) {
+            (Starts::PromisedDate, _) => epoch_at(self.time, promised_at),
             // The first whole day.
             (Starts::PowerOn, Some(at)) => self.time.first_epoch(at.div_euclid(DAY) + 1),
             (Starts::PowerOn, None) => self.end,
         };
-        let runs_from = active_at.map_or(promised_at, |at| at.min(promised_at));
         let from = starts.clamp(self.first, self.end);
-        let to = epoch(runs_from.saturating_add(days.saturating_mul(DAY))).clamp(from, self.end);
+        let to = party.ends.clamp(from, self.end);
         Promised { from, to, kept: 0 }
     }
 }

@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 
-use super::Interval;
+use super::{Interval, attribute::Costs};
 use crate::{
     clock::Micros,
     ids::{ContractId, PoolId},
@@ -26,8 +26,6 @@ pub struct Cursor {
     pub last_cid: String,
     /// Its name; empty before it was first asked for.
     pub network: String,
-    /// attoFIL that deadlines have charged since the day began.
-    pub daily_fee_atto: String,
 }
 
 impl Cursor {
@@ -71,10 +69,6 @@ pub fn name_network(conn: &mut AnyConnection, pool: PoolId, network: &str) -> Db
     diesel::update(unnamed).set(chain_cursors::network.eq(network)).execute(conn).map(drop)
 }
 
-pub fn set_daily_fee(conn: &mut AnyConnection, pool: PoolId, atto: &str) -> DbResult<()> {
-    diesel::update(chain_cursors::table.find(pool)).set(chain_cursors::daily_fee_atto.eq(atto)).execute(conn).map(drop)
-}
-
 /// What the chain says of a pool's miner: flows of a day, and the actor at its end. attoFIL and bytes, decimal.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Insertable)]
 #[diesel(table_name = chain_days)]
@@ -86,7 +80,7 @@ pub struct ChainDay {
     pub network_version: i64,
     pub reward_atto: String,
     pub daily_fee_atto: String,
-    /// Whatever else changed the balance.
+    /// Whatever else changed the balance less the fee debt: sent to it, withdrawn.
     pub other_atto: String,
     pub balance_atto: String,
     pub locked_atto: String,
@@ -96,6 +90,13 @@ pub struct ChainDay {
     pub available_atto: String,
     pub raw_power: String,
     pub qa_power: String,
+    pub fault_fee_atto: String,
+    pub termination_fee_atto: String,
+    pub deposits_in_atto: String,
+    pub deposits_back_atto: String,
+    pub deposits_lost_atto: String,
+    pub pledge_in_atto: String,
+    pub pledge_back_atto: String,
 }
 
 pub fn record_chain_day(conn: &mut AnyConnection, day: &ChainDay) -> DbResult<()> {
@@ -230,6 +231,17 @@ pub struct PoolDay {
     pub carry_atto: i64,
     pub power_epochs: String,
     pub closed_at: Micros,
+    /// What the day cost, as far as it was known then; the parts of it that contracts bear are split by these.
+    pub daily_fee_nano: i64,
+    pub fault_fee_nano: i64,
+    pub gas_nano: i64,
+}
+
+impl PoolDay {
+    #[must_use]
+    pub fn costs(&self) -> Costs {
+        Costs { daily_fee: self.daily_fee_nano, fault_fee: self.fault_fee_nano, gas: self.gas_nano }
+    }
 }
 
 /// Newest first.

@@ -286,20 +286,41 @@ impl Node {
         Ok(sectors.unwrap_or_default())
     }
 
-    pub async fn sector_info(&self, miner: &Address, number: u64) -> Result<Option<SectorInfo>, RpcError> {
-        self.call("Filecoin.StateSectorGetInfo", json!([miner.to_string(), number, null])).await
+    /// Those of `numbers` (each of which must exist), whether they count or not.
+    pub async fn sectors(
+        &self,
+        miner: &Address,
+        numbers: &super::BitFieldJson,
+        tsk: &TipSetKey,
+    ) -> Result<Vec<SectorInfo>, RpcError> {
+        let sectors: Option<_> = self.call("Filecoin.StateMinerSectors", json!([miner.to_string(), numbers, tsk])).await?;
+        Ok(sectors.unwrap_or_default())
+    }
+
+    pub async fn sector_info(&self, miner: &Address, number: u64, tsk: &TipSetKey) -> Result<Option<SectorInfo>, RpcError> {
+        self.call("Filecoin.StateSectorGetInfo", json!([miner.to_string(), number, tsk])).await
     }
 
     /// `None` when the sector is not pre-committed (a node may also answer with an error).
-    pub async fn pre_commit_info(&self, miner: &Address, number: u64) -> Result<Option<PreCommitInfo>, RpcError> {
-        match self.call("Filecoin.StateSectorPreCommitInfo", json!([miner.to_string(), number, null])).await {
+    pub async fn pre_commit_info(
+        &self,
+        miner: &Address,
+        number: u64,
+        tsk: &TipSetKey,
+    ) -> Result<Option<PreCommitInfo>, RpcError> {
+        match self.call("Filecoin.StateSectorPreCommitInfo", json!([miner.to_string(), number, tsk])).await {
             Err(RpcError::Node { message, .. }) if message.contains("not found") => Ok(None),
             other => other,
         }
     }
 
-    pub async fn sector_location(&self, miner: &Address, number: u64) -> Result<Option<SectorLocation>, RpcError> {
-        match self.call("Filecoin.StateSectorPartition", json!([miner.to_string(), number, null])).await {
+    pub async fn sector_location(
+        &self,
+        miner: &Address,
+        number: u64,
+        tsk: &TipSetKey,
+    ) -> Result<Option<SectorLocation>, RpcError> {
+        match self.call("Filecoin.StateSectorPartition", json!([miner.to_string(), number, tsk])).await {
             Err(RpcError::Node { .. }) => Ok(None),
             other => other,
         }
@@ -317,8 +338,8 @@ impl Node {
         self.call("Filecoin.StateMinerDeadlines", json!([miner.to_string(), tsk])).await
     }
 
-    pub async fn partitions(&self, miner: &Address, deadline: u64) -> Result<Vec<Partition>, RpcError> {
-        let list: Option<_> = self.call("Filecoin.StateMinerPartitions", json!([miner.to_string(), deadline, null])).await?;
+    pub async fn partitions(&self, miner: &Address, deadline: u64, tsk: &TipSetKey) -> Result<Vec<Partition>, RpcError> {
+        let list: Option<_> = self.call("Filecoin.StateMinerPartitions", json!([miner.to_string(), deadline, tsk])).await?;
         Ok(list.unwrap_or_default())
     }
 
@@ -332,8 +353,9 @@ impl Node {
         self.call("Filecoin.StateMinerRecoveries", json!([miner.to_string(), null])).await
     }
 
-    pub async fn allocated_sectors(&self, miner: &Address) -> Result<super::BitFieldJson, RpcError> {
-        self.call("Filecoin.StateMinerAllocated", json!([miner.to_string(), null])).await
+    /// Numbers that sectors have had at some time.
+    pub async fn allocated_sectors(&self, miner: &Address, tsk: &TipSetKey) -> Result<super::BitFieldJson, RpcError> {
+        self.call("Filecoin.StateMinerAllocated", json!([miner.to_string(), tsk])).await
     }
 
     pub async fn available_balance(&self, miner: &Address, tsk: &TipSetKey) -> Result<TokenAmount, RpcError> {

@@ -63,6 +63,26 @@ impl BitFieldJson {
     }
 }
 
+/// Ascending numbers; what is not is left out.
+impl FromIterator<u64> for BitFieldJson {
+    fn from_iter<I: IntoIterator<Item = u64>>(numbers: I) -> Self {
+        let mut runs: Vec<u64> = Vec::new();
+        let mut at = 0;
+        for number in numbers {
+            match (number.checked_sub(at), runs.last_mut()) {
+                (Some(0), Some(run)) => *run += 1,
+                (Some(gap), _) => runs.extend([gap, 1]),
+                (None, _) => continue,
+            }
+            at = number + 1;
+        }
+        if runs.is_empty() {
+            runs.push(0);
+        }
+        Self(runs)
+    }
+}
+
 impl From<&BitField> for BitFieldJson {
     fn from(bits: &BitField) -> Self {
         let mut runs = Vec::new();
@@ -94,6 +114,7 @@ mod tests {
             let json = BitFieldJson::from(&bits);
             assert_eq!(json.0, runs);
             assert_eq!(json.numbers(100).unwrap(), numbers);
+            assert_eq!(numbers.into_iter().collect::<BitFieldJson>(), json);
         }
     }
 

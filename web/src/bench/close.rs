@@ -58,8 +58,8 @@ impl Made<'_> {
                 Self::series(pools)
             ),
             format!(
-                "INSERT INTO plans (id, public_id, pool_id, name, unit_bytes, max_units, days, price_minor, currency, fee_bp, on_sale, created_at) \
-                 {} SELECT i, 'pln_' || i, i, 'Plan', {SECTOR}, 1, 540, 100, 'USD', 1500, FALSE, {long_ago} FROM n",
+                "INSERT INTO plans (id, public_id, pool_id, name, unit_bytes, max_units, days, price_minor, currency, terms, on_sale, created_at) \
+                 {} SELECT i, 'pln_' || i, i, 'Plan', {SECTOR}, 1, 540, 100, 'USD', '{terms}', FALSE, {long_ago} FROM n",
                 Self::series(pools)
             ),
             format!(
@@ -70,8 +70,9 @@ impl Made<'_> {
             ),
             format!(
                 "INSERT INTO contracts (id, public_id, user_id, order_id, pool_id, bytes, days, fee_bp, terms_id, state, promised_at, \
-                 created_at, active_at) SELECT id, 'ctr_' || id, user_id, id, pool_id, {SECTOR}, 540, 1500, 1, 'active', \
-                 {active_at}, {long_ago}, {active_at} FROM orders ORDER BY id"
+                 created_at, active_at, ends_at) SELECT id, 'ctr_' || id, user_id, id, pool_id, {SECTOR}, 540, 1500, 1, 'active', \
+                 {active_at}, {long_ago}, {active_at}, {} FROM orders ORDER BY id",
+                active_at + 540 * DAY
             ),
             format!(
                 "INSERT INTO sectors (id, pool_id, number, contract_id, seal_proof, state, due_at, expiration, failures, created_at, \

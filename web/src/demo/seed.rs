@@ -3,9 +3,9 @@
 use sealyard_core::{
     accounts::{self, NewUser, Role},
     capacity::{self, NewPool},
-    catalog::{self, NewPlan},
+    catalog::{self, NewPlan, Pledge, Shortfall, Terms},
     clock::Micros,
-    money::{BasisPoints, Fiat},
+    money::Fiat,
     store::Database,
 };
 
@@ -40,6 +40,22 @@ pub struct PoolOptions {
     /// Service fee, basis points.
     #[arg(long, default_value_t = 2000)]
     fee_bp: i64,
+    /// A second plan, under which investors put up the pledge themselves, at this price of one sector.
+    #[arg(long, requires = "own_pledge_fee_bp")]
+    own_pledge_price_minor: Option<i64>,
+    /// Its service fee, basis points.
+    #[arg(long, requires = "own_pledge_price_minor")]
+    own_pledge_fee_bp: Option<i64>,
+    /// Missing power makes the term of that plan longer, by at most so many days, instead of being paid for. Sectors are committed for
+    /// up to 30 days more than the term.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..=28))]
+    added_days: i64,
+}
+
+/// Under which investors put up the pledge themselves.
+fn own_pledge(fee_bp: i64, added_days: i64) -> Terms {
+    let shortfall = if added_days > 0 { Shortfall::AddedDays { most: added_days } } else { Shortfall::PaidInFil };
+    Terms { pledge: Pledge::Investor { terminations_bp: 0 }, shortfall, ..Terms::standard(fee_bp) }
 }
 
 /// A pool with its capacity in the books and a plan of one sector a unit on sale.
@@ -51,8 +67,14 @@ pub fn add_pool(db: &Database, options: &PoolOptions, now: Micros) -> anyhow::Re
         capacity::grow(conn, pool.id, "initial", options.capacity_bytes, now)?;
         let price = Fiat { minor: options.price_minor, currency: options.currency.clone() };
         let name = format!("{}, {} days", options.name, options.days);
-        let plan = NewPlan::of_sectors(&pool, &name, options.days, price, BasisPoints(options.fee_bp), now);
+        let plan = NewPlan::of_sectors(&pool, &name, options.days, price, Terms::standard(options.fee_bp), now);
         catalog::create_plan(conn, &plan)?;
+        if let (Some(minor), Some(fee_bp)) = (options.own_pledge_price_minor, options.own_pledge_fee_bp) {
+            let price = Fiat { minor, currency: options.currency.clone() };
+            let terms = own_pledge(fee_bp, options.added_days);
+            let plan = NewPlan::of_sectors(&pool, &format!("{name}, own pledge"), options.days, price, terms, now);
+            catalog::create_plan(conn, &plan)?;
+        }
         Ok::<_, sealyard_core::ledger::LedgerError>(())
     })?;
     Ok(())
@@ -74,6 +96,9 @@ pub fn seed(app: &Shared) -> anyhow::Result<()> {
         price_minor: 2500,
         currency: "USD".into(),
         fee_bp: 2000,
+        own_pledge_price_minor: Some(1800),
+        own_pledge_fee_bp: Some(1000),
+        added_days: 25,
     };
     add_pool(&app.db, &options, now)?;
     let operator = NewUser { email: ADMIN, name: "Operator", password: PASSWORD, role: Role::Admin };

@@ -250,8 +250,11 @@ struct ChainDayRow {
     day: String,
     rewards: String,
     daily_fee: String,
+    faults: String,
+    ended: String,
     other: String,
-    bound: String,
+    bound_in: String,
+    bound_back: String,
     gas: String,
     balance: String,
     locked: String,
@@ -276,15 +279,17 @@ fn chain_days(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<ChainDayRo
     let fil = |atto: i128| NanoFil::from_atto(atto).map_or_else(|| "?".into(), |(nano, _)| nano.to_string());
     let bonded = |day: &ChainDay| atto(&day.deposits_atto) + atto(&day.pledge_atto);
     let mut rows = Vec::new();
-    for (at, day) in days.iter().enumerate().rev().take(40) {
-        let before = at.checked_sub(1).and_then(|at| days.get(at)).map_or(0, bonded);
+    for day in days.iter().rev().take(40) {
         let epochs = time.map_or((0, 0), |time| (time.first_epoch(day.day), time.first_epoch(day.day + 1)));
         rows.push(ChainDayRow {
             day: day_text(day.day),
             rewards: fil(atto(&day.reward_atto)),
             daily_fee: fil(atto(&day.daily_fee_atto)),
+            faults: fil(atto(&day.fault_fee_atto)),
+            ended: fil(atto(&day.termination_fee_atto) + atto(&day.deposits_lost_atto)),
             other: fil(atto(&day.other_atto)),
-            bound: fil(bonded(day) - before),
+            bound_in: fil(atto(&day.deposits_in_atto) + atto(&day.pledge_in_atto)),
+            bound_back: fil(atto(&day.deposits_back_atto) + atto(&day.pledge_back_atto)),
             gas: fil(sealing::gas_cost(conn, pool, epochs.0, epochs.1)?),
             balance: fil(atto(&day.balance_atto)),
             locked: fil(atto(&day.locked_atto)),

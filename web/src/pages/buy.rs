@@ -7,6 +7,7 @@ use sealyard_core::{
     catalog::{self, Plan},
     clock::{DAY, minute_text},
     contracts, ids,
+    ledger::{self, AccountSpec},
     money::NanoFil,
     orders::{self, Order, OrderState, PlaceOrder, Stock},
     scheduler::Promised,
@@ -15,7 +16,12 @@ use sealyard_core::{
 };
 use serde::Deserialize;
 
-use super::{html, public::PlanCard, public::plan_card, redirect};
+use super::{
+    html,
+    public::{PlanCard, plan_card},
+    redirect,
+    terms::{TermRow, term_rows},
+};
 use crate::{
     app::{App, Shared, read, transact},
     auth::{SignedIn, Visitor},
@@ -107,6 +113,12 @@ fn forecast_rows(conn: &mut AnyConnection, plan: &Plan, units: i64, now: i64) ->
     Ok(rows.collect())
 }
 
+/// What the buyer has to put up, and has.
+struct PledgeRow {
+    needed: String,
+    available: String,
+}
+
 #[derive(Template)]
 #[template(path = "invest/plan.html")]
 struct PlanPage {
@@ -116,6 +128,10 @@ struct PlanPage {
     max_units: i64,
     bytes: String,
     price: String,
+    terms: Vec<TermRow>,
+    /// `None`: the operator's.
+    pledge: Option<PledgeRow>,
+    pledge_is_short: bool,
     promised: Option<Promise>,
     forecasts: Vec<ForecastRow>,
     stock: Stock,
@@ -148,19 +164,24 @@ async fn plan_page(
 ) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let plan = find_plan(&app, id.into_inner()).await?;
-    let (units, now) = (query.units, app.now());
+    let (units, now, visitor) = (query.units, app.now(), Some((&user).into()));
     let asked = plan.clone();
     let quote = read(&app, move |conn| orders::quote(conn, &asked, units, now)).await?;
+    let mine = read(&app, move |conn| ledger::balance(conn, &AccountSpec::Available(user.id))).await?.free();
     let asked = plan.clone();
     let forecasts = read(&app, move |conn| forecast_rows(conn, &asked, units, now)).await?;
     let quote = quote.ok_or_else(|| WebError::BadInput(format!("This plan sells 1 to {} units.", plan.max_units)))?;
+    let needed = quote.pledge_each_nano.saturating_mul(quote.sectors);
     html(&PlanPage {
-        user: Some((&user).into()),
+        user: visitor,
         plan: plan_card(&plan),
         units,
         max_units: plan.max_units,
         bytes: quote.bytes.to_string(),
         price: quote.price.to_string(),
+        terms: term_rows(&plan.terms),
+        pledge: (needed > 0).then(|| PledgeRow { needed: NanoFil(needed).to_string(), available: NanoFil(mine).to_string() }),
+        pledge_is_short: needed > mine,
         promised: quote.promised.map(Promise::from),
         forecasts,
         stock: quote.stock,

@@ -18,7 +18,10 @@ use sealyard_core::{
 };
 use sealyard_filecoin::economics::EPOCHS_PER_DAY;
 
-use super::html;
+use super::{
+    html,
+    terms::{TermRow, term_rows},
+};
 use crate::{
     app::{App, Shared, read},
     auth::{SignedIn, Visitor},
@@ -146,7 +149,12 @@ impl LotRow {
             available: fil(lot.available_nano),
             locked: fil(lot.locked_nano),
             released: fil(lot.released_nano),
-            made_up: if missing == 0 { String::new() } else { fil(lot.compensation_nano) },
+            made_up: match (missing, lot.added_epochs) {
+                (0, _) => String::new(),
+                (_, 0) => fil(lot.compensation_nano),
+                (_, epochs) if lot.compensation_nano == 0 => format!("{epochs} epochs added"),
+                (_, epochs) => format!("{} and {epochs} epochs added", fil(lot.compensation_nano)),
+            },
             missing: if missing == 0 {
                 String::new()
             } else {
@@ -164,7 +172,10 @@ struct ContractPage {
     state: String,
     size: String,
     days: i64,
-    fee: String,
+    /// The end of the term as it stands, and what put it off; empty: nothing did.
+    ends: String,
+    put_off: String,
+    terms: Vec<TermRow>,
     promised: String,
     /// What is expected now, and why that is not what was promised.
     expected: String,
@@ -226,6 +237,16 @@ fn sector_card(conn: &mut AnyConnection, sector: &sealing::Sector) -> DbResult<S
     })
 }
 
+/// By how much missing power has put off a contract's end.
+fn put_off(contract: &Contract) -> String {
+    let minutes = contract.added_epochs.saturating_mul(24 * 60) / EPOCHS_PER_DAY;
+    match (minutes / (24 * 60), minutes / 60 % 24, minutes % 60) {
+        (0, 0, 0) => String::new(),
+        (0, hours, minutes) => format!("{hours} h {minutes} min later for power that was missing"),
+        (days, hours, _) => format!("{days} d {hours} h later for power that was missing"),
+    }
+}
+
 async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractPage, WebError> {
     let page = read(app, move |conn| {
         let found = contracts::by_public_id(conn, &id)?.filter(|c| c.user_id == user.id || user.is_admin());
@@ -233,6 +254,7 @@ async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractP
         let pool = capacity::pool_by_id(conn, contract.pool_id)?;
         let cards: DbResult<Vec<_>> = sealing::of_contract(conn, contract.id)?.iter().map(|s| sector_card(conn, s)).collect();
         let lots = ledger::lots_of_contract(conn, contract.id, 0..i64::MAX, 60)?;
+        let terms = contracts::terms(conn, &contract)?;
         let promise = scheduler::promise_of_order(conn, contract.order_id)?;
         Ok(Some(ContractPage {
             user: Some((&user).into()),
@@ -242,7 +264,9 @@ async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractP
             state: contract.state.clone(),
             size: Bytes(contract.bytes).to_string(),
             days: contract.days,
-            fee: sealyard_core::money::BasisPoints(contract.fee_bp).to_string(),
+            ends: contract.ends_at.map(minute_text).unwrap_or_default(),
+            put_off: put_off(&contract),
+            terms: term_rows(&terms),
             promised: minute_text(contract.promised_at),
             expected: promise.as_ref().map(|p| minute_text(p.forecast_at)).unwrap_or_default(),
             expected_why: promise.map(|p| p.forecast_why).unwrap_or_default(),
@@ -284,6 +308,8 @@ struct LedgerPage {
     user: Option<Visitor>,
     balances: Balances,
     stop: Option<IfStopped>,
+    /// When the last of what is pledged comes back; empty: nothing is pledged.
+    pledge_back: String,
     entries: Vec<EntryRow>,
 }
 
@@ -331,6 +357,10 @@ fn what(kind: &str) -> String {
         "locked" => "Reward, vesting over 180 days".into(),
         "vested" => "Released from vesting".into(),
         "compensation" => "Paid for power that was missing".into(),
+        "pledge" => "Pledge put up".into(),
+        "pledge_not_needed" => "Pledge that the network did not need".into(),
+        "pledge_returned" => "Pledge returned".into(),
+        "pledge_kept" => "Pledge kept for a sector that ended early".into(),
         other => other.to_owned(),
     }
 }
@@ -339,13 +369,17 @@ async fn ledger_page(app: web::Data<App>, SignedIn(user): SignedIn) -> Result<Ht
     const SHOWN: usize = 400;
     let app: Shared = app.into_inner();
     let visitor = Some((&user).into());
-    let (balances, calendar, entries) = read(&app, move |conn| {
+    let (balances, calendar, pledge_back, entries) = read(&app, move |conn| {
         let calendar = yields::calendar(conn, user.id).map_err(|error| match error {
             yields::CloseError::Db(DbFault::Query(error)) => error,
             other => diesel::result::Error::DeserializationError(other.into()),
         })?;
         let mut rows = Vec::new();
-        for (account, spec) in [("Available", AccountSpec::Available(user.id)), ("Vesting", AccountSpec::Vesting(user.id))] {
+        for (account, spec) in [
+            ("Available", AccountSpec::Available(user.id)),
+            ("Vesting", AccountSpec::Vesting(user.id)),
+            ("Pledged", AccountSpec::Pledged(user.id)),
+        ] {
             for entry in ledger::entries(conn, &spec, i64::MIN..i64::MAX, i64::MAX)? {
                 rows.push((entry.effective_day, account, entry));
             }
@@ -363,10 +397,11 @@ async fn ledger_page(app: web::Data<App>, SignedIn(user): SignedIn) -> Result<Ht
                 is_out: entry.amount < 0,
             })
             .collect();
-        Ok((balances(conn, &user)?, calendar, entries))
+        let pledge_back = contracts::pledge_back_by(conn, user.id)?.map(minute_text).unwrap_or_default();
+        Ok((balances(conn, &user)?, calendar, pledge_back, entries))
     })
     .await?;
-    html(&LedgerPage { user: visitor, balances, stop: if_stopped(&calendar), entries })
+    html(&LedgerPage { user: visitor, balances, stop: if_stopped(&calendar), pledge_back, entries })
 }
 
 struct StatementRow {

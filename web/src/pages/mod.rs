@@ -9,6 +9,7 @@ mod plan;
 mod public;
 #[cfg(test)]
 mod snapshots;
+mod terms;
 mod webhook;
 
 use actix_web::{HttpResponse, web};

@@ -2,7 +2,12 @@
 
 use actix_web::{HttpResponse, web};
 use askama::Template;
-use sealyard_core::{capacity, catalog, scheduler, sealing, units::Bytes};
+use sealyard_core::{
+    capacity,
+    catalog::{self, Pledge},
+    scheduler, sealing,
+    units::Bytes,
+};
 
 use super::html;
 use crate::{
@@ -22,6 +27,8 @@ pub struct PlanCard {
     pub days: i64,
     pub price: String,
     pub fee: String,
+    /// Whose the pledge is.
+    pub pledge: &'static str,
 }
 
 struct PoolCard {
@@ -50,6 +57,7 @@ pub fn plan_card(plan: &catalog::Plan) -> PlanCard {
         days: plan.days,
         price,
         fee: plan.fee().to_string(),
+        pledge: if matches!(plan.terms.pledge, Pledge::Investor { .. }) { "yours, returned at the end" } else { "ours" },
     }
 }
 

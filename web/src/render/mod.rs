@@ -23,6 +23,7 @@ pub struct StatementView {
     pub earned: String,
     pub available: AccountView,
     pub vesting: AccountView,
+    pub pledged: AccountView,
     pub contracts: Vec<ContractView>,
     pub days: Vec<DayView>,
     pub url: String,
@@ -78,6 +79,7 @@ pub fn statement_view(model: &StatementModel, url: String) -> StatementView {
         earned: fil(earned),
         available: model.available.into(),
         vesting: model.vesting.into(),
+        pledged: model.pledged.into(),
         contracts: model
             .contracts
             .iter()

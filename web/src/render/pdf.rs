@@ -84,7 +84,7 @@ fn lines(view: &StatementView) -> Vec<Line<'_>> {
         Line::Header(vec!["Account", "Opening", "In", "Out", "Closing"]),
         Line::Rule,
     ];
-    for (name, account) in [("Available", &view.available), ("Vesting", &view.vesting)] {
+    for (name, account) in [("Available", &view.available), ("Vesting", &view.vesting), ("Pledged", &view.pledged)] {
         lines.push(Line::Row(vec![name, &account.opening, &account.moved_in, &account.moved_out, &account.closing]));
     }
     lines.extend([

@@ -1,32 +1,50 @@
 //! What a won block brings its miner: its share of the epoch's reward, and the tips of the messages that it was first to bring in.
+//! What the winner gets of the reward (FIP-0118) is read from the miner's own balance wherever nothing else has changed that.
 
 use std::collections::HashSet;
 
 use anyhow::{Context, ensure};
-use fvm_shared::{address::Address, econ::TokenAmount};
-use sealyard_core::{ids::PoolId, yields::Win};
+use fvm_shared::{
+    address::{Address, Protocol},
+    econ::TokenAmount,
+};
+use sealyard_core::yields::Win;
 use sealyard_filecoin::{
     economics::EXPECTED_WINS,
     rpc::{Message, TipSet},
 };
 
+use super::chain_sync::Chunk;
 use crate::app::Shared;
 
 /// A block has no more (Lotus: `MaxWinCount`).
 const MOST_WINS: i64 = 15;
 
+/// The network version from which on a block's reward is split (FIP-0118).
+const SPLIT_SINCE: u32 = 29;
+
+/// Methods of a miner that leave its balance as it is, so long as it owes nothing: SubmitWindowedPoSt, and the three of sealing.
+const LEAVE_BALANCE: [u64; 4] = [5, 28, 34, 36];
+
 /// The win of block `at` of a tipset. `None`: there is no such block.
-pub async fn win(app: &Shared, pool: PoolId, tipset: &TipSet, at: usize) -> anyhow::Result<Option<Win>> {
+pub async fn win(chunk: &Chunk<'_>, tipset: &TipSet, at: usize) -> anyhow::Result<Option<Win>> {
+    let (app, pool) = (chunk.app, chunk.pool.id);
     let (Some(block), Some(cid)) = (tipset.blocks.get(at), tipset.cids.get(at)) else { return Ok(None) };
     let count = block.election_proof.as_ref().context("a block without election proof")?.win_count;
     let reward = app.node.reward_state(&tipset.cids).await?.state.this_epoch_reward;
-    let reward: TokenAmount = (reward * count).div_floor(EXPECTED_WINS);
-    let reward = (reward * app.config.winners_permille(tipset.height)).div_floor(1000);
-    let mut brought_in = Vec::new();
-    for cid in tipset.cids.iter().take(at + 1) {
-        brought_in.push(app.node.block_messages(cid).await?.all().cloned().collect());
+    let whole: TokenAmount = (reward * count).div_floor(EXPECTED_WINS);
+    let mut messages: Vec<Vec<Message>> = Vec::new();
+    for cid in &tipset.cids {
+        messages.push(app.node.block_messages(cid).await?.all().cloned().collect());
     }
-    let tips = tips(&brought_in, &block.parent_base_fee);
+    let tips = tips(messages.get(..=at).unwrap_or(&messages), &block.parent_base_fee);
+    let reward = if app.node.network_version(&tipset.cids).await? < SPLIT_SINCE {
+        whole
+    } else {
+        let alone = tipset.blocks.iter().filter(|block| block.miner == *chunk.miner).count() == 1;
+        let gained = if alone { gained(chunk, tipset, &messages).await? } else { None };
+        winners_part(&whole, &tips, gained, app.config.winners_permille(tipset.height))
+    };
     ensure!(
         (1..=MOST_WINS).contains(&count) && !reward.is_negative() && !tips.is_negative(),
         "the node says that block {cid} has {count} wins, {} attoFIL of reward and {} of tips; nothing is recorded until that can be",
@@ -36,6 +54,38 @@ pub async fn win(app: &Shared, pool: PoolId, tipset: &TipSet, at: usize) -> anyh
     let atto = |amount: &TokenAmount| amount.atto().to_string();
     let (reward_atto, tips_atto) = (atto(&reward), atto(&tips));
     Ok(Some(Win { pool_id: pool, epoch: tipset.height, cid: cid.to_string(), win_count: count, reward_atto, tips_atto }))
+}
+
+/// The winner's part of a block's reward: what the miner's balance has gained besides the tips, if that is known and can be; else the part
+/// that the settings name.
+fn winners_part(whole: &TokenAmount, tips: &TokenAmount, gained: Option<TokenAmount>, permille: i64) -> TokenAmount {
+    match gained.map(|gained| gained - tips) {
+        Some(part) if !part.is_negative() && part <= *whole => part,
+        _ => (whole * permille).div_floor(1000),
+    }
+}
+
+/// What the miner's balance gained in a tipset, if nothing but a win can have changed it: no deadline ended, nobody sent it anything, and
+/// it owed nothing.
+async fn gained(chunk: &Chunk<'_>, tipset: &TipSet, messages: &[Vec<Message>]) -> anyhow::Result<Option<TokenAmount>> {
+    let ends = chunk.deadline_ends().await?;
+    let may_touch = |message: &Message| {
+        // The miner may be named by its ID or by an actor address.
+        let to_miner = message.to == *chunk.miner || message.to.protocol() == Protocol::Actor;
+        to_miner && (!message.value.is_zero() || !LEAVE_BALANCE.contains(&message.method))
+    };
+    if ends.iter().any(|(epoch, _)| *epoch == tipset.height) || messages.iter().flatten().any(may_touch) {
+        return Ok(None);
+    }
+    let after = chunk.tipset_after(tipset.height).await?;
+    // Between two tipsets with null rounds the chain does what those epochs ask for as well.
+    if after.height != tipset.height + 1 {
+        return Ok(None);
+    }
+    let was = chunk.app.node.miner_state(chunk.miner, &tipset.cids).await?;
+    let is = chunk.app.node.miner_state(chunk.miner, &after.cids).await?;
+    let owes = !was.state.fee_debt.is_zero() || !is.state.fee_debt.is_zero();
+    Ok((!owes).then(|| is.balance - was.balance))
 }
 
 /// Tips of the last of some blocks of one tipset, in the tipset's order: a message in several pays the first of them. A message
@@ -70,6 +120,17 @@ mod tests {
             method: 0,
             params: String::new(),
             cid: None,
+        }
+    }
+
+    #[test]
+    fn the_winners_part_is_what_the_balance_gained_or_else_what_the_settings_say() {
+        let atto = TokenAmount::from_atto;
+        let part = |gained: Option<i64>| winners_part(&atto(1000), &atto(7), gained.map(atto), 950);
+        assert_eq!(part(Some(940)), atto(933), "whatever the settings say");
+        assert_eq!(part(None), atto(950));
+        for no_reward in [6, 1008, -5] {
+            assert_eq!(part(Some(no_reward)), atto(950), "{no_reward} is not what a win brings");
         }
     }
 

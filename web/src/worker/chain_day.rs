@@ -1,11 +1,11 @@
-//! What the chain says of a pool's miner at the end of a UTC day, and what its deadlines charged on the way there.
+//! What the chain says of a pool's miner at the end of a UTC day.
 
 use anyhow::ensure;
 use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
 use sealyard_core::{
     ids::PoolId,
-    store::{AnyConnection, DbResult},
-    yields::{self, ChainDay, Cursor},
+    store::AnyConnection,
+    yields::{self, ChainDay, CloseError, Cursor, FlowKind},
 };
 use sealyard_filecoin::rpc::TipSet;
 
@@ -70,39 +70,33 @@ pub async fn day_end(app: &Shared, miner: &Address, day: i64, end: &TipSet) -> a
     Ok(found)
 }
 
-/// attoFIL that deadlines which end in `[first, end)` charge for their sectors (FIP-0100).
-pub async fn daily_fees(app: &Shared, miner: &Address, first: i64, end: i64) -> anyhow::Result<TokenAmount> {
-    let now = app.node.proving_deadline(miner).await?;
-    let (length, count) = (now.challenge_window.max(1), i64::try_from(now.period_deadlines)?.max(1));
-    let mut sum = TokenAmount::default();
-    for epoch in (first..end).filter(|epoch| (epoch + 1 - now.period_start).rem_euclid(length) == 0) {
-        let index = ((epoch + 1 - now.period_start).div_euclid(length) - 1).rem_euclid(count);
-        let before = app.node.tipset_by_height(epoch).await?;
-        let deadlines = app.node.deadlines(miner, &before.cids).await?;
-        if let Some(deadline) = deadlines.get(usize::try_from(index)?) {
-            sum += &deadline.daily_fee;
-        }
-    }
-    Ok(sum)
-}
-
 impl DayEnd {
-    /// Records the day. Its wins are recorded already, `daily_fee` is what its deadlines charged.
-    pub fn record(&self, conn: &mut AnyConnection, cursor: &Cursor, daily_fee: &TokenAmount) -> DbResult<()> {
+    /// Records the day. Its wins and flows are recorded already.
+    pub fn record(&self, conn: &mut AnyConnection, cursor: &Cursor) -> Result<(), CloseError> {
         let (pool, time): (PoolId, _) = (cursor.pool_id, cursor.time());
         let (first, end) = (time.first_epoch(self.day), time.first_epoch(self.day + 1));
-        let wins = yields::wins(conn, pool, first, end)?;
-        let won = wins.iter().flat_map(|win| [&win.reward_atto, &win.tips_atto]);
-        let reward: BigInt = won.filter_map(|text| text.parse::<BigInt>().ok()).sum();
-        let before = yields::chain_day(conn, pool, self.day - 1)?.and_then(|day| day.balance_atto.parse::<BigInt>().ok());
-        let other = before.map(|before| self.balance.atto() - before - &reward + daily_fee.atto()).unwrap_or_default();
+        let overflow = || CloseError::Overflow { pool, day: self.day };
+        let amount = |text: &String| text.parse::<BigInt>().map_err(|_| CloseError::Amount(text.clone()));
+        let reward = yields::won(&yields::wins(conn, pool, first, end)?)?.ok_or_else(overflow)?;
+        let flows = yields::flow_sums(conn, pool, first, end)?;
+        let of = |kind| flows.of(kind).to_string();
+        let fees = [FlowKind::DailyFee, FlowKind::FaultFee, FlowKind::TerminationFee, FlowKind::DepositLost];
+        let fees: BigInt = fees.into_iter().map(|kind| BigInt::from(flows.of(kind))).sum();
+        // What the miner owes for fees has left already.
+        let other = match yields::chain_day(conn, pool, self.day - 1)? {
+            Some(before) => {
+                let before = amount(&before.balance_atto)? - amount(&before.fee_debt_atto)?;
+                self.balance.atto() - self.fee_debt.atto() - before - reward + fees
+            }
+            None => BigInt::default(),
+        };
         let row = ChainDay {
             pool_id: pool,
             day: self.day,
             at_epoch: self.at_epoch,
             network_version: i64::from(self.network_version),
             reward_atto: reward.to_string(),
-            daily_fee_atto: daily_fee.atto().to_string(),
+            daily_fee_atto: of(FlowKind::DailyFee),
             other_atto: other.to_string(),
             balance_atto: self.balance.atto().to_string(),
             locked_atto: self.locked.atto().to_string(),
@@ -112,7 +106,14 @@ impl DayEnd {
             available_atto: self.available.atto().to_string(),
             raw_power: self.raw_power.to_string(),
             qa_power: self.qa_power.to_string(),
+            fault_fee_atto: of(FlowKind::FaultFee),
+            termination_fee_atto: of(FlowKind::TerminationFee),
+            deposits_in_atto: of(FlowKind::DepositIn),
+            deposits_back_atto: of(FlowKind::DepositBack),
+            deposits_lost_atto: of(FlowKind::DepositLost),
+            pledge_in_atto: of(FlowKind::PledgeIn),
+            pledge_back_atto: of(FlowKind::PledgeBack),
         };
-        yields::record_chain_day(conn, &row)
+        Ok(yields::record_chain_day(conn, &row)?)
     }
 }

@@ -4,14 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, bail, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
+use fvm_shared::{address::Address, bigint::BigInt};
 use sealyard_core::{
     capacity::Pool,
     ids::ContractId,
     sealing,
     store::DbFault,
     units::ChainTime,
-    yields::{self, Cursor, PowerOn, Win},
+    yields::{self, CloseError, Cursor, PowerOn, Win},
 };
 use sealyard_filecoin::{
     economics::quality_adjusted,
@@ -20,7 +20,9 @@ use sealyard_filecoin::{
 
 use super::{
     TurnResult, block_rewards,
-    chain_day::{daily_fees, day_end, ended_day},
+    chain_bonds::bonds,
+    chain_day::{day_end, ended_day},
+    chain_fees::fees,
     pipeline::miner_address,
     pools,
 };
@@ -71,6 +73,37 @@ async fn check_network(app: &Shared, cursor: &Cursor) -> TurnResult {
         bail!("the node is on network {found:?}, this pool's chain is {:?}; nothing is recorded or posted", cursor.network);
     }
     Ok(())
+}
+
+/// A piece of the chain that is read at once: `[first, end)`, at both ends of which there is a tipset.
+pub struct Chunk<'a> {
+    pub app: &'a Shared,
+    pub pool: &'a Pool,
+    pub miner: &'a Address,
+    pub first: i64,
+    pub end: &'a TipSet,
+}
+
+impl Chunk<'_> {
+    /// The first tipset after `epoch`: its state is that after `epoch`.
+    pub async fn tipset_after(&self, epoch: i64) -> anyhow::Result<TipSet> {
+        for next in epoch + 1..self.end.height {
+            let tipset = self.app.node.tipset_by_height(next).await?;
+            if tipset.height == next {
+                return Ok(tipset);
+            }
+        }
+        Ok(self.end.clone())
+    }
+
+    /// Epochs in `[first, end)` that are the last of a deadline, with the deadline's index.
+    pub async fn deadline_ends(&self) -> anyhow::Result<Vec<(i64, u64)>> {
+        let now = self.app.node.proving_deadline(self.miner).await?;
+        let (length, count) = (now.challenge_window.max(1), i64::try_from(now.period_deadlines)?.max(1));
+        let ends = (self.first..self.end.height).filter(|epoch| (epoch + 1 - now.period_start).rem_euclid(length) == 0);
+        let index = |epoch: i64| ((epoch + 1 - now.period_start).div_euclid(length) - 1).rem_euclid(count);
+        ends.map(|epoch| Ok((epoch, u64::try_from(index(epoch))?))).collect()
+    }
 }
 
 struct Follow<'a> {
@@ -125,20 +158,24 @@ impl Follow<'_> {
     /// Records `[cursor.next_epoch, end.height)` in one transaction.
     async fn record(&self, cursor: &Cursor, end: &TipSet) -> TurnResult {
         self.check_rollback(cursor).await?;
-        let wins = self.wins(cursor, end).await?;
         let changes = self.changes(cursor.next_epoch, end).await?;
-        let fees = daily_fees(self.app, &self.miner, cursor.next_epoch, end.height).await?;
+        let chunk = Chunk { app: self.app, pool: self.pool, miner: &self.miner, first: cursor.next_epoch, end };
+        let wins = self.wins(cursor, &chunk).await?;
+        let mut flows = fees(&chunk).await?;
+        flows.extend(bonds(&chunk).await?);
+        // A day's state is read from the first tipset after it: what happened up to there is in it.
+        let last = cursor.time().first_epoch(cursor.time().day(cursor.next_epoch) + 1) - 1;
+        flows.iter_mut().for_each(|flow| flow.epoch = flow.epoch.min(last));
         let day_end = match ended_day(cursor, end) {
             Some(day) => Some(day_end(self.app, &self.miner, day, end).await?),
             None => None,
         };
-        let fees = fees + TokenAmount::from_atto(cursor.daily_fee_atto.parse::<BigInt>().context("daily fees so far")?);
         let before = self.app.node.tipset_by_height(end.height - 1).await?;
         let last_cid = before.cids.first().map(ToString::to_string).unwrap_or_default();
         let (cursor, pool, end_height, head) = (cursor.clone(), self.pool.id, end.height, self.head);
         transact(self.app, move |conn| {
             if !yields::advance_cursor(conn, &cursor, end_height, head, &last_cid)? {
-                return Ok::<_, DbFault>(());
+                return Ok::<_, CloseError>(());
             }
             for win in &wins {
                 yields::record_win(conn, win)?;
@@ -149,15 +186,10 @@ impl Follow<'_> {
                     Change::Off { number, epoch } => yields::power_off(conn, pool, *number, *epoch)?,
                 }
             }
-            let so_far = match &day_end {
-                Some(day_end) => {
-                    day_end.record(conn, &cursor, &fees)?;
-                    TokenAmount::default()
-                }
-                None => fees.clone(),
-            };
-            yields::set_daily_fee(conn, pool, &so_far.atto().to_string())?;
-            Ok(())
+            for flow in &flows {
+                yields::record_flow(conn, flow)?;
+            }
+            day_end.as_ref().map_or(Ok(()), |day_end| day_end.record(conn, &cursor))
         })
         .await?;
         Ok(())
@@ -183,20 +215,20 @@ impl Follow<'_> {
 
     /// Wins of the tipsets from the cursor to `end`, each of which must be built on the one before: a tipset that was left out, or
     /// one of another chain, shows.
-    async fn wins(&self, cursor: &Cursor, end: &TipSet) -> anyhow::Result<Vec<Win>> {
-        let tipsets: Vec<TipSet> = stream::iter(cursor.next_epoch..end.height)
+    async fn wins(&self, cursor: &Cursor, chunk: &Chunk<'_>) -> anyhow::Result<Vec<Win>> {
+        let tipsets: Vec<TipSet> = stream::iter(chunk.first..chunk.end.height)
             .map(|epoch| async move { Ok::<_, anyhow::Error>((epoch, self.app.node.tipset_by_height(epoch).await?)) })
             .buffered(REQUESTS_AT_ONCE)
             // A null round answers with the tipset before it.
             .try_filter_map(|(epoch, tipset)| async move { Ok((tipset.height == epoch).then_some(tipset)) })
             .try_collect()
             .await?;
-        check_links(&cursor.last_cid, &tipsets, end)?;
+        check_links(&cursor.last_cid, &tipsets, chunk.end)?;
         let mut wins = Vec::new();
         for tipset in tipsets {
             for at in (0..tipset.blocks.len()).filter(|at| tipset.blocks.get(*at).is_some_and(|block| block.miner == self.miner))
             {
-                wins.extend(block_rewards::win(self.app, self.pool.id, &tipset, at).await?);
+                wins.extend(block_rewards::win(chunk, &tipset, at).await?);
             }
         }
         Ok(wins)
@@ -294,7 +326,7 @@ fn check_links(below: &str, tipsets: &[TipSet], end: &TipSet) -> TurnResult {
 }
 
 /// Quality-adjusted bytes, as the chain's own weights and flags have them.
-fn sector_power(pool: &Pool, info: &SectorInfo) -> anyhow::Result<i64> {
+pub fn sector_power(pool: &Pool, info: &SectorInfo) -> anyhow::Result<i64> {
     let lives = info.expiration.checked_sub(info.power_base_epoch).filter(|lives| *lives > 0);
     let lives = lives.with_context(|| format!("sector {} expires before it counts", info.sector_number))?;
     ensure!(

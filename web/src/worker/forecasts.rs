@@ -4,7 +4,6 @@ use fvm_shared::bigint::BigInt;
 use sealyard_core::{
     catalog::{self, Plan},
     clock::DAY,
-    money::BasisPoints,
     store::DbFault,
     yields::{self, Forecast, Projection},
 };
@@ -43,7 +42,7 @@ async fn forecast_plan(app: &Shared, plan: &Plan, today: i64) -> TurnResult {
     let projection = Projection {
         daily_atto: daily(app, &network, &unit, plan.days)?,
         wins_millionths: i64::try_from(wins_a_day)?,
-        fee: BasisPoints(plan.fee_bp),
+        fee: plan.fee(),
         seed: u64::try_from(seed.max(0))?,
     };
     let mut horizons: Vec<i64> = HORIZONS.into_iter().filter(|days| *days < plan.days).collect();

@@ -139,7 +139,7 @@ async fn sector_landed(app: &Shared, pool: &Pool, message: &Message, landing: La
 }
 
 async fn pre_committed(app: &Shared, pool: &Pool, number: i64) -> anyhow::Result<OnChain> {
-    let info = app.node.pre_commit_info(&miner_address(pool)?, u64::try_from(number)?).await?;
+    let info = app.node.pre_commit_info(&miner_address(pool)?, u64::try_from(number)?, &Vec::new()).await?;
     let info = info.with_context(|| format!("sector {number}: the PreCommit landed, but the node does not know it yet"))?;
     let delay = app.node.network_params().await?.pre_commit_challenge_delay;
     Ok(OnChain::PreCommitted { seed_epoch: info.pre_commit_epoch + delay })
@@ -149,8 +149,8 @@ async fn activated(app: &Shared, pool: &Pool, number: i64) -> anyhow::Result<OnC
     let miner = miner_address(pool)?;
     let on_chain = u64::try_from(number)?;
     let unknown = || format!("sector {number}: the ProveCommit landed, but the node does not know the sector yet");
-    let info = app.node.sector_info(&miner, on_chain).await?.with_context(unknown)?;
-    let location = app.node.sector_location(&miner, on_chain).await?.with_context(unknown)?;
+    let info = app.node.sector_info(&miner, on_chain, &Vec::new()).await?.with_context(unknown)?;
+    let location = app.node.sector_location(&miner, on_chain, &Vec::new()).await?.with_context(unknown)?;
     let expiration = app.node.sector_expiration(&miner, on_chain).await?.on_time;
     Ok(OnChain::Activated(Activation {
         activation: info.activation,

@@ -4,7 +4,9 @@
 //! that fails says so, waits longer each time, and goes on when the cause is gone.
 
 mod block_rewards;
+mod chain_bonds;
 mod chain_day;
+mod chain_fees;
 mod chain_sync;
 mod collateral;
 mod forecasts;

@@ -79,7 +79,7 @@ fn to_prove(partition: &Partition) -> anyhow::Result<Vec<i64>> {
 
 async fn begin_window(app: &Shared, pool: &Pool, window: &Window) -> TurnResult {
     let miner = miner_address(pool)?;
-    let partitions = app.node.partitions(&miner, window.deadline).await?;
+    let partitions = app.node.partitions(&miner, window.deadline, &Vec::new()).await?;
     if partitions.is_empty() {
         return Ok(());
     }

@@ -69,6 +69,8 @@ impl World<'_> {
         let Wish { on, only, hold, .. } = self.groups[group].wish;
         let order = &self.orders[self.groups[group].order];
         let (pool, kind) = (order.pool.or(only), order.kind);
+        let due = i64::from(order.due) - i64::from(self.groups[group].wish.lead);
+        let hurries = self.slack(order, due, Step::P1) < i64::from(self.policy.hurry);
         if pass.is_closed(pool, kind) {
             return;
         }
@@ -85,8 +87,8 @@ impl World<'_> {
             let avoid = if self.choice.0 { self.sectors[sector].avoid } else { MachineIx::NONE };
             let one_pool = pool.is_some() || self.pools.len() == 1;
             let same = self.same_p1(last.filter(|m| one_pool && *m != avoid), kind, pass);
-            let Some(machine) = same.or_else(|| self.best_p1(pool, kind, (on, avoid), pass)) else {
-                if on.is_none() && !avoid.is_some() {
+            let Some(machine) = same.or_else(|| self.best_p1((pool, hurries), kind, (on, avoid), pass)) else {
+                if on.is_none() && !avoid.is_some() && (pool.is_some() || hurries) {
                     pass.close(pool, kind);
                 }
                 return;
@@ -179,13 +181,13 @@ impl World<'_> {
     /// emptiest if the policy spreads.
     fn best_p1(
         &mut self,
-        pool: Option<PoolIx>,
+        (pool, hurries): (Option<PoolIx>, bool),
         kind: KindIx,
         (on, avoid): (Option<MachineIx>, MachineIx),
         pass: &mut Admission,
     ) -> Option<MachineIx> {
         let mut best: Option<(i64, Slot)> = None;
-        let longest = if pool.is_some() { i64::MAX } else { self.longest_drain(kind) };
+        let longest = if pool.is_some() { i64::MAX } else { self.longest_drain(kind, hurries) };
         for pool in self.fleet.pools.keys().filter(|p| pool.is_none_or(|only| only == *p)) {
             let drain = self.pools[pool].drain;
             pass.has_refused |= drain > longest;

@@ -100,9 +100,10 @@ impl World<'_> {
     }
 
     /// The longest drain that a pool may have to be given what can go to any: a little more than the least of those that are at
-    /// work and can seal this size.
-    pub(super) fn longest_drain(&self, kind: KindIx) -> i64 {
-        let Some(uneven) = self.policy.uneven else { return i64::MAX };
+    /// work and can seal this size, and more than a little for what is in a hurry.
+    pub(super) fn longest_drain(&self, kind: KindIx, hurries: bool) -> i64 {
+        let uneven = if hurries { self.policy.uneven_in_hurry } else { self.policy.uneven };
+        let Some(uneven) = uneven else { return i64::MAX };
         let can = |state: &&PoolState| state.at_work && state.paces.get(kind).is_some_and(|pace| pace.p1 > 0 && pace.gpu > 0);
         let least = self.pools.iter().filter(can).map(|state| state.drain).min();
         least.map_or(i64::MAX, |least| least.saturating_add(i64::from(uneven)))
@@ -156,10 +157,11 @@ mod tests {
         }
     }
 
-    /// Sectors of an urgent order for any pool that went to each, beside as many that can only go to the first.
-    fn parts(second_down: Secs) -> [usize; 2] {
+    /// Sectors of an order for any pool that went to each, beside as many that can only go to the first.
+    fn parts(second_down: Secs, due: Secs) -> [usize; 2] {
         let fleet = fleet(second_down);
-        let mut world = World::new(&fleet, Policy::default());
+        let mut world =
+            World::new(&fleet, Policy { uneven: Some(HOUR / 4), uneven_in_hurry: Some(4 * HOUR), ..Policy::default() });
         let order = |pool: Option<usize>, due| Order {
             id: 0,
             pool: pool.map(PoolIx::of),
@@ -172,7 +174,7 @@ mod tests {
             known: 0,
         };
         world.add_order(order(Some(0), 200 * HOUR));
-        let any = world.add_order(order(None, HOUR));
+        let any = world.add_order(order(None, due));
         assert!(world.run());
         let in_first = world.sectors_of(any).filter(|s| fleet.pool(world.sectors[*s].row.m1) == PoolIx::of(0)).count();
         [in_first, 30 - in_first]
@@ -180,7 +182,9 @@ mod tests {
 
     #[test]
     fn what_can_go_anywhere_goes_where_least_is_bound_unless_nothing_works_there() {
-        assert_eq!(parts(0), [0, 30], "the first pool has enough to do with what is bound to it");
-        assert_eq!(parts(500 * HOUR), [30, 0], "a pool that is down has nothing to do, but is no place to wait for");
+        assert_eq!(parts(0, 100 * HOUR), [0, 30], "the first pool has enough to do with what is bound to it");
+        let [in_first, _] = parts(0, HOUR);
+        assert!(in_first > 0, "what is late takes what is free there all the same");
+        assert_eq!(parts(500 * HOUR, 100 * HOUR), [30, 0], "a pool that is down has nothing to do, but is no place to wait for");
     }
 }

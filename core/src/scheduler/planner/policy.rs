@@ -38,6 +38,9 @@ pub struct Policy {
     pub spread: bool,
     /// What can go to any pool goes to one that needs at most so much longer for what is bound to it than another. `None`: to any.
     pub uneven: Option<Secs>,
+    /// What has no more than this much time to spare is in a hurry, and may wait less for the right pool: `uneven_in_hurry`.
+    pub hurry: Secs,
+    pub uneven_in_hurry: Option<Secs>,
     /// A machine with GPUs keeps room for one GPU step beside PC1.
     pub reserve: bool,
 }
@@ -54,6 +57,8 @@ impl Default for Policy {
             gate: Some(2 * HOUR),
             spread: false,
             uneven: Some(HOUR),
+            hurry: 4 * HOUR,
+            uneven_in_hurry: Some(4 * HOUR),
             reserve: true,
         }
     }
@@ -99,7 +104,7 @@ impl World<'_> {
         }
     }
 
-    fn slack(&self, order: &Order, due: i64, step: Step) -> i64 {
+    pub(super) fn slack(&self, order: &Order, due: i64, step: Step) -> i64 {
         due - i64::from(self.now) - i64::from(self.tails[order.kind].of(step))
     }
 

@@ -1,0 +1,11 @@
+ALTER TABLE pool_days DROP COLUMN gas_nano;
+ALTER TABLE pool_days DROP COLUMN fault_fee_nano;
+ALTER TABLE pool_days DROP COLUMN daily_fee_nano;
+ALTER TABLE yield_lots DROP COLUMN added_epochs;
+ALTER TABLE contracts DROP COLUMN added_epochs;
+ALTER TABLE contracts DROP COLUMN ends_at;
+ALTER TABLE contracts DROP COLUMN pledge_each_nano;
+ALTER TABLE orders DROP COLUMN pledge_each_nano;
+ALTER TABLE pools DROP COLUMN pledge_nano;
+ALTER TABLE plans ADD COLUMN fee_bp BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE plans DROP COLUMN terms;

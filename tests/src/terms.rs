@@ -1,0 +1,218 @@
+//! What the terms of a contract say beyond a day's split: its end, what puts that off, and the investor's own pledge.
+
+use sealyard_core::{
+    capacity,
+    catalog::{self, NewPlan, Plan, Pledge, Shortfall, Starts, Terms},
+    clock::Micros,
+    contracts::{self, Contract},
+    ids::{PoolId, UserId},
+    ledger::{self, AccountSpec, Lot, Transfer},
+    money::Fiat,
+    orders::{self, PlaceError, PlaceOrder},
+    sealing,
+    store::{Database, DbFault},
+    yields::{self, Flow, FlowKind},
+};
+
+use crate::{
+    books::{Spoilt, TIME, buy, chain, close_all, counts, posted, sectors},
+    support::{NOW, SECTOR, on_both, shop},
+};
+
+const DAY: i64 = 2880;
+const WIN: &str = "1000000000000000000";
+
+fn plan(db: &Database, pool: &capacity::Pool, days: i64, terms: Terms) -> Plan {
+    let price = Fiat { minor: 2500, currency: "USD".into() };
+    let new = NewPlan::of_sectors(pool, "Special", days, price, terms, NOW);
+    db.transact(|conn| Ok::<_, DbFault>(catalog::create_plan(conn, &new)?)).unwrap()
+}
+
+/// All its sectors count from an epoch on, and its days run.
+fn activate(db: &Database, contract: &Contract, epoch: i64) {
+    db.transact(|conn| Ok::<_, DbFault>(contracts::mark_active(conn, contract.id, TIME.micros(epoch))?)).unwrap();
+}
+
+fn now_is(db: &Database, contract: &Contract) -> Contract {
+    db.read(|conn| contracts::by_public_id(conn, &contract.public_id).map_err(DbFault::from)).unwrap().unwrap()
+}
+
+fn lots(db: &Database, contract: &Contract) -> Vec<Lot> {
+    let mut lots =
+        db.read(|conn| ledger::lots_of_contract(conn, contract.id, 0..i64::MAX, i64::MAX).map_err(DbFault::from)).unwrap();
+    lots.reverse();
+    lots
+}
+
+/// Nothing but what the miner has is left to find: these tests have no chain days.
+fn sound(db: &Database) {
+    assert_eq!(db.read(|conn| ledger::check(conn).map_err(DbFault::from)).unwrap(), []);
+    let found = db.read(yields::audit).unwrap().map(|difference| difference.to_string());
+    assert!(found.as_ref().is_none_or(|said| said.starts_with("house > ")), "{found:?}");
+}
+
+fn owned(db: &Database, pool: PoolId) -> capacity::Capacity {
+    db.read(|conn| capacity::capacity(conn, pool).map_err(DbFault::from)).unwrap()
+}
+
+#[test]
+fn after_its_days_a_contract_earns_no_more_and_its_sectors_are_the_operators() {
+    on_both(|db| {
+        let (pool, _, ada) = shop(db, 10);
+        let plan = plan(db, &pool, 2, Terms { starts: Starts::PowerOn, ..Terms::standard(0) });
+        let contract = buy(db, &plan, ada.id, 1, "ada");
+        // From noon of the first day: a half, a whole and a half day.
+        activate(db, &contract, DAY / 2);
+        let wins: Vec<(i64, &str)> = (0..4).map(|day| (day * DAY + 7, WIN)).collect();
+        chain(db, pool.id, &[(sectors(db, &contract)[0], DAY / 2)], &wins, 4 * DAY);
+        assert_eq!(close_all(db, pool.id), 4);
+        let gross: Vec<i64> = lots(db, &contract).iter().map(|lot| lot.gross_nano).collect();
+        assert_eq!(gross, [1_000_000_000, 1_000_000_000, 500_000_000, 0], "the only power there is, until noon of the third day");
+        assert_eq!(posted(db, &AccountSpec::OperatorYield(pool.id)), 1_500_000_000);
+        assert_eq!(now_is(db, &contract).state, "ended");
+        let capacity = owned(db, pool.id);
+        assert_eq!(
+            (capacity.sold, capacity.own_use, capacity.free),
+            (0, SECTOR, 9 * SECTOR),
+            "not for sale while the sector lives"
+        );
+        sound(db);
+        db.transact(|conn| contracts::end(conn, contract.id, NOW)).unwrap();
+        let capacity = owned(db, pool.id);
+        assert_eq!((capacity.own_use, capacity.free, capacity.holds()), (0, 10 * SECTOR, true));
+    });
+}
+
+#[test]
+fn missing_power_puts_off_the_end_by_as_much_and_is_paid_for_when_the_end_cannot_be_put_off_further() {
+    on_both(|db| {
+        let (pool, _, ada) = shop(db, 10);
+        let terms = Terms { shortfall: Shortfall::AddedDays { most: 1 }, starts: Starts::PowerOn, ..Terms::standard(0) };
+        let plan = plan(db, &pool, 3, terms);
+        let contract = buy(db, &plan, ada.id, 1, "ada");
+        // Power is owed from the first whole day on.
+        activate(db, &contract, -1);
+        let wins: Vec<(i64, &str)> = (0..6).map(|day| (day * DAY + 7, WIN)).collect();
+        let sector = sectors(db, &contract)[0];
+        chain(db, pool.id, &[(sector, 0)], &wins, 6 * DAY);
+        // Faulty for half of the first day, and for two thirds of the third.
+        let number = db.read(|conn| sealing::sector_by_id(conn, sector).map_err(DbFault::from)).unwrap().number;
+        db.transact(|conn| {
+            yields::power_off(conn, pool.id, number, 1000)?;
+            yields::power_on(conn, &counts(pool.id, number, Some(contract.id), 2440))?;
+            yields::power_off(conn, pool.id, number, 2 * DAY)?;
+            yields::power_on(conn, &counts(pool.id, number, Some(contract.id), 2 * DAY + 1920))?;
+            // The operator's own sector, so that missing power has a price.
+            Ok::<_, DbFault>(yields::power_on(conn, &counts(pool.id, 99, None, 0))?)
+        })
+        .unwrap();
+        assert_eq!(close_all(db, pool.id), 6);
+        let told: Vec<(i64, i64, bool)> =
+            lots(db, &contract).iter().map(|lot| (lot.day - TIME.day(0), lot.added_epochs, lot.compensation_nano > 0)).collect();
+        assert_eq!(
+            told,
+            [(0, 1440, false), (1, 0, false), (2, 1440, true), (3, 0, false), (4, 0, false), (5, 0, false)],
+            "480 epochs of the third day are beyond the day that can be added"
+        );
+        let contract = now_is(db, &contract);
+        assert_eq!((contract.ends_at, contract.added_epochs), (Some(TIME.micros(4 * DAY - 1)), DAY));
+        assert_eq!(contract.state, "ended");
+        let earning: Vec<bool> = lots(db, &contract).iter().map(|lot| lot.gross_nano > 0).collect();
+        assert_eq!(earning, [true, true, true, true, false, false], "three days and one");
+        sound(db);
+    });
+}
+
+fn flow(pool: PoolId, kind: FlowKind, number: i64, epoch: i64, nano: i64) -> Flow {
+    Flow { pool_id: pool, kind: kind.name().into(), subject: number, epoch, atto: format!("{nano}000000000") }
+}
+
+fn give(db: &Database, pool: PoolId, user: UserId, nano: i64) {
+    let transfer = Transfer {
+        id: "gift".into(),
+        from: AccountSpec::ChainRewards(pool),
+        to: AccountSpec::Available(user),
+        amount: nano,
+        kind: "reward",
+        subject: "test".into(),
+        effective_day: TIME.day(0),
+        booked_at: NOW,
+    };
+    db.transact(|conn| ledger::post(conn, &transfer)).unwrap();
+}
+
+fn place(db: &Database, plan: &Plan, user: UserId, units: i64, key: &str, now: Micros) -> Result<orders::Order, PlaceError> {
+    db.transact(|conn| orders::place(conn, &PlaceOrder { user, plan, units, request_key: key, shown: None }, now))
+}
+
+#[test]
+fn an_investors_own_pledge_is_put_up_with_the_order_and_comes_back_as_the_chain_gives_it_back() {
+    on_both(|db| {
+        let (pool, _, ada) = shop(db, 10);
+        let terms = Terms { pledge: Pledge::Investor { terminations_bp: 5000 }, ..Terms::standard(0) };
+        let plan = plan(db, &pool, 200, terms);
+        let unknown = place(db, &plan, ada.id, 2, "unknown", NOW);
+        assert!(matches!(unknown, Err(PlaceError::Collateral)), "how much to pledge is not known yet: {unknown:?}");
+        db.transact(|conn| Ok::<_, DbFault>(capacity::set_collateral(conn, pool.id, 100, 2_000)?)).unwrap();
+        give(db, pool.id, ada.id, 10_000);
+        let balance = |spec: &AccountSpec| db.read(|conn| ledger::balance(conn, spec).map_err(DbFault::from)).unwrap();
+        let (available, pledged) = (AccountSpec::Available(ada.id), AccountSpec::Pledged(ada.id));
+
+        let too_much = place(db, &plan, ada.id, 6, "too much", NOW).unwrap_err().to_string();
+        assert!(too_much.contains("a pledge of 0.000012000 FIL of your own; you have 0.000010000 FIL"), "{too_much}");
+        place(db, &plan, ada.id, 3, "not paid", NOW).unwrap();
+        assert_eq!(balance(&available).free(), 4_000, "set aside");
+        db.transact(|conn| orders::expire_due(conn, NOW + sealyard_core::clock::DAY)).unwrap();
+        assert_eq!(balance(&available).free(), 10_000, "not paid in time: back again");
+
+        let contract = buy(db, &plan, ada.id, 2, "ada");
+        assert_eq!((posted(db, &available), posted(db, &pledged)), (6_000, 4_000));
+        let numbers: Vec<i64> = db
+            .read(|conn| Ok::<_, DbFault>(sealing::of_contract(conn, contract.id)?.into_iter().map(|s| s.number).collect()))
+            .unwrap();
+        chain(db, pool.id, &[], &[], 4 * DAY);
+        db.transact(|conn| {
+            for flow in [
+                // The chain takes less for the first sector, and more for the second, which is the operator's affair.
+                flow(pool.id, FlowKind::PledgeIn, numbers[0], 10, 1_500),
+                flow(pool.id, FlowKind::PledgeIn, numbers[1], 20, 2_300),
+                flow(pool.id, FlowKind::PledgeBack, numbers[0], 2 * DAY, 1_500),
+                flow(pool.id, FlowKind::PledgeBack, numbers[1], 3 * DAY, 2_300),
+                flow(pool.id, FlowKind::TerminationFee, numbers[1], 3 * DAY, 701),
+            ] {
+                yields::record_flow(conn, &flow)?;
+            }
+            // A sector of some other day's power, so that days close from here on.
+            Ok::<_, DbFault>(yields::power_on(conn, &counts(pool.id, 99, None, 0))?)
+        })
+        .unwrap();
+        assert_eq!(close_all(db, pool.id), 4);
+        // Half of the fee, 350, is kept.
+        assert_eq!((posted(db, &available), posted(db, &pledged)), (10_000 - 350, 0));
+        assert_eq!(posted(db, &AccountSpec::OperatorYield(pool.id)), 350);
+        let kinds: Vec<(String, i64)> = db
+            .read(|conn| ledger::entries(conn, &pledged, 0..i64::MAX, i64::MAX).map_err(DbFault::from))
+            .unwrap()
+            .into_iter()
+            .map(|entry| (entry.kind, entry.amount))
+            .collect();
+        let told = |kind: &str| kinds.iter().filter(|(of, _)| of == kind).map(|(_, amount)| *amount).collect::<Vec<_>>();
+        assert_eq!(told("pledge"), [4_000]);
+        assert_eq!(told("pledge_not_needed"), [-500]);
+        assert_eq!((told("pledge_returned").iter().sum::<i64>(), told("pledge_kept")), (-3_150, vec![-350]));
+        sound(db);
+        // The auditor knows what is due.
+        let spoilt = db.transact(|conn| {
+            sealyard_core::on_conn!(conn, |c| diesel::RunQueryDsl::execute(
+                diesel::sql_query(
+                    "UPDATE chain_flows SET atto = '1400000000000' WHERE kind = 'pledge_in' AND atto = '1500000000000'"
+                ),
+                c
+            ))?;
+            let found = yields::audit(conn).unwrap().map(|found| found.path);
+            Err::<(), _>(Spoilt(found))
+        });
+        let Err(Spoilt(Some(path))) = spoilt else { panic!("the difference was not found") };
+        assert!(path.contains("transfer pledge-"), "{path}");
+    });
+}

@@ -1,0 +1,58 @@
+//! Terms of a contract in a customer's words.
+
+use sealyard_core::{
+    catalog::{Pledge, Shortfall, Starts, Terms},
+    money::BasisPoints,
+};
+
+pub struct TermRow {
+    pub what: &'static str,
+    pub how: String,
+}
+
+/// What the terms say, line by line.
+pub fn term_rows(terms: &Terms) -> Vec<TermRow> {
+    let row = |what, how: String| TermRow { what, how };
+    let part = |bp: i64| BasisPoints(bp).to_string();
+    let pledge = match terms.pledge {
+        Pledge::Operator => "ours, free of charge".into(),
+        Pledge::OperatorFor { charge_bp } => format!("ours, for {} of what it earns", part(charge_bp)),
+        Pledge::Investor { terminations_bp: 0 } => {
+            "yours, from what you have available; it comes back whole as the sectors end".into()
+        }
+        Pledge::Investor { terminations_bp } => {
+            format!("yours; it comes back as the sectors end, less {} of the fee if one ends early", part(terminations_bp))
+        }
+    };
+    let own_pledge = matches!(terms.pledge, Pledge::Investor { terminations_bp: 1.. });
+    let borne = |bp: i64| match bp {
+        0 => "paid by us".into(),
+        10_000 => "yours, by power".into(),
+        bp => format!("{} yours, by power", part(bp)),
+    };
+    let missing = match terms.shortfall {
+        Shortfall::None => "what does not count does not earn".into(),
+        Shortfall::PaidInFil => "we pay what it would have earned, the same day".into(),
+        Shortfall::AddedDays { most } => {
+            format!("the term becomes as much longer, by at most {most} days; beyond that we pay what it would have earned")
+        }
+    };
+    let starts = match terms.starts {
+        Starts::PowerOn => "when all its power counts",
+        Starts::PromisedDate => "when all its power counts, at the latest on the promised date",
+    };
+    vec![
+        row("Service fee", format!("{} of what it earns", part(terms.service_fee_bp))),
+        row("Pledge", pledge),
+        row("The network's daily fee", borne(terms.daily_fee_bp)),
+        row("Gas", borne(terms.gas_bp)),
+        row("Fees for faults", borne(terms.faults_bp)),
+        row("Fees for early ends", if own_pledge { "out of the pledge, as said".into() } else { "paid by us".into() }),
+        row("The term begins", starts.into()),
+        row("If power is late or faulty", missing),
+        row(
+            "Paid out",
+            format!("{} of each day's net at once, the rest over {} days", part(terms.available_bp), terms.vesting_days),
+        ),
+    ]
+}

@@ -1,0 +1,195 @@
+//! What a miner puts up for its sectors and gets back: deposits from PreCommit to activation, pledge from activation to the end, and
+//! the fee for an end that comes early.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, ensure};
+use fvm_shared::{bigint::BigInt, econ::TokenAmount};
+use sealyard_core::yields::{self, Flow, FlowKind, NO_SECTOR};
+use sealyard_filecoin::rpc::{MinerState, PreCommitInfo, SectorInfo, TipSet};
+
+use super::chain_fees::{flow, numbers, union};
+use crate::{
+    app::read,
+    worker::chain_sync::{Chunk, sector_power},
+};
+
+/// Deposits and pledge that came and went in the chunk. They add up to what the miner's state says: what belongs to no sector that
+/// came or went (a pledge that was topped up) is recorded as such.
+pub async fn bonds(chunk: &Chunk<'_>) -> anyhow::Result<Vec<Flow>> {
+    let node = &chunk.app.node;
+    let before = node.tipset_by_height(chunk.first).await?;
+    let was = node.miner_state(chunk.miner, &before.cids).await?.state;
+    let is = node.miner_state(chunk.miner, &chunk.end.cids).await?.state;
+    let known: BTreeSet<u64> = numbers(&node.allocated_sectors(chunk.miner, &before.cids).await?)?.into_iter().collect();
+    let mut new = numbers(&node.allocated_sectors(chunk.miner, &chunk.end.cids).await?)?;
+    new.retain(|number| !known.contains(number));
+    let unchanged = was.pre_commit_deposits == is.pre_commit_deposits && was.initial_pledge == is.initial_pledge;
+    let mut bonds = Bonds { chunk, before: &before, flows: Vec::new() };
+    bonds.opening(&was).await?;
+    if unchanged && new.is_empty() {
+        return Ok(bonds.flows);
+    }
+    bonds.came(new).await?;
+    bonds.balance(
+        &was.pre_commit_deposits,
+        &is.pre_commit_deposits,
+        [FlowKind::DepositIn, FlowKind::DepositBack],
+        &[FlowKind::DepositLost],
+    )?;
+    bonds.left(&was, &is).await?;
+    bonds.balance(&was.initial_pledge, &is.initial_pledge, [FlowKind::PledgeIn, FlowKind::PledgeBack], &[])?;
+    Ok(bonds.flows)
+}
+
+struct Bonds<'c> {
+    chunk: &'c Chunk<'c>,
+    /// Its state is that at the chunk's beginning.
+    before: &'c TipSet,
+    flows: Vec<Flow>,
+}
+
+impl Bonds<'_> {
+    fn put(&mut self, kind: FlowKind, subject: u64, epoch: i64, amount: &TokenAmount) -> anyhow::Result<()> {
+        self.flows.extend(flow(self.chunk, kind, i64::try_from(subject)?, epoch, amount)?);
+        Ok(())
+    }
+
+    fn sum(&self, kind: FlowKind) -> TokenAmount {
+        let of_kind = self.flows.iter().filter(|flow| flow.kind == kind.name() && flow.epoch >= self.chunk.first);
+        of_kind.filter_map(|flow| flow.atto.parse::<BigInt>().ok()).map(TokenAmount::from_atto).sum()
+    }
+
+    /// Sectors with an amount that came before the chunk and has not left.
+    async fn open(&self, came: FlowKind, left: &'static [FlowKind]) -> anyhow::Result<BTreeMap<u64, Flow>> {
+        let pool = self.chunk.pool.id;
+        let open = read(self.chunk.app, move |conn| yields::open_flows(conn, pool, came, left)).await?;
+        let here = self.flows.iter().filter(|flow| flow.kind == came.name() && flow.subject != NO_SECTOR).cloned();
+        open.into_iter().chain(here).map(|flow| Ok((u64::try_from(flow.subject)?, flow))).collect()
+    }
+
+    /// When a miner is first followed: the pledge of the sectors that it has already.
+    async fn opening(&mut self, was: &MinerState) -> anyhow::Result<()> {
+        if was.initial_pledge.is_zero() || !self.open(FlowKind::PledgeIn, &[]).await?.is_empty() {
+            return Ok(());
+        }
+        let live = self.live(self.before).await?;
+        for info in self.chunk.app.node.sectors(self.chunk.miner, &live.into_iter().collect(), &self.before.cids).await? {
+            self.put(FlowKind::PledgeIn, info.sector_number, info.activation.min(self.chunk.first - 1), &info.initial_pledge)?;
+        }
+        Ok(())
+    }
+
+    async fn live(&self, at: &TipSet) -> anyhow::Result<BTreeSet<u64>> {
+        let node = &self.chunk.app.node;
+        let mut live = BTreeSet::new();
+        for index in 0..node.proving_deadline(self.chunk.miner).await?.period_deadlines {
+            live.extend(union(&node.partitions(self.chunk.miner, index, &at.cids).await?, |partition| &partition.live_sectors)?);
+        }
+        Ok(live)
+    }
+
+    /// Deposits that were put up, became pledge, or were lost.
+    async fn came(&mut self, new: Vec<u64>) -> anyhow::Result<()> {
+        let (node, end) = (&self.chunk.app.node, self.chunk.end);
+        for number in new {
+            if let Some(info) = self.pre_commit(number).await? {
+                self.put(FlowKind::DepositIn, number, info.pre_commit_epoch, &info.pre_commit_deposit)?;
+            } else if let Some(sector) = node.sector_info(self.chunk.miner, number, &end.cids).await? {
+                // Sealed without a PreCommit (FIP-0092).
+                self.put(FlowKind::PledgeIn, number, sector.activation, &sector.initial_pledge)?;
+            }
+        }
+        for (number, deposit) in self.open(FlowKind::DepositIn, &[FlowKind::DepositBack, FlowKind::DepositLost]).await? {
+            if node.pre_commit_info(self.chunk.miner, number, &end.cids).await?.is_some() {
+                continue;
+            }
+            let amount = TokenAmount::from_atto(deposit.atto.parse::<BigInt>().context("a deposit that is no number")?);
+            match node.sector_info(self.chunk.miner, number, &end.cids).await? {
+                Some(sector) => {
+                    self.put(FlowKind::DepositBack, number, sector.activation, &amount)?;
+                    self.put(FlowKind::PledgeIn, number, sector.activation, &sector.initial_pledge)?;
+                }
+                // Deposits are lost at the end of a deadline.
+                None => {
+                    let at = self.chunk.deadline_ends().await?.last().map_or(end.height - 1, |(epoch, _)| *epoch);
+                    self.put(FlowKind::DepositLost, number, at, &amount)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The PreCommit of a number that is new in this chunk. Where the seed comes sooner than the chunk ends it is gone by then.
+    async fn pre_commit(&self, number: u64) -> anyhow::Result<Option<PreCommitInfo>> {
+        let node = &self.chunk.app.node;
+        let mut at = self.chunk.end.clone();
+        while at.height > self.chunk.first {
+            let found = node.pre_commit_info(self.chunk.miner, number, &at.cids).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            at = node.tipset_by_height(at.height - 1).await?;
+        }
+        Ok(None)
+    }
+
+    /// Pledge of sectors that ended, and the fee of those that ended early.
+    async fn left(&mut self, was: &MinerState, is: &MinerState) -> anyhow::Result<()> {
+        if &was.initial_pledge + self.sum(FlowKind::PledgeIn) <= is.initial_pledge {
+            return Ok(());
+        }
+        let (node, live) = (&self.chunk.app.node, self.live(self.chunk.end).await?);
+        let gone: BTreeSet<u64> = self.live(self.before).await?.into_iter().filter(|number| !live.contains(number)).collect();
+        for info in node.sectors(self.chunk.miner, &gone.into_iter().collect(), &self.before.cids).await? {
+            let epoch = self.ended_at(&info).await?;
+            self.put(FlowKind::PledgeBack, info.sector_number, epoch, &info.initial_pledge)?;
+            if epoch < info.expiration {
+                let estimate = node.network_estimate(&node.tipset_by_height(epoch).await?).await?;
+                let fault_fee = estimate.fault_fee(&BigInt::from(sector_power(self.chunk.pool, &info)?));
+                let age = epoch - info.activation;
+                let fee = sealyard_filecoin::economics::termination_fee(&info.initial_pledge, age, &fault_fee);
+                self.put(FlowKind::TerminationFee, info.sector_number, epoch, &fee)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The epoch in whose execution a sector ended that was live at the chunk's beginning.
+    async fn ended_at(&self, info: &SectorInfo) -> anyhow::Result<i64> {
+        let (node, number) = (&self.chunk.app.node, info.sector_number);
+        let place = node.sector_location(self.chunk.miner, number, &self.before.cids).await?;
+        let deadline = place.with_context(|| format!("sector {number} was live and is nowhere"))?.deadline;
+        let (mut before, mut after) = (self.chunk.first, self.chunk.end.height);
+        while after - before > 1 {
+            let middle = i64::midpoint(before, after);
+            let tipset = node.tipset_by_height(middle).await?;
+            let partitions = node.partitions(self.chunk.miner, deadline, &tipset.cids).await?;
+            if tipset.height <= before || union(&partitions, |partition| &partition.live_sectors)?.contains(&number) {
+                before = middle;
+            } else {
+                after = tipset.height;
+            }
+        }
+        Ok(after - 1)
+    }
+
+    /// What the chain's state says beyond the amounts of single sectors.
+    fn balance(
+        &mut self,
+        was: &TokenAmount,
+        is: &TokenAmount,
+        [came, back]: [FlowKind; 2],
+        also_left: &[FlowKind],
+    ) -> anyhow::Result<()> {
+        let left: TokenAmount = also_left.iter().chain([&back]).map(|kind| self.sum(*kind)).sum();
+        let rest = is - was - self.sum(came) + left;
+        let (kind, amount) = if rest.is_negative() { (back, -rest) } else { (came, rest) };
+        ensure!(
+            amount.is_zero() || self.chunk.end.height > self.chunk.first,
+            "a chunk without epochs cannot change deposits or pledge"
+        );
+        self.flows.extend(flow(self.chunk, kind, NO_SECTOR, self.chunk.end.height - 1, &amount)?);
+        Ok(())
+    }
+}
