@@ -9,7 +9,7 @@ use sealyard_core::{
     units::Bytes,
 };
 
-use super::html;
+use super::{html, terms::bears_nothing};
 use crate::{
     app::{App, Shared, read},
     auth::{Maybe, Visitor},
@@ -29,6 +29,7 @@ pub struct PlanCard {
     pub fee: String,
     /// Whose the pledge is.
     pub pledge: &'static str,
+    pub bears_nothing: bool,
 }
 
 struct PoolCard {
@@ -58,6 +59,7 @@ pub fn plan_card(plan: &catalog::Plan) -> PlanCard {
         price,
         fee: plan.fee().to_string(),
         pledge: if matches!(plan.terms.pledge, Pledge::Investor { .. }) { "yours, returned at the end" } else { "ours" },
+        bears_nothing: bears_nothing(&plan.terms),
     }
 }
 

@@ -24,7 +24,6 @@ pub fn term_rows(terms: &Terms) -> Vec<TermRow> {
             format!("yours; it comes back as the sectors end, less {} of the fee if one ends early", part(terminations_bp))
         }
     };
-    let own_pledge = matches!(terms.pledge, Pledge::Investor { terminations_bp: 1.. });
     let borne = |bp: i64| match bp {
         0 => "paid by us".into(),
         10_000 => "yours, by power".into(),
@@ -41,18 +40,28 @@ pub fn term_rows(terms: &Terms) -> Vec<TermRow> {
         Starts::PowerOn => "when all its power counts",
         Starts::PromisedDate => "when all its power counts, at the latest on the promised date",
     };
-    vec![
-        row("Service fee", format!("{} of what it earns", part(terms.service_fee_bp))),
-        row("Pledge", pledge),
-        row("The network's daily fee", borne(terms.daily_fee_bp)),
-        row("Gas", borne(terms.gas_bp)),
-        row("Fees for faults", borne(terms.faults_bp)),
-        row("Fees for early ends", if own_pledge { "out of the pledge, as said".into() } else { "paid by us".into() }),
-        row("The term begins", starts.into()),
-        row("If power is late or faulty", missing),
+    let mut rows = vec![row("Service fee", format!("{} of what it earns", part(terms.service_fee_bp))), row("Pledge", pledge)];
+    if bears_nothing(terms) {
+        rows.push(row("Gas, daily fee, faults", "paid by us".into()));
+    } else {
+        rows.extend([
+            row("The network's daily fee", borne(terms.daily_fee_bp)),
+            row("Gas", borne(terms.gas_bp)),
+            row("Fees for faults", borne(terms.faults_bp)),
+        ]);
+    }
+    rows.extend([
+        row("It begins", starts.into()),
+        row("Late or faulty", missing),
         row(
             "Paid out",
             format!("{} of each day's net at once, the rest over {} days", part(terms.available_bp), terms.vesting_days),
         ),
-    ]
+    ]);
+    rows
+}
+
+/// Gas, daily fees and fees for faults are the operator's.
+pub fn bears_nothing(terms: &Terms) -> bool {
+    (terms.daily_fee_bp, terms.gas_bp, terms.faults_bp) == (0, 0, 0)
 }
