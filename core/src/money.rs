@@ -20,6 +20,29 @@ impl NanoFil {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write an amount of FIL like 1.25 or -0.000000001, with no more than nine decimals")]
+pub struct NotFil;
+
+impl std::str::FromStr for NanoFil {
+    type Err = NotFil;
+
+    /// FIL with up to nine decimals.
+    fn from_str(text: &str) -> Result<Self, NotFil> {
+        let (sign, digits) = match text.strip_prefix('-') {
+            Some(rest) => (-1, rest),
+            None => (1, text),
+        };
+        let (whole, part) = digits.split_once('.').unwrap_or((digits, "0"));
+        let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !plain(whole) || !plain(part) || part.len() > 9 {
+            return Err(NotFil);
+        }
+        let nano: i64 = format!("{whole}{part:0<9}").parse().map_err(|_| NotFil)?;
+        Ok(Self(sign * nano))
+    }
+}
+
 impl fmt::Display for NanoFil {
     /// FIL with all nine decimals: amounts in a column line up, and nothing is hidden by rounding.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,6 +131,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn fil_is_read_to_the_last_nano_or_not_at_all() {
+        let read = |text: &str| text.parse::<NanoFil>().map(|nano| nano.0);
+        assert_eq!((read("1.25"), read("-0.000000001"), read("3")), (Ok(1_250_000_000), Ok(-1), Ok(3_000_000_000)));
+        for wrong in ["", "-", ".5", "1.", "1.0000000001", "1e3", "+1", "1,000", "99999999999"] {
+            assert_eq!(read(wrong), Err(NotFil), "{wrong}");
+        }
+    }
 
     #[test]
     fn amounts_show_every_digit() {

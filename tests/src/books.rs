@@ -213,6 +213,8 @@ fn the_auditor_finds_every_figure_that_does_not_follow_from_the_chain() {
             deposits_lost_atto: "0".into(),
             pledge_in_atto: "0".into(),
             pledge_back_atto: "0".into(),
+            locked_in_atto: "0".into(),
+            unlocked_atto: "0".into(),
         };
         db.transact(|conn| Ok::<_, DbFault>(yields::record_chain_day(conn, &day)?)).unwrap();
         assert_eq!(audit(db), None);

@@ -1,6 +1,7 @@
 //! What the terms of a contract say beyond a day's split: its end, what puts that off, and the investor's own pledge.
 
 use sealyard_core::{
+    accounts::{self, NewUser, Role},
     capacity,
     catalog::{self, NewPlan, Plan, Pledge, Shortfall, Starts, Terms},
     clock::Micros,
@@ -11,7 +12,7 @@ use sealyard_core::{
     orders::{self, PlaceError, PlaceOrder},
     sealing,
     store::{Database, DbFault},
-    yields::{self, Flow, FlowKind},
+    yields::{self, CorrectionError, Flow, FlowKind},
 };
 
 use crate::{
@@ -214,5 +215,72 @@ fn an_investors_own_pledge_is_put_up_with_the_order_and_comes_back_as_the_chain_
         });
         let Err(Spoilt(Some(path))) = spoilt else { panic!("the difference was not found") };
         assert!(path.contains("transfer pledge-"), "{path}");
+    });
+}
+
+#[test]
+fn a_correction_is_a_new_entry_in_an_open_day_that_names_what_it_corrects() {
+    on_both(|db| {
+        let (pool, plan, ada) = shop(db, 10);
+        let boss = db
+            .transact(|conn| {
+                let new = NewUser { email: "boss@example.org", name: "Boss", password: "long enough", role: Role::Admin };
+                Ok::<_, DbFault>(accounts::register(conn, &new, NOW).unwrap())
+            })
+            .unwrap();
+        let contract = buy(db, &plan, ada.id, 1, "ada");
+        chain(db, pool.id, &[(sectors(db, &contract)[0], 0)], &[(7, WIN)], DAY);
+        assert_eq!(close_all(db, pool.id), 1);
+        let available = AccountSpec::Available(ada.id);
+        let had = posted(db, &available);
+        let said = db.read(|conn| yields::explain(conn, ada.id, TIME.day(0))).unwrap().join("\n");
+        let entry = format!("reward:{}:{}:{}", pool.id, TIME.day(0), contract.public_id);
+        assert!(said.contains(&entry), "{entry} is not named in\n{said}");
+        let book = |corrects: &str, nano, reason: &str| {
+            let new = yields::NewCorrection { corrects, nano, reason, made_by: boss.id };
+            db.transact(|conn| yields::correct(conn, &new, NOW))
+        };
+        for _ in 0..2 {
+            let booked = book(&entry, 500, "we had the fee wrong").unwrap();
+            assert_eq!((booked.corrects.as_str(), booked.reason.as_str()), (entry.as_str(), "we had the fee wrong"));
+        }
+        assert_eq!(posted(db, &available), had + 500, "once, and out of the operator's pocket");
+        assert_eq!(posted(db, &AccountSpec::Compensation(pool.id)), -500);
+        let first = db.read(|conn| ledger::entries(conn, &available, 0..i64::MAX, i64::MAX).map_err(DbFault::from)).unwrap();
+        let first = first.into_iter().find(|entry| entry.kind == "correction").unwrap();
+        assert_eq!(first.effective_day, TIME.day(0) + 1, "the day that is open");
+        // A correction can be corrected as well, but nobody is brought below zero by one.
+        book(&first.transfer, -500, "it was right after all").unwrap();
+        assert_eq!(posted(db, &available), had);
+        assert!(matches!(book(&entry, -had - 1, "too much"), Err(CorrectionError::Ledger(_))));
+        for (entry, reason) in [("reward:1:5:ctr_none", "why"), ("operator:1:5", "why"), (entry.as_str(), " ")] {
+            assert!(book(entry, 1, reason).is_err(), "{entry} {reason}");
+        }
+        assert_eq!(posted(db, &available), had);
+        sound(db);
+    });
+}
+
+#[test]
+fn of_a_pledge_that_was_taken_before_the_first_closed_day_all_comes_back() {
+    on_both(|db| {
+        let (pool, _, ada) = shop(db, 10);
+        let terms = Terms { pledge: Pledge::Investor { terminations_bp: 0 }, ..Terms::standard(0) };
+        let plan = plan(db, &pool, 200, terms);
+        db.transact(|conn| Ok::<_, DbFault>(capacity::set_collateral(conn, pool.id, 100, 2_000)?)).unwrap();
+        give(db, pool.id, ada.id, 10_000);
+        let contract = buy(db, &plan, ada.id, 1, "ada");
+        let number = db.read(|conn| sealing::of_contract(conn, contract.id).map_err(DbFault::from)).unwrap()[0].number;
+        chain(db, pool.id, &[], &[], 3 * DAY);
+        db.transact(|conn| {
+            yields::record_flow(conn, &flow(pool.id, FlowKind::PledgeIn, number, 10, 1_500))?;
+            yields::record_flow(conn, &flow(pool.id, FlowKind::PledgeBack, number, 2 * DAY, 1_500))?;
+            // The first power of the pool, a day later.
+            Ok::<_, DbFault>(yields::power_on(conn, &counts(pool.id, 99, None, DAY))?)
+        })
+        .unwrap();
+        assert_eq!(close_all(db, pool.id), 2);
+        assert_eq!((posted(db, &AccountSpec::Available(ada.id)), posted(db, &AccountSpec::Pledged(ada.id))), (10_000, 0));
+        sound(db);
     });
 }

@@ -30,6 +30,8 @@ pub struct Config {
     /// Part of the block reward that goes to the winner, per mille, from an epoch on (FIP-0118): `[[epoch, permille], …]`, ascending; all
     /// of it before the first. The chain does not tell a schedule in advance.
     pub winners_share: Vec<(i64, i64)>,
+    /// The newest network version whose rules for money are known to be those of this program.
+    pub newest_network_version: u32,
     /// Milliseconds between two looks at chain and tasks.
     pub poll_ms: u64,
     /// Seconds that a lease lasts without a heartbeat.
@@ -65,6 +67,7 @@ impl Default for Config {
             parameters_dir: "var/proof-params".into(),
             finality: 900,
             winners_share: Vec::new(),
+            newest_network_version: 29,
             poll_ms: 2000,
             lease_s: 120,
             machine_lost_s: 600,

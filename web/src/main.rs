@@ -30,6 +30,7 @@ use sealyard_core::{
     capacity,
     clock::{self, Clock, SystemClock},
     ledger,
+    money::NanoFil,
     store::{Database, DbFault},
     yields,
 };
@@ -100,6 +101,18 @@ enum Books {
         /// For example 2026-11-02.
         day: String,
     },
+    /// Books a correction of an entry in the first open day; the investor reads it with its reason.
+    Correct {
+        /// As `books explain` names it.
+        entry: String,
+        /// More than 0: to the investor, out of the operator's own pocket. Less: back to the operator.
+        #[arg(allow_hyphen_values = true)]
+        fil: NanoFil,
+        reason: String,
+        /// Who answers for it: an administrator's address.
+        #[arg(long)]
+        by: String,
+    },
 }
 
 #[derive(clap::Args)]
@@ -162,6 +175,9 @@ fn with_config(command: Command, config: Config, runtime: tokio::runtime::Runtim
         Command::Pool(options) => demo::add_pool(&open(&config)?, &options, SystemClock.now()),
         Command::Plan { question } => planning::answer(&open(&config)?, question.as_ref(), SystemClock.now()),
         Command::Books { what: Some(Books::Explain { email, day }) } => explain_books(&config, &email, &day),
+        Command::Books { what: Some(Books::Correct { entry, fil, reason, by }) } => {
+            correct_books(&config, (&entry, fil, &reason), &by)
+        }
         Command::Books { .. } => check_books(&config),
         Command::Work => {
             in_proof_environment(&config.parameters_dir)?;
@@ -284,6 +300,16 @@ fn check_books(config: &Config) -> anyhow::Result<()> {
         anyhow::ensure!(capacity.holds(), "pool {}: owned is not free + held + sold + own use + down: {capacity:?}", pool.name);
     }
     println!("capacity adds up in every pool");
+    Ok(())
+}
+
+fn correct_books(config: &Config, (entry, fil, reason): (&str, NanoFil, &str), by: &str) -> anyhow::Result<()> {
+    let db = open(config)?;
+    let admin = db.read(|conn| accounts::by_email(conn, by).map_err(DbFault::from))?.filter(accounts::User::is_admin);
+    let made_by = admin.with_context(|| format!("{by} is no administrator"))?.id;
+    let new = yields::NewCorrection { corrects: entry, nano: fil.0, reason, made_by };
+    let booked = db.transact(|conn| yields::correct(conn, &new, SystemClock.now()))?;
+    println!("{} corrects {} by {fil} FIL: {}", booked.transfer_id, booked.corrects, booked.reason);
     Ok(())
 }
 

@@ -145,10 +145,11 @@ pub fn lots_of_contract(conn: &mut AnyConnection, contract: ContractId, days: Ra
 }
 
 /// Pool, first day, day after the last, contract, most rows.
-pub const LOTS_OF_CONTRACT: &str = "SELECT l.* FROM pool_days d CROSS JOIN yield_lots l \
-     WHERE d.pool_id = $1 AND d.day >= $2 AND d.day < $3 \
-       AND l.pool_id = d.pool_id AND l.day = d.day AND l.contract_id = $4 \
-     ORDER BY d.day DESC LIMIT $5";
+pub const LOTS_OF_CONTRACT: &str = "WITH days AS MATERIALIZED \
+     (SELECT pool_id, day FROM pool_days WHERE pool_id = $1 AND day >= $2 AND day < $3) \
+     SELECT l.* FROM days CROSS JOIN yield_lots l \
+     WHERE l.pool_id = days.pool_id AND l.day = days.day AND l.contract_id = $4 \
+     ORDER BY l.day DESC LIMIT $5";
 
 #[derive(QueryableByName)]
 struct OfUser {
@@ -160,12 +161,15 @@ struct OfUser {
     lot: Lot,
 }
 
-/// Owner, first day, day after the last.
-pub const LOTS_OF_USER: &str = "SELECT c.public_id AS contract, d.closed_at AS closed_at, l.* \
-     FROM contracts c CROSS JOIN pool_days d CROSS JOIN yield_lots l \
-     WHERE c.user_id = $1 AND d.pool_id = c.pool_id AND d.day >= $2 AND d.day < $3 \
-       AND l.pool_id = d.pool_id AND l.day = d.day AND l.contract_id = c.id \
-     ORDER BY d.day, c.id";
+/// Owner, first day, day after the last. The whole keys of the lots are there before they are looked up: PostgreSQL would look through
+/// a pool's lots otherwise.
+pub const LOTS_OF_USER: &str = "WITH keys AS MATERIALIZED \
+     (SELECT c.id AS contract_id, c.public_id AS contract, d.pool_id AS pool_id, d.day AS day, d.closed_at AS closed_at \
+      FROM contracts c CROSS JOIN pool_days d \
+      WHERE c.user_id = $1 AND d.pool_id = c.pool_id AND d.day >= $2 AND d.day < $3) \
+     SELECT keys.contract AS contract, keys.closed_at AS closed_at, l.* FROM keys CROSS JOIN yield_lots l \
+     WHERE l.pool_id = keys.pool_id AND l.day = keys.day AND l.contract_id = keys.contract_id \
+     ORDER BY l.day, l.contract_id";
 
 /// What lots moved in one of an investor's accounts.
 pub(super) fn entries_of_user(conn: &mut AnyConnection, spec: &AccountSpec, days: &Range<i64>) -> DbResult<Vec<Entry>> {

@@ -346,6 +346,18 @@ diesel::table! {
         deposits_lost_atto -> Text,
         pledge_in_atto -> Text,
         pledge_back_atto -> Text,
+        locked_in_atto -> Text,
+        unlocked_atto -> Text,
+    }
+}
+
+diesel::table! {
+    corrections (transfer_id) {
+        transfer_id -> Text,
+        corrects -> Text,
+        reason -> Text,
+        made_by -> BigInt,
+        made_at -> BigInt,
     }
 }
 

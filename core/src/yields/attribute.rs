@@ -116,7 +116,9 @@ pub fn attribute(day: &Day, members: &[Member]) -> Option<(Vec<Share>, i64)> {
     weights.push(day.own_power);
     let power = weights.iter().try_fold(0u128, |sum, w| sum.checked_add(*w))?;
     if power == 0 {
-        return (day.total >= 0).then(|| (vec![Share::default(); members.len()], day.total));
+        // Nothing is earned and nothing lost, but time is.
+        let longer = |member| Share { added_epochs: added_epochs(member), ..Share::default() };
+        return (day.total >= 0).then(|| (members.iter().map(longer).collect(), day.total));
     }
     let mut parts = split(day.total, &weights)?;
     let own = parts.pop()?;
@@ -135,7 +137,7 @@ fn share(day: &Day, member: &Member, power: u128, gross: i64) -> Option<Share> {
     let cost = cost.min(gross - fee);
     let net = gross - fee - cost;
     let available = rates.available.of(net)?;
-    let added_epochs = if rates.made_up == MadeUp::InTime { added_epochs(member) } else { 0 };
+    let added_epochs = added_epochs(member);
     let in_time = u128::try_from(added_epochs).ok()?.checked_mul(member.bytes)?;
     let unpaid = if rates.made_up == MadeUp::Not { 0 } else { member.missing.saturating_sub(in_time) };
     let compensation = if unpaid > 0 && day.raw_power > 0 {
@@ -148,7 +150,10 @@ fn share(day: &Day, member: &Member, power: u128, gross: i64) -> Option<Share> {
 }
 
 fn added_epochs(member: &Member) -> i64 {
-    let epochs = if member.bytes == 0 { 0 } else { member.missing.div_ceil(member.bytes) };
+    if member.rates.made_up != MadeUp::InTime || member.bytes == 0 {
+        return 0;
+    }
+    let epochs = member.missing.div_ceil(member.bytes);
     i64::try_from(epochs).unwrap_or(i64::MAX).min(member.epochs_left.max(0))
 }
 
@@ -258,6 +263,10 @@ mod tests {
         assert_eq!(made_up(faulty), (4, 244), "61 of 1000 of 5000, less 20 %");
         faulty.epochs_left = 0;
         assert_eq!(made_up(faulty), (0, 404));
+        // On a day without any power there is nothing to be paid, but time to be added.
+        (faulty.power, faulty.epochs_left) = (0, 20);
+        let (shares, _) = attribute(&day(0), &[faulty]).unwrap();
+        assert_eq!((shares[0].added_epochs, shares[0].compensation), (11, 0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The auditor of yields: every closed day again, from what the chain said up to what was booked, and the way to one figure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use diesel::prelude::*;
 
@@ -11,7 +11,7 @@ use super::{
     flows::{FlowKind, flow_sums},
     parties::Agreed,
     pledges::pledges_due,
-    record::{PoolDay, chain_day, chain_days, counted_in, cursor, wins},
+    record::{Counted, PoolDay, chain_day, chain_days, counted_in, cursor, wins},
     vest::Vesting,
 };
 use crate::{
@@ -121,10 +121,14 @@ fn audit_day(conn: &mut AnyConnection, pool: &Pool, day: &PoolDay, carry: i64) -
 
     let time = cursor(conn, pool.id)?.ok_or(CloseError::NotFollowed(pool.id))?.time();
     let lots = ledger::lots_on(conn, pool.id, day.day)?;
-    let ids: Vec<ContractId> = lots.iter().map(|lot| lot.contract_id).collect();
+    let counted = counted_in(conn, pool.id, day.first_epoch, day.end_epoch)?;
+    // A contract may have sectors that count and no lot: its term is over.
+    let ids: BTreeSet<ContractId> =
+        lots.iter().map(|lot| lot.contract_id).chain(counted.iter().filter_map(|sector| sector.contract)).collect();
+    let ids: Vec<ContractId> = ids.into_iter().collect();
     let terms = Agreed::load(conn, &ids)?;
     let grown = Grown::load(conn, &terms, &ids, day.day)?;
-    let power = powers(conn, pool, day, |contract| terms.ends(contract, grown.since(contract), time))?;
+    let power = powers(&counted, pool, day, |contract| terms.ends(contract, grown.since(contract), time));
     let members: Vec<Member> =
         lots.iter().map(|lot| terms.member(lot, grown.before(lot.contract_id), time)).collect::<Result<_, _>>()?;
     for (lot, member) in lots.iter().zip(&members) {
@@ -198,10 +202,10 @@ struct Powers {
     raw: u128,
 }
 
-fn powers(conn: &mut AnyConnection, pool: &Pool, day: &PoolDay, ends: impl Fn(ContractId) -> i64) -> DbResult<Powers> {
+fn powers(counted: &[Counted], pool: &Pool, day: &PoolDay, ends: impl Fn(ContractId) -> i64) -> Powers {
     let mut powers = Powers { of: HashMap::new(), own: 0, raw: 0 };
     let sector_bytes = u128::try_from(pool.sector_bytes).unwrap_or(0);
-    for sector in counted_in(conn, pool.id, day.first_epoch, day.end_epoch)? {
+    for sector in counted {
         let interval = sector.interval();
         let of = |interval: &Interval| power_epochs(interval, day.first_epoch, day.end_epoch);
         powers.raw += raw_epochs(&interval, sector_bytes, day.first_epoch, day.end_epoch);
@@ -215,7 +219,7 @@ fn powers(conn: &mut AnyConnection, pool: &Pool, day: &PoolDay, ends: impl Fn(Co
         }
     }
     powers.of.retain(|_, power| *power > 0);
-    Ok(powers)
+    powers
 }
 
 /// How a user's figures of a day came about, line by line, down to the tipsets.
@@ -233,7 +237,7 @@ pub fn explain(conn: &mut AnyConnection, user: UserId, day: i64) -> Result<Vec<S
         let Some(pool) = names.get(&pool) else { continue };
         lines.push(format!("contract {public_id}, {}", day_text(day)));
         explain_pool(conn, pool, &closed, &mut lines)?;
-        explain_lot(conn, pool, &closed, &lot, &mut lines)?;
+        explain_lot(conn, pool, &closed, (&lot, &public_id), &mut lines)?;
     }
     if lines.is_empty() {
         lines.push(format!(
@@ -276,7 +280,7 @@ fn explain_lot(
     conn: &mut AnyConnection,
     pool: &Pool,
     day: &PoolDay,
-    lot: &Lot,
+    (lot, contract): (&Lot, &str),
     lines: &mut Vec<String>,
 ) -> Result<(), CloseError> {
     let fil = |nano: i64| NanoFil(nano).to_string();
@@ -320,6 +324,15 @@ fn explain_lot(
         fil(lot.released_nano - rate),
         fil(lot.vesting_nano)
     ));
+    let entry = |kind: &str| format!("{kind}:{}:{}:{}", lot.pool_id, lot.day, contract);
+    let entries = [
+        ("reward", lot.available_nano),
+        ("locked", lot.locked_nano),
+        ("vested", lot.released_nano),
+        ("compensation", lot.compensation_nano),
+    ];
+    let entries: Vec<String> = entries.into_iter().filter(|(_, nano)| *nano > 0).map(|(kind, _)| entry(kind)).collect();
+    lines.push(format!("  entries: {}", entries.join(", ")));
     if lot.missing_epochs != "0" {
         let mut how = Vec::new();
         if lot.added_epochs > 0 {

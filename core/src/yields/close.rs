@@ -20,7 +20,7 @@ use crate::{
     store::{
         AnyConnection, DbFault, DbResult,
         dialect::{self, Turn},
-        schema::{self, pool_days, pools},
+        schema::{self, chain_days, pool_days, pools},
     },
 };
 
@@ -80,8 +80,13 @@ pub fn next_day_to_close(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Opt
     Ok((end <= cursor.next_epoch && unlocked).then_some(day))
 }
 
-/// The first day with anything recorded, or the day of the cursor.
+/// The first day with anything recorded, or the day of the cursor. Days without power close as well: promises are kept or broken on
+/// them, and pledges taken.
 fn first_day(conn: &mut AnyConnection, cursor: &Cursor) -> DbResult<i64> {
+    let recorded = chain_days::table.filter(chain_days::pool_id.eq(cursor.pool_id));
+    if let Some(day) = recorded.select(diesel::dsl::min(chain_days::day)).first::<Option<i64>>(conn)? {
+        return Ok(day);
+    }
     use crate::store::schema::sector_intervals as si;
     let first: Option<i64> =
         si::table.filter(si::pool_id.eq(cursor.pool_id)).select(diesel::dsl::min(si::start_epoch)).first(conn)?;

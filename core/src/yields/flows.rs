@@ -66,6 +66,12 @@ pub fn record_flow(conn: &mut AnyConnection, flow: &Flow) -> DbResult<()> {
     on_conn!(&mut *conn, |c| diesel::insert_into(chain_flows::table).values(flow).on_conflict_do_nothing().execute(c)).map(drop)
 }
 
+/// Whether anything of a kind was ever recorded.
+pub fn has_flows(conn: &mut AnyConnection, pool: PoolId, kind: FlowKind) -> DbResult<bool> {
+    let there = chain_flows::table.filter(chain_flows::pool_id.eq(pool).and(chain_flows::kind.eq(kind.name())));
+    diesel::select(diesel::dsl::exists(there)).get_result(conn)
+}
+
 /// attoFIL by kind.
 #[derive(Clone, Debug, Default)]
 pub struct FlowSums(BTreeMap<String, i128>);

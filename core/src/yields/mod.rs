@@ -4,6 +4,7 @@ mod attribute;
 mod audit;
 mod calendar;
 mod close;
+mod correct;
 mod flows;
 mod forecast;
 mod parties;
@@ -15,7 +16,8 @@ pub use attribute::{Costs, Day, Interval, MadeUp, Member, Rates, Share, attribut
 pub use audit::{Difference, audit, explain};
 pub use calendar::calendar;
 pub use close::{CHAIN_UNLOCKS_WITHIN, CloseError, Closed, close_day, next_day_to_close, won};
-pub use flows::{Flow, FlowKind, FlowSums, NO_SECTOR, flow_sums, open_flows, record_flow};
+pub use correct::{Correction, CorrectionError, NewCorrection, correct, correction};
+pub use flows::{Flow, FlowKind, FlowSums, NO_SECTOR, flow_sums, has_flows, open_flows, record_flow};
 pub use forecast::{Forecast, Outcomes, Projection, Range, forecast, keep_forecast, latest_forecasts, outcomes};
 pub use record::{
     ChainDay, Cursor, PoolDay, PowerOn, SectorInterval, Win, advance_cursor, chain_day, chain_days, cursor, days, init_cursor,

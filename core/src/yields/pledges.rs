@@ -66,13 +66,12 @@ pub(super) fn pledges_due(
         .load(conn)?;
     let numbers: Vec<i64> = flows.iter().map(|(_, number)| *number).collect();
     let backed = backed(conn, pool, &numbers)?;
-    let mut due = Vec::new();
+    let mut due: Vec<Transfer> = Vec::new();
     for (kind, number) in flows {
         let Some(sector) = backed.get(&number) else { continue };
         let rest_id = format!("pledge-rest:{}:{number}", sector.contract);
-        let returned = ledger::posted_amount(conn, &rest_id)?;
-        let here = sector.each - returned.unwrap_or_default();
-        let taken = of_sector(conn, pool, FlowKind::PledgeIn, number)?.min(here);
+        let listed = due.iter().find(|transfer| transfer.id == rest_id).map(|transfer| transfer.amount);
+        let returned = listed.or(ledger::posted_amount(conn, &rest_id)?);
         let transfer = |what: &str, to: AccountSpec, amount: i64, kind: &'static str| Transfer {
             id: format!("{what}:{}:{}", sector.contract, sector.number),
             from: AccountSpec::Pledged(sector.user),
@@ -84,18 +83,19 @@ pub(super) fn pledges_due(
             booked_at: now,
         };
         if kind == FlowKind::PledgeIn.name() {
-            if returned.is_some_and(|there| there == sector.each) {
-                // It came so late that all of it had been given back.
-                continue;
-            }
             let taken = of_sector(conn, pool, FlowKind::PledgeIn, number)?.min(sector.each);
-            due.push(transfer("pledge-rest", AccountSpec::Available(sector.user), sector.each - taken, "pledge_not_needed"));
+            // It may come so late that all of it has been given back.
+            if returned.is_none_or(|there| there != sector.each) {
+                due.push(transfer("pledge-rest", AccountSpec::Available(sector.user), sector.each - taken, "pledge_not_needed"));
+            }
             continue;
         }
+        // Whatever is still here.
+        let here = sector.each - returned.unwrap_or_default();
         let fee = of_sector(conn, pool, FlowKind::TerminationFee, number)?;
-        let kept = borne(conn, sector.terms)?.of(fee).ok_or(CloseError::Overflow { pool, day })?.min(taken);
+        let kept = borne(conn, sector.terms)?.of(fee).ok_or(CloseError::Overflow { pool, day })?.min(here);
         due.push(transfer("pledge-kept", AccountSpec::OperatorYield(pool), kept, "pledge_kept"));
-        due.push(transfer("pledge-back", AccountSpec::Available(sector.user), taken - kept, "pledge_returned"));
+        due.push(transfer("pledge-back", AccountSpec::Available(sector.user), here - kept, "pledge_returned"));
     }
     due.retain(|transfer| transfer.amount > 0);
     Ok(due)

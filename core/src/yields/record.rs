@@ -97,6 +97,10 @@ pub struct ChainDay {
     pub deposits_lost_atto: String,
     pub pledge_in_atto: String,
     pub pledge_back_atto: String,
+    /// What the chain locked of the day's rewards and tips.
+    pub locked_in_atto: String,
+    /// What had vested of earlier ones, or was taken from them for fees.
+    pub unlocked_atto: String,
 }
 
 pub fn record_chain_day(conn: &mut AnyConnection, day: &ChainDay) -> DbResult<()> {

@@ -63,6 +63,43 @@ impl BitFieldJson {
     }
 }
 
+impl BitFieldJson {
+    /// Numbers that are set here and not in `earlier`; `None`: more than `limit`. Ranges that both have cost nothing, however long.
+    #[must_use]
+    pub fn new_since(&self, earlier: &Self, limit: usize) -> Option<Vec<u64>> {
+        let (mut new, mut known) = (Vec::new(), earlier.ranges()?.into_iter().peekable());
+        for range in self.ranges()? {
+            let mut at = range.start;
+            while at < range.end {
+                while known.next_if(|other| other.end <= at).is_some() {}
+                let (gap, next) = match known.peek() {
+                    Some(other) if other.start <= at => (at..at, other.end),
+                    Some(other) => (at..other.start.min(range.end), other.start),
+                    None => (at..range.end, range.end),
+                };
+                if usize::try_from(gap.end - gap.start).ok()? > limit.checked_sub(new.len())? {
+                    return None;
+                }
+                new.extend(gap);
+                at = next;
+            }
+        }
+        Some(new)
+    }
+
+    fn ranges(&self) -> Option<Vec<std::ops::Range<u64>>> {
+        let (mut ranges, mut at) = (Vec::new(), 0u64);
+        for (index, run) in self.0.iter().enumerate() {
+            let end = at.checked_add(*run)?;
+            if index % 2 == 1 && end > at {
+                ranges.push(at..end);
+            }
+            at = end;
+        }
+        Some(ranges)
+    }
+}
+
 /// Ascending numbers; what is not is left out.
 impl FromIterator<u64> for BitFieldJson {
     fn from_iter<I: IntoIterator<Item = u64>>(numbers: I) -> Self {
@@ -116,6 +153,18 @@ mod tests {
             assert_eq!(json.numbers(100).unwrap(), numbers);
             assert_eq!(numbers.into_iter().collect::<BitFieldJson>(), json);
         }
+    }
+
+    #[test]
+    fn numbers_that_are_new_are_found_however_many_are_known() {
+        let field = |runs: &[u64]| BitFieldJson(runs.to_vec());
+        let masked = field(&[0, 1 << 60]);
+        assert_eq!(field(&[0, (1 << 60) + 2]).new_since(&masked, 10), Some(vec![1 << 60, (1 << 60) + 1]));
+        assert_eq!(masked.new_since(&field(&[0]), 10), None);
+        // 2, 3, 4, 9 with 3 and 9 known; 1 known and gone.
+        assert_eq!(field(&[2, 3, 4, 1]).new_since(&field(&[1, 1, 1, 1, 5, 1]), 10), Some(vec![2, 4]));
+        assert_eq!(field(&[0]).new_since(&masked, 10), Some(Vec::new()));
+        assert_eq!(field(&[5, 2]).new_since(&field(&[0]), 10), Some(vec![5, 6]));
     }
 
     #[test]

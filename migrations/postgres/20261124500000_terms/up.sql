@@ -12,6 +12,13 @@ ALTER TABLE contracts ADD COLUMN pledge_each_nano BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE contracts ADD COLUMN ends_at BIGINT;
 UPDATE contracts SET ends_at = CASE WHEN active_at IS NULL OR active_at > promised_at THEN promised_at ELSE active_at END
     + days * 86400000000;
+-- Days that are closed stay as they were closed.
+UPDATE contracts SET ends_at = (
+    SELECT MAX((c.genesis_at + p.end_epoch * c.epoch_seconds) * 1000000)
+    FROM pool_days p JOIN chain_cursors c ON c.pool_id = p.pool_id WHERE p.pool_id = contracts.pool_id)
+WHERE state <> 'ended' AND ends_at < (
+    SELECT MAX((c.genesis_at + p.end_epoch * c.epoch_seconds) * 1000000)
+    FROM pool_days p JOIN chain_cursors c ON c.pool_id = p.pool_id WHERE p.pool_id = contracts.pool_id);
 -- Epochs by which missing power has put off the end.
 ALTER TABLE contracts ADD COLUMN added_epochs BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE yield_lots ADD COLUMN added_epochs BIGINT NOT NULL DEFAULT 0;

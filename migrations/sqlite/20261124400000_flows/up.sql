@@ -12,8 +12,8 @@ CREATE INDEX chain_flows_by_epoch ON chain_flows (pool_id, epoch);
 INSERT INTO chain_flows (pool_id, kind, subject, epoch, atto)
 SELECT pool_id, 'daily_fee', -1, next_epoch - 1, daily_fee_atto FROM chain_cursors WHERE daily_fee_atto <> '0';
 INSERT INTO chain_flows (pool_id, kind, subject, epoch, atto)
-SELECT d.pool_id, 'daily_fee', -1, p.end_epoch - 1, d.daily_fee_atto
-FROM chain_days d JOIN pool_days p ON p.pool_id = d.pool_id AND p.day = d.day WHERE d.daily_fee_atto <> '0';
+SELECT d.pool_id, 'daily_fee', -1, ((d.day + 1) * 86400 - c.genesis_at - 1) / c.epoch_seconds, d.daily_fee_atto
+FROM chain_days d JOIN chain_cursors c ON c.pool_id = d.pool_id WHERE d.daily_fee_atto <> '0';
 ALTER TABLE chain_cursors DROP COLUMN daily_fee_atto;
 ALTER TABLE chain_days ADD COLUMN fault_fee_atto TEXT NOT NULL DEFAULT '0';
 ALTER TABLE chain_days ADD COLUMN termination_fee_atto TEXT NOT NULL DEFAULT '0';

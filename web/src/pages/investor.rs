@@ -385,18 +385,21 @@ async fn ledger_page(app: web::Data<App>, SignedIn(user): SignedIn) -> Result<Ht
             }
         }
         rows.sort_by_key(|row| std::cmp::Reverse(row.0));
-        let entries = rows
-            .into_iter()
-            .take(SHOWN)
-            .map(|(day, account, entry)| EntryRow {
+        let mut entries = Vec::new();
+        for (day, account, entry) in rows.into_iter().take(SHOWN) {
+            let correction = if entry.kind == "correction" { yields::correction(conn, &entry.transfer)? } else { None };
+            entries.push(EntryRow {
                 day: day_text(day),
                 account,
-                what: what(&entry.kind),
+                what: match correction {
+                    Some(correction) => format!("Correction of {}: {}", correction.corrects, correction.reason),
+                    None => what(&entry.kind),
+                },
                 subject: entry.subject,
                 amount: NanoFil(entry.amount).to_string(),
                 is_out: entry.amount < 0,
-            })
-            .collect();
+            });
+        }
         let pledge_back = contracts::pledge_back_by(conn, user.id)?.map(minute_text).unwrap_or_default();
         Ok((balances(conn, &user)?, calendar, pledge_back, entries))
     })

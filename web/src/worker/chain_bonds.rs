@@ -6,13 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, ensure};
 use fvm_shared::{bigint::BigInt, econ::TokenAmount};
 use sealyard_core::yields::{self, Flow, FlowKind, NO_SECTOR};
-use sealyard_filecoin::rpc::{MinerState, PreCommitInfo, SectorInfo, TipSet};
+use sealyard_filecoin::{
+    economics::termination_fee,
+    rpc::{MinerState, PreCommitInfo, SectorInfo, TipSet},
+};
 
-use super::chain_fees::{flow, numbers, union};
+use super::chain_fees::{flow, union};
 use crate::{
     app::read,
     worker::chain_sync::{Chunk, sector_power},
 };
+
+/// More sectors than are pre-committed in a chunk.
+const MOST_NEW: usize = 1 << 18;
 
 /// Deposits and pledge that came and went in the chunk. They add up to what the miner's state says: what belongs to no sector that
 /// came or went (a pledge that was topped up) is recorded as such.
@@ -21,9 +27,9 @@ pub async fn bonds(chunk: &Chunk<'_>) -> anyhow::Result<Vec<Flow>> {
     let before = node.tipset_by_height(chunk.first).await?;
     let was = node.miner_state(chunk.miner, &before.cids).await?.state;
     let is = node.miner_state(chunk.miner, &chunk.end.cids).await?.state;
-    let known: BTreeSet<u64> = numbers(&node.allocated_sectors(chunk.miner, &before.cids).await?)?.into_iter().collect();
-    let mut new = numbers(&node.allocated_sectors(chunk.miner, &chunk.end.cids).await?)?;
-    new.retain(|number| !known.contains(number));
+    let known = node.allocated_sectors(chunk.miner, &before.cids).await?;
+    // Numbers may be masked by the million (CompactSectorNumbers); those are no sectors.
+    let new = node.allocated_sectors(chunk.miner, &chunk.end.cids).await?.new_since(&known, MOST_NEW).unwrap_or_default();
     let unchanged = was.pre_commit_deposits == is.pre_commit_deposits && was.initial_pledge == is.initial_pledge;
     let mut bonds = Bonds { chunk, before: &before, flows: Vec::new() };
     bonds.opening(&was).await?;
@@ -37,7 +43,7 @@ pub async fn bonds(chunk: &Chunk<'_>) -> anyhow::Result<Vec<Flow>> {
         [FlowKind::DepositIn, FlowKind::DepositBack],
         &[FlowKind::DepositLost],
     )?;
-    bonds.left(&was, &is).await?;
+    bonds.left().await?;
     bonds.balance(&was.initial_pledge, &is.initial_pledge, [FlowKind::PledgeIn, FlowKind::PledgeBack], &[])?;
     Ok(bonds.flows)
 }
@@ -70,7 +76,9 @@ impl Bonds<'_> {
 
     /// When a miner is first followed: the pledge of the sectors that it has already.
     async fn opening(&mut self, was: &MinerState) -> anyhow::Result<()> {
-        if was.initial_pledge.is_zero() || !self.open(FlowKind::PledgeIn, &[]).await?.is_empty() {
+        let pool = self.chunk.pool.id;
+        let known = read(self.chunk.app, move |conn| yields::has_flows(conn, pool, FlowKind::PledgeIn)).await?;
+        if known || was.initial_pledge.is_zero() {
             return Ok(());
         }
         let live = self.live(self.before).await?;
@@ -135,21 +143,25 @@ impl Bonds<'_> {
     }
 
     /// Pledge of sectors that ended, and the fee of those that ended early.
-    async fn left(&mut self, was: &MinerState, is: &MinerState) -> anyhow::Result<()> {
-        if &was.initial_pledge + self.sum(FlowKind::PledgeIn) <= is.initial_pledge {
-            return Ok(());
-        }
-        let (node, live) = (&self.chunk.app.node, self.live(self.chunk.end).await?);
-        let gone: BTreeSet<u64> = self.live(self.before).await?.into_iter().filter(|number| !live.contains(number)).collect();
-        for info in node.sectors(self.chunk.miner, &gone.into_iter().collect(), &self.before.cids).await? {
+    async fn left(&mut self) -> anyhow::Result<()> {
+        let node = &self.chunk.app.node;
+        let (live, lived) = (self.live(self.chunk.end).await?, self.live(self.before).await?);
+        let open = self.open(FlowKind::PledgeIn, &[FlowKind::PledgeBack]).await?;
+        for (number, pledged) in open.into_iter().filter(|(number, _)| !live.contains(number)) {
+            let info = node.sector_info(self.chunk.miner, number, &self.before.cids).await?;
+            let Some(info) = info.filter(|_| lived.contains(&number)) else {
+                // It ended before, or within the chunk in which it came.
+                let amount = TokenAmount::from_atto(pledged.atto.parse::<BigInt>().context("a pledge that is no number")?);
+                self.put(FlowKind::PledgeBack, number, self.chunk.end.height - 1, &amount)?;
+                continue;
+            };
             let epoch = self.ended_at(&info).await?;
-            self.put(FlowKind::PledgeBack, info.sector_number, epoch, &info.initial_pledge)?;
+            self.put(FlowKind::PledgeBack, number, epoch, &info.initial_pledge)?;
             if epoch < info.expiration {
                 let estimate = node.network_estimate(&node.tipset_by_height(epoch).await?).await?;
                 let fault_fee = estimate.fault_fee(&BigInt::from(sector_power(self.chunk.pool, &info)?));
-                let age = epoch - info.activation;
-                let fee = sealyard_filecoin::economics::termination_fee(&info.initial_pledge, age, &fault_fee);
-                self.put(FlowKind::TerminationFee, info.sector_number, epoch, &fee)?;
+                let fee = termination_fee(&info.initial_pledge, epoch - info.activation, &fault_fee);
+                self.put(FlowKind::TerminationFee, number, epoch, &fee)?;
             }
         }
         Ok(())

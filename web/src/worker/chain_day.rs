@@ -7,7 +7,7 @@ use sealyard_core::{
     store::AnyConnection,
     yields::{self, ChainDay, CloseError, Cursor, FlowKind},
 };
-use sealyard_filecoin::rpc::TipSet;
+use sealyard_filecoin::{economics::locked_part, rpc::TipSet};
 
 use crate::app::Shared;
 
@@ -77,13 +77,23 @@ impl DayEnd {
         let (first, end) = (time.first_epoch(self.day), time.first_epoch(self.day + 1));
         let overflow = || CloseError::Overflow { pool, day: self.day };
         let amount = |text: &String| text.parse::<BigInt>().map_err(|_| CloseError::Amount(text.clone()));
-        let reward = yields::won(&yields::wins(conn, pool, first, end)?)?.ok_or_else(overflow)?;
+        let wins = yields::wins(conn, pool, first, end)?;
+        let reward = yields::won(&wins)?.ok_or_else(overflow)?;
+        let mut locked_in = TokenAmount::default();
+        for win in &wins {
+            locked_in += locked_part(&TokenAmount::from_atto(amount(&win.reward_atto)? + amount(&win.tips_atto)?));
+        }
         let flows = yields::flow_sums(conn, pool, first, end)?;
         let of = |kind| flows.of(kind).to_string();
         let fees = [FlowKind::DailyFee, FlowKind::FaultFee, FlowKind::TerminationFee, FlowKind::DepositLost];
         let fees: BigInt = fees.into_iter().map(|kind| BigInt::from(flows.of(kind))).sum();
         // What the miner owes for fees has left already.
-        let other = match yields::chain_day(conn, pool, self.day - 1)? {
+        let yesterday = yields::chain_day(conn, pool, self.day - 1)?;
+        let unlocked = match &yesterday {
+            Some(before) => amount(&before.locked_atto)? + locked_in.atto() - self.locked.atto(),
+            None => BigInt::default(),
+        };
+        let other = match &yesterday {
             Some(before) => {
                 let before = amount(&before.balance_atto)? - amount(&before.fee_debt_atto)?;
                 self.balance.atto() - self.fee_debt.atto() - before - reward + fees
@@ -113,6 +123,8 @@ impl DayEnd {
             deposits_lost_atto: of(FlowKind::DepositLost),
             pledge_in_atto: of(FlowKind::PledgeIn),
             pledge_back_atto: of(FlowKind::PledgeBack),
+            locked_in_atto: locked_in.atto().to_string(),
+            unlocked_atto: unlocked.to_string(),
         };
         Ok(yields::record_chain_day(conn, &row)?)
     }

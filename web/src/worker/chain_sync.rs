@@ -64,8 +64,12 @@ async fn start(app: &Shared, pool: &Pool) -> anyhow::Result<Cursor> {
     read(app, move |conn| yields::cursor(conn, id)).await?.context("the cursor was not stored")
 }
 
-/// Another network's chain is not this pool's.
+/// Rules of earlier versions than that of FIP-0100 are not known here.
+const OLDEST_VERSION: u32 = 25;
+
+/// Another network's chain is not this pool's, and what rules that are not known mean is not either.
 async fn check_network(app: &Shared, cursor: &Cursor) -> TurnResult {
+    check_version(app.node.network_version(&Vec::new()).await?, app.config.newest_network_version)?;
     let (pool, found) = (cursor.pool_id, app.node.network_name().await?);
     if cursor.network.is_empty() {
         transact(app, move |conn| Ok::<_, DbFault>(yields::name_network(conn, pool, &found)?)).await?;
@@ -104,6 +108,15 @@ impl Chunk<'_> {
         let index = |epoch: i64| ((epoch + 1 - now.period_start).div_euclid(length) - 1).rem_euclid(count);
         ends.map(|epoch| Ok((epoch, u64::try_from(index(epoch))?))).collect()
     }
+}
+
+fn check_version(version: u32, newest: u32) -> TurnResult {
+    ensure!(
+        (OLDEST_VERSION..=newest).contains(&version),
+        "the node is on network version {version}, versions {OLDEST_VERSION} to {newest} are known here; nothing is recorded or posted until \
+         Sealyard is brought up to date, or newest_network_version is raised because nothing of that version touches money"
+    );
+    Ok(())
 }
 
 struct Follow<'a> {
@@ -377,6 +390,16 @@ mod tests {
         let blocks: Vec<_> = heights.iter().map(block).collect();
         let cids: Vec<_> = heights.iter().map(|_| cid(at)).collect();
         serde_json::from_value(json!({"Cids": cids, "Blocks": blocks, "Height": at})).unwrap()
+    }
+
+    #[test]
+    fn rules_that_are_not_known_stop_everything_and_say_what_to_do() {
+        check_version(28, 29).unwrap();
+        check_version(29, 29).unwrap();
+        for unknown in [24, 30] {
+            let said = check_version(unknown, 29).unwrap_err().to_string();
+            assert!(said.contains(&format!("version {unknown}")) && said.contains("newest_network_version"), "{said}");
+        }
     }
 
     #[test]

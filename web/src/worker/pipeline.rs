@@ -130,7 +130,10 @@ impl Step<'_> {
         }
         // Until it is pre-committed a sector's expiration counts the days it was sold for.
         let days = sector.expiration.max(SHORTEST_LIFE_DAYS);
-        let expiration = self.head + LATEST_ACTIVATION + days * EPOCHS_PER_DAY;
+        // The term begins on the promised date at the latest, which may be weeks away.
+        let ahead = sector.due_at.saturating_sub(self.app.now()).max(0) / 1_000_000;
+        let ahead = ahead / self.app.node.network_params().await?.block_delay_secs.max(1);
+        let expiration = self.head + ahead + LATEST_ACTIVATION + days * EPOCHS_PER_DAY;
         let params = actor::pre_commit(&[PreCommit {
             proof: SealProof::try_from(sector.seal_proof)?,
             number: u64::try_from(sector.number)?,
@@ -202,7 +205,7 @@ impl Step<'_> {
             let counts = active.contains(&u64::try_from(sector.number)?);
             let fact = match (sector.state(), counts) {
                 (SectorState::Proving | SectorState::Faulty, true) => OnChain::Counts,
-                (SectorState::Active, false) if self.head > sector.expiration => OnChain::Gone,
+                (SectorState::Active | SectorState::Faulty, false) if self.head > sector.expiration => OnChain::Gone,
                 (SectorState::Active, false) => OnChain::Faulty,
                 _ => continue,
             };
