@@ -44,17 +44,8 @@ fn pending(order: &str, now: Micros) -> Pending {
 
 /// Sets `bytes` aside for an order (its public id).
 pub fn hold_for_order(conn: &mut AnyConnection, pool: PoolId, order: &str, bytes: i64, now: Micros) -> Result<(), CapacityError> {
-    let transfer = Transfer {
-        id: transfer_id(order),
-        from: AccountSpec::Free(pool),
-        to: AccountSpec::Sold(pool),
-        amount: bytes,
-        kind: "capacity",
-        subject: order.to_owned(),
-        effective_day: now.div_euclid(DAY),
-        booked_at: now,
-    };
-    Ok(ledger::hold(conn, &transfer)?)
+    let (free, sold) = (AccountSpec::Free(pool), AccountSpec::Sold(pool));
+    Ok(ledger::hold(conn, &moved(transfer_id(order), free, sold, (order, bytes), now))?)
 }
 
 pub fn confirm_sale(conn: &mut AnyConnection, order: &str, now: Micros) -> Result<(), LedgerError> {
@@ -73,8 +64,8 @@ fn free(conn: &mut AnyConnection, from: AccountSpec, (pool, contract, bytes): Pa
 /// Pool, contract (its public id) and bytes.
 type Part<'a> = (PoolId, &'a str, i64);
 
-fn moved(id: String, from: AccountSpec, to: AccountSpec, (contract, amount): (&str, i64), now: Micros) -> Transfer {
-    let (kind, subject, effective_day) = ("capacity", contract.to_owned(), now.div_euclid(DAY));
+fn moved(id: String, from: AccountSpec, to: AccountSpec, (subject, amount): (&str, i64), now: Micros) -> Transfer {
+    let (kind, subject, effective_day) = ("capacity", subject.to_owned(), now.div_euclid(DAY));
     Transfer { id, from, to, amount, kind, subject, effective_day, booked_at: now }
 }
 

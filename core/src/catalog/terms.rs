@@ -126,6 +126,10 @@ pub fn terms_row(conn: &mut AnyConnection, text: &str) -> DbResult<i64> {
     there.first(conn)
 }
 
+pub fn terms_by_id(conn: &mut AnyConnection, id: i64) -> DbResult<Terms> {
+    terms::table.find(id).select(terms::text).first(conn)
+}
+
 pub fn terms_text(conn: &mut AnyConnection, id: i64) -> DbResult<String> {
     terms::table.find(id).select(terms::text).first(conn)
 }

@@ -4,13 +4,12 @@ use diesel::prelude::*;
 
 use crate::{
     capacity::{keep_sold, return_kept, return_sold},
-    catalog::Terms,
     clock::{DAY, Micros},
     ids::{ContractId, OrderId, PoolId, UserId},
     ledger::LedgerError,
     store::{
         AnyConnection, DbResult,
-        schema::{contracts, sectors, terms},
+        schema::{contracts, sectors},
     },
 };
 
@@ -51,11 +50,6 @@ pub fn of_user(conn: &mut AnyConnection, user: UserId) -> DbResult<Vec<Contract>
 
 pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Contract>> {
     contracts::table.order(contracts::id.desc()).limit(limit).load(conn)
-}
-
-/// What was agreed.
-pub fn terms(conn: &mut AnyConnection, contract: &Contract) -> DbResult<Terms> {
-    terms::table.find(contract.terms_id).select(terms::text).first(conn)
 }
 
 /// When the last sector ends that a user has put up a pledge for: its own end once it is on chain, or the contract's. `None`: there is no

@@ -31,16 +31,7 @@ pub enum PayError {
     Db(#[from] DbFault),
 }
 
-crate::carries_db_faults!(PayError);
-
-impl From<LedgerError> for PayError {
-    fn from(error: LedgerError) -> Self {
-        match error {
-            LedgerError::Db(fault) => Self::Db(fault),
-            other => Self::Ledger(other),
-        }
-    }
-}
+crate::carries_ledger_errors!(PayError);
 
 impl From<contracts::ContractError> for PayError {
     fn from(error: contracts::ContractError) -> Self {

@@ -56,7 +56,7 @@ pub enum PlaceError {
     Db(#[from] DbFault),
 }
 
-crate::carries_db_faults!(PlaceError);
+crate::carries_ledger_errors!(PlaceError);
 
 pub struct PlaceOrder<'a> {
     pub user: UserId,
@@ -138,8 +138,7 @@ pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) ->
     let needed = quote.pledge_each_nano.saturating_mul(quote.sectors);
     hold_pledge(conn, order.user_id, &order.public_id, needed, now).map_err(|error| match error {
         LedgerError::Insufficient { free, .. } => PlaceError::Pledge { needed: NanoFil(needed), available: NanoFil(free.max(0)) },
-        LedgerError::Db(fault) => PlaceError::Db(fault),
-        other => PlaceError::Ledger(other),
+        other => other.into(),
     })?;
     Ok(order)
 }

@@ -46,3 +46,20 @@ macro_rules! carries_db_faults {
         }
     };
 }
+
+/// As [`carries_db_faults`], and the ledger's errors in its variant `Ledger(LedgerError)`.
+#[macro_export]
+macro_rules! carries_ledger_errors {
+    ($error:ident) => {
+        $crate::carries_db_faults!($error);
+
+        impl From<$crate::ledger::LedgerError> for $error {
+            fn from(error: $crate::ledger::LedgerError) -> Self {
+                match error {
+                    $crate::ledger::LedgerError::Db(fault) => Self::Db(fault),
+                    other => Self::Ledger(other),
+                }
+            }
+        }
+    };
+}

@@ -44,16 +44,7 @@ pub enum CloseError {
     Db(#[from] DbFault),
 }
 
-crate::carries_db_faults!(CloseError);
-
-impl From<LedgerError> for CloseError {
-    fn from(error: LedgerError) -> Self {
-        match error {
-            LedgerError::Db(fault) => Self::Db(fault),
-            other => Self::Ledger(other),
-        }
-    }
-}
+crate::carries_ledger_errors!(CloseError);
 
 /// What a close did.
 #[derive(Clone, Debug, PartialEq, Eq)]

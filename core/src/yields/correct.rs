@@ -27,16 +27,7 @@ pub enum CorrectionError {
     Db(#[from] DbFault),
 }
 
-crate::carries_db_faults!(CorrectionError);
-
-impl From<LedgerError> for CorrectionError {
-    fn from(error: LedgerError) -> Self {
-        match error {
-            LedgerError::Db(fault) => Self::Db(fault),
-            other => Self::Ledger(other),
-        }
-    }
-}
+crate::carries_ledger_errors!(CorrectionError);
 
 pub struct NewCorrection<'a> {
     /// An entry of an investor's accounts, as [`ledger::Entry::transfer`] has it.

@@ -9,10 +9,10 @@ use super::{
     flows::{FlowKind, NO_SECTOR},
 };
 use crate::{
-    catalog::{Pledge, Terms, terms_text},
+    catalog::{Pledge, terms_by_id},
     clock::{DAY, Micros},
     contracts::Contract,
-    ids::{ContractId, PoolId, UserId},
+    ids::{PoolId, UserId},
     ledger::{self, AccountSpec, LedgerError, Transfer},
     money::{ATTO_PER_NANO, BasisPoints},
     store::{
@@ -115,11 +115,8 @@ fn of_sector(conn: &mut AnyConnection, pool: PoolId, kind: FlowKind, number: i64
 }
 
 /// The part of an early end's fee that these terms put on the investor's pledge.
-fn borne(conn: &mut AnyConnection, id: i64) -> Result<BasisPoints, CloseError> {
-    let text = terms_text(conn, id)?;
-    let terms: Terms = serde_json::from_str(&text)
-        .map_err(|error| CloseError::Terms { contract: ContractId(0), reason: format!("terms {id}: {error}") })?;
-    Ok(match terms.pledge {
+fn borne(conn: &mut AnyConnection, id: i64) -> DbResult<BasisPoints> {
+    Ok(match terms_by_id(conn, id)?.pledge {
         Pledge::Investor { terminations_bp } => BasisPoints(terminations_bp),
         Pledge::Operator | Pledge::OperatorFor { .. } => BasisPoints(0),
     })

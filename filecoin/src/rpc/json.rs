@@ -47,23 +47,9 @@ impl BitFieldJson {
     /// The numbers that are set. A node's answer is not trusted: more than `limit` numbers is an error (`None`).
     #[must_use]
     pub fn numbers(&self, limit: usize) -> Option<Vec<u64>> {
-        let mut numbers = Vec::new();
-        let mut at = 0u64;
-        for (index, run) in self.0.iter().enumerate() {
-            let end = at.checked_add(*run)?;
-            if index % 2 == 1 {
-                if usize::try_from(*run).ok()? > limit.checked_sub(numbers.len())? {
-                    return None;
-                }
-                numbers.extend(at..end);
-            }
-            at = end;
-        }
-        Some(numbers)
+        self.new_since(&Self::default(), limit)
     }
-}
 
-impl BitFieldJson {
     /// Numbers that are set here and not in `earlier`; `None`: more than `limit`. Ranges that both have cost nothing, however long.
     #[must_use]
     pub fn new_since(&self, earlier: &Self, limit: usize) -> Option<Vec<u64>> {

@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, web};
 use askama::Template;
 use sealyard_core::{
     accounts::User,
-    capacity,
+    capacity, catalog,
     clock::{Month, day_text, minute_text},
     contracts::{self, Contract},
     ledger::{self, AccountSpec},
@@ -254,7 +254,7 @@ async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractP
         let pool = capacity::pool_by_id(conn, contract.pool_id)?;
         let cards: DbResult<Vec<_>> = sealing::of_contract(conn, contract.id)?.iter().map(|s| sector_card(conn, s)).collect();
         let lots = ledger::lots_of_contract(conn, contract.id, 0..i64::MAX, 60)?;
-        let terms = contracts::terms(conn, &contract)?;
+        let terms = catalog::terms_by_id(conn, contract.terms_id)?;
         let promise = scheduler::promise_of_order(conn, contract.order_id)?;
         Ok(Some(ContractPage {
             user: Some((&user).into()),
