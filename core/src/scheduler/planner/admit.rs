@@ -1,5 +1,7 @@
 //! Which sectors begin, and where: PC1 holds its place for hours, so this decides most.
 
+use std::{cmp::Reverse, collections::BinaryHeap};
+
 use super::{
     GroupIx, Key, KindIx, MachineIx, PoolIx, Secs, SectorIx, Table,
     fleet::Step,
@@ -11,33 +13,24 @@ use super::{
 const RANKED_ALWAYS: usize = 64;
 
 impl World<'_> {
-    /// Begins what can begin. Afterwards nothing more can, in whichever order it were tried.
+    /// Begins what can begin.
     pub(super) fn admit(&mut self) {
-        while self.admit_once() {
-            self.measure_drains();
-        }
-    }
-
-    /// True when something has begun, and something else was refused a pool that may be right for it now.
-    fn admit_once(&mut self) -> bool {
         let open = |w: &Self, p: PoolIx| !w.pools[p].free_p1.is_empty() && w.pools[p].wip < w.pools[p].most_wip;
         if self.ready.is_empty() || !self.fleet.pools.keys().any(|p| open(self, p)) {
-            return false;
+            return;
         }
         self.rank();
         let ranked = std::mem::take(&mut self.ranked);
         let mut pass = std::mem::take(&mut self.admission);
         pass.begin(self.pools.len(), self.fleet.kinds.len());
-        for (_, group) in &ranked {
+        for (_, group, among) in &ranked {
             if !self.fleet.pools.keys().any(|p| open(self, p)) {
                 break;
             }
-            self.admit_group(*group, &mut pass);
+            self.admit_group(*group, *among, &mut pass);
         }
-        let again = pass.has_begun && pass.has_refused;
         self.ranked = ranked;
         self.admission = pass;
-        again
     }
 
     /// Sorts what may begin. Static rules are sorted when something was added; others again as time passes.
@@ -52,12 +45,24 @@ impl World<'_> {
             state.listed
         });
         self.ready = ready;
+        self.measure_drains();
         let mut ranked = std::mem::take(&mut self.ranked);
         ranked.clear();
-        ranked.extend(self.ready.iter().map(|group| (self.urgency(*group, Step::P1), *group)));
+        for group in &self.ready {
+            let urgency = self.urgency(*group, Step::P1);
+            let state = &self.groups[*group];
+            let order = &self.orders[state.order];
+            if self.pools.len() < 2 || self.policy.give_way == 0 || order.pool.or(state.wish.only).is_some() {
+                ranked.push((urgency, *group, None));
+                continue;
+            }
+            for pool in self.fleet.pools.keys() {
+                let later = self.policy.give_way.saturating_mul(self.longer(pool, order.kind));
+                ranked.push((self.later(urgency, later), *group, Some(pool)));
+            }
+        }
         ranked.sort_unstable();
         self.ranked = ranked;
-        self.measure_drains();
         let lasts = match self.policy.rule {
             Rule::Keyed | Rule::Edd | Rule::Fifo => Secs::MAX / 2,
             _ => Secs::try_from(self.ready.len() / RANKED_ALWAYS).unwrap_or(0).min(30) * 60,
@@ -65,12 +70,11 @@ impl World<'_> {
         self.ranked_until = self.now.saturating_add(lasts).max(self.now + 1);
     }
 
-    fn admit_group(&mut self, group: GroupIx, pass: &mut Admission) {
+    /// `among`: the pool that a group which can go to several is looked at for now.
+    fn admit_group(&mut self, group: GroupIx, among: Option<PoolIx>, pass: &mut Admission) {
         let Wish { on, only, hold, .. } = self.groups[group].wish;
         let order = &self.orders[self.groups[group].order];
-        let (pool, kind) = (order.pool.or(only), order.kind);
-        let due = i64::from(order.due) - i64::from(self.groups[group].wish.lead);
-        let hurries = self.slack(order, due, Step::P1) < i64::from(self.policy.hurry);
+        let (pool, kind) = (order.pool.or(only).or(among), order.kind);
         if pass.is_closed(pool, kind) {
             return;
         }
@@ -87,17 +91,13 @@ impl World<'_> {
             let avoid = if self.choice.0 { self.sectors[sector].avoid } else { MachineIx::NONE };
             let one_pool = pool.is_some() || self.pools.len() == 1;
             let same = self.same_p1(last.filter(|m| one_pool && *m != avoid), kind, pass);
-            let Some(machine) = same.or_else(|| self.best_p1((pool, hurries), kind, (on, avoid), pass)) else {
-                if on.is_none() && !avoid.is_some() && (pool.is_some() || hurries) {
+            let Some(machine) = same.or_else(|| self.best_p1(pool, kind, (on, avoid), pass)) else {
+                if on.is_none() && !avoid.is_some() {
                     pass.close(pool, kind);
                 }
                 return;
             };
             self.start_p1(sector, machine, kind);
-            pass.has_begun = true;
-            if pool.is_none() {
-                self.lengthen_drain(self.fleet.pool(machine), kind);
-            }
             self.is_fuller(machine, pass);
             last = Some(machine);
             let state = &mut self.groups[group];
@@ -110,8 +110,9 @@ impl World<'_> {
                 *spare -= 1;
             }
         }
-        if self.policy.ahead > 0 {
-            self.keep_slots(group, arrived, pool, kind, pass);
+        // Of several pools, where it would rather go.
+        if self.policy.ahead > 0 && among.is_none_or(|pool| self.longer(pool, kind) == 0) {
+            self.keep_slots(group, arrived, pool.filter(|_| among.is_none()), kind, pass);
         }
     }
 
@@ -177,57 +178,56 @@ impl World<'_> {
         room && seconds > 0 && self.is_up_for(machine, seconds)
     }
 
-    /// The fastest machine with room, in the pool that needs least time for what is bound to it; of equal ones the fullest, or the
-    /// emptiest if the policy spreads.
+    /// The fastest machine with room; of equal ones the fullest, or the emptiest if the policy spreads.
     fn best_p1(
         &mut self,
-        (pool, hurries): (Option<PoolIx>, bool),
+        pool: Option<PoolIx>,
         kind: KindIx,
         (on, avoid): (Option<MachineIx>, MachineIx),
         pass: &mut Admission,
     ) -> Option<MachineIx> {
-        let mut best: Option<(i64, Slot)> = None;
-        let longest = if pool.is_some() { i64::MAX } else { self.longest_drain(kind, hurries) };
+        let mut best: Option<Slot> = None;
         for pool in self.fleet.pools.keys().filter(|p| pool.is_none_or(|only| only == *p)) {
-            let drain = self.pools[pool].drain;
-            pass.has_refused |= drain > longest;
-            if drain > longest || !self.pool_is_open(pool, pass) {
+            if !self.pool_is_open(pool, pass) {
                 continue;
             }
             let at = pass.list(pool, kind);
             let Some(list) = pass.slots.get_mut(at) else { continue };
-            let mut list = list.take().unwrap_or_else(|| self.slots(pool, kind));
-            if let Some(slot) = self.first_fit(&mut list, kind, (on, avoid))
-                && best.is_none_or(|(least, (rank, ..))| (drain, slot.0) < (least, rank))
+            let mut slots = list.take().unwrap_or_else(|| self.slots(pool, kind));
+            if let Some(slot) = self.first_fit(&mut slots, kind, (on, avoid))
+                && best.is_none_or(|best| slot < best)
             {
-                best = Some((drain, slot));
+                best = Some(slot);
             }
             if let Some(place) = pass.slots.get_mut(at) {
-                *place = Some(list);
+                *place = Some(slots);
             }
         }
-        best.map(|(.., (.., machine))| machine)
+        best.map(|(_, machine)| machine)
     }
 
-    fn first_fit(&mut self, list: &mut Vec<Slot>, kind: KindIx, (on, avoid): (Option<MachineIx>, MachineIx)) -> Option<Slot> {
-        let mut at = 0;
-        while let Some(slot) = list.get(at).copied() {
-            let (.., machine) = slot;
-            if on.is_some_and(|only| only != machine) || avoid == machine {
-                at += 1;
-                continue;
+    fn first_fit(&mut self, slots: &mut Slots, kind: KindIx, (on, avoid): (Option<MachineIx>, MachineIx)) -> Option<Slot> {
+        let mut aside = Vec::new();
+        let mut found = None;
+        while let Some(Reverse(slot)) = slots.peek().copied() {
+            let (rank, machine) = slot;
+            let is_meant = on.is_none_or(|only| only == machine) && avoid != machine;
+            if rank == self.p1_rank(machine, kind) && self.p1_fits(machine, kind) {
+                if is_meant {
+                    found = Some(slot);
+                    break;
+                }
+                aside.push(Reverse(slot));
             }
-            if self.p1_fits(machine, kind) {
-                return Some(slot);
-            }
-            // Nothing is given back before the admission is over.
-            list.remove(at);
+            // Nothing is given back before the admission is over; what has become fuller is there once more.
+            slots.pop();
         }
-        None
+        slots.extend(aside);
+        found
     }
 
-    /// Machines of a pool that may have room, best first.
-    fn slots(&mut self, pool: PoolIx, kind: KindIx) -> Vec<Slot> {
+    /// Machines of a pool that may have room.
+    fn slots(&mut self, pool: PoolIx, kind: KindIx) -> Slots {
         let mut free = std::mem::take(&mut self.pools[pool].free_p1);
         if self.fleet.kinds.len() == 1 {
             // A machine that cannot take this kind of sectors cannot take any.
@@ -237,10 +237,9 @@ impl World<'_> {
                 fits
             });
         }
-        let mut list: Vec<Slot> = (0..).zip(&free).map(|(place, m)| (self.p1_rank(*m, kind), place, *m)).collect();
-        list.sort_unstable();
+        let slots = free.iter().map(|m| Reverse((self.p1_rank(*m, kind), *m))).collect();
         self.pools[pool].free_p1 = free;
-        list
+        slots
     }
 
     fn p1_rank(&self, machine: MachineIx, kind: KindIx) -> (Secs, i32) {
@@ -248,21 +247,22 @@ impl World<'_> {
         (self.fleet.duration(machine, kind, Step::P1), if self.policy.spread { -scratch } else { scratch })
     }
 
-    /// PC1 has begun there: its place changes.
+    /// PC1 has begun there: it is ranked anew.
     fn is_fuller(&self, machine: MachineIx, pass: &mut Admission) {
         for kind in self.fleet.kinds.keys() {
-            let list = pass.list(self.fleet.pool(machine), kind);
-            let Some(Some(list)) = pass.slots.get_mut(list) else { continue };
-            let Some(at) = list.iter().position(|(.., m)| *m == machine) else { continue };
-            let (_, place, _) = list.remove(at);
-            let slot = (self.p1_rank(machine, kind), place, machine);
-            list.insert(list.partition_point(|other| *other < slot), slot);
+            let at = pass.list(self.fleet.pool(machine), kind);
+            if let Some(Some(slots)) = pass.slots.get_mut(at) {
+                slots.push(Reverse((self.p1_rank(machine, kind), machine)));
+            }
         }
     }
 }
 
-/// A machine for PC1: seconds and scratch that it is ranked by, its place among the pool's free ones, which it is.
-type Slot = ((Secs, i32), u32, MachineIx);
+/// A machine for PC1: seconds and scratch that it is ranked by, and which it is.
+type Slot = ((Secs, i32), MachineIx);
+
+/// Best on top. A machine that has become fuller since it was put in is there once more.
+type Slots = BinaryHeap<Reverse<Slot>>;
 
 /// What one admission has found out.
 #[derive(Clone, Debug, Default)]
@@ -271,18 +271,14 @@ pub(super) struct Admission {
     closed: Vec<bool>,
     /// PC1 slots that are neither taken nor kept; `None`: not counted yet.
     spare: Table<PoolIx, Option<i32>>,
-    /// Machines of a pool for a kind, best first; `None`: not looked at yet.
-    slots: Vec<Option<Vec<Slot>>>,
+    /// Machines of a pool for a kind; `None`: not looked at yet.
+    slots: Vec<Option<Slots>>,
     kinds: usize,
-    has_begun: bool,
-    /// Something for any pool did not get one that has much to do.
-    has_refused: bool,
 }
 
 impl Admission {
     fn begin(&mut self, pools: usize, kinds: usize) {
         self.kinds = kinds;
-        (self.has_begun, self.has_refused) = (false, false);
         self.closed.clear();
         self.closed.resize((pools + 1) * kinds, false);
         self.slots.clear();

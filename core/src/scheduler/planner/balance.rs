@@ -1,10 +1,10 @@
-//! How long each pool needs for what is bound to it: an order for any pool goes where that is least, not where a slot happens to
-//! be free.
+//! What is better done where. How long each pool needs for what is bound to it: there, orders for any pool give way. Which GPUs
+//! are better used for PC2, and which for C2.
 
 use super::{
     Durations, KindIx, MachineIx, PoolIx, Secs, Table,
     fleet::Step,
-    world::{PoolState, World},
+    world::{PoolState, SHUT, World},
 };
 
 /// What a pool's machines can do of a sector size, in sectors per [`Pace::SPAN`] seconds.
@@ -13,7 +13,8 @@ pub(super) struct Pace {
     pub p1: i64,
     /// PC2 and C2.
     pub gpu: i64,
-    /// C2 alone.
+    /// PC2 alone, and C2 alone.
+    pub p2: i64,
     pub c2: i64,
 }
 
@@ -42,7 +43,40 @@ impl World<'_> {
         let Durations { p1, p2, c2 } = class.durations[kind];
         let slots = self.fleet.kinds[kind].p1_slots(class.cores, class.memory, class.scratch);
         let pace = |units: i32, seconds: Secs| if seconds > 0 { Pace::SPAN * i64::from(units) / i64::from(seconds) } else { 0 };
-        Pace { p1: pace(slots, p1), gpu: pace(class.gpus, p2 + c2), c2: pace(class.gpus, c2) }
+        Pace { p1: pace(slots, p1), gpu: pace(class.gpus, p2 + c2), p2: pace(class.gpus, p2), c2: pace(class.gpus, c2) }
+    }
+
+    /// Which GPUs of a pool are better used for C2: those that need relatively longest for PC2, as many as it takes for C2 to keep
+    /// pace with PC2 on the others. The machine in between does both, and where all are alike there is nothing to prefer.
+    pub(super) fn share_gpus(&mut self) {
+        let Some(kind) = self.fleet.kinds.keys().next() else { return };
+        for pool in self.fleet.pools.keys() {
+            let mut gpus: Vec<(i64, MachineIx, Pace)> = Vec::new();
+            for machine in self.pools[pool].gpu_machines.clone() {
+                self.rooms[machine].prefers = None;
+                let pace = self.pace_of(machine, kind);
+                if pace.p2 > 0 && pace.c2 > 0 && self.rooms[machine].dead_until != SHUT {
+                    gpus.push((pace.p2 * 1024 / pace.c2, machine, pace));
+                }
+            }
+            gpus.sort_unstable_by_key(|(ratio, machine, _)| (*ratio, *machine));
+            let (Some((least, ..)), Some((most, ..))) = (gpus.first(), gpus.last()) else { continue };
+            if most - least < least / 8 {
+                continue;
+            }
+            let (mut c2, mut p2) = (0, gpus.iter().map(|(.., pace)| pace.p2).sum::<i64>());
+            let mut wanted = Some(Step::C2);
+            for (_, machine, pace) in gpus {
+                p2 -= pace.p2;
+                if wanted == Some(Step::C2) && c2 + pace.c2 > p2 {
+                    wanted = None;
+                } else if wanted.is_none() {
+                    wanted = Some(Step::P2);
+                }
+                c2 += pace.c2;
+                self.rooms[machine].prefers = wanted;
+            }
+        }
     }
 
     pub(super) fn measure_paces(&mut self) {
@@ -54,7 +88,7 @@ impl World<'_> {
         for machine in self.present() {
             for (kind, pace) in self.fleet.kinds.keys().zip(all[self.fleet.pool(machine)].iter_mut()) {
                 let more = self.pace_of(machine, kind);
-                *pace = Pace { p1: pace.p1 + more.p1, gpu: pace.gpu + more.gpu, c2: pace.c2 + more.c2 };
+                *pace = Pace { p1: pace.p1 + more.p1, gpu: pace.gpu + more.gpu, p2: pace.p2 + more.p2, c2: pace.c2 + more.c2 };
             }
         }
         for (state, paces) in self.pools.iter_mut().zip(all.iter()) {
@@ -92,21 +126,12 @@ impl World<'_> {
         }
     }
 
-    /// A sector that could have gone to any pool begins in this one.
-    pub(super) fn lengthen_drain(&mut self, pool: PoolIx, kind: KindIx) {
-        if let Some(pace) = self.pools[pool].paces.get(kind) {
-            self.pools[pool].drain = self.pools[pool].drain.saturating_add(Pace::seconds(1, pace.p1.min(pace.gpu)));
-        }
-    }
-
-    /// The longest drain that a pool may have to be given what can go to any: a little more than the least of those that are at
-    /// work and can seal this size, and more than a little for what is in a hurry.
-    pub(super) fn longest_drain(&self, kind: KindIx, hurries: bool) -> i64 {
-        let uneven = if hurries { self.policy.uneven_in_hurry } else { self.policy.uneven };
-        let Some(uneven) = uneven else { return i64::MAX };
+    /// Seconds that a pool needs longer for what is bound to it than the one that needs least, of those that are at work and can
+    /// seal this size.
+    pub(super) fn longer(&self, pool: PoolIx, kind: KindIx) -> i64 {
         let can = |state: &&PoolState| state.at_work && state.paces.get(kind).is_some_and(|pace| pace.p1 > 0 && pace.gpu > 0);
         let least = self.pools.iter().filter(can).map(|state| state.drain).min();
-        least.map_or(i64::MAX, |least| least.saturating_add(i64::from(uneven)))
+        least.map_or(0, |least| (self.pools[pool].drain - least).max(0))
     }
 
     /// Some machine for PC1 and some with GPUs are up.
@@ -160,8 +185,7 @@ mod tests {
     /// Sectors of an order for any pool that went to each, beside as many that can only go to the first.
     fn parts(second_down: Secs, due: Secs) -> [usize; 2] {
         let fleet = fleet(second_down);
-        let mut world =
-            World::new(&fleet, Policy { uneven: Some(HOUR / 4), uneven_in_hurry: Some(4 * HOUR), ..Policy::default() });
+        let mut world = World::new(&fleet, Policy::default());
         let order = |pool: Option<usize>, due| Order {
             id: 0,
             pool: pool.map(PoolIx::of),
@@ -181,10 +205,40 @@ mod tests {
     }
 
     #[test]
-    fn what_can_go_anywhere_goes_where_least_is_bound_unless_nothing_works_there() {
-        assert_eq!(parts(0, 100 * HOUR), [0, 30], "the first pool has enough to do with what is bound to it");
-        let [in_first, _] = parts(0, HOUR);
-        assert!(in_first > 0, "what is late takes what is free there all the same");
-        assert_eq!(parts(500 * HOUR, 100 * HOUR), [30, 0], "a pool that is down has nothing to do, but is no place to wait for");
+    fn what_can_go_anywhere_gives_way_to_what_is_bound_unless_that_makes_it_late() {
+        assert_eq!(parts(0, 200 * HOUR), [0, 30], "the first pool has enough to do with what is bound to it");
+        let [in_first, in_second] = parts(0, HOUR);
+        assert!(in_first >= 8 && in_second >= 8, "what is late goes first in both: {in_first} and {in_second}");
+        assert_eq!(parts(500 * HOUR, 200 * HOUR), [30, 0], "a pool that is down has nothing to do, but is no place to wait for");
+    }
+
+    /// What the machines of a pool with GPUs of these times (number of GPUs, seconds of PC2, of C2) are better used for.
+    fn preferences(gpus: &[(i32, Secs, Secs)]) -> Vec<Option<Step>> {
+        let mut fleet = fleet(0);
+        let all = fleet.class(MachineIx::of(0)).clone();
+        let classes = gpus.iter().map(|(gpus, p2, c2)| Class {
+            gpus: *gpus,
+            durations: [Durations { p1: 0, p2: *p2, c2: *c2 }].into_iter().collect(),
+            ..all.clone()
+        });
+        fleet.classes = classes.collect();
+        let machines = fleet.classes.keys().map(|class| Machine { pool: PoolIx::of(0), class, down: Vec::new() });
+        fleet.machines = machines.collect();
+        let world = World::new(&fleet, Policy::default());
+        fleet.machines.keys().map(|machine| world.rooms[machine].prefers).collect()
+    }
+
+    #[test]
+    fn gpus_do_what_they_are_relatively_quick_at() {
+        let (quick, slow) = ((2, 600, 420), (1, 780, 900));
+        assert_eq!(
+            preferences(&[slow, quick, slow]),
+            [Some(Step::P2), None, Some(Step::P2)],
+            "the quick one does all C2 and some PC2"
+        );
+        let few = preferences(&[quick, quick, quick, slow]);
+        assert_eq!(few, [Some(Step::C2), None, Some(Step::P2), Some(Step::P2)], "PC2 needs some of the quick ones");
+        assert_eq!(preferences(&[slow, slow, slow]), [None; 3], "all alike");
+        assert_eq!(preferences(&[slow, (1, 840, 960)]), [None; 2], "nearly alike");
     }
 }

@@ -9,10 +9,11 @@ use super::{
     world::{Row, State, World},
 };
 
-/// Something for a GPU: a lane's oldest C2, or one machine's waiting PC2.
+/// Something for a GPU: a lane's oldest C2, where it is wanted or on any, or one machine's waiting PC2.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum GpuWork {
     C2(LaneIx),
+    C2Anywhere(LaneIx),
     P2(SectorIx),
 }
 
@@ -249,12 +250,16 @@ impl World<'_> {
         });
         let mut work: Vec<(Urgency, GpuWork)> = Vec::new();
         if !free.is_empty() {
-            self.rank_c2(pool, &mut work);
+            let unwanted = free.iter().any(|m| self.rooms[*m].prefers == Some(Step::P2));
+            self.rank_c2(pool, unwanted, &mut work);
             for machine in &free {
                 for sector in &self.rooms[*machine].waiting {
                     let group = self.sectors[*sector].group;
                     if self.groups[group].wish.hold_p2 <= now {
-                        work.push((self.layers_urgency(group, *sector), GpuWork::P2(*sector)));
+                        let urgency = self.layers_urgency(group, *sector);
+                        let wrong = self.rooms[*machine].prefers == Some(Step::C2);
+                        let urgency = if wrong { self.on_wrong_gpu(urgency) } else { urgency };
+                        work.push((urgency, GpuWork::P2(*sector)));
                     }
                 }
             }
@@ -266,22 +271,28 @@ impl World<'_> {
             }
             match what {
                 GpuWork::P2(sector) => self.try_p2(sector, &mut free),
-                GpuWork::C2(lane) => while self.try_c2(lane, &mut free) {},
+                GpuWork::C2(lane) => while self.try_c2(lane, &mut free, true) {},
+                GpuWork::C2Anywhere(lane) => while self.try_c2(lane, &mut free, false) {},
             }
         }
         // Nothing was listed meanwhile: starting gives nothing back.
         self.pools[pool].free_gpu = free;
     }
 
-    fn rank_c2(&mut self, pool: PoolIx, work: &mut Vec<(Urgency, GpuWork)>) {
+    fn rank_c2(&mut self, pool: PoolIx, unwanted: bool, work: &mut Vec<(Urgency, GpuWork)>) {
         let mut lanes = std::mem::take(&mut self.pools[pool].c2);
         lanes.retain(|lane| {
             let some = self.oldest(*lane, State::WaitC2).is_some();
             self.lanes[*lane].listed_c2 = some;
             some
         });
-        let now = lanes.iter().filter(|lane| self.groups[self.lanes[**lane].group].wish.hold_c2 <= self.now);
-        work.extend(now.map(|lane| (self.urgency(self.lanes[*lane].group, Step::C2), GpuWork::C2(*lane))));
+        for lane in lanes.iter().filter(|lane| self.groups[self.lanes[**lane].group].wish.hold_c2 <= self.now) {
+            let urgency = self.urgency(self.lanes[*lane].group, Step::C2);
+            work.push((urgency, GpuWork::C2(*lane)));
+            if unwanted {
+                work.push((self.on_wrong_gpu(urgency), GpuWork::C2Anywhere(*lane)));
+            }
+        }
         self.pools[pool].c2 = lanes;
     }
 
@@ -312,13 +323,16 @@ impl World<'_> {
         self.drop_if_busy(machine, free);
     }
 
-    fn try_c2(&mut self, lane: LaneIx, free: &mut Vec<MachineIx>) -> bool {
+    fn try_c2(&mut self, lane: LaneIx, free: &mut Vec<MachineIx>, where_wanted: bool) -> bool {
         let Some(sector) = self.oldest(lane, State::WaitC2) else { return false };
         let kind = self.kind(sector);
         let need = self.fleet.kinds[kind].c2;
         let avoid = if self.choice.1 { self.sectors[sector].avoid } else { MachineIx::NONE };
         let mut best = None;
         for machine in free.iter().copied().filter(|m| *m != avoid) {
+            if where_wanted && self.rooms[machine].prefers == Some(Step::P2) {
+                continue;
+            }
             let seconds = self.fleet.duration(machine, kind, Step::C2);
             let rank = (seconds, self.rooms[machine].waiting.len(), machine);
             if seconds > 0 && best.is_none_or(|b| rank < b) && self.fits(machine, need, seconds) {

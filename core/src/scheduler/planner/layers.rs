@@ -1,5 +1,10 @@
 //! Layers on their way to a GPU.
 
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, binary_heap::PeekMut},
+};
+
 use super::{
     KindIx, MachineIx, PoolIx, Secs, SectorIx,
     agenda::Ending,
@@ -12,8 +17,9 @@ use super::{
 /// Layers of one group that are looked at in vain before the group waits: their machines are busy or closed.
 const STUCK: usize = 200;
 
-/// Where layers of one kind can go in this pass, where PC2 would end first in front. `None`: not looked at yet.
-type Targets = Option<Vec<Target>>;
+/// Where layers of one kind can go in this pass, where PC2 would end first on top; as of when they were put in, which is no later
+/// than now. `None`: not looked at yet.
+type Targets = Option<BinaryHeap<Reverse<Target>>>;
 
 /// When PC2 would end there, counting what is bound there; its place among its pool's GPU machines; which it is.
 type Target = (Secs, u32, MachineIx);
@@ -75,7 +81,7 @@ impl World<'_> {
                 Some(machine) => {
                     self.bind(sector, machine);
                     moved = true;
-                    self.is_bound(machine, pass);
+                    pass.open -= usize::from(!self.is_target(machine));
                     if pass.open == 0 {
                         break;
                     }
@@ -113,51 +119,43 @@ impl World<'_> {
         if pass.of_kind.is_empty() {
             pass.of_kind.resize_with(self.fleet.kinds.len(), || None);
         }
-        let list = pass.of_kind.get_mut(kind.at())?;
-        let list = list.get_or_insert_with(|| self.targets(self.fleet.pool(from), kind));
-        let mut at = 0;
-        while let Some((ends, place, machine)) = list.get(at).copied() {
-            if machine == from {
-                at += 1;
-                continue;
-            }
+        let targets = pass.of_kind.get_mut(kind.at())?;
+        let targets = targets.get_or_insert_with(|| self.targets(self.fleet.pool(from), kind));
+        let mut own = None;
+        let mut found = None;
+        while let Some(mut top) = targets.peek_mut() {
+            let Reverse(target) = *top;
+            let (ends, place, machine) = target;
             let room = &self.rooms[machine];
-            if room.nic > 0 && room.scratch >= full && self.is_up_for(machine, seconds) {
-                return Some((ends + seconds, place, machine));
+            let is_open = room.nic > 0 && room.scratch >= full && self.is_target(machine);
+            match self.target(machine, kind) {
+                Some(_) if machine == from => own = Some(PeekMut::pop(top)),
+                Some(now) if is_open && now != target => *top = Reverse(now),
+                Some(_) if is_open && self.is_up_for(machine, seconds) => {
+                    found = Some((ends + seconds, place, machine));
+                    break;
+                }
+                // Nothing is given back before the pass is over.
+                _ => _ = PeekMut::pop(top),
             }
-            // Nothing is given back before the pass is over.
-            list.remove(at);
         }
-        None
+        targets.extend(own);
+        found
     }
 
-    fn targets(&self, pool: PoolIx, kind: KindIx) -> Vec<Target> {
+    fn targets(&self, pool: PoolIx, kind: KindIx) -> BinaryHeap<Reverse<Target>> {
         let open = self.pools[pool].gpu_machines.iter().filter(|m| self.is_target(**m));
-        let mut list: Vec<Target> = open.filter_map(|m| self.target(*m, kind)).collect();
-        list.sort_unstable();
-        list
+        open.filter_map(|m| self.target(*m, kind)).map(Reverse).collect()
     }
 
     fn target(&self, machine: MachineIx, kind: KindIx) -> Option<Target> {
         let room = &self.rooms[machine];
         let seconds = self.fleet.duration(machine, kind, Step::P2);
         let before = (room.bound + room.gpus - room.free.gpus).max(0);
-        let ends = seconds + before.saturating_mul(seconds) / room.gpus.max(1);
+        // A GPU that is better used for C2 is as good if PC2 ends there half of its time earlier.
+        let unwanted = if room.prefers == Some(Step::C2) { seconds / 2 } else { 0 };
+        let ends = seconds + before.saturating_mul(seconds) / room.gpus.max(1) + unwanted;
         (seconds > 0).then_some((ends, room.gpu_place, machine))
-    }
-
-    /// Something was bound there: later than before, or not a target any more.
-    fn is_bound(&self, machine: MachineIx, pass: &mut Moving) {
-        let still = self.is_target(machine);
-        pass.open -= usize::from(!still);
-        for (kind, list) in self.fleet.kinds.keys().zip(&mut pass.of_kind) {
-            let Some(list) = list else { continue };
-            let Some(at) = list.iter().position(|(.., m)| *m == machine) else { continue };
-            list.remove(at);
-            if let Some(target) = self.target(machine, kind).filter(|_| still) {
-                list.insert(list.partition_point(|other| *other < target), target);
-            }
-        }
     }
 
     fn bind(&mut self, sector: SectorIx, machine: MachineIx) {

@@ -36,11 +36,9 @@ pub struct Policy {
     pub gate: Option<Secs>,
     /// PC1 goes where most scratch is free, not where least is.
     pub spread: bool,
-    /// What can go to any pool goes to one that needs at most so much longer for what is bound to it than another. `None`: to any.
-    pub uneven: Option<Secs>,
-    /// What has no more than this much time to spare is in a hurry, and may wait less for the right pool: `uneven_in_hurry`.
-    pub hurry: Secs,
-    pub uneven_in_hurry: Option<Secs>,
+    /// What can go to any pool counts as due later by so many seconds for each by which a pool needs longer than another for what
+    /// is bound to it. 0: it takes any slot.
+    pub give_way: i64,
     /// A machine with GPUs keeps room for one GPU step beside PC1.
     pub reserve: bool,
 }
@@ -55,10 +53,8 @@ impl Default for Policy {
             age: 48 * HOUR,
             ahead: HOUR / 2,
             gate: Some(2 * HOUR),
-            spread: false,
-            uneven: Some(HOUR),
-            hurry: 4 * HOUR,
-            uneven_in_hurry: Some(4 * HOUR),
+            spread: true,
+            give_way: 1,
             reserve: true,
         }
     }
@@ -66,23 +62,33 @@ impl Default for Policy {
 
 /// Layers whose ticket expires so soon go first.
 const TICKET_GUARD: Secs = 6 * HOUR;
+const EXPIRING: i64 = i64::MIN / 2;
 
-/// Steps of the table of `exp(-x)`, and the last `x` in it.
-const STEPS: usize = 64;
-const SPAN: usize = 16;
-/// `exp(-k / 64)` in units of `2^-20`, by repeated multiplication with `exp(-1 / 64)` in units of `2^-40`.
-static EXP: LazyLock<Vec<i64>> = LazyLock::new(|| {
-    const FACTOR: i128 = 1_082_465_279_991;
-    let values = std::iter::successors(Some(1_i128 << 60), |value| Some((value * FACTOR) >> 40));
-    values.take(STEPS * SPAN + 1).map(|value| i64::try_from(value >> 40).unwrap_or(0)).collect()
+/// `log2(1 + k / 1024)` in units of `2^-10`, by repeated squaring.
+static LOG2: LazyLock<Vec<i64>> = LazyLock::new(|| {
+    let log2 = |mantissa: u64| {
+        let mut square = (1024 + mantissa) << 20;
+        (0..10).fold(0, |log, _| {
+            square = (square * square) >> 30;
+            let over = square >> 31;
+            square >>= over;
+            2 * log + i64::from(over > 0)
+        })
+    };
+    (0..1024).map(log2).collect()
 });
 
-/// `exp(-part / whole)` in units of `2^-20`.
-fn decay(part: i64, whole: i64) -> i64 {
-    let steps = i64::try_from(STEPS).unwrap_or(1);
-    let at = usize::try_from(part.max(0).saturating_mul(steps) / whole.max(1)).unwrap_or(usize::MAX);
-    EXP.get(at).copied().unwrap_or(0)
+/// `log2(x)` in units of `2^-10`, rounded down; of less than 1 as of 1.
+fn log2(x: i64) -> i64 {
+    let x = x.max(1);
+    let whole = x.ilog2();
+    let mantissa = if whole > 10 { x >> (whole - 10) } else { x << (10 - whole) };
+    let part = usize::try_from(mantissa & 1023).ok().and_then(|at| LOG2.get(at).copied());
+    i64::from(whole) * 1024 + part.unwrap_or(0)
 }
+
+/// `ln(2)` in units of `2^-10`.
+const LN2: i64 = 710;
 
 /// Smaller goes first: urgency, then due date.
 pub(super) type Urgency = (i64, i64);
@@ -99,7 +105,7 @@ impl World<'_> {
         match self.policy.rule {
             Rule::Fifo => (i64::from(order.release), i64::from(group.0)),
             Rule::Wmdd => (self.modified_due(order, due, step), due),
-            Rule::Atc => (-self.tardiness_cost(order, due, step), due),
+            Rule::Atc => (self.tardiness_cost(order, due, step), due),
             _ => (due - i64::from(self.tails[order.kind].of(step)), i64::from(group.0)),
         }
     }
@@ -120,18 +126,37 @@ impl World<'_> {
         left.max(i64::from(self.tails[order.kind].of(step))).saturating_mul(1 << 20) / weight
     }
 
+    /// ATC weighs a sector by `weight · exp(-slack / look)`; this is `slack - look · ln(weight)`, which puts them in the same order,
+    /// and in seconds. Without the exponential nothing is too far away to be told apart.
     fn tardiness_cost(&self, order: &Order, due: i64, step: Step) -> i64 {
         let slack = self.slack(order, due, step);
-        self.aged_weight(order, slack).saturating_mul(decay(slack, i64::from(self.policy.look))) / 1024
+        let weight = log2(self.aged_weight(order, slack));
+        slack.max(0) - weight * LN2 * i64::from(self.policy.look) / (1024 * 1024)
+    }
+
+    /// As if due so much later.
+    pub(super) fn later(&self, (key, due): Urgency, seconds: i64) -> Urgency {
+        let look = i64::from(self.policy.look.max(1));
+        match self.policy.rule {
+            Rule::Edd | Rule::Atc => (key.saturating_add(seconds), due),
+            Rule::Wmdd => (key.saturating_add(key.saturating_mul(seconds) / look), due),
+            Rule::Fifo | Rule::Keyed => (key, due),
+        }
+    }
+
+    /// A step on a GPU that is better used for the other one. A ticket that is running out cannot wait for that.
+    pub(super) fn on_wrong_gpu(&self, urgency: Urgency) -> Urgency {
+        if urgency.0 < EXPIRING / 2 { urgency } else { self.later(urgency, i64::from(self.policy.look)) }
     }
 
     /// As [`Self::urgency`], but a ticket that is running out comes before everything: PC1 is the costly part.
     pub(super) fn layers_urgency(&self, group: GroupIx, sector: SectorIx) -> Urgency {
         let left = self.sectors[sector].row.s1.saturating_add(self.fleet.delays.ticket) - self.now;
         if left < TICKET_GUARD {
-            return (i64::MIN / 2 + i64::from(left), 0);
+            return (EXPIRING + i64::from(left), 0);
         }
-        self.urgency(group, Step::P2)
+        // C2 needs less of the GPUs until its sector is active.
+        self.later(self.urgency(group, Step::P2), i64::from(self.policy.look) / 2)
     }
 }
 
@@ -140,11 +165,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_of_exponentials_is_exact_to_a_millionth() {
-        for (part, expected) in [(0, 1_048_576), (1, 385_749), (2, 141_909), (5, 7_065), (12, 6)] {
-            assert!((decay(part, 1) - expected).abs() <= 1, "exp(-{part}) = {} / 2^20", decay(part, 1));
+    fn logarithms_are_exact_to_two_thousandths() {
+        for (x, expected) in [(1, 0), (2, 1024), (3, 1623), (1000, 10_205), (1024, 10_240), (1025, 10_241), (1 << 40, 40_960)] {
+            assert!((log2(x) - expected).abs() <= 2, "log2({x}) = {} / 1024", log2(x));
         }
-        assert_eq!(decay(100, 1), 0);
-        assert_eq!(decay(-5, 1), 1 << 20);
+        assert_eq!(log2(0), 0);
     }
 }

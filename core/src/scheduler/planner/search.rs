@@ -193,7 +193,7 @@ const USUAL_RULES: usize = 6;
 fn portfolio() -> impl Iterator<Item = Policy> {
     let base = Policy::default();
     let rules = [(Rule::Atc, 3), (Rule::Wmdd, 3), (Rule::Atc, 1), (Rule::Atc, 8), (Rule::Edd, 3), (Rule::Atc, 24)];
-    let placings = [(Some(2), false, true), (None, true, true), (None, true, false), (Some(6), false, true)];
+    let placings = [(Some(2), true, true), (None, true, true), (None, true, false), (Some(6), false, true)];
     placings.into_iter().flat_map(move |(gate, spread, reserve)| {
         [2, 0, 8, 4, 16].into_iter().flat_map(move |quarters| {
             let gate = gate.map(|hours| hours * HOUR);

@@ -13,7 +13,7 @@ use super::{
     failure::Luck,
     fleet::{Durations, Fleet, Need, Order, Step},
     layers::Moving,
-    policy::Policy,
+    policy::{Policy, Urgency},
     table::LaneIx,
 };
 
@@ -157,6 +157,8 @@ pub(super) struct Room {
     /// Layers that are moving here or wait for a GPU here.
     pub bound: i32,
     pub waiting: Vec<SectorIx>,
+    /// The GPU step that it is better used for than the pool's other machines.
+    pub prefers: Option<Step>,
     pub can_p1: bool,
     pub can_gpu: bool,
     pub listed_p1: bool,
@@ -221,7 +223,8 @@ pub struct World<'f> {
     pub(super) newcomers: Vec<MachineIx>,
     pub(super) agenda: Agenda,
     pub(super) ready: Vec<GroupIx>,
-    pub(super) ranked: Vec<((i64, i64), GroupIx)>,
+    /// What may begin, most urgent first; with the pool if it can go to several.
+    pub(super) ranked: Vec<(Urgency, GroupIx, Option<PoolIx>)>,
     pub(super) ranked_until: Secs,
     pub(super) gas_blocked: Vec<(Secs, Secs)>,
     pub(super) luck: Option<Luck>,
@@ -291,6 +294,7 @@ impl<'f> World<'f> {
                 self.rooms[*machine].gpu_place = place;
             }
         }
+        self.share_gpus();
         self.set_policy(self.policy);
     }
 
@@ -329,6 +333,7 @@ impl<'f> World<'f> {
             free: Need { cores: class.cores, memory: class.memory, gpus: class.gpus },
             gpus: class.gpus,
             gpu_place: 0,
+            prefers: None,
             p1_cores: class.cores - cores,
             p1_memory: class.memory - memory,
             scratch: class.scratch,
