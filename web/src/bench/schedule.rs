@@ -16,7 +16,7 @@ use super::{ScheduleOptions, instance};
 /// With more sectors than this, one plan takes about as long as a search may.
 const MOST_FOR_SEARCH: u32 = 50_000;
 
-/// Processor time, shared among the arrangements: each may use a sixteenth of what is left, so that any number can come; the only
+/// Processor time, shared among the arrangements: each may use a tenth of what is left, so that any number can come; the only
 /// one of an instance that is known from the start may use all.
 struct ProcessorTime {
     left: Duration,
@@ -60,7 +60,7 @@ pub fn run(options: &ScheduleOptions) -> anyhow::Result<()> {
         0 => Effort::Rules,
         _ => Effort::Search,
     };
-    let mut budget = ProcessorTime { left: total, divisor: if at_once { 1 } else { 16 }, share: Duration::ZERO, began, effort };
+    let mut budget = ProcessorTime { left: total, divisor: if at_once { 1 } else { 10 }, share: Duration::ZERO, began, effort };
     // Who knows all orders need not be prepared for others.
     let aim = if options.clairvoyant { Aim::Exact } else { Aim::Open };
     let world = live(&loaded.fleet, &loaded.orders, Policy::default(), aim, options.seed, &mut budget);

@@ -193,9 +193,9 @@ const USUAL_RULES: usize = 6;
 fn portfolio() -> impl Iterator<Item = Policy> {
     let base = Policy::default();
     let rules = [(Rule::Atc, 3), (Rule::Wmdd, 3), (Rule::Atc, 1), (Rule::Atc, 8), (Rule::Edd, 3), (Rule::Atc, 24)];
-    let placings = [(Some(2), true, true), (None, true, true), (None, true, false), (Some(6), false, true)];
+    let placings = [(Some(1), true, true), (None, true, true), (None, true, false), (Some(6), false, true)];
     placings.into_iter().flat_map(move |(gate, spread, reserve)| {
-        [2, 0, 8, 4, 16].into_iter().flat_map(move |quarters| {
+        [4, 0, 8].into_iter().flat_map(move |quarters| {
             let gate = gate.map(|hours| hours * HOUR);
             let policy = Policy { gate, spread, reserve, ahead: quarters * HOUR / 4, ..base };
             rules.into_iter().map(move |(rule, hours)| Policy { rule, look: hours * HOUR, ..policy })
