@@ -64,7 +64,8 @@ impl World<'_> {
         ranked.sort_unstable();
         self.ranked = ranked;
         let lasts = match self.policy.rule {
-            Rule::Keyed | Rule::Edd | Rule::Fifo => Secs::MAX / 2,
+            Rule::Keyed | Rule::Fifo => Secs::MAX / 2,
+            Rule::Edd if self.pools.len() < 2 || self.policy.give_way == 0 => Secs::MAX / 2,
             _ => Secs::try_from(self.ready.len() / RANKED_ALWAYS).unwrap_or(0).min(30) * 60,
         };
         self.ranked_until = self.now.saturating_add(lasts).max(self.now + 1);

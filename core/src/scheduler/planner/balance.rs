@@ -146,7 +146,7 @@ impl World<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::{
         fleet::{Class, Delays, Fleet, Kind, Machine, Moves, Need, Order, Pool},
         policy::Policy,
@@ -157,7 +157,7 @@ mod tests {
     const HOUR: Secs = 3600;
 
     /// Two pools with one machine that does everything each; the second is down until then.
-    fn fleet(second_down: Secs) -> Fleet {
+    pub(in super::super) fn fleet(second_down: Secs) -> Fleet {
         let need = |cores, gpus| Need { cores, memory: 64, gpus };
         let kind = Kind { p1: need(4, 0), p2: need(8, 1), c2: need(8, 1), scratch_full: 480, scratch_keep: 48, stored: 34 };
         let class = Class {

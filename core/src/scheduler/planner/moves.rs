@@ -2,7 +2,7 @@
 
 use super::{
     GroupIx, Key, PoolIx, Rule, Secs,
-    search::{Choice, Search},
+    search::{Aim, Choice, Search},
 };
 
 const HOUR: Secs = 3600;
@@ -25,6 +25,8 @@ impl Search<'_, '_> {
             88..95 if by_keys => self.choose_machine(choice),
             0..80 => self.change_lead(choice),
             80..95 => self.choose_pool(choice),
+            // What is not known yet would pay for an unusual policy.
+            _ if self.aim == Aim::Open => self.change_lead(choice),
             _ => self.change_policy(choice),
         }
     }

@@ -155,14 +155,36 @@ impl World<'_> {
         if left < TICKET_GUARD {
             return (EXPIRING + i64::from(left), 0);
         }
-        // C2 needs less of the GPUs until its sector is active.
-        self.later(self.urgency(group, Step::P2), i64::from(self.policy.look) / 2)
+        let urgency = self.urgency(group, Step::P2);
+        // C2 needs less of the GPUs until its sector is active. Who owes whole orders by a date gains nothing by that.
+        let after_c2 = if self.policy.rule == Rule::Edd { 0 } else { i64::from(self.policy.look) / 2 };
+        self.later(urgency, after_c2)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{KindIx, balance::tests::fleet, table::Key},
+        *,
+    };
+
+    #[test]
+    fn what_is_due_in_days_is_told_apart() {
+        let fleet = fleet(0);
+        let mut world = World::new(&fleet, Policy::default());
+        let terms = [(101, 1), (100, 1), (104, 6), (130, 6)];
+        for (due, weight) in terms {
+            let due = due * HOUR;
+            let order = Order { id: 0, pool: None, kind: KindIx::of(0), n: 1, release: 0, step: 0, due, weight, known: 0 };
+            world.add_order(order);
+        }
+        let mut urgent: Vec<(Urgency, (Secs, i64))> =
+            world.groups.keys().zip(terms).map(|(group, terms)| (world.urgency(group, Step::P1), terms)).collect();
+        urgent.sort_unstable();
+        let order: Vec<(Secs, i64)> = urgent.into_iter().map(|(_, terms)| terms).collect();
+        assert_eq!(order, [(104, 6), (100, 1), (101, 1), (130, 6)], "six times the weight is worth 5.4 h of a look-ahead of 3 h");
+    }
 
     #[test]
     fn logarithms_are_exact_to_two_thousandths() {

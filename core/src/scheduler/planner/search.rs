@@ -241,7 +241,7 @@ pub(super) struct Best<'f> {
 
 pub(super) struct Search<'w, 'f> {
     pub from: &'w World<'f>,
-    aim: Aim,
+    pub aim: Aim,
     pub dice: Dice,
     pub best: Option<Best<'f>>,
     /// What changes are tried on: under a rule, and under keys.
