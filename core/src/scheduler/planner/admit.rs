@@ -45,19 +45,22 @@ impl World<'_> {
             state.listed
         });
         self.ready = ready;
-        self.measure_drains();
+        let gives_way = self.pools.len() > 1 && self.policy.give_way > 0;
+        if gives_way {
+            self.measure_drains();
+        }
         let mut ranked = std::mem::take(&mut self.ranked);
         ranked.clear();
         for group in &self.ready {
             let urgency = self.urgency(*group, Step::P1);
             let state = &self.groups[*group];
             let order = &self.orders[state.order];
-            if self.pools.len() < 2 || self.policy.give_way == 0 || order.pool.or(state.wish.only).is_some() {
+            if !gives_way || order.pool.or(state.wish.only).is_some() {
                 ranked.push((urgency, *group, None));
                 continue;
             }
             for pool in self.fleet.pools.keys() {
-                let later = self.policy.give_way.saturating_mul(self.longer(pool, order.kind));
+                let later = self.policy.give_way.saturating_mul(self.pools[pool].longer[order.kind]);
                 ranked.push((self.later(urgency, later), *group, Some(pool)));
             }
         }
@@ -65,7 +68,7 @@ impl World<'_> {
         self.ranked = ranked;
         let lasts = match self.policy.rule {
             Rule::Keyed | Rule::Fifo => Secs::MAX / 2,
-            Rule::Edd if self.pools.len() < 2 || self.policy.give_way == 0 => Secs::MAX / 2,
+            Rule::Edd if !gives_way => Secs::MAX / 2,
             _ => Secs::try_from(self.ready.len() / RANKED_ALWAYS).unwrap_or(0).min(30) * 60,
         };
         self.ranked_until = self.now.saturating_add(lasts).max(self.now + 1);
@@ -112,7 +115,7 @@ impl World<'_> {
             }
         }
         // Of several pools, where it would rather go.
-        if self.policy.ahead > 0 && among.is_none_or(|pool| self.longer(pool, kind) == 0) {
+        if self.policy.ahead > 0 && among.is_none_or(|pool| self.pools[pool].longer[kind] == 0) {
             self.keep_slots(group, arrived, pool.filter(|_| among.is_none()), kind, pass);
         }
     }

@@ -4,7 +4,7 @@
 use super::{
     Durations, KindIx, MachineIx, PoolIx, Secs, Table,
     fleet::Step,
-    world::{PoolState, SHUT, World},
+    world::{SHUT, World},
 };
 
 /// What a pool's machines can do of a sector size, in sectors per [`Pace::SPAN`] seconds.
@@ -96,12 +96,9 @@ impl World<'_> {
         }
     }
 
-    /// How long each pool needs, at the scarcer of PC1 and GPUs, for what has begun there and what can go nowhere else. What has
-    /// begun counts as of the first sector size.
+    /// How much longer than another each pool needs, at the scarcer of PC1 and GPUs, for what has begun there and what can go
+    /// nowhere else. What has begun counts as of the first sector size.
     pub(super) fn measure_drains(&mut self) {
-        if self.pools.len() < 2 {
-            return;
-        }
         let mut work: Table<PoolIx, (i64, i64)> = Table::new();
         for state in self.pools.iter() {
             let proving: usize = state.c2.iter().map(|lane| self.lanes[*lane].c2.len()).sum();
@@ -119,19 +116,18 @@ impl World<'_> {
             *p1 = p1.saturating_add(Pace::seconds(waiting, pace.p1));
             *gpu = gpu.saturating_add(Pace::seconds(waiting, pace.gpu));
         }
-        for (pool, (p1, gpu)) in work.pairs() {
-            let at_work = self.is_at_work(pool);
-            let state = &mut self.pools[pool];
-            (state.drain, state.at_work) = (*p1.max(gpu), at_work);
+        let drains: Table<PoolIx, i64> = work.iter().map(|(p1, gpu)| *p1.max(gpu)).collect();
+        let at_work: Vec<PoolIx> = drains.keys().filter(|pool| self.is_at_work(*pool)).collect();
+        for state in self.pools.iter_mut() {
+            state.longer.clear();
         }
-    }
-
-    /// Seconds that a pool needs longer for what is bound to it than the one that needs least, of those that are at work and can
-    /// seal this size.
-    pub(super) fn longer(&self, pool: PoolIx, kind: KindIx) -> i64 {
-        let can = |state: &&PoolState| state.at_work && state.paces.get(kind).is_some_and(|pace| pace.p1 > 0 && pace.gpu > 0);
-        let least = self.pools.iter().filter(can).map(|state| state.drain).min();
-        least.map_or(0, |least| (self.pools[pool].drain - least).max(0))
+        for kind in self.fleet.kinds.keys() {
+            let can = |pool: &&PoolIx| self.pools[**pool].paces.get(kind).is_some_and(|pace| pace.p1 > 0 && pace.gpu > 0);
+            let least = at_work.iter().filter(can).map(|pool| drains[*pool]).min();
+            for (pool, drain) in drains.pairs() {
+                self.pools[pool].longer.push(least.map_or(0, |least| (drain - least).max(0)));
+            }
+        }
     }
 
     /// Some machine for PC1 and some with GPUs are up.

@@ -181,11 +181,11 @@ pub(super) struct PoolState {
     /// Something has changed there since the last dispatch.
     pub stirred: bool,
     pub most_wip: i32,
-    /// What its machines can do, seconds that they need for what is bound to the pool, and whether some are up; known where there
-    /// are several pools.
+    /// What its machines can do; known where there are several pools.
     pub paces: Table<KindIx, Pace>,
-    pub drain: i64,
-    pub at_work: bool,
+    /// Seconds that it needs longer for what is bound to it than the pool that needs least, of those that are at work and can seal
+    /// that size. As of the last ranking, where orders for any pool give way.
+    pub longer: Table<KindIx, i64>,
 }
 
 /// A machine that is kept out of a plan is dead until then.
