@@ -14,7 +14,7 @@ use sealyard_filecoin::{
     rpc::{Message, TipSet},
 };
 
-use super::chain_sync::Chunk;
+use super::chunk::Chunk;
 use crate::app::Shared;
 
 /// A block has no more (Lotus: `MaxWinCount`).
@@ -68,16 +68,15 @@ fn winners_part(whole: &TokenAmount, tips: &TokenAmount, gained: Option<TokenAmo
 /// What the miner's balance gained in a tipset, if nothing but a win can have changed it: no deadline ended, nobody sent it anything, and
 /// it owed nothing.
 async fn gained(chunk: &Chunk<'_>, tipset: &TipSet, messages: &[Vec<Message>]) -> anyhow::Result<Option<TokenAmount>> {
-    let ends = chunk.deadline_ends().await?;
     let may_touch = |message: &Message| {
         // The miner may be named by its ID or by an actor address.
         let to_miner = message.to == *chunk.miner || message.to.protocol() == Protocol::Actor;
         to_miner && (!message.value.is_zero() || !LEAVE_BALANCE.contains(&message.method))
     };
-    if ends.iter().any(|(epoch, _)| *epoch == tipset.height) || messages.iter().flatten().any(may_touch) {
+    if chunk.deadline_ends.iter().any(|(epoch, _)| *epoch == tipset.height) || messages.iter().flatten().any(may_touch) {
         return Ok(None);
     }
-    let after = chunk.tipset_after(tipset.height).await?;
+    let after = chunk.after(tipset.height);
     // Between two tipsets with null rounds the chain does what those epochs ask for as well.
     if after.height != tipset.height + 1 {
         return Ok(None);

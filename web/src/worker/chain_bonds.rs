@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use fvm_shared::{bigint::BigInt, econ::TokenAmount};
 use sealyard_core::yields::{self, Flow, FlowKind, NO_SECTOR};
 use sealyard_filecoin::{
@@ -14,7 +14,7 @@ use sealyard_filecoin::{
 use super::chain_fees::{flow, union};
 use crate::{
     app::read,
-    worker::chain_sync::{Chunk, sector_power},
+    worker::{chain_sync::sector_power, chunk::Chunk},
 };
 
 /// More sectors than are pre-committed in a chunk.
@@ -24,14 +24,14 @@ const MOST_NEW: usize = 1 << 18;
 /// came or went (a pledge that was topped up) is recorded as such.
 pub async fn bonds(chunk: &Chunk<'_>) -> anyhow::Result<Vec<Flow>> {
     let node = &chunk.app.node;
-    let before = node.tipset_by_height(chunk.first).await?;
+    let before = chunk.beginning();
     let was = node.miner_state(chunk.miner, &before.cids).await?.state;
     let is = node.miner_state(chunk.miner, &chunk.end.cids).await?.state;
     let known = node.allocated_sectors(chunk.miner, &before.cids).await?;
     // Numbers may be masked by the million (CompactSectorNumbers); those are no sectors.
     let new = node.allocated_sectors(chunk.miner, &chunk.end.cids).await?.new_since(&known, MOST_NEW).unwrap_or_default();
     let unchanged = was.pre_commit_deposits == is.pre_commit_deposits && was.initial_pledge == is.initial_pledge;
-    let mut bonds = Bonds { chunk, before: &before, flows: Vec::new() };
+    let mut bonds = Bonds { chunk, before, flows: Vec::new() };
     bonds.opening(&was).await?;
     if unchanged && new.is_empty() {
         return Ok(bonds.flows);
@@ -91,7 +91,7 @@ impl Bonds<'_> {
     async fn live(&self, at: &TipSet) -> anyhow::Result<BTreeSet<u64>> {
         let node = &self.chunk.app.node;
         let mut live = BTreeSet::new();
-        for index in 0..node.proving_deadline(self.chunk.miner).await?.period_deadlines {
+        for index in 0..self.chunk.deadlines {
             live.extend(union(&node.partitions(self.chunk.miner, index, &at.cids).await?, |partition| &partition.live_sectors)?);
         }
         Ok(live)
@@ -99,7 +99,7 @@ impl Bonds<'_> {
 
     /// Deposits that were put up, became pledge, or were lost.
     async fn came(&mut self, new: Vec<u64>) -> anyhow::Result<()> {
-        let (node, end) = (&self.chunk.app.node, self.chunk.end);
+        let (node, end) = (&self.chunk.app.node, &self.chunk.end);
         for number in new {
             if let Some(info) = self.pre_commit(number).await? {
                 self.put(FlowKind::DepositIn, number, info.pre_commit_epoch, &info.pre_commit_deposit)?;
@@ -120,7 +120,7 @@ impl Bonds<'_> {
                 }
                 // Deposits are lost at the end of a deadline.
                 None => {
-                    let at = self.chunk.deadline_ends().await?.last().map_or(end.height - 1, |(epoch, _)| *epoch);
+                    let at = self.chunk.deadline_ends.last().map_or(end.height - 1, |(epoch, _)| *epoch);
                     self.put(FlowKind::DepositLost, number, at, &amount)?;
                 }
             }
@@ -131,13 +131,12 @@ impl Bonds<'_> {
     /// The PreCommit of a number that is new in this chunk. Where the seed comes sooner than the chunk ends it is gone by then.
     async fn pre_commit(&self, number: u64) -> anyhow::Result<Option<PreCommitInfo>> {
         let node = &self.chunk.app.node;
-        let mut at = self.chunk.end.clone();
-        while at.height > self.chunk.first {
+        let after = self.chunk.tipsets.iter().skip(1).chain([&self.chunk.end]);
+        for at in after.rev() {
             let found = node.pre_commit_info(self.chunk.miner, number, &at.cids).await?;
             if found.is_some() {
                 return Ok(found);
             }
-            at = node.tipset_by_height(at.height - 1).await?;
         }
         Ok(None)
     }
@@ -145,7 +144,7 @@ impl Bonds<'_> {
     /// Pledge of sectors that ended, and the fee of those that ended early.
     async fn left(&mut self) -> anyhow::Result<()> {
         let node = &self.chunk.app.node;
-        let (live, lived) = (self.live(self.chunk.end).await?, self.live(self.before).await?);
+        let (live, lived) = (self.live(&self.chunk.end).await?, self.live(self.before).await?);
         let open = self.open(FlowKind::PledgeIn, &[FlowKind::PledgeBack]).await?;
         for (number, pledged) in open.into_iter().filter(|(number, _)| !live.contains(number)) {
             let info = node.sector_info(self.chunk.miner, number, &self.before.cids).await?;
@@ -158,7 +157,7 @@ impl Bonds<'_> {
             let epoch = self.ended_at(&info).await?;
             self.put(FlowKind::PledgeBack, number, epoch, &info.initial_pledge)?;
             if epoch < info.expiration {
-                let estimate = node.network_estimate(&node.tipset_by_height(epoch).await?).await?;
+                let estimate = node.network_estimate(self.chunk.at(epoch)).await?;
                 let fault_fee = estimate.fault_fee(&BigInt::from(sector_power(self.chunk.pool, &info)?));
                 let fee = termination_fee(&info.initial_pledge, epoch - info.activation, &fault_fee);
                 self.put(FlowKind::TerminationFee, number, epoch, &fee)?;
@@ -172,18 +171,12 @@ impl Bonds<'_> {
         let (node, number) = (&self.chunk.app.node, info.sector_number);
         let place = node.sector_location(self.chunk.miner, number, &self.before.cids).await?;
         let deadline = place.with_context(|| format!("sector {number} was live and is nowhere"))?.deadline;
-        let (mut before, mut after) = (self.chunk.first, self.chunk.end.height);
-        while after - before > 1 {
-            let middle = i64::midpoint(before, after);
-            let tipset = node.tipset_by_height(middle).await?;
-            let partitions = node.partitions(self.chunk.miner, deadline, &tipset.cids).await?;
-            if tipset.height <= before || union(&partitions, |partition| &partition.live_sectors)?.contains(&number) {
-                before = middle;
-            } else {
-                after = tipset.height;
-            }
-        }
-        Ok(after - 1)
+        self.chunk
+            .changed_at(|tipset| async move {
+                let partitions = node.partitions(self.chunk.miner, deadline, &tipset.cids).await?;
+                Ok(!union(&partitions, |partition| &partition.live_sectors)?.contains(&number))
+            })
+            .await
     }
 
     /// What the chain's state says beyond the amounts of single sectors.
@@ -197,10 +190,6 @@ impl Bonds<'_> {
         let left: TokenAmount = also_left.iter().chain([&back]).map(|kind| self.sum(*kind)).sum();
         let rest = is - was - self.sum(came) + left;
         let (kind, amount) = if rest.is_negative() { (back, -rest) } else { (came, rest) };
-        ensure!(
-            amount.is_zero() || self.chunk.end.height > self.chunk.first,
-            "a chunk without epochs cannot change deposits or pledge"
-        );
         self.flows.extend(flow(self.chunk, kind, NO_SECTOR, self.chunk.end.height - 1, &amount)?);
         Ok(())
     }

@@ -11,7 +11,7 @@ use sealyard_filecoin::{
     rpc::{BitFieldJson, Partition, SectorInfo},
 };
 
-use super::chain_sync::{Chunk, sector_power};
+use super::{chain_sync::sector_power, chunk::Chunk};
 
 /// More sectors than any partition or miner has.
 const MOST_SECTORS: usize = 1 << 24;
@@ -19,14 +19,14 @@ const MOST_SECTORS: usize = 1 << 24;
 /// Fees of the deadlines that end in the chunk.
 pub async fn fees(chunk: &Chunk<'_>) -> anyhow::Result<Vec<Flow>> {
     let mut flows = Vec::new();
-    for (epoch, index) in chunk.deadline_ends().await? {
-        let node = &chunk.app.node;
-        let before = node.tipset_by_height(epoch).await?;
+    let node = &chunk.app.node;
+    for &(epoch, index) in &chunk.deadline_ends {
+        let before = chunk.at(epoch);
         let was = node.partitions(chunk.miner, index, &before.cids).await?;
         if union(&was, |partition| &partition.live_sectors)?.is_empty() {
             continue;
         }
-        let after = chunk.tipset_after(epoch).await?;
+        let after = chunk.after(epoch);
         let is = node.partitions(chunk.miner, index, &after.cids).await?;
         let live = union(&is, |partition| &partition.live_sectors)?;
         let active = union(&is, |partition| &partition.active_sectors)?;
@@ -34,7 +34,7 @@ pub async fn fees(chunk: &Chunk<'_>) -> anyhow::Result<Vec<Flow>> {
         let mut faulty = union(&was, |partition| &partition.faulty_sectors)?;
         faulty.retain(|number| !active.contains(number));
         let infos = node.sectors(chunk.miner, &live.union(&faulty).copied().collect(), &after.cids).await?;
-        let estimate = node.network_estimate(&before).await?;
+        let estimate = node.network_estimate(before).await?;
         let deadlines = node.deadlines(chunk.miner, &after.cids).await?;
         let daily_fee = &deadlines.get(usize::try_from(index)?).context("a deadline is missing")?.daily_fee;
         let day_reward = estimate.expected_reward(&power(chunk, &infos, &live)?, EPOCHS_PER_DAY);

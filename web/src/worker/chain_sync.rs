@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, bail, ensure};
-use futures_util::{StreamExt, TryStreamExt, stream};
 use fvm_shared::{address::Address, bigint::BigInt};
 use sealyard_core::{
     capacity::Pool,
@@ -23,6 +22,7 @@ use super::{
     chain_bonds::bonds,
     chain_day::{day_end, ended_day},
     chain_fees::fees,
+    chunk::Chunk,
     pipeline::miner_address,
     pools,
 };
@@ -32,7 +32,6 @@ use crate::app::{Shared, read, transact};
 const CHUNK: i64 = 60;
 /// Chunks before other pools get their turn.
 const CHUNKS_PER_TURN: usize = 48;
-const REQUESTS_AT_ONCE: usize = 8;
 
 pub async fn turn(app: Shared) -> TurnResult {
     for pool in pools(&app).await? {
@@ -79,37 +78,6 @@ async fn check_network(app: &Shared, cursor: &Cursor) -> TurnResult {
     Ok(())
 }
 
-/// A piece of the chain that is read at once: `[first, end)`, at both ends of which there is a tipset.
-pub struct Chunk<'a> {
-    pub app: &'a Shared,
-    pub pool: &'a Pool,
-    pub miner: &'a Address,
-    pub first: i64,
-    pub end: &'a TipSet,
-}
-
-impl Chunk<'_> {
-    /// The first tipset after `epoch`: its state is that after `epoch`.
-    pub async fn tipset_after(&self, epoch: i64) -> anyhow::Result<TipSet> {
-        for next in epoch + 1..self.end.height {
-            let tipset = self.app.node.tipset_by_height(next).await?;
-            if tipset.height == next {
-                return Ok(tipset);
-            }
-        }
-        Ok(self.end.clone())
-    }
-
-    /// Epochs in `[first, end)` that are the last of a deadline, with the deadline's index.
-    pub async fn deadline_ends(&self) -> anyhow::Result<Vec<(i64, u64)>> {
-        let now = self.app.node.proving_deadline(self.miner).await?;
-        let (length, count) = (now.challenge_window.max(1), i64::try_from(now.period_deadlines)?.max(1));
-        let ends = (self.first..self.end.height).filter(|epoch| (epoch + 1 - now.period_start).rem_euclid(length) == 0);
-        let index = |epoch: i64| ((epoch + 1 - now.period_start).div_euclid(length) - 1).rem_euclid(count);
-        ends.map(|epoch| Ok((epoch, u64::try_from(index(epoch))?))).collect()
-    }
-}
-
 fn check_version(version: u32, newest: u32) -> TurnResult {
     ensure!(
         (OLDEST_VERSION..=newest).contains(&version),
@@ -147,7 +115,7 @@ impl Follow<'_> {
         let id = self.pool.id;
         for _ in 0..CHUNKS_PER_TURN {
             let Some(end) = self.chunk_end(&cursor).await? else { return Ok(()) };
-            self.record(&cursor, &end).await?;
+            self.record(&cursor, end).await?;
             cursor = read(self.app, move |conn| yields::cursor(conn, id)).await?.context("the cursor is gone")?;
         }
         Ok(())
@@ -169,23 +137,22 @@ impl Follow<'_> {
     }
 
     /// Records `[cursor.next_epoch, end.height)` in one transaction.
-    async fn record(&self, cursor: &Cursor, end: &TipSet) -> TurnResult {
+    async fn record(&self, cursor: &Cursor, end: TipSet) -> TurnResult {
         self.check_rollback(cursor).await?;
-        let changes = self.changes(cursor.next_epoch, end).await?;
-        let chunk = Chunk { app: self.app, pool: self.pool, miner: &self.miner, first: cursor.next_epoch, end };
-        let wins = self.wins(cursor, &chunk).await?;
+        let chunk = Chunk::read(self.app, (self.pool, &self.miner), cursor.next_epoch, end, &cursor.last_cid).await?;
+        let changes = self.changes(&chunk).await?;
+        let wins = wins(&chunk).await?;
         let mut flows = fees(&chunk).await?;
         flows.extend(bonds(&chunk).await?);
         // A day's state is read from the first tipset after it: what happened up to there is in it.
         let last = cursor.time().first_epoch(cursor.time().day(cursor.next_epoch) + 1) - 1;
         flows.iter_mut().for_each(|flow| flow.epoch = flow.epoch.min(last));
-        let day_end = match ended_day(cursor, end) {
-            Some(day) => Some(day_end(self.app, &self.miner, day, end).await?),
+        let day_end = match ended_day(cursor, &chunk.end) {
+            Some(day) => Some(day_end(self.app, &self.miner, day, &chunk.end).await?),
             None => None,
         };
-        let before = self.app.node.tipset_by_height(end.height - 1).await?;
-        let last_cid = before.cids.first().map(ToString::to_string).unwrap_or_default();
-        let (cursor, pool, end_height, head) = (cursor.clone(), self.pool.id, end.height, self.head);
+        let last_cid = chunk.last_cid();
+        let (cursor, pool, end_height, head) = (cursor.clone(), self.pool.id, chunk.end.height, self.head);
         transact(self.app, move |conn| {
             if !yields::advance_cursor(conn, &cursor, end_height, head, &last_cid)? {
                 return Ok::<_, CloseError>(());
@@ -226,29 +193,8 @@ impl Follow<'_> {
         Ok(())
     }
 
-    /// Wins of the tipsets from the cursor to `end`, each of which must be built on the one before: a tipset that was left out, or
-    /// one of another chain, shows.
-    async fn wins(&self, cursor: &Cursor, chunk: &Chunk<'_>) -> anyhow::Result<Vec<Win>> {
-        let tipsets: Vec<TipSet> = stream::iter(chunk.first..chunk.end.height)
-            .map(|epoch| async move { Ok::<_, anyhow::Error>((epoch, self.app.node.tipset_by_height(epoch).await?)) })
-            .buffered(REQUESTS_AT_ONCE)
-            // A null round answers with the tipset before it.
-            .try_filter_map(|(epoch, tipset)| async move { Ok((tipset.height == epoch).then_some(tipset)) })
-            .try_collect()
-            .await?;
-        check_links(&cursor.last_cid, &tipsets, chunk.end)?;
-        let mut wins = Vec::new();
-        for tipset in tipsets {
-            for at in (0..tipset.blocks.len()).filter(|at| tipset.blocks.get(*at).is_some_and(|block| block.miner == self.miner))
-            {
-                wins.extend(block_rewards::win(chunk, &tipset, at).await?);
-            }
-        }
-        Ok(wins)
-    }
-
     /// Sectors whose membership in the active set differs at the chunk's end from what is recorded, each with the exact epoch.
-    async fn changes(&self, first: i64, end: &TipSet) -> anyhow::Result<Vec<Change>> {
+    async fn changes(&self, chunk: &Chunk<'_>) -> anyhow::Result<Vec<Change>> {
         let pool = self.pool.id;
         let (known, ours) = read(self.app, move |conn| {
             let known: HashSet<i64> = yields::open_intervals(conn, pool)?.into_iter().map(|i| i.number).collect();
@@ -260,21 +206,21 @@ impl Follow<'_> {
             Ok((known, ours))
         })
         .await?;
-        let now_active = self.active(end).await?;
+        let now_active = self.active(&chunk.end).await?;
         let mut changes = Vec::new();
         for (number, info) in now_active.iter().filter(|(number, _)| !known.contains(number)) {
             changes.push(Change::On(PowerOn {
                 pool_id: pool,
                 number: *number,
                 contract_id: ours.get(number).copied(),
-                start_epoch: self.change_epoch(first, end.height, *number, true).await?,
+                start_epoch: self.change_epoch(chunk, *number, true).await?,
                 qa_power: sector_power(self.pool, info)?,
                 pledge_atto: info.initial_pledge.atto().to_string(),
                 daily_fee_atto: info.daily_fee.atto().to_string(),
             }));
         }
         for number in known.into_iter().filter(|number| !now_active.contains_key(number)) {
-            let epoch = self.change_epoch(first, end.height, number, false).await?;
+            let epoch = self.change_epoch(chunk, number, false).await?;
             changes.push(Change::Off { number, epoch });
         }
         changes.sort_by_key(Change::number);
@@ -302,40 +248,20 @@ impl Follow<'_> {
         sectors.into_iter().map(|s| Ok((i64::try_from(s.sector_number)?, s))).collect()
     }
 
-    /// The epoch in `[first, end)` in whose execution the sector came to be (or ceased to be) active. State read at a tipset is
-    /// that before its own messages, hence the one epoch less.
-    async fn change_epoch(&self, first: i64, end: i64, number: i64, active: bool) -> anyhow::Result<i64> {
-        let (mut before, mut after) = (first, end);
-        while after - before > 1 {
-            let middle = i64::midpoint(before, after);
-            let tipset = self.app.node.tipset_by_height(middle).await?;
-            if tipset.height <= before {
-                before = middle;
-                continue;
-            }
-            if self.active(&tipset).await?.contains_key(&number) == active {
-                after = tipset.height;
-            } else {
-                before = middle;
-            }
-        }
-        Ok(after - 1)
+    /// The epoch in whose execution the sector came to be (or ceased to be) active.
+    async fn change_epoch(&self, chunk: &Chunk<'_>, number: i64, active: bool) -> anyhow::Result<i64> {
+        chunk.changed_at(|tipset| async move { Ok(self.active(tipset).await?.contains_key(&number) == active) }).await
     }
 }
 
-/// Every tipset must be built on the one before it, the first on the block `below` that was recorded last.
-fn check_links(below: &str, tipsets: &[TipSet], end: &TipSet) -> TurnResult {
-    let mut below = below.to_owned();
-    for tipset in tipsets.iter().chain([end]) {
-        let parent = tipset.parents().first().map(ToString::to_string).unwrap_or_default();
-        ensure!(
-            below.is_empty() || parent == below,
-            "the node's tipset of epoch {} is built on {parent}, the one below it is {below}; nothing is recorded until that fits",
-            tipset.height
-        );
-        below = tipset.cids.first().map(ToString::to_string).unwrap_or_default();
+async fn wins(chunk: &Chunk<'_>) -> anyhow::Result<Vec<Win>> {
+    let mut wins = Vec::new();
+    for tipset in &chunk.tipsets {
+        for (at, _) in tipset.blocks.iter().enumerate().filter(|(_, block)| block.miner == *chunk.miner) {
+            wins.extend(block_rewards::win(chunk, tipset, at).await?);
+        }
     }
-    Ok(())
+    Ok(wins)
 }
 
 /// Quality-adjusted bytes, as the chain's own weights and flags have them.
@@ -367,30 +293,7 @@ async fn close_days(app: &Shared, pool: &Pool) -> TurnResult {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    const CIDS: [&str; 4] = [
-        "bafy2bzacea3wsdh6y3a36tb3skempjoxqpuyompjbmfeyf34fi3uy6uue42v4",
-        "bafkqaaa",
-        "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy",
-        "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku",
-    ];
-
-    /// The tipset of epoch `at`, which names the one before as its parent; a block for each of `heights`.
-    fn tipset(at: usize, heights: &[usize]) -> TipSet {
-        let cid = |at: usize| json!({"/": CIDS[at]});
-        let block = |height: &usize| {
-            json!({
-                "Miner": "f01000", "Parents": [cid(at - 1)], "ParentWeight": "1", "Height": height, "ParentStateRoot": cid(0),
-                "ParentMessageReceipts": cid(0), "Messages": cid(0), "Timestamp": 0, "ForkSignaling": 0, "ParentBaseFee": "100"
-            })
-        };
-        let blocks: Vec<_> = heights.iter().map(block).collect();
-        let cids: Vec<_> = heights.iter().map(|_| cid(at)).collect();
-        serde_json::from_value(json!({"Cids": cids, "Blocks": blocks, "Height": at})).unwrap()
-    }
 
     #[test]
     fn rules_that_are_not_known_stop_everything_and_say_what_to_do() {
@@ -400,22 +303,5 @@ mod tests {
             let said = check_version(unknown, 29).unwrap_err().to_string();
             assert!(said.contains(&format!("version {unknown}")) && said.contains("newest_network_version"), "{said}");
         }
-    }
-
-    #[test]
-    fn a_tipset_that_is_left_out_or_of_another_chain_shows() {
-        let [one, two, three] = [tipset(1, &[1]), tipset(2, &[2]), tipset(3, &[3])];
-        check_links(CIDS[0], &[one.clone(), two.clone()], &three).unwrap();
-        check_links("", std::slice::from_ref(&two), &three).unwrap();
-        for (below, tipsets) in [(CIDS[0], vec![one]), (CIDS[0], vec![two]), (CIDS[3], Vec::new())] {
-            assert!(check_links(below, &tipsets, &three).is_err(), "{below} {tipsets:?}");
-        }
-    }
-
-    #[test]
-    fn a_tipset_that_contradicts_itself_is_none() {
-        assert_eq!(tipset(2, &[2, 2]).fault(), None);
-        assert!(tipset(2, &[2, 1]).fault().is_some());
-        assert!(tipset(2, &[]).fault().is_some());
     }
 }

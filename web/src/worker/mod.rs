@@ -8,6 +8,7 @@ mod chain_bonds;
 mod chain_day;
 mod chain_fees;
 mod chain_sync;
+mod chunk;
 mod collateral;
 mod forecasts;
 mod house;
