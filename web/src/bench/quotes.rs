@@ -24,6 +24,7 @@ struct Asked {
     p50: Secs,
     counted: bool,
     settled: bool,
+    done: Option<Secs>,
 }
 
 #[derive(Default)]
@@ -65,6 +66,7 @@ pub fn run(options: &QuoteOptions) -> anyhow::Result<()> {
         let n = u32::try_from(dice.spread(options.sectors * 2 / 3, &sizes)).unwrap_or(1).max(1);
         let order = arrival(&mut dice, &rates, rate, n, at);
         lessons = settle(&world, &mut asked, lessons);
+        world.forget_stored();
         let warm = at < 3 * DAY;
         let how =
             Rollouts { odds: Arc::clone(&model), rounds: if warm { 8 } else { options.rounds }, seed: dice.roll(), lessons };
@@ -86,9 +88,10 @@ pub fn run(options: &QuoteOptions) -> anyhow::Result<()> {
         at += dice.wait(Secs::try_from(gap).unwrap_or(Secs::MAX)).max(1);
     }
     for one in &asked {
-        ensure!(world.run_until_done(one.order), "an accepted order was never completed");
+        ensure!(one.done.is_some() || world.run_until_done(one.order), "an accepted order was never completed");
     }
-    report(&world, &asked, &tally, i64::from(end / HOUR) * rate / MILLION, lessons);
+    settle(&world, &mut asked, lessons);
+    report(world.lost, &asked, &tally, i64::from(end / HOUR) * rate / MILLION, lessons);
     Ok(())
 }
 
@@ -128,31 +131,31 @@ fn arrival(dice: &mut Dice, rates: &[i64], rate: i64, n: u32, at: Secs) -> Order
 
 fn accept(world: &mut World<'_>, mut order: Order, quoted: &Forecast, at: Secs, counted: bool) -> Asked {
     order.due = quoted.p95;
-    Asked { order: world.add_order(order), at, p95: quoted.p95, p50: quoted.p50, counted, settled: false }
+    Asked { order: world.add_order(order), at, p95: quoted.p95, p50: quoted.p50, counted, settled: false, done: None }
 }
 
 /// Learns from promises whose outcome is known by now.
 fn settle(world: &World<'_>, asked: &mut [Asked], mut lessons: Lessons) -> Lessons {
-    for one in asked.iter_mut().filter(|a| !a.settled) {
-        let done = world.done_at(one.order);
-        if done.is_some() || world.now > one.p95 {
+    for one in asked.iter_mut().filter(|a| a.done.is_none()) {
+        one.done = world.done_at(one.order);
+        if !one.settled && (one.done.is_some() || world.now > one.p95) {
             one.settled = true;
-            let later_than = |date: Secs| done.is_none_or(|at| at > date);
+            let later_than = |date: Secs| one.done.is_none_or(|at| at > date);
             lessons = lessons.learn(later_than(one.p50), later_than(one.p95));
         }
     }
     lessons
 }
 
-fn report(world: &World<'_>, asked: &[Asked], tally: &Tally, could: i64, lessons: Lessons) {
+fn report(lost: u32, asked: &[Asked], tally: &Tally, could: i64, lessons: Lessons) {
     let counted: Vec<&Asked> = asked.iter().filter(|a| a.counted).collect();
     let number = i64::try_from(counted.len().max(1)).unwrap_or(1);
     let kept_by = |date: fn(&Asked) -> Secs| {
-        let kept = counted.iter().filter(|a| world.done_at(a.order).is_some_and(|done| done <= date(a))).count();
+        let kept = counted.iter().filter(|a| a.done.is_some_and(|done| done <= date(a))).count();
         i64::try_from(kept).unwrap_or(0) * 1000 / number
     };
     let lead: i64 = counted.iter().map(|a| i64::from(a.p95 - a.at)).sum();
-    let real: i64 = counted.iter().filter_map(|a| world.done_at(a.order).map(|done| i64::from(done - a.at))).sum();
+    let real: i64 = counted.iter().filter_map(|a| a.done.map(|done| i64::from(done - a.at))).sum();
     let tenths = |permille: i64| format!("{}.{} %", permille / 10, permille % 10);
     let sold = i64::try_from(tally.accepted).unwrap_or(0) * 1000 / could.max(1);
     let offered = i64::try_from(tally.accepted + tally.refused).unwrap_or(1).max(1);
@@ -161,7 +164,7 @@ fn report(world: &World<'_>, asked: &[Asked], tally: &Tally, could: i64, lessons
          {} ms of processor time per quote (most {} ms) | refused {} of sectors, sold {} of the bottleneck | {:?}",
         counted.len(),
         tally.accepted,
-        world.lost,
+        lost,
         tenths(kept_by(|a| a.p95)),
         tenths(kept_by(|a| a.p50)),
         tenths_of_hours(lead / number),

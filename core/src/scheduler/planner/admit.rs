@@ -24,13 +24,34 @@ impl World<'_> {
         let mut pass = std::mem::take(&mut self.admission);
         pass.begin(self.pools.len(), self.fleet.kinds.len());
         for (_, group, among) in &ranked {
-            if !self.fleet.pools.keys().any(|p| open(self, p)) {
+            if pass.open == 0 || !self.fleet.pools.keys().any(|p| open(self, p)) {
                 break;
             }
             self.admit_group(*group, *among, &mut pass);
         }
         self.ranked = ranked;
         self.admission = pass;
+        self.drop_spent();
+    }
+
+    /// Takes groups that have begun all their sectors out of the ranking once they are many.
+    fn drop_spent(&mut self) {
+        if self.spent * 4 <= self.ranked.len() {
+            return;
+        }
+        self.spent = 0;
+        self.drop_spent_of_ready();
+        let groups = &self.groups;
+        self.ranked.retain(|(_, group, _)| groups[*group].listed);
+    }
+
+    fn drop_spent_of_ready(&mut self) {
+        let groups = &mut self.groups;
+        self.ready.retain(|group| {
+            let state = &mut groups[*group];
+            state.listed = !state.is_spent();
+            state.listed
+        });
     }
 
     /// Sorts what may begin. Static rules are sorted when something was added; others again as time passes.
@@ -38,13 +59,8 @@ impl World<'_> {
         if self.now < self.ranked_until {
             return;
         }
-        let mut ready = std::mem::take(&mut self.ready);
-        ready.retain(|group| {
-            let state = &mut self.groups[*group];
-            state.listed = state.begun < state.n || !state.again.is_empty();
-            state.listed
-        });
-        self.ready = ready;
+        self.spent = 0;
+        self.drop_spent_of_ready();
         let gives_way = self.pools.len() > 1 && self.policy.give_way > 0;
         if gives_way {
             self.measure_drains();
@@ -110,6 +126,7 @@ impl World<'_> {
             } else {
                 state.begun += 1;
             }
+            self.spent += usize::from(state.is_spent());
             if let Some(spare) = &mut pass.spare[self.fleet.pool(machine)] {
                 *spare -= 1;
             }
@@ -271,8 +288,10 @@ type Slots = BinaryHeap<Reverse<Slot>>;
 /// What one admission has found out.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Admission {
-    /// Pool (the last: any) and kind for which no machine has room.
+    /// Pool and kind for which no machine has room.
     closed: Vec<bool>,
+    /// Those for which one may have.
+    open: usize,
     /// PC1 slots that are neither taken nor kept; `None`: not counted yet.
     spare: Table<PoolIx, Option<i32>>,
     /// Machines of a pool for a kind; `None`: not looked at yet.
@@ -284,7 +303,8 @@ impl Admission {
     fn begin(&mut self, pools: usize, kinds: usize) {
         self.kinds = kinds;
         self.closed.clear();
-        self.closed.resize((pools + 1) * kinds, false);
+        self.closed.resize(pools * kinds, false);
+        self.open = pools * kinds;
         self.slots.clear();
         self.slots.resize(pools * kinds, None);
         self.spare.clear();
@@ -295,18 +315,19 @@ impl Admission {
         pool.at() * self.kinds + kind.at()
     }
 
-    fn at(&self, pool: Option<PoolIx>, kind: KindIx) -> usize {
-        pool.map_or(self.spare.len(), Key::at) * self.kinds + kind.at()
-    }
-
+    /// Whether no machine has room in the pool, or in any.
     fn is_closed(&self, pool: Option<PoolIx>, kind: KindIx) -> bool {
-        self.closed.get(self.at(pool, kind)).copied().unwrap_or(false)
+        let is_closed = |pool| self.closed.get(self.list(pool, kind)).copied().unwrap_or(false);
+        pool.map_or_else(|| self.spare.keys().all(is_closed), is_closed)
     }
 
     fn close(&mut self, pool: Option<PoolIx>, kind: KindIx) {
-        let at = self.at(pool, kind);
-        if let Some(closed) = self.closed.get_mut(at) {
-            *closed = true;
+        for pool in self.spare.keys().filter(|p| pool.is_none_or(|only| only == *p)) {
+            let at = self.list(pool, kind);
+            if let Some(closed) = self.closed.get_mut(at) {
+                self.open -= usize::from(!*closed);
+                *closed = true;
+            }
         }
     }
 }

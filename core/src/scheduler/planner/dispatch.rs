@@ -194,6 +194,7 @@ impl World<'_> {
         state.state = State::Wait;
         let group = state.group;
         self.groups[group].again.push(sector);
+        self.list_group(group);
         self.agenda.push(self.now, Event::Open(group));
     }
 

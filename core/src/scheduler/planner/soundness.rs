@@ -309,6 +309,33 @@ fn a_search_is_never_worse_than_its_start_and_the_same_seed_gives_the_same_plan(
     }
 }
 
+/// History is carried or dropped: what comes is the same.
+#[test]
+fn a_world_goes_on_as_before_when_it_forgets_what_is_stored() {
+    let (mut forgotten, mut there) = (0, 0);
+    for seed in 0..60 {
+        let mut dice = Dice::new(90_000 + seed);
+        let fleet = fleet(&mut dice);
+        let Some(mut keeps) = world(&fleet, &mut dice, Policy::default()) else { continue };
+        keeps.redraw(Luck { dice: Dice::new(seed), odds: odds(&mut dice) });
+        let mut forgets = keeps.clone();
+        for day in 1..20 {
+            keeps.run_until(day * DAY);
+            forgets.run_until(day * DAY);
+            forgets.forget_stored();
+            let order = order(&mut dice, &fleet, day * DAY);
+            assert_eq!(keeps.add_order(order.clone()), forgets.add_order(order));
+            assert_eq!((keeps.left(), keeps.lost), (forgets.left(), forgets.lost), "seed {seed}");
+            for (id, sector) in forgets.sectors.pairs() {
+                assert_eq!(keeps.sectors[id].row, sector.row, "seed {seed}, day {day}");
+            }
+        }
+        there += keeps.sectors.iter().count();
+        forgotten += keeps.sectors.iter().count() - forgets.sectors.iter().count();
+    }
+    assert!(forgotten * 4 > there, "{forgotten} of {there}");
+}
+
 /// A fleet, and the same with one of its machines twice.
 fn with_one_more(dice: &mut Dice) -> (Fleet, Fleet) {
     let small = fleet(dice);

@@ -57,33 +57,43 @@ impl MachineIx {
 
 pub struct Table<K, T> {
     rows: Vec<T>,
+    /// Rows that were forgotten, the first ones: numbers stay what they are.
+    forgotten: usize,
     key: PhantomData<fn(K)>,
 }
 
 impl<K: Key, T> Table<K, T> {
     #[must_use]
     pub const fn new() -> Self {
-        Self { rows: Vec::new(), key: PhantomData }
+        Self { rows: Vec::new(), forgotten: 0, key: PhantomData }
     }
 
     pub fn push(&mut self, row: T) -> K {
-        let key = K::of(self.rows.len());
+        let key = K::of(self.len());
         self.rows.push(row);
         key
     }
 
+    /// Rows there have been: the next row's number.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.forgotten + self.rows.len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.len() == 0
+    }
+
+    /// Forgets the rows before `first`.
+    pub fn forget(&mut self, first: K) {
+        let over = first.at().saturating_sub(self.forgotten).min(self.rows.len());
+        self.rows.drain(..over);
+        self.forgotten += over;
     }
 
     pub fn keys(&self) -> impl Iterator<Item = K> + use<K, T> {
-        (0..self.rows.len()).map(K::of)
+        (self.forgotten..self.len()).map(K::of)
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, T> {
@@ -95,16 +105,17 @@ impl<K: Key, T> Table<K, T> {
     }
 
     pub fn pairs(&self) -> impl Iterator<Item = (K, &T)> {
-        self.rows.iter().enumerate().map(|(at, row)| (K::of(at), row))
+        self.keys().zip(&self.rows)
     }
 
     #[must_use]
     pub fn get(&self, key: K) -> Option<&T> {
-        self.rows.get(key.at())
+        self.rows.get(key.at().checked_sub(self.forgotten)?)
     }
 
     pub fn clear(&mut self) {
         self.rows.clear();
+        self.forgotten = 0;
     }
 
     pub fn reserve(&mut self, more: usize) {
@@ -127,11 +138,12 @@ impl<K: Key, T> Default for Table<K, T> {
 
 impl<K, T: Clone> Clone for Table<K, T> {
     fn clone(&self) -> Self {
-        Self { rows: self.rows.clone(), key: PhantomData }
+        Self { rows: self.rows.clone(), ..*self }
     }
 
     fn clone_from(&mut self, from: &Self) {
         self.rows.clone_from(&from.rows);
+        self.forgotten = from.forgotten;
     }
 }
 
@@ -143,7 +155,7 @@ impl<K, T: std::fmt::Debug> std::fmt::Debug for Table<K, T> {
 
 impl<K: Key, T> FromIterator<T> for Table<K, T> {
     fn from_iter<I: IntoIterator<Item = T>>(rows: I) -> Self {
-        Self { rows: rows.into_iter().collect(), key: PhantomData }
+        Self { rows: rows.into_iter().collect(), forgotten: 0, key: PhantomData }
     }
 }
 
@@ -152,13 +164,13 @@ impl<K: Key, T> Index<K> for Table<K, T> {
 
     #[inline]
     fn index(&self, key: K) -> &T {
-        &self.rows[key.at()]
+        &self.rows[key.at().wrapping_sub(self.forgotten)]
     }
 }
 
 impl<K: Key, T> IndexMut<K> for Table<K, T> {
     #[inline]
     fn index_mut(&mut self, key: K) -> &mut T {
-        &mut self.rows[key.at()]
+        &mut self.rows[key.at().wrapping_sub(self.forgotten)]
     }
 }

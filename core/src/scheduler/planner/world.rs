@@ -130,6 +130,13 @@ pub(super) struct Group {
     pub listed: bool,
 }
 
+impl Group {
+    /// All its sectors have begun.
+    pub fn is_spent(&self) -> bool {
+        self.begun == self.n && self.again.is_empty()
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Lane {
     pub group: GroupIx,
@@ -226,6 +233,8 @@ pub struct World<'f> {
     /// What may begin, most urgent first; with the pool if it can go to several.
     pub(super) ranked: Vec<(Urgency, GroupIx, Option<PoolIx>)>,
     pub(super) ranked_until: Secs,
+    /// How many of these have nothing left to begin.
+    pub(super) spent: usize,
     pub(super) gas_blocked: Vec<(Secs, Secs)>,
     pub(super) luck: Option<Luck>,
     /// Sectors that are not stored yet.
@@ -268,6 +277,7 @@ impl<'f> World<'f> {
             ready: Vec::new(),
             ranked: Vec::new(),
             ranked_until: Secs::MIN,
+            spent: 0,
             gas_blocked: fleet.gas_blocked.clone(),
             luck: None,
             left: 0,
@@ -464,6 +474,15 @@ impl<'f> World<'f> {
         self.now = self.now.max(until);
     }
 
+    /// Drops the sectors of the oldest orders that are stored, all of them: a world that is played on for weeks carries no history.
+    /// What became of those orders cannot be asked any more.
+    pub fn forget_stored(&mut self) {
+        let over =
+            |world: &Self, order| world.sectors_of(order).all(|s| world.sectors.get(s).is_none_or(|s| s.state == State::Stored));
+        let first = self.orders.keys().find(|order| !over(self, *order));
+        self.sectors.forget(first.map_or(SectorIx::of(self.sectors.len()), |order| SectorIx(self.firsts[order])));
+    }
+
     /// When the next thing happens.
     #[must_use]
     pub fn next_moment(&self) -> Option<Secs> {
@@ -483,15 +502,20 @@ impl<'f> World<'f> {
 
     /// A group's next data is there (or known of), or its hold is over.
     fn open_group(&mut self, group: GroupIx) {
+        self.list_group(group);
+        if let Some(next) = self.next_arrival(group) {
+            self.agenda.push(next, Event::Open(group));
+        }
+    }
+
+    /// A group that has something to begin is looked at from now on.
+    pub(super) fn list_group(&mut self, group: GroupIx) {
         self.stirred = true;
         let state = &mut self.groups[group];
-        if !state.listed && (state.begun < state.n || !state.again.is_empty()) {
+        if !state.listed && !state.is_spent() {
             state.listed = true;
             self.ready.push(group);
             self.ranked_until = Secs::MIN;
-        }
-        if let Some(next) = self.next_arrival(group) {
-            self.agenda.push(next, Event::Open(group));
         }
     }
 
