@@ -23,11 +23,11 @@ impl World<'_> {
         let ranked = std::mem::take(&mut self.ranked);
         let mut pass = std::mem::take(&mut self.admission);
         pass.begin(self.pools.len(), self.fleet.kinds.len());
-        for (_, group, among) in &ranked {
+        for (_, group) in &ranked {
             if pass.open == 0 || !self.fleet.pools.keys().any(|p| open(self, p)) {
                 break;
             }
-            self.admit_group(*group, *among, &mut pass);
+            self.admit_group(*group, &mut pass);
         }
         self.ranked = ranked;
         self.admission = pass;
@@ -42,7 +42,7 @@ impl World<'_> {
         self.spent = 0;
         self.drop_spent_of_ready();
         let groups = &self.groups;
-        self.ranked.retain(|(_, group, _)| groups[*group].listed);
+        self.ranked.retain(|(_, group)| groups[*group].listed);
     }
 
     fn drop_spent_of_ready(&mut self) {
@@ -61,40 +61,22 @@ impl World<'_> {
         }
         self.spent = 0;
         self.drop_spent_of_ready();
-        let gives_way = self.pools.len() > 1 && self.policy.give_way > 0;
-        if gives_way {
-            self.measure_drains();
-        }
         let mut ranked = std::mem::take(&mut self.ranked);
         ranked.clear();
-        for group in &self.ready {
-            let urgency = self.urgency(*group, Step::P1);
-            let state = &self.groups[*group];
-            let order = &self.orders[state.order];
-            if !gives_way || order.pool.or(state.wish.only).is_some() {
-                ranked.push((urgency, *group, None));
-                continue;
-            }
-            for pool in self.fleet.pools.keys() {
-                let later = self.policy.give_way.saturating_mul(self.pools[pool].longer[order.kind]);
-                ranked.push((self.later(urgency, later), *group, Some(pool)));
-            }
-        }
+        ranked.extend(self.ready.iter().map(|group| (self.urgency(*group, Step::P1), *group)));
         ranked.sort_unstable();
         self.ranked = ranked;
         let lasts = match self.policy.rule {
-            Rule::Keyed | Rule::Fifo => Secs::MAX / 2,
-            Rule::Edd if !gives_way => Secs::MAX / 2,
+            Rule::Keyed | Rule::Fifo | Rule::Edd => Secs::MAX / 2,
             _ => Secs::try_from(self.ready.len() / RANKED_ALWAYS).unwrap_or(0).min(30) * 60,
         };
         self.ranked_until = self.now.saturating_add(lasts).max(self.now + 1);
     }
 
-    /// `among`: the pool that a group which can go to several is looked at for now.
-    fn admit_group(&mut self, group: GroupIx, among: Option<PoolIx>, pass: &mut Admission) {
+    fn admit_group(&mut self, group: GroupIx, pass: &mut Admission) {
         let Wish { on, only, hold, .. } = self.groups[group].wish;
         let order = &self.orders[self.groups[group].order];
-        let (pool, kind) = (order.pool.or(only).or(among), order.kind);
+        let (pool, kind) = (order.pool.or(only), order.kind);
         if pass.is_closed(pool, kind) {
             return;
         }
@@ -131,9 +113,8 @@ impl World<'_> {
                 *spare -= 1;
             }
         }
-        // Of several pools, where it would rather go.
-        if self.policy.ahead > 0 && among.is_none_or(|pool| self.pools[pool].longer[kind] == 0) {
-            self.keep_slots(group, arrived, pool.filter(|_| among.is_none()), kind, pass);
+        if self.policy.ahead > 0 {
+            self.keep_slots(group, arrived, pool, kind, pass);
         }
     }
 

@@ -9,12 +9,12 @@
 
 mod admit;
 mod agenda;
-mod balance;
 mod change;
 mod dispatch;
 mod failure;
 mod fleet;
 mod forecast;
+mod gpus;
 mod layers;
 mod live;
 mod moves;

@@ -184,9 +184,8 @@ impl Search<'_, '_> {
 
     fn change_policy(&mut self, choice: &mut Choice) {
         let policy = &mut choice.policy;
-        let (pools, newcomers) = (self.from.pools.len(), !self.from.newcomers.is_empty());
-        match self.dice.below(5 + usize::from(newcomers) + usize::from(pools > 1)) {
-            5 if pools > 1 => policy.give_way = i64::try_from(self.dice.below(4)).unwrap_or(1),
+        let newcomers = !self.from.newcomers.is_empty();
+        match self.dice.below(5 + usize::from(newcomers)) {
             5.. => choice.shut = !choice.shut,
             0 => policy.spread = !policy.spread,
             1 => policy.reserve = !policy.reserve,

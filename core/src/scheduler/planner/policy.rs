@@ -36,9 +36,6 @@ pub struct Policy {
     pub gate: Option<Secs>,
     /// PC1 goes where most scratch is free, not where least is.
     pub spread: bool,
-    /// What can go to any pool counts as due later by so many seconds for each by which a pool needs longer than another for what
-    /// is bound to it. 0: it takes any slot.
-    pub give_way: i64,
     /// A machine with GPUs keeps room for one GPU step beside PC1.
     pub reserve: bool,
 }
@@ -47,16 +44,7 @@ const HOUR: Secs = 3600;
 
 impl Default for Policy {
     fn default() -> Self {
-        Self {
-            rule: Rule::Atc,
-            look: 3 * HOUR,
-            age: 48 * HOUR,
-            ahead: HOUR,
-            gate: Some(HOUR),
-            spread: true,
-            give_way: 1,
-            reserve: true,
-        }
+        Self { rule: Rule::Atc, look: 2 * HOUR, age: 48 * HOUR, ahead: HOUR, gate: Some(HOUR / 2), spread: true, reserve: true }
     }
 }
 
@@ -165,13 +153,13 @@ impl World<'_> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{KindIx, balance::tests::fleet, table::Key},
+        super::{KindIx, gpus::tests::fleet, table::Key},
         *,
     };
 
     #[test]
     fn what_is_due_in_days_is_told_apart() {
-        let fleet = fleet(0);
+        let fleet = fleet();
         let mut world = World::new(&fleet, Policy::default());
         let terms = [(101, 1), (100, 1), (104, 6), (130, 6)];
         for (due, weight) in terms {
@@ -183,7 +171,7 @@ mod tests {
             world.groups.keys().zip(terms).map(|(group, terms)| (world.urgency(group, Step::P1), terms)).collect();
         urgent.sort_unstable();
         let order: Vec<(Secs, i64)> = urgent.into_iter().map(|(_, terms)| terms).collect();
-        assert_eq!(order, [(104, 6), (100, 1), (101, 1), (130, 6)], "six times the weight is worth 5.4 h of a look-ahead of 3 h");
+        assert_eq!(order, [(100, 1), (104, 6), (101, 1), (130, 6)], "six times the weight is worth 3.6 h of a look-ahead of 2 h");
     }
 
     #[test]

@@ -192,11 +192,10 @@ const USUAL_RULES: usize = 6;
 /// Rules to begin with, those that most often win first.
 fn portfolio() -> impl Iterator<Item = Policy> {
     let base = Policy::default();
-    let rules = [(Rule::Atc, 3), (Rule::Wmdd, 3), (Rule::Atc, 1), (Rule::Atc, 8), (Rule::Edd, 3), (Rule::Atc, 24)];
-    let placings = [(Some(1), true, true), (None, true, true), (None, true, false), (Some(6), false, true)];
+    let rules = [(Rule::Atc, 2), (Rule::Wmdd, 3), (Rule::Atc, 1), (Rule::Atc, 4), (Rule::Edd, 3), (Rule::Atc, 10)];
+    let placings = [(base.gate, true, true), (None, true, true), (None, true, false), (Some(6 * HOUR), false, true)];
     placings.into_iter().flat_map(move |(gate, spread, reserve)| {
         [4, 0, 8].into_iter().flat_map(move |quarters| {
-            let gate = gate.map(|hours| hours * HOUR);
             let policy = Policy { gate, spread, reserve, ahead: quarters * HOUR / 4, ..base };
             rules.into_iter().map(move |(rule, hours)| Policy { rule, look: hours * HOUR, ..policy })
         })

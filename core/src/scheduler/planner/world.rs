@@ -9,7 +9,6 @@ use super::{
     GroupIx, Key, KindIx, MachineIx, OrderIx, PoolIx, Secs, SectorIx, Table,
     admit::Admission,
     agenda::{Agenda, Event},
-    balance::Pace,
     failure::Luck,
     fleet::{Durations, Fleet, Need, Order, Step},
     layers::Moving,
@@ -188,11 +187,6 @@ pub(super) struct PoolState {
     /// Something has changed there since the last dispatch.
     pub stirred: bool,
     pub most_wip: i32,
-    /// What its machines can do; known where there are several pools.
-    pub paces: Table<KindIx, Pace>,
-    /// Seconds that it needs longer for what is bound to it than the pool that needs least, of those that are at work and can seal
-    /// that size. As of the last ranking, where orders for any pool give way.
-    pub longer: Table<KindIx, i64>,
 }
 
 /// A machine that is kept out of a plan is dead until then.
@@ -230,8 +224,8 @@ pub struct World<'f> {
     pub(super) newcomers: Vec<MachineIx>,
     pub(super) agenda: Agenda,
     pub(super) ready: Vec<GroupIx>,
-    /// What may begin, most urgent first; with the pool if it can go to several.
-    pub(super) ranked: Vec<(Urgency, GroupIx, Option<PoolIx>)>,
+    /// What may begin, most urgent first.
+    pub(super) ranked: Vec<(Urgency, GroupIx)>,
     pub(super) ranked_until: Secs,
     /// How many of these have nothing left to begin.
     pub(super) spent: usize,
@@ -296,7 +290,6 @@ impl<'f> World<'f> {
         self.quickest = fleet.kinds.keys().map(|kind| self.quickest_steps(kind)).collect();
         self.tails = fleet.kinds.keys().map(|kind| self.tail(kind)).collect();
         self.choice = (self.several(Step::P1), self.several(Step::C2));
-        self.measure_paces();
         for pool in self.pools.iter_mut() {
             // By the first sector size: classes are in the same order for all.
             pool.gpu_machines.sort_by_key(|m| fleet.class(*m).durations.iter().next().map_or(0, |d| d.p2));

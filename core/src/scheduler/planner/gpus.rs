@@ -1,0 +1,139 @@
+//! What a pool's GPUs can do, and which are better used for PC2, and which for C2.
+
+use super::{
+    Durations, KindIx, MachineIx, PoolIx, Secs,
+    fleet::Step,
+    world::{SHUT, World},
+};
+
+/// What a machine's GPUs can do of a sector size, in sectors per [`SPAN`] seconds.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// PC2 and C2 of a sector.
+    both: i64,
+    /// PC2 alone, and C2 alone.
+    p2: i64,
+    c2: i64,
+}
+
+const SPAN: i64 = 1 << 20;
+
+impl World<'_> {
+    /// GPU work of a pool, in sectors, during one PC1 and the gate.
+    pub(super) fn most_wip(&self, pool: PoolIx, gate: Secs) -> i32 {
+        let Some(kind) = self.fleet.kinds.keys().next() else { return i32::MAX };
+        let (mut gpu, mut p1) = (0, 0);
+        for machine in self.present().filter(|m| self.fleet.pool(*m) == pool) {
+            gpu += self.pace_of(machine, kind).both;
+            p1 = p1.max(self.fleet.duration(machine, kind, Step::P1));
+        }
+        i32::try_from(gpu * i64::from(p1 + gate) / SPAN + 2).unwrap_or(i32::MAX)
+    }
+
+    fn pace_of(&self, machine: MachineIx, kind: KindIx) -> Pace {
+        let class = self.fleet.class(machine);
+        let Durations { p2, c2, .. } = class.durations[kind];
+        let pace = |seconds: Secs| if seconds > 0 { SPAN * i64::from(class.gpus) / i64::from(seconds) } else { 0 };
+        Pace { both: pace(p2 + c2), p2: pace(p2), c2: pace(c2) }
+    }
+
+    /// Which GPUs of a pool are better used for C2: those that need relatively longest for PC2, as many as it takes for C2 to keep
+    /// pace with PC2 on the others. The machine in between does both, and where all are alike there is nothing to prefer.
+    pub(super) fn share_gpus(&mut self) {
+        let Some(kind) = self.fleet.kinds.keys().next() else { return };
+        for pool in self.fleet.pools.keys() {
+            let mut gpus: Vec<(i64, MachineIx, Pace)> = Vec::new();
+            for machine in self.pools[pool].gpu_machines.clone() {
+                self.rooms[machine].prefers = None;
+                let pace = self.pace_of(machine, kind);
+                if pace.p2 > 0 && pace.c2 > 0 && self.rooms[machine].dead_until != SHUT {
+                    gpus.push((pace.p2 * 1024 / pace.c2, machine, pace));
+                }
+            }
+            gpus.sort_unstable_by_key(|(ratio, machine, _)| (*ratio, *machine));
+            let (Some((least, ..)), Some((most, ..))) = (gpus.first(), gpus.last()) else { continue };
+            if most - least < least / 8 {
+                continue;
+            }
+            let (mut c2, mut p2) = (0, gpus.iter().map(|(.., pace)| pace.p2).sum::<i64>());
+            let mut wanted = Some(Step::C2);
+            for (_, machine, pace) in gpus {
+                p2 -= pace.p2;
+                if wanted == Some(Step::C2) && c2 + pace.c2 > p2 {
+                    wanted = None;
+                } else if wanted.is_none() {
+                    wanted = Some(Step::P2);
+                }
+                c2 += pace.c2;
+                self.rooms[machine].prefers = wanted;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::{
+        fleet::{Class, Delays, Fleet, Kind, Machine, Moves, Need, Pool},
+        policy::Policy,
+        table::{ClassIx, Key},
+    };
+    use super::*;
+
+    const HOUR: Secs = 3600;
+
+    /// One machine that does everything.
+    pub(in super::super) fn fleet() -> Fleet {
+        let need = |cores, gpus| Need { cores, memory: 64, gpus };
+        let kind = Kind { p1: need(4, 0), p2: need(8, 1), c2: need(8, 1), scratch_full: 480, scratch_keep: 48, stored: 34 };
+        let class = Class {
+            name: "all".into(),
+            cores: 40,
+            memory: 1024,
+            gpus: 1,
+            scratch: 5000,
+            store: 100_000,
+            nic: 2,
+            durations: [Durations { p1: 4 * HOUR, p2: 900, c2: 900 }].into_iter().collect(),
+        };
+        let pool = Pool { moves: [Some(Moves { layers: 360, sealed: 60 })].into_iter().collect() };
+        Fleet {
+            delays: Delays { message: 120, seed: 4500, c1: 60, ticket: 86_400, prove: 30 * 86_400 },
+            kinds: [kind].into_iter().collect(),
+            pools: [pool].into_iter().collect(),
+            classes: [class].into_iter().collect(),
+            machines: [Machine { pool: PoolIx::of(0), class: ClassIx::of(0), down: Vec::new() }].into_iter().collect(),
+            ..Fleet::default()
+        }
+    }
+
+    /// What the machines of a pool with GPUs of these times (number of GPUs, seconds of PC2, of C2) are better used for.
+    fn preferences(gpus: &[(i32, Secs, Secs)]) -> Vec<Option<Step>> {
+        let mut fleet = fleet();
+        let all = fleet.class(MachineIx::of(0)).clone();
+        let classes = gpus.iter().map(|(gpus, p2, c2)| Class {
+            gpus: *gpus,
+            durations: [Durations { p1: 0, p2: *p2, c2: *c2 }].into_iter().collect(),
+            ..all.clone()
+        });
+        fleet.classes = classes.collect();
+        let machines = fleet.classes.keys().map(|class| Machine { pool: PoolIx::of(0), class, down: Vec::new() });
+        fleet.machines = machines.collect();
+        let world = World::new(&fleet, Policy::default());
+        fleet.machines.keys().map(|machine| world.rooms[machine].prefers).collect()
+    }
+
+    #[test]
+    fn gpus_do_what_they_are_relatively_quick_at() {
+        let (quick, slow) = ((2, 600, 420), (1, 780, 900));
+        assert_eq!(
+            preferences(&[slow, quick, slow]),
+            [Some(Step::P2), None, Some(Step::P2)],
+            "the quick one does all C2 and some PC2"
+        );
+        let few = preferences(&[quick, quick, quick, slow]);
+        assert_eq!(few, [Some(Step::C2), None, Some(Step::P2), Some(Step::P2)], "PC2 needs some of the quick ones");
+        assert_eq!(preferences(&[slow, slow, slow]), [None; 3], "all alike");
+        assert_eq!(preferences(&[slow, (1, 840, 960)]), [None; 2], "nearly alike");
+    }
+}
