@@ -9,6 +9,7 @@ use sealyard_core::{
         protocol::{FailureLevel, Outcome, ReportRequest, Running, Usage},
     },
     ids::PoolId,
+    jobs::{self, Failing},
     orders::{self, Paid, PlaceOrder},
     proving::{self, NewPost, PostState},
     scheduler,
@@ -284,5 +285,27 @@ fn breakdowns_are_remembered_from_the_last_sign_of_life_to_the_next() {
             Ok::<_, DbFault>(())
         })
         .unwrap();
+    });
+}
+
+#[test]
+fn a_loop_that_fails_is_shown_since_when_and_why_until_it_works() {
+    on_both(|db| {
+        let failing = || db.read(|conn| Ok::<_, DbFault>(jobs::failing(conn)?)).unwrap();
+        let turn = |error: Option<&str>, now| {
+            db.transact(|conn| {
+                assert!(jobs::claim(conn, "chain", "one", now + SECOND, now)?);
+                Ok::<_, DbFault>(jobs::note_turn(conn, "chain", error, now)?)
+            })
+            .unwrap();
+        };
+        turn(None, NOW);
+        assert_eq!(failing(), Vec::new());
+        turn(Some("no answer"), NOW + SECOND);
+        turn(Some("a wrong answer"), NOW + 2 * SECOND);
+        let expected = Failing { name: "chain".into(), since: NOW + SECOND, error: "a wrong answer".into() };
+        assert_eq!(failing(), [expected]);
+        turn(None, NOW + 3 * SECOND);
+        assert_eq!(failing(), Vec::new());
     });
 }

@@ -1,4 +1,4 @@
-//! Claims: of many workers one runs a loop, the others stand by.
+//! Claims: of many workers one runs a loop, the others stand by. How its turns go is kept beside.
 
 use diesel::prelude::*;
 
@@ -19,4 +19,36 @@ pub fn claim(conn: &mut AnyConnection, name: &str, holder: &str, until: Micros, 
     let mine_or_free = claims::table.filter(claims::name.eq(name).and(claims::holder.eq(holder).or(claims::held_until.lt(now))));
     let taken = diesel::update(mine_or_free).set((claims::holder.eq(holder), claims::held_until.eq(until))).execute(conn)?;
     Ok(taken == 1)
+}
+
+/// A loop whose turns fail.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failing {
+    pub name: String,
+    pub since: Micros,
+    pub error: String,
+}
+
+/// Notes how the last turn of a loop went; `None`: well.
+pub fn note_turn(conn: &mut AnyConnection, name: &str, error: Option<&str>, now: Micros) -> DbResult<()> {
+    let row = claims::table.find(name);
+    if error.is_none() {
+        let well = (claims::failing_since.eq(None::<Micros>), claims::last_error.eq(None::<&str>));
+        return diesel::update(row).set(well).execute(conn).map(drop);
+    }
+    diesel::update(row.filter(claims::failing_since.is_null())).set(claims::failing_since.eq(now)).execute(conn)?;
+    diesel::update(row).set(claims::last_error.eq(error)).execute(conn).map(drop)
+}
+
+/// Loops whose last turn failed.
+pub fn failing(conn: &mut AnyConnection) -> DbResult<Vec<Failing>> {
+    let rows: Vec<(String, Option<Micros>, Option<String>)> = claims::table
+        .filter(claims::failing_since.is_not_null())
+        .order(claims::name.asc())
+        .select((claims::name, claims::failing_since, claims::last_error))
+        .load(conn)?;
+    let failing = |(name, since, error): (String, Option<Micros>, Option<String>)| {
+        Some(Failing { name, since: since?, error: error.unwrap_or_default() })
+    };
+    Ok(rows.into_iter().filter_map(failing).collect())
 }

@@ -3,5 +3,5 @@
 mod claim;
 mod queue;
 
-pub use claim::claim;
+pub use claim::{Failing, claim, failing, note_turn};
 pub use queue::{Job, complete, enqueue, fail, retry_delay, take};

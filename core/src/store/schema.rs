@@ -473,6 +473,8 @@ diesel::table! {
         name -> Text,
         holder -> Text,
         held_until -> BigInt,
+        failing_since -> Nullable<BigInt>,
+        last_error -> Nullable<Text>,
     }
 }
 

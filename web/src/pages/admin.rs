@@ -7,6 +7,7 @@ use sealyard_core::{
     clock::{DAY, day_text, minute_text},
     fleet::{self, Draining},
     ids::{PoolId, SectorId},
+    jobs::{self, Failing},
     ledger,
     money::NanoFil,
     orders,
@@ -145,16 +146,26 @@ struct TaskRow {
     note: String,
 }
 
+/// A part of the house's own work that does not go on.
+struct FailingRow {
+    name: String,
+    since: String,
+    error: String,
+}
+
 #[derive(Template)]
 #[template(path = "admin/pipeline.html")]
 struct PipelinePage {
     user: Option<Visitor>,
+    failing: Vec<FailingRow>,
     sectors: Vec<SectorRow>,
     tasks: Vec<TaskRow>,
 }
 
 async fn pipeline_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpResponse, WebError> {
-    let (sectors, tasks) = read(&app.into_inner(), |conn| {
+    let (failing, sectors, tasks) = read(&app.into_inner(), |conn| {
+        let row = |f: Failing| FailingRow { name: f.name, since: minute_text(f.since), error: f.error };
+        let failing = jobs::failing(conn)?.into_iter().map(row).collect();
         let machines = fleet::machines(conn)?;
         let name = |id| machines.iter().find(|m| Some(m.id) == id).map(|m| m.name.clone()).unwrap_or_default();
         let sectors = sealing::all_sectors(conn, 200)?;
@@ -180,10 +191,10 @@ async fn pipeline_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpRe
             failures: s.failures,
             reason: s.reason.clone().unwrap_or_default(),
         });
-        Ok((rows.collect(), tasks))
+        Ok((failing, rows.collect(), tasks))
     })
     .await?;
-    html(&PipelinePage { user: Some((&user).into()), sectors, tasks })
+    html(&PipelinePage { user: Some((&user).into()), failing, sectors, tasks })
 }
 
 async fn release(app: web::Data<App>, Admin(user): Admin, id: web::Path<i64>) -> Result<HttpResponse, WebError> {

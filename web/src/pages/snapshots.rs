@@ -8,6 +8,7 @@ use sealyard_core::{
     catalog,
     clock::{Clock, DAY, Micros},
     fleet::{self, protocol::Hardware},
+    jobs,
     orders::{self, Paid, PlaceOrder},
     store::DbFault,
 };
@@ -72,6 +73,8 @@ fn house() -> House {
             orders::open_payment(conn, unpaid.id, "stripe", "cs_2", "http://pay", now)?;
             let payment = Paid { rail: "stripe", rail_ref: "cs_1", minor: 5000, currency: "usd" };
             let contract = orders::fulfil(conn, &payment, now).unwrap().unwrap();
+            jobs::claim(conn, "chain", "worker", now + DAY, now)?;
+            jobs::note_turn(conn, "chain", Some("the node cannot be reached"), now)?;
             Ok::<_, DbFault>((unpaid.public_id, contract.public_id, plan.public_id))
         })
         .unwrap();

@@ -65,16 +65,24 @@ async fn repeat<F: Future<Output = TurnResult> + Send>(
 ) {
     let pause = Duration::from_millis(app.config.poll_ms) * every;
     let mut wait = pause;
+    // What the house was told last of how the turns go.
+    let mut told = None;
     loop {
         match claimed(&app, name, &holder).await {
-            Ok(true) => match turn(app.clone()).await {
-                Ok(()) => wait = pause,
-                Err(error) => {
-                    tracing::warn!(worker = name, error = format!("{error:#}"), "will try again");
-                    wait = (wait * 2).min(LONGEST_WAIT);
+            Ok(true) => {
+                let error = turn(app.clone()).await.err().map(|error| format!("{error:#}"));
+                wait = if error.is_none() { pause } else { (wait * 2).min(LONGEST_WAIT) };
+                if let Some(error) = &error {
+                    tracing::warn!(worker = name, error, "will try again");
                 }
-            },
-            Ok(false) => wait = Duration::from_secs(1).max(pause),
+                if told.as_ref() != Some(&error) {
+                    told = tell(&app, name, error.clone()).await.is_ok().then_some(error);
+                }
+            }
+            Ok(false) => {
+                told = None;
+                wait = Duration::from_secs(1).max(pause);
+            }
             Err(error) => {
                 tracing::error!(worker = name, %error, "the database does not answer");
                 wait = (wait * 2).min(LONGEST_WAIT);
@@ -82,6 +90,12 @@ async fn repeat<F: Future<Output = TurnResult> + Send>(
         }
         tokio::time::sleep(wait).await;
     }
+}
+
+/// For the operator's console.
+async fn tell(app: &Shared, name: &'static str, error: Option<String>) -> Result<(), DbFault> {
+    let now = app.now();
+    transact(app, move |conn| Ok::<_, DbFault>(jobs::note_turn(conn, name, error.as_deref(), now)?)).await
 }
 
 async fn claimed(app: &Shared, name: &'static str, holder: &str) -> Result<bool, DbFault> {

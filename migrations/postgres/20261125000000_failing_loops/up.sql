@@ -1,0 +1,3 @@
+-- Since when a loop's turns fail, and what the last one said.
+ALTER TABLE claims ADD COLUMN failing_since BIGINT;
+ALTER TABLE claims ADD COLUMN last_error TEXT;

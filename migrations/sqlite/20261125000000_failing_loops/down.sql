@@ -1,0 +1,2 @@
+ALTER TABLE claims DROP COLUMN last_error;
+ALTER TABLE claims DROP COLUMN failing_since;
