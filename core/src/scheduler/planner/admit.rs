@@ -36,16 +36,15 @@ impl World<'_> {
 
     /// Takes groups that have begun all their sectors out of the ranking once they are many.
     fn drop_spent(&mut self) {
-        if self.spent * 4 <= self.ranked.len() {
-            return;
+        if self.spent * 4 > self.ranked.len() {
+            self.drop_spent_of_ready();
+            let groups = &self.groups;
+            self.ranked.retain(|(_, group)| groups[*group].listed);
         }
-        self.spent = 0;
-        self.drop_spent_of_ready();
-        let groups = &self.groups;
-        self.ranked.retain(|(_, group)| groups[*group].listed);
     }
 
     fn drop_spent_of_ready(&mut self) {
+        self.spent = 0;
         let groups = &mut self.groups;
         self.ready.retain(|group| {
             let state = &mut groups[*group];
@@ -59,7 +58,6 @@ impl World<'_> {
         if self.now < self.ranked_until {
             return;
         }
-        self.spent = 0;
         self.drop_spent_of_ready();
         let mut ranked = std::mem::take(&mut self.ranked);
         ranked.clear();

@@ -1,10 +1,10 @@
 //! What happens to a fleet while it is sealing: machines come, drain and break down. What runs goes on where it is; only what has
-//! not begun is decided anew.
+//! not begun is decided anew. And what is over may be forgotten.
 
 use super::{
-    Fleet, Key, MachineIx, Need,
+    Fleet, Key, MachineIx, Need, SectorIx,
     agenda::Event,
-    world::{SHUT, World},
+    world::{SHUT, State, World},
 };
 
 impl<'f> World<'f> {
@@ -36,6 +36,15 @@ impl<'f> World<'f> {
     pub fn break_down(&mut self, machine: MachineIx) {
         self.fail(machine);
         self.pause_at(self.now);
+    }
+
+    /// Drops the sectors of the oldest orders that are stored, all of them: a world that is played on for weeks carries no history.
+    /// What became of those orders cannot be asked any more.
+    pub fn forget_stored(&mut self) {
+        let over =
+            |world: &Self, order| world.sectors_of(order).all(|s| world.sectors.get(s).is_none_or(|s| s.state == State::Stored));
+        let first = self.orders.keys().find(|order| !over(self, *order));
+        self.sectors.forget(first.map_or(SectorIx::of(self.sectors.len()), |order| SectorIx(self.firsts[order])));
     }
 
     /// Keeps newcomers that nothing has begun on out, or lets them in.

@@ -195,7 +195,6 @@ impl World<'_> {
         let group = state.group;
         self.groups[group].again.push(sector);
         self.list_group(group);
-        self.agenda.push(self.now, Event::Open(group));
     }
 
     pub(super) fn at_end(&mut self, at: Secs, ending: Ending, sector: SectorIx) {

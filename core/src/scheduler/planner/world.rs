@@ -467,15 +467,6 @@ impl<'f> World<'f> {
         self.now = self.now.max(until);
     }
 
-    /// Drops the sectors of the oldest orders that are stored, all of them: a world that is played on for weeks carries no history.
-    /// What became of those orders cannot be asked any more.
-    pub fn forget_stored(&mut self) {
-        let over =
-            |world: &Self, order| world.sectors_of(order).all(|s| world.sectors.get(s).is_none_or(|s| s.state == State::Stored));
-        let first = self.orders.keys().find(|order| !over(self, *order));
-        self.sectors.forget(first.map_or(SectorIx::of(self.sectors.len()), |order| SectorIx(self.firsts[order])));
-    }
-
     /// When the next thing happens.
     #[must_use]
     pub fn next_moment(&self) -> Option<Secs> {
