@@ -8,7 +8,7 @@ use diesel::{QueryableByName, RunQueryDsl, sql_query, sql_types::Text};
 use sealyard_core::{
     capacity,
     catalog::Plan,
-    clock::{DAY, HOUR, MINUTE, SECOND},
+    clock::{DAY, HOUR, MINUTE, Micros, SECOND},
     fleet::{
         self, Draining, Machine,
         protocol::{FailureLevel, Outcome, ReportRequest, Usage},
@@ -226,7 +226,7 @@ impl<'d> House<'d> {
                         let message = (roll > 0).then_some((34_u64, [1_u8].as_slice()));
                         sealing::proof_verified(conn, sector, message, now)?;
                     }
-                    state => sealing::mark_on_chain(conn, sector, fact(state, roll), now)?,
+                    state => sealing::mark_on_chain(conn, sector, fact(state, roll, now), now)?,
                 }
                 Ok::<_, ledger::LedgerError>(())
             })
@@ -241,7 +241,7 @@ impl<'d> House<'d> {
         self.db
             .transact(|conn| {
                 let known = fleet::machines(conn)?;
-                for (at, machine) in known.iter().enumerate().filter(|(_, m)| m.state != "lost") {
+                for (at, machine) in known.iter().enumerate().filter(|(_, m)| !m.is_lost()) {
                     if at != victim {
                         fleet::heartbeat(conn, machine, &hardware(), now)?;
                     }
@@ -249,7 +249,7 @@ impl<'d> House<'d> {
                 sealing::give_up_lost(conn, now, now)?;
                 if comes_back {
                     let again = fleet::machines(conn)?;
-                    for machine in again.iter().filter(|m| m.state == "lost") {
+                    for machine in again.iter().filter(|m| m.is_lost()) {
                         fleet::heartbeat(conn, machine, &hardware(), now)?;
                     }
                 }
@@ -261,11 +261,7 @@ impl<'d> House<'d> {
     fn drain(&mut self) {
         let (at, how) = (self.dice.below(self.machines.len()), [Draining::Start, Draining::Stop][self.dice.below(2)]);
         let id = self.machines[at].id;
-        let lost =
-            |conn: &mut AnyConnection| Ok::<_, DbFault>(fleet::machines(conn)?.iter().any(|m| m.id == id && m.state == "lost"));
-        if !self.db.read(lost).unwrap() {
-            self.db.transact(|conn| Ok::<_, DbFault>(fleet::set_draining(conn, id, how)?)).unwrap();
-        }
+        self.db.transact(|conn| Ok::<_, DbFault>(fleet::set_draining(conn, id, how)?)).unwrap();
     }
 
     /// A report that comes twice, or after its lease has moved on, changes nothing.
@@ -325,7 +321,7 @@ fn output(kind: &str) -> serde_json::Value {
     }
 }
 
-fn fact(state: SectorState, roll: usize) -> OnChain {
+fn fact(state: SectorState, roll: usize, now: Micros) -> OnChain {
     match (state, roll) {
         (SectorState::PreCommitting, 0) => {
             OnChain::MessageFailed { purpose: sealing::Purpose::PreCommit, reason: "out of gas".into() }
@@ -339,7 +335,7 @@ fn fact(state: SectorState, roll: usize) -> OnChain {
         }
         (SectorState::Active, 0..5) => OnChain::Gone,
         (SectorState::Active, _) => OnChain::Faulty,
-        _ => OnChain::Counts,
+        _ => OnChain::Counts { at: now },
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use sealyard_core::{
     clock::{DAY, SECOND},
     fleet::{
-        self, EnrolError, Machine,
+        self, Draining, EnrolError, Machine,
         protocol::{FailureLevel, Outcome, ReportRequest, Running, Usage},
     },
     ids::PoolId,
@@ -282,6 +282,28 @@ fn breakdowns_are_remembered_from_the_last_sign_of_life_to_the_next() {
             fleet::heartbeat(conn, &again, &hardware(), NOW + DAY)?;
             let over = fleet::breakdowns(conn, NOW - DAY, NOW + 2 * DAY)?;
             assert_eq!((over.watched, over.failures, over.repaired, over.repair), (3 * DAY, 1, 1, DAY));
+            Ok::<_, DbFault>(())
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn a_machine_that_drains_goes_on_draining_whatever_it_suffers() {
+    on_both(|db| {
+        let silent = machine(db, "a");
+        let now = |conn: &mut AnyConnection| fleet::machines(conn).map(|mut all| all.remove(0));
+        db.transact(|conn| {
+            assert_eq!(fleet::mark_lost(conn, NOW + DAY)?, [silent.id]);
+            fleet::set_draining(conn, silent.id, Draining::Start)?;
+            assert!(fleet::mark_lost(conn, NOW + DAY)?.is_empty(), "it is lost once, drained or not");
+            let lost = now(conn)?;
+            fleet::heartbeat(conn, &lost, &hardware(), NOW + 2 * DAY)?;
+            assert!(now(conn)?.is_draining() && !now(conn)?.is_lost(), "back, and still without new work");
+            assert_eq!(fleet::mark_lost(conn, NOW + 3 * DAY)?, [silent.id]);
+            assert_eq!(fleet::breakdowns(conn, NOW - DAY, NOW + 3 * DAY)?.failures, 2);
+            fleet::set_draining(conn, silent.id, Draining::Stop)?;
+            assert!(now(conn)?.is_lost(), "what the operator wants does not bring it back");
             Ok::<_, DbFault>(())
         })
         .unwrap();

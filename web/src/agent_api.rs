@@ -11,18 +11,17 @@ use sealyard_core::{
     store::DbFault,
 };
 
+use serde::de::DeserializeOwned;
+
 use crate::app::{App, Shared, read, transact};
 
-/// C1's output of a large sector is tens of megabytes.
-const LARGEST_BODY: usize = 256 << 20;
+/// C1's output of a large sector is tens of megabytes. Only machines that we know may send so much.
+const LARGEST_REPORT: usize = 256 << 20;
+const LARGEST_BODY: usize = 256 << 10;
 
 pub fn routes(config: &mut web::ServiceConfig) {
     config.service(
         web::scope("/agent/v1")
-            .app_data(web::JsonConfig::default().limit(LARGEST_BODY).error_handler(|error, _| {
-                let answer = refuse(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, error.to_string());
-                actix_web::error::InternalError::from_response(error, answer).into()
-            }))
             .route("/enrol", web::post().to(enrol))
             .route("/heartbeat", web::post().to(heartbeat))
             .route("/report", web::post().to(report)),
@@ -38,8 +37,24 @@ fn try_again(error: &dyn std::fmt::Display) -> HttpResponse {
     refuse(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::TryAgain, "the house cannot answer right now; try again".into())
 }
 
-async fn enrol(app: web::Data<App>, body: web::Json<EnrolRequest>) -> HttpResponse {
-    let (app, body): (Shared, EnrolRequest) = (app.into_inner(), body.into_inner());
+/// Reads the body, when it is known who sends it. Never decompressed: a small body cannot become a large one.
+async fn json<T: DeserializeOwned + Send + 'static>(body: web::Payload, most: usize) -> Result<T, HttpResponse> {
+    let bad = |error: String| refuse(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, error);
+    let bytes = match body.to_bytes_limited(most).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => return Err(bad(error.to_string())),
+        Err(_) => return Err(bad(format!("the body is longer than {most} bytes"))),
+    };
+    let parsed = web::block(move || serde_json::from_slice(&bytes)).await.map_err(|error| try_again(&error))?;
+    parsed.map_err(|error| bad(error.to_string()))
+}
+
+async fn enrol(app: web::Data<App>, body: web::Payload) -> HttpResponse {
+    let app: Shared = app.into_inner();
+    let body: EnrolRequest = match json(body, LARGEST_BODY).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
     let now = app.now();
     match transact(&app, move |conn| fleet::enrol(conn, &body.token, &body.hardware, now)).await {
         Ok(answer) => HttpResponse::Ok().json(answer),
@@ -64,10 +79,20 @@ async fn machine(app: &Shared, request: &HttpRequest) -> Result<Machine, HttpRes
     found.ok_or_else(unknown)
 }
 
-async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Json<HeartbeatRequest>) -> HttpResponse {
-    let (app, body): (Shared, HeartbeatRequest) = (app.into_inner(), body.into_inner());
-    let machine = match machine(&app, &request).await {
-        Ok(machine) => machine,
+/// Which machine asks, and what.
+async fn asked<T: DeserializeOwned + Send + 'static>(
+    app: &Shared,
+    request: &HttpRequest,
+    (body, most): (web::Payload, usize),
+) -> Result<(Machine, T), HttpResponse> {
+    let machine = machine(app, request).await?;
+    Ok((machine, json(body, most).await?))
+}
+
+async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Payload) -> HttpResponse {
+    let app: Shared = app.into_inner();
+    let (machine, body): (Machine, HeartbeatRequest) = match asked(&app, &request, (body, LARGEST_BODY)).await {
+        Ok(asked) => asked,
         Err(answer) => return answer,
     };
     let now = app.now();
@@ -82,10 +107,10 @@ async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Json<He
     }
 }
 
-async fn report(app: web::Data<App>, request: HttpRequest, body: web::Json<ReportRequest>) -> HttpResponse {
-    let (app, body): (Shared, ReportRequest) = (app.into_inner(), body.into_inner());
-    let machine = match machine(&app, &request).await {
-        Ok(machine) => machine,
+async fn report(app: web::Data<App>, request: HttpRequest, body: web::Payload) -> HttpResponse {
+    let app: Shared = app.into_inner();
+    let (machine, body): (Machine, ReportRequest) = match asked(&app, &request, (body, LARGEST_REPORT)).await {
+        Ok(asked) => asked,
         Err(answer) => return answer,
     };
     let now = app.now();

@@ -93,18 +93,18 @@ fn set_ended(conn: &mut AnyConnection, id: ContractId) -> DbResult<()> {
     diesel::update(contracts::table.find(id)).set(contracts::state.eq("ended")).execute(conn).map(drop)
 }
 
-/// All sectors count: the contract is fully live. Its days run from now on, or have run since the promised date.
-pub fn mark_active(conn: &mut AnyConnection, id: ContractId, now: Micros) -> DbResult<()> {
+/// All sectors count, since `at`: the contract is fully live. Its days run from then on, or have run since the promised date.
+pub fn mark_active(conn: &mut AnyConnection, id: ContractId, at: Micros) -> DbResult<()> {
     let contract: Contract = contracts::table.find(id).first(conn)?;
     if contract.state != "sealing" {
         return Ok(());
     }
     // Without an end it runs from its activation, whenever that is; what has put off its end since has done so already.
-    let from_now = now.saturating_add(contract.days.saturating_mul(DAY));
-    let early = contract.promised_at.saturating_sub(now).max(0);
-    let ends_at = contract.ends_at.map_or(from_now, |end| end.saturating_sub(early));
+    let from_then = at.saturating_add(contract.days.saturating_mul(DAY));
+    let early = contract.promised_at.saturating_sub(at).max(0);
+    let ends_at = contract.ends_at.map_or(from_then, |end| end.saturating_sub(early));
     diesel::update(contracts::table.find(id))
-        .set((contracts::state.eq("active"), contracts::active_at.eq(now), contracts::ends_at.eq(ends_at)))
+        .set((contracts::state.eq("active"), contracts::active_at.eq(at), contracts::ends_at.eq(ends_at)))
         .execute(conn)
         .map(drop)
 }

@@ -17,6 +17,7 @@ pub struct Machine {
     pub id: MachineId,
     pub public_id: String,
     pub name: String,
+    /// What the operator wants of it: `active` or `draining`.
     pub state: String,
     pub key_hash: String,
     pub cores: i64,
@@ -27,6 +28,20 @@ pub struct Machine {
     pub detail: String,
     pub enrolled_at: Micros,
     pub seen_at: Micros,
+    /// Silent for so long that it counts as broken down.
+    pub lost_since: Option<Micros>,
+}
+
+impl Machine {
+    #[must_use]
+    pub const fn is_lost(&self) -> bool {
+        self.lost_since.is_some()
+    }
+
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.state == "draining"
+    }
 }
 
 pub fn machines(conn: &mut AnyConnection) -> DbResult<Vec<Machine>> {
@@ -42,17 +57,15 @@ pub fn by_key(conn: &mut AnyConnection, key: &str) -> DbResult<Option<Machine>> 
     machines::table.filter(machines::key_hash.eq(crate::ids::digest(key))).first(conn).optional()
 }
 
-/// Records that the machine is alive and what it has now. A lost machine that speaks again is active again.
+/// Records that the machine is alive and what it has now. A machine that was lost and drains goes on draining.
 pub fn heartbeat(conn: &mut AnyConnection, machine: &Machine, hardware: &Hardware, now: Micros) -> DbResult<()> {
-    let was_lost = machine.state == "lost";
-    if was_lost {
+    if machine.is_lost() {
         let open = outages::table.filter(outages::machine_id.eq(machine.id.0).and(outages::back_at.is_null()));
         diesel::update(open).set(outages::back_at.eq(now)).execute(conn)?;
     }
-    let state = if was_lost { "active" } else { machine.state.as_str() };
     diesel::update(machines::table.find(machine.id))
         .set((
-            machines::state.eq(state),
+            machines::lost_since.eq(None::<Micros>),
             machines::cores.eq(hardware.cores),
             machines::memory_bytes.eq(hardware.memory_bytes),
             machines::disk_bytes.eq(hardware.disk_bytes),
@@ -68,11 +81,11 @@ pub fn heartbeat(conn: &mut AnyConnection, machine: &Machine, hardware: &Hardwar
 /// Machines silent since `silent_since` count as lost since they were last heard; returns them.
 pub fn mark_lost(conn: &mut AnyConnection, silent_since: Micros) -> DbResult<Vec<MachineId>> {
     let silent: Vec<(MachineId, Micros)> = machines::table
-        .filter(machines::state.ne("lost").and(machines::seen_at.lt(silent_since)))
+        .filter(machines::lost_since.is_null().and(machines::seen_at.lt(silent_since)))
         .select((machines::id, machines::seen_at))
         .load(conn)?;
     for (id, lost_at) in &silent {
-        diesel::update(machines::table.find(id)).set(machines::state.eq("lost")).execute(conn)?;
+        diesel::update(machines::table.find(id)).set(machines::lost_since.eq(lost_at)).execute(conn)?;
         diesel::insert_into(outages::table).values((outages::machine_id.eq(id.0), outages::lost_at.eq(lost_at))).execute(conn)?;
     }
     Ok(silent.into_iter().map(|(id, _)| id).collect())

@@ -89,8 +89,8 @@ pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
     let machines = machines(conn)?;
     Ok(Snapshot {
         now,
-        machines: machines.iter().filter(|m| m.state != "lost").map(view).collect(),
-        away: machines.iter().filter(|m| m.state != "active").map(|m| m.name.clone()).collect(),
+        machines: machines.iter().filter(|m| !m.is_lost()).map(view).collect(),
+        away: machines.iter().filter(|m| m.is_lost() || m.is_draining()).map(|m| m.name.clone()).collect(),
         tasks: load_tasks(conn, &sizes)?,
         owed: load_owed(conn, &sizes, now)?,
         sizes: sizes.values().copied().collect(),
@@ -103,7 +103,7 @@ fn view(machine: &Machine) -> MachineView {
     MachineView {
         id: machine.id,
         name: machine.name.clone(),
-        takes_new: machine.state == "active",
+        takes_new: !machine.is_draining(),
         cores: machine.cores,
         memory_bytes: machine.memory_bytes,
         disk_free_bytes: machine.disk_free_bytes,

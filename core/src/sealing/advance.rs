@@ -95,9 +95,9 @@ pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain
             }
         }
         OnChain::MessageFailed { purpose, reason } => message_failed(conn, sector, purpose, &reason, now)?,
-        OnChain::Counts => {
+        OnChain::Counts { at } => {
             if sector.apply(conn, Event::PowerOn, now)?.is_some() && others(conn, &sector, SectorState::Active)? == 0 {
-                contracts::mark_active(conn, sector.contract_id, now)?;
+                contracts::mark_active(conn, sector.contract_id, at)?;
             }
         }
         OnChain::Faulty => drop(sector.apply(conn, Event::FaultSeen, now)?),
@@ -122,7 +122,8 @@ pub enum OnChain {
     PreCommitted { seed_epoch: i64 },
     Activated(Activation),
     MessageFailed { purpose: Purpose, reason: String },
-    Counts,
+    /// It has power, as was seen at this time of the chain.
+    Counts { at: Micros },
     Faulty,
     Gone,
 }

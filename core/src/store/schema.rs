@@ -172,6 +172,7 @@ diesel::table! {
         detail -> Text,
         enrolled_at -> BigInt,
         seen_at -> BigInt,
+        lost_since -> Nullable<BigInt>,
     }
 }
 

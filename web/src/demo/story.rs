@@ -4,7 +4,8 @@ use std::{future::Future, path::Path, time::Instant};
 
 use sealyard_core::{
     capacity,
-    contracts::Contract,
+    clock::DAY,
+    contracts::{self, Contract},
     ledger::{self, AccountSpec},
     money::NanoFil,
     sealing, statements,
@@ -74,6 +75,8 @@ impl Story {
                     .map(|e| e.amount)
                     .sum();
             let chain_days = yields::chain_days(conn, contract.pool_id)?;
+            let began = contracts::by_public_id(conn, &contract.public_id)?.and_then(|c| c.active_at).map(|at| at.div_euclid(DAY));
+            let first_day = lots.iter().map(|lot| lot.day).min();
             let landed = sealing::messages_in_state(conn, sealing::MessageState::Landed)?;
             let checks = vec![
                 (
@@ -85,6 +88,10 @@ impl Story {
                 ("every closed day follows from the chain's records", matches!(yields::audit(conn), Ok(None))),
                 ("contract shares and the operator's add up to the rewards", gross + operator == posted),
                 ("the investor's accounts hold exactly the net of all days", available + vesting == gross - fee + made_up),
+                (
+                    "the contract's days run by the chain's time",
+                    began.zip(first_day).is_some_and(|(began, first)| (began - 1..=began + 1).contains(&first)),
+                ),
                 ("owned = free + held + sold + own use + down", capacity.holds()),
                 ("everything sold is backed by sectors on chain", capacity.sold == active * pool.sector_bytes),
                 (

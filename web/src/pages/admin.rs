@@ -39,7 +39,6 @@ pub fn routes(config: &mut web::ServiceConfig) {
 struct MachineRow {
     id: String,
     name: String,
-    state: String,
     cores: i64,
     memory: String,
     disk: String,
@@ -48,6 +47,7 @@ struct MachineRow {
     seen: String,
     doing: String,
     is_draining: bool,
+    is_lost: bool,
 }
 
 #[derive(Template)]
@@ -65,10 +65,10 @@ async fn load_fleet(app: &Shared) -> Result<Vec<MachineRow>, WebError> {
             let doing: Vec<String> =
                 open.iter().filter(|t| t.machine_id == Some(m.id)).map(|t| t.progress.clone().unwrap_or_default()).collect();
             MachineRow {
-                is_draining: m.state == "draining",
+                is_draining: m.is_draining(),
+                is_lost: m.is_lost(),
                 id: m.public_id,
                 name: m.name,
-                state: m.state,
                 cores: m.cores,
                 memory: Bytes(m.memory_bytes).to_string(),
                 disk: format!("{} free of {}", Bytes(m.disk_free_bytes), Bytes(m.disk_bytes)),
@@ -110,12 +110,23 @@ async fn new_token(app: web::Data<App>, Admin(user): Admin, form: web::Form<Toke
     html(&FleetPage { user: Some((&user).into()), machines, token: Some(token) })
 }
 
-async fn drain(app: web::Data<App>, Admin(user): Admin, id: web::Path<String>) -> Result<HttpResponse, WebError> {
+/// What is wanted, not the other of what is: a form that is sent twice changes nothing twice.
+#[derive(Deserialize)]
+struct DrainForm {
+    drain: bool,
+}
+
+async fn drain(
+    app: web::Data<App>,
+    Admin(user): Admin,
+    id: web::Path<String>,
+    form: web::Form<DrainForm>,
+) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let (id, now, admin) = (id.into_inner(), app.now(), user.id);
+    let draining = if form.drain { Draining::Start } else { Draining::Stop };
     let found = transact(&app, move |conn| {
         let Some(machine) = fleet::by_public_id(conn, &id)? else { return Ok(false) };
-        let draining = if machine.state == "draining" { Draining::Stop } else { Draining::Start };
         fleet::set_draining(conn, machine.id, draining)?;
         accounts::record(conn, now, Some(admin), "drain", &id, &format!("{draining:?}"))?;
         Ok::<_, DbFault>(true)

@@ -6,6 +6,7 @@ use anyhow::Context;
 use fvm_shared::address::Address;
 use sealyard_core::{
     capacity::Pool,
+    clock::{Micros, SECOND},
     ids::SectorId,
     scheduler,
     sealing::{self, OnChain, Purpose, Sector, SectorState},
@@ -52,10 +53,11 @@ pub async fn turn(app: Shared) -> TurnResult {
         return Ok(());
     }
     let soon = starting_soon(&app, &sectors).await?;
-    let head = app.node.chain_head().await?.height;
+    let head = app.node.chain_head().await?;
+    let head_at = head.blocks.first().context("the node's head has no blocks")?.timestamp.saturating_mul(SECOND);
     for pool in pools(&app).await? {
         let of_pool: Vec<&Sector> = sectors.iter().filter(|s| s.pool_id == pool.id).collect();
-        let step = Step { app: &app, pool: &pool, head };
+        let step = Step { app: &app, pool: &pool, head: head.height, head_at };
         for sector in &of_pool {
             match sector.state() {
                 SectorState::Planned if soon.contains(&sector.id) => step.draw_ticket(sector).await?,
@@ -84,6 +86,8 @@ struct Step<'a> {
     app: &'a Shared,
     pool: &'a Pool,
     head: i64,
+    /// The head's own time: chain facts are dated by the chain, not by when we look.
+    head_at: Micros,
 }
 
 pub fn miner_id(pool: &Pool) -> anyhow::Result<u64> {
@@ -204,7 +208,7 @@ impl Step<'_> {
         for sector in watched {
             let counts = active.contains(&u64::try_from(sector.number)?);
             let fact = match (sector.state(), counts) {
-                (SectorState::Proving | SectorState::Faulty, true) => OnChain::Counts,
+                (SectorState::Proving | SectorState::Faulty, true) => OnChain::Counts { at: self.head_at },
                 (SectorState::Active | SectorState::Faulty, false) if self.head > sector.expiration => OnChain::Gone,
                 (SectorState::Active, false) => OnChain::Faulty,
                 _ => continue,
