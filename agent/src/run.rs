@@ -25,8 +25,11 @@ struct Agent {
     waiting: HashMap<i64, (Lease, Instant)>,
     /// Results that could not be written down, because the disk is full: delivered from memory.
     unwritten: Vec<ReportRequest>,
+    /// Results that the house, or something before it, does not take: why, and when to try again. Their leases are kept.
+    refused: HashMap<(i64, i64), (String, Instant)>,
 }
 
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 const DISK_PAUSE: Duration = Duration::from_secs(30);
 
 pub async fn run(options: RunOptions) -> Result<()> {
@@ -41,7 +44,8 @@ pub async fn run(options: RunOptions) -> Result<()> {
     };
     tracing::info!(machine = %key.machine, house = %options.url, "working");
     let house = House::new(&options.url, &key.key)?;
-    let mut agent = Agent { options, work, house, steps: HashMap::new(), waiting: HashMap::new(), unwritten: Vec::new() };
+    let (steps, waiting, refused) = (HashMap::new(), HashMap::new(), HashMap::new());
+    let mut agent = Agent { options, work, house, steps, waiting, unwritten: Vec::new(), refused };
     let heartbeat = Duration::from_millis(agent.options.heartbeat_ms);
     let mut wait = heartbeat;
     loop {
@@ -109,9 +113,15 @@ impl Agent {
             fence: lease.fence,
             progress: format!("{} waits for disk space, see the agent's log", lease.kind),
         }));
+        running.extend(self.refused.iter().map(|((task, fence), (why, _))| Running {
+            task: *task,
+            fence: *fence,
+            progress: format!("its result is not taken: {why}"),
+        }));
         let answer = self.house.heartbeat(&HeartbeatRequest { hardware, running }).await?;
         for task in answer.stop {
             self.waiting.remove(&task);
+            self.forget_refused(task);
             if let Some(step) = self.steps.remove(&task) {
                 tracing::info!(task, "stopped: the lease has moved on");
                 step.stop().await;
@@ -175,14 +185,47 @@ impl Agent {
     async fn deliver(&mut self) -> Result<bool> {
         let mut reports = self.work.undelivered();
         reports.extend_from_slice(&self.unwritten);
+        let mut delivered = false;
         for report in &reports {
-            let answer = self.house.report(report).await?;
-            if !answer.accepted {
-                tracing::warn!(task = report.task, fence = report.fence, "the result came too late and was not used");
+            let id = (report.task, report.fence);
+            if self.refused.get(&id).is_some_and(|(_, when)| Instant::now() < *when) {
+                continue;
             }
-            self.work.delivered(report);
-            self.unwritten.retain(|kept| (kept.task, kept.fence) != (report.task, report.fence));
+            match self.house.report(report).await {
+                Ok(answer) => {
+                    if !answer.accepted {
+                        tracing::warn!(task = report.task, fence = report.fence, "the result came too late and was not used");
+                    }
+                    self.drop_result(report);
+                    delivered = true;
+                }
+                // A house that cannot be reached takes nothing else either.
+                Err(error) if error.downcast_ref::<reqwest::Error>().is_some_and(|error| !error.is_timeout()) => {
+                    return Err(error);
+                }
+                // The others are delivered, and heartbeats go on.
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    tracing::error!(task = report.task, why, "the result is not taken; it is kept");
+                    self.refused.insert(id, (why, Instant::now() + REFUSED_PAUSE));
+                }
+            }
         }
-        Ok(!reports.is_empty())
+        Ok(delivered)
+    }
+
+    fn drop_result(&mut self, report: &ReportRequest) {
+        let id = (report.task, report.fence);
+        self.work.delivered(report);
+        self.unwritten.retain(|kept| (kept.task, kept.fence) != id);
+        self.refused.remove(&id);
+    }
+
+    /// The lease of a step whose result was not taken has moved on: nobody wants it any more.
+    fn forget_refused(&mut self, task: i64) {
+        let mut reports = self.work.undelivered();
+        reports.extend_from_slice(&self.unwritten);
+        reports.retain(|report| report.task == task && self.refused.contains_key(&(task, report.fence)));
+        reports.iter().for_each(|report| self.drop_result(report));
     }
 }

@@ -177,7 +177,7 @@ impl<'d> House<'d> {
         self.db
             .transact(|conn| {
                 let snapshot = scheduler::load(conn, now)?;
-                for id in scheduler::starting_soon(&snapshot, 600) {
+                for id in scheduler::need_tickets(&snapshot, 600) {
                     let sector = sealing::sector_by_id(conn, id)?;
                     sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, now)?;
                 }
@@ -235,18 +235,20 @@ impl<'d> House<'d> {
 
     /// One machine falls silent for good or for a while; all others are heard.
     fn machine_fails(&mut self) {
+        let (before, victim) = (self.now, self.dice.below(self.machines.len()));
         self.now += MINUTE;
-        let (now, victim) = (self.now, self.dice.below(self.machines.len()));
+        let now = self.now;
         let comes_back = self.dice.below(3) > 0;
         self.db
             .transact(|conn| {
                 let known = fleet::machines(conn)?;
                 for (at, machine) in known.iter().enumerate().filter(|(_, m)| !m.is_lost()) {
                     if at != victim {
+                        fleet::heartbeat(conn, machine, &hardware(), before)?;
                         fleet::heartbeat(conn, machine, &hardware(), now)?;
                     }
                 }
-                sealing::give_up_lost(conn, now, now)?;
+                sealing::give_up_lost(conn, 0, now)?;
                 if comes_back {
                     let again = fleet::machines(conn)?;
                     for machine in again.iter().filter(|m| m.is_lost()) {

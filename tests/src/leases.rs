@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 
 use sealyard_core::{
-    clock::{DAY, SECOND},
+    capacity::Pool,
+    clock::{DAY, HOUR, MINUTE, Micros, SECOND},
     fleet::{
         self, Draining, EnrolError, Machine,
         protocol::{FailureLevel, Outcome, ReportRequest, Running, Usage},
@@ -178,6 +179,34 @@ fn a_heartbeat_keeps_what_runs_and_stops_what_was_taken_away() {
 }
 
 #[test]
+fn what_machines_run_is_not_taken_from_them_while_none_of_them_can_be_heard() {
+    on_both(|db| {
+        let (_, task) = sector_in_pc1(db);
+        let (works, other) = (machine(db, "works"), machine(db, "other"));
+        assert!(assign(db, &task, &works));
+        let speak =
+            |machine: &Machine, now| db.transact(|conn| Ok::<_, DbFault>(fleet::heartbeat(conn, machine, &hardware(), now)?));
+        let expired = |now| db.transact(|conn| Ok::<_, DbFault>(sealing::expire_leases(conn, now)?)).unwrap();
+        let lost = |now| db.transact(|conn| Ok::<_, DbFault>(fleet::mark_lost(conn, 10 * MINUTE, now)?)).unwrap();
+        speak(&works, NOW).unwrap();
+        speak(&other, NOW).unwrap();
+        assert_eq!(expired(NOW + 20 * MINUTE), 0, "the site was down for twenty minutes");
+        speak(&other, NOW + 20 * MINUTE).unwrap();
+        assert_eq!(
+            (expired(NOW + 20 * MINUTE), lost(NOW + 20 * MINUTE).len()),
+            (0, 0),
+            "who speaks first is not the only one alive"
+        );
+        for minute in 21..=32 {
+            speak(&other, NOW + minute * MINUTE).unwrap();
+        }
+        let gone = lost(NOW + 32 * MINUTE);
+        assert!(gone.contains(&works.id) && !gone.contains(&other.id), "now it is only this one that is not heard");
+        assert_eq!(expired(NOW + 32 * MINUTE), 1);
+    });
+}
+
+#[test]
 fn a_sector_that_fails_on_two_machines_ends_in_quarantine_with_its_reason() {
     on_both(|db| {
         let (sector, _) = sector_in_pc1(db);
@@ -210,7 +239,7 @@ fn a_sector_that_fails_on_two_machines_ends_in_quarantine_with_its_reason() {
 }
 
 /// A sector of a partition on each of two machines, ready to be proven; returns their vanilla tasks.
-fn vanilla_tasks(db: &Database, pool: PoolId, sectors: &[i64], round: i64) -> Vec<Task> {
+fn vanilla_tasks(db: &Database, pool: PoolId, sectors: &[i64], round: i64, due_at: Micros) -> Vec<Task> {
     db.transact(|conn| {
         let new = NewPost {
             pool,
@@ -221,7 +250,7 @@ fn vanilla_tasks(db: &Database, pool: PoolId, sectors: &[i64], round: i64) -> Ve
             challenge_epoch: 2880 * round - 20,
             randomness: "22".repeat(32),
             sectors: sectors.to_vec(),
-            due_at: NOW,
+            due_at,
         };
         assert!(proving::begin(conn, &new, NOW)?);
         assert!(!proving::begin(conn, &new, NOW)?, "a partition's proof is begun once");
@@ -231,28 +260,92 @@ fn vanilla_tasks(db: &Database, pool: PoolId, sectors: &[i64], round: i64) -> Ve
     .unwrap()
 }
 
+/// Two sectors, each on its machine.
+fn on_two_machines(db: &Database) -> (Pool, [Machine; 2], Vec<i64>) {
+    let (pool, plan, user) = shop(db, 10);
+    let machines = [machine(db, "a"), machine(db, "b")];
+    let sectors = db.transact(|conn| {
+        let request = PlaceOrder { user: user.id, plan: &plan, units: 2, request_key: "key", shown: None };
+        let order = orders::place(conn, &request, NOW).unwrap();
+        orders::open_payment(conn, order.id, "stripe", "cs_1", "http://pay", NOW)?;
+        let paid = Paid { rail: "stripe", rail_ref: "cs_1", minor: 5000, currency: "usd" };
+        let contract = orders::fulfil(conn, &paid, NOW).unwrap().unwrap();
+        for sector in sealing::of_contract(conn, contract.id)? {
+            sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)?;
+        }
+        for (task, machine) in sealing::open_tasks(conn)?.iter().zip(&machines) {
+            assert!(sealing::assign(conn, task.id, machine.id, NOW, NOW + 10)?);
+        }
+        Ok::<_, DbFault>(sealing::of_contract(conn, contract.id)?)
+    });
+    (pool, machines, sectors.unwrap().iter().map(|s| s.number).collect())
+}
+
+#[test]
+fn a_silent_machine_costs_its_own_sectors_of_a_proof_and_not_those_of_others() {
+    on_both(|db| {
+        let (pool, [heard, silent], numbers) = on_two_machines(db);
+        let due = NOW + 40 * MINUTE;
+        let without = |now| db.transact(|conn| Ok::<_, DbFault>(proving::go_on_without_silent(conn, pool.id, now)?)).unwrap();
+        let posts = |state| db.read(|conn| proving::in_state(conn, state).map_err(DbFault::from)).unwrap();
+        let read = |task: &Task| {
+            assert!(assign(db, task, &heard));
+            let output = serde_json::json!({"proofs": [], "faulty": []});
+            assert!(report(db, &heard, task.id.0, 1, Outcome::Done { output }));
+        };
+        let tasks = vanilla_tasks(db, pool.id, &numbers, 1, due);
+        let of = |machine: &Machine, tasks: &[Task]| tasks.iter().find(|t| t.pinned_to == Some(machine.id)).cloned().unwrap();
+        read(&of(&heard, &tasks));
+        assert_eq!(without(NOW + 21 * MINUTE), 0, "there is time");
+        assert_eq!(without(NOW + 23 * MINUTE), 1, "what is left is for the SNARK");
+        let post = posts(PostState::Proving).remove(0);
+        assert_eq!((post.skipped_numbers(), post.sector_numbers()), (vec![numbers[1]], numbers.clone()));
+        assert!(!assign(db, &of(&silent, &tasks), &silent), "nobody waits for it any more");
+
+        db.transact(|conn| {
+            fleet::heartbeat(conn, &heard, &hardware(), NOW + DAY)?;
+            Ok::<_, DbFault>(assert!(fleet::mark_lost(conn, HOUR, NOW + DAY)?.contains(&silent.id)))
+        })
+        .unwrap();
+        let tasks = vanilla_tasks(db, pool.id, &numbers, 2, due);
+        assert_eq!(without(NOW + 6 * MINUTE), 0, "it may be back before the others are ready");
+        read(&of(&heard, &tasks));
+        assert_eq!((without(NOW + 4 * MINUTE), without(NOW + 6 * MINUTE)), (0, 1));
+        let open = |conn: &mut AnyConnection| Ok::<_, DbFault>(sealing::open_tasks(conn)?.len());
+        let before = db.read(open).unwrap();
+        assert_eq!(db.transact(|conn| Ok::<_, DbFault>(proving::mark_missed(conn, pool.id, 9999, NOW)?)).unwrap(), 2);
+        assert_eq!(before - db.read(open).unwrap(), 2, "what a closed window would have needed is in nobody's way");
+    });
+}
+
+#[test]
+fn a_snark_that_does_not_verify_is_made_again_by_another_machine() {
+    on_both(|db| {
+        let (pool, machines, numbers) = on_two_machines(db);
+        for task in vanilla_tasks(db, pool.id, &numbers, 1, NOW) {
+            let machine = machines.iter().find(|m| Some(m.id) == task.pinned_to).unwrap();
+            assert!(assign(db, &task, machine));
+            assert!(report(db, machine, task.id.0, 1, Outcome::Done { output: serde_json::json!({"proofs": [], "faulty": []}) }));
+        }
+        let snark = || {
+            db.read(|conn| Ok::<_, DbFault>(sealing::open_tasks(conn)?)).unwrap().into_iter().find(|t| t.kind == "window_post")
+        };
+        let first = snark().unwrap();
+        assert!(assign(db, &first, &machines[0]));
+        assert!(report(db, &machines[0], first.id.0, 1, Outcome::Done { output: serde_json::json!({"proof": "55"}) }));
+        let post = db.read(|conn| proving::in_state(conn, PostState::Proven).map_err(DbFault::from)).unwrap().remove(0);
+        db.transact(|conn| Ok::<_, DbFault>(proving::rejected(conn, post.id, NOW)?)).unwrap();
+        let second = snark().unwrap();
+        assert_eq!((second.avoid, &second.input), (Some(machines[0].id), &first.input));
+    });
+}
+
 #[test]
 fn machines_that_report_their_part_of_a_proof_at_the_same_moment_do_not_leave_it_to_each_other() {
     on_both(|db| {
-        let (pool, plan, user) = shop(db, 10);
-        let machines = [machine(db, "a"), machine(db, "b")];
-        let sectors = db.transact(|conn| {
-            let request = PlaceOrder { user: user.id, plan: &plan, units: 2, request_key: "key", shown: None };
-            let order = orders::place(conn, &request, NOW).unwrap();
-            orders::open_payment(conn, order.id, "stripe", "cs_1", "http://pay", NOW)?;
-            let paid = Paid { rail: "stripe", rail_ref: "cs_1", minor: 5000, currency: "usd" };
-            let contract = orders::fulfil(conn, &paid, NOW).unwrap().unwrap();
-            for sector in sealing::of_contract(conn, contract.id)? {
-                sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)?;
-            }
-            for (task, machine) in sealing::open_tasks(conn)?.iter().zip(&machines) {
-                assert!(sealing::assign(conn, task.id, machine.id, NOW, NOW + 10)?);
-            }
-            Ok::<_, DbFault>(sealing::of_contract(conn, contract.id)?)
-        });
-        let numbers: Vec<i64> = sectors.unwrap().iter().map(|s| s.number).collect();
+        let (pool, machines, numbers) = on_two_machines(db);
         for round in 1..=15 {
-            let tasks = vanilla_tasks(db, pool.id, &numbers, round);
+            let tasks = vanilla_tasks(db, pool.id, &numbers, round, NOW);
             assert_eq!(tasks.len(), 2, "each machine proves what it stores");
             std::thread::scope(|scope| {
                 for task in &tasks {
@@ -274,8 +367,8 @@ fn breakdowns_are_remembered_from_the_last_sign_of_life_to_the_next() {
         let (silent, heard) = (machine(db, "a"), machine(db, "b"));
         db.transact(|conn| {
             fleet::heartbeat(conn, &heard, &hardware(), NOW + DAY)?;
-            assert_eq!(fleet::mark_lost(conn, NOW + DAY / 2)?, [silent.id]);
-            assert!(fleet::mark_lost(conn, NOW + DAY / 2)?.is_empty(), "it is lost once");
+            assert_eq!(fleet::mark_lost(conn, DAY / 2, NOW + DAY)?, [silent.id]);
+            assert!(fleet::mark_lost(conn, DAY / 2, NOW + DAY)?.is_empty(), "it is lost once");
             let lost = fleet::breakdowns(conn, NOW - DAY, NOW + DAY)?;
             assert_eq!((lost.watched, lost.failures, lost.repaired), (DAY, 1, 0), "only the other one has worked since");
             let again = fleet::machines(conn)?.remove(0);
@@ -294,13 +387,13 @@ fn a_machine_that_drains_goes_on_draining_whatever_it_suffers() {
         let silent = machine(db, "a");
         let now = |conn: &mut AnyConnection| fleet::machines(conn).map(|mut all| all.remove(0));
         db.transact(|conn| {
-            assert_eq!(fleet::mark_lost(conn, NOW + DAY)?, [silent.id]);
+            assert_eq!(fleet::mark_lost(conn, HOUR, NOW + DAY)?, [silent.id]);
             fleet::set_draining(conn, silent.id, Draining::Start)?;
-            assert!(fleet::mark_lost(conn, NOW + DAY)?.is_empty(), "it is lost once, drained or not");
+            assert!(fleet::mark_lost(conn, HOUR, NOW + DAY)?.is_empty(), "it is lost once, drained or not");
             let lost = now(conn)?;
             fleet::heartbeat(conn, &lost, &hardware(), NOW + 2 * DAY)?;
             assert!(now(conn)?.is_draining() && !now(conn)?.is_lost(), "back, and still without new work");
-            assert_eq!(fleet::mark_lost(conn, NOW + 3 * DAY)?, [silent.id]);
+            assert_eq!(fleet::mark_lost(conn, HOUR, NOW + 3 * DAY)?, [silent.id]);
             assert_eq!(fleet::breakdowns(conn, NOW - DAY, NOW + 3 * DAY)?.failures, 2);
             fleet::set_draining(conn, silent.id, Draining::Stop)?;
             assert!(now(conn)?.is_lost(), "what the operator wants does not bring it back");

@@ -2,7 +2,10 @@
 
 use diesel::prelude::*;
 
-use super::protocol::Hardware;
+use super::{
+    listening::{heard, listening},
+    protocol::Hardware,
+};
 use crate::{
     clock::Micros,
     ids::MachineId,
@@ -59,6 +62,7 @@ pub fn by_key(conn: &mut AnyConnection, key: &str) -> DbResult<Option<Machine>> 
 
 /// Records that the machine is alive and what it has now. A machine that was lost and drains goes on draining.
 pub fn heartbeat(conn: &mut AnyConnection, machine: &Machine, hardware: &Hardware, now: Micros) -> DbResult<()> {
+    heard(conn, now)?;
     if machine.is_lost() {
         let open = outages::table.filter(outages::machine_id.eq(machine.id.0).and(outages::back_at.is_null()));
         diesel::update(open).set(outages::back_at.eq(now)).execute(conn)?;
@@ -78,12 +82,15 @@ pub fn heartbeat(conn: &mut AnyConnection, machine: &Machine, hardware: &Hardwar
         .map(drop)
 }
 
-/// Machines silent since `silent_since` count as lost since they were last heard; returns them.
-pub fn mark_lost(conn: &mut AnyConnection, silent_since: Micros) -> DbResult<Vec<MachineId>> {
-    let silent: Vec<(MachineId, Micros)> = machines::table
-        .filter(machines::lost_since.is_null().and(machines::seen_at.lt(silent_since)))
+/// Machines silent for `patience` count as lost since they were last heard; returns them.
+pub fn mark_lost(conn: &mut AnyConnection, patience: Micros, now: Micros) -> DbResult<Vec<MachineId>> {
+    let mut silent: Vec<(MachineId, Micros)> = machines::table
+        .filter(machines::lost_since.is_null().and(machines::seen_at.lt(now - patience)))
         .select((machines::id, machines::seen_at))
         .load(conn)?;
+    if let Some(listening) = listening(conn)? {
+        silent.retain(|(_, seen_at)| listening.is_silent(*seen_at, patience, now));
+    }
     for (id, lost_at) in &silent {
         diesel::update(machines::table.find(id)).set(machines::lost_since.eq(lost_at)).execute(conn)?;
         diesel::insert_into(outages::table).values((outages::machine_id.eq(id.0), outages::lost_at.eq(lost_at))).execute(conn)?;

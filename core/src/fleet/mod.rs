@@ -1,10 +1,12 @@
 //! The operator's machines: enrolment, heartbeats, draining, and the wire types of the agent's protocol.
 
 mod enrol;
+mod listening;
 mod machine;
 pub mod protocol;
 
 pub use enrol::{EnrolError, enrol, new_token};
+pub use listening::{Listening, TOO_LONG, listening};
 pub use machine::{
     Breakdowns, Draining, Machine, breakdowns, by_key, by_public_id, heartbeat, machines, mark_lost, set_draining,
 };

@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use crate::{
     capacity::Pool,
-    clock::Micros,
-    fleet::protocol::PostInput,
+    clock::{HOUR, Micros},
+    fleet::{machines, protocol::PostInput},
     ids,
     sealing::{self, NewTask, Sector, TaskKind},
     store::{AnyConnection, DbResult},
@@ -17,7 +17,7 @@ pub enum Readability {
     /// Its machine is reading it.
     Checking,
     Provable,
-    /// Nobody stores it, or what is stored cannot be proven.
+    /// Nobody stores it, its machine is lost, or what is stored cannot be proven.
     Damaged,
 }
 
@@ -29,6 +29,9 @@ struct Checked {
 /// Has a faulty sector read by its machine, once per window (which opens at epoch `opens`), and says what came of it.
 pub fn readability(conn: &mut AnyConnection, pool: &Pool, sector: &Sector, opens: i64, now: Micros) -> DbResult<Readability> {
     let Some(machine) = sector.machine_id else { return Ok(Readability::Damaged) };
+    if machines(conn)?.iter().any(|m| m.id == machine && m.is_lost()) {
+        return Ok(Readability::Damaged);
+    }
     // Any randomness shows whether the replica can be proven; this one names the window.
     let randomness = ids::digest(&format!("readability:{}:{}:{opens}", sector.pool_id, sector.number));
     let input = PostInput { randomness, sectors: vec![sector.input(pool)], vanilla: Vec::new() };
@@ -43,7 +46,8 @@ pub fn readability(conn: &mut AnyConnection, pool: &Pool, sector: &Sector, opens
             pinned_to: Some(machine),
             avoid: None,
             input,
-            due_at: now,
+            // After whatever is due in a window that is open.
+            due_at: now + HOUR,
         };
         sealing::create_task(conn, &task, now)?;
         return Ok(Readability::Checking);

@@ -1,14 +1,14 @@
 //! Window post rows and the steps between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use diesel::prelude::*;
 use serde::Deserialize;
 
 use crate::{
     capacity::pool_by_id,
-    clock::Micros,
-    fleet::protocol::PostInput,
+    clock::{MINUTE, Micros},
+    fleet::{Machine, machines, protocol::PostInput},
     ids::{MachineId, MessageId, PoolId, PostId},
     on_conn,
     sealing::{self, NewTask, Sector, Task, TaskKind},
@@ -139,6 +139,49 @@ pub fn begin(conn: &mut AnyConnection, new: &NewPost, now: Micros) -> DbResult<b
     Ok(true)
 }
 
+/// What is left to a SNARK when machines that have not read their sectors are no longer waited for.
+const FOR_THE_SNARK: Micros = 18 * MINUTE;
+/// However late a window was noticed, machines have so long to read.
+const LEAST_TO_READ: Micros = 5 * MINUTE;
+
+/// One machine that is lost or too slow must not cost the others' sectors: the proof goes on without those that it stores, and they
+/// alone become faulty. Returns how many sectors are given up.
+pub fn go_on_without_silent(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> DbResult<usize> {
+    let waiting = in_state(conn, PostState::Vanilla)?.into_iter().filter(|post| post.pool_id == pool);
+    let lost: HashSet<MachineId> = machines(conn)?.into_iter().filter(Machine::is_lost).map(|m| m.id).collect();
+    let mut given_up = 0;
+    for WindowPost { id, .. } in waiting.collect::<Vec<_>>() {
+        dialect::lock(conn, Turn::WindowPost(id))?;
+        let post = by_id(conn, id)?;
+        let mut skipped = post.skipped_numbers();
+        let before = skipped.len();
+        let tasks = sealing::tasks_for_post(conn, id)?;
+        let others_are_ready = tasks.iter().any(|t| t.state == "done");
+        for task in tasks.iter().filter(|t| t.state == "ready" || t.state == "leased") {
+            // A lost machine may be back in time, but is not waited for when others are ready.
+            let is_lost = task.pinned_to.is_some_and(|machine| lost.contains(&machine));
+            let least = task.created_at + LEAST_TO_READ;
+            let last_call = if is_lost && others_are_ready { least } else { least.max(task.due_at - FOR_THE_SNARK) };
+            if post.state == PostState::Vanilla.name() && now > last_call {
+                sealing::abandon_task(conn, task, "the proof went on without it", now)?;
+                skipped.extend(sectors_of(task));
+            }
+        }
+        if skipped.len() > before {
+            given_up += skipped.len() - before;
+            diesel::update(window_posts::table.find(id)).set(window_posts::skipped.eq(json(&skipped))).execute(conn)?;
+            let post = by_id(conn, id)?;
+            vanilla_done(conn, &post, now)?;
+        }
+    }
+    Ok(given_up)
+}
+
+fn sectors_of(task: &Task) -> Vec<i64> {
+    let input = serde_json::from_str::<PostInput>(&task.input);
+    input.map(|own| own.sectors.iter().filter_map(|s| i64::try_from(s.number).ok()).collect()).unwrap_or_default()
+}
+
 fn json(numbers: &[i64]) -> String {
     serde_json::to_string(numbers).unwrap_or_default()
 }
@@ -248,10 +291,26 @@ pub fn in_state(conn: &mut AnyConnection, state: PostState) -> DbResult<Vec<Wind
 
 /// Its message is stored; in the same transaction.
 pub fn submitted(conn: &mut AnyConnection, post: &WindowPost, message: MessageId) -> DbResult<()> {
-    diesel::update(window_posts::table.find(post.id))
+    let proven = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq(PostState::Proven.name())));
+    diesel::update(proven)
         .set((window_posts::state.eq(PostState::Submitted.name()), window_posts::message_id.eq(message)))
         .execute(conn)
         .map(drop)
+}
+
+/// Our own verification says that the SNARK is wrong: it is made again, elsewhere when that is possible.
+pub fn rejected(conn: &mut AnyConnection, id: PostId, now: Micros) -> DbResult<()> {
+    dialect::lock(conn, Turn::WindowPost(id))?;
+    let post = by_id(conn, id)?;
+    let tasks = sealing::tasks_for_post(conn, id)?;
+    let Some(made) = tasks.iter().rev().find(|t| t.kind() == Some(TaskKind::WindowPost)) else { return Ok(()) };
+    if move_on(conn, &post, PostState::Proven, PostState::Proving, None)? == 0 {
+        return Ok(());
+    }
+    let (kind, pool, avoid) = (TaskKind::WindowPost, post.pool_id, made.machine_id);
+    let (input, due_at) = (made.input.clone(), made.due_at);
+    let again = NewTask { kind, sector: None, post: Some(id), pool, pinned_to: None, avoid, input, due_at };
+    sealing::create_task(conn, &again, now).map(drop)
 }
 
 /// The receipt: landed, or back to proven, so that it is sent again while the window is open.
@@ -261,11 +320,20 @@ pub fn landed(conn: &mut AnyConnection, id: PostId, exit_code: i64) -> DbResult<
     move_on(conn, &post, PostState::Submitted, to, None).map(drop)
 }
 
-/// Windows that closed before a proof was sent. (What was sent is decided by its receipt.) Returns how many.
-pub fn mark_missed(conn: &mut AnyConnection, pool: PoolId, head: i64) -> DbResult<usize> {
+/// Windows that closed before a proof was sent. (What was sent is decided by its receipt.) Their steps would only be in the way of
+/// the windows that are open. Returns how many.
+pub fn mark_missed(conn: &mut AnyConnection, pool: PoolId, head: i64, now: Micros) -> DbResult<usize> {
     let open = [PostState::Vanilla.name(), PostState::Proving.name(), PostState::Proven.name()];
     let late = window_posts::table
         .filter(window_posts::pool_id.eq(pool).and(window_posts::state.eq_any(open)))
         .filter(window_posts::close_epoch.lt(head - 10));
-    diesel::update(late).set(window_posts::state.eq(PostState::Missed.name())).execute(conn)
+    let late: Vec<WindowPost> = late.load(conn)?;
+    for post in &late {
+        let row = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq_any(open)));
+        diesel::update(row).set(window_posts::state.eq(PostState::Missed.name())).execute(conn)?;
+        for task in sealing::tasks_for_post(conn, post.id)? {
+            sealing::abandon_task(conn, &task, "the window has closed", now)?;
+        }
+    }
+    Ok(late.len())
 }

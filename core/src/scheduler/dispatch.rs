@@ -1,8 +1,13 @@
 //! Plans and grants leases. Any number may do so at once: they take turns.
 
-use super::{Assignment, load, plan, planner::Rounds};
+use super::{
+    Assignment, Snapshot, load,
+    plan::{plan, starting_soon},
+    planner::{Budget, Rounds},
+};
 use crate::{
     clock::Micros,
+    ids::SectorId,
     sealing::assign,
     store::{
         AnyConnection, DbResult,
@@ -13,14 +18,24 @@ use crate::{
 /// Sectors that may be played for one plan, over and over: some hundredths of a second.
 const SECTORS_PLAYED: usize = 20_000;
 
+/// What may be spent on finding a better order of work. The same for everybody who asks about the same house.
+fn budget(snapshot: &Snapshot) -> Option<Rounds> {
+    let sectors: usize = snapshot.owed.iter().map(|owed| owed.sectors.len()).sum();
+    let rounds = u32::try_from(SECTORS_PLAYED / sectors.max(500)).unwrap_or(0);
+    (rounds > 0).then(|| Rounds::most(rounds))
+}
+
+/// Planned sectors whose ticket is to be drawn, because their turn comes within `seconds`.
+#[must_use]
+pub fn need_tickets(snapshot: &Snapshot, seconds: i32) -> Vec<SectorId> {
+    starting_soon(snapshot, seconds, budget(snapshot).as_mut().map(|rounds| rounds as &mut dyn Budget))
+}
+
 /// Assigns what can begin now, leased for `lease`; returns what was granted.
 pub fn dispatch(conn: &mut AnyConnection, now: Micros, lease: Micros) -> DbResult<Vec<Assignment>> {
     lock(conn, Turn::Plan)?;
     let snapshot = load(conn, now)?;
-    let sectors: usize = snapshot.owed.iter().map(|owed| owed.sectors.len()).sum();
-    let rounds = u32::try_from(SECTORS_PLAYED / sectors.max(500)).unwrap_or(0);
-    let mut budget = Rounds::most(rounds);
-    let mut granted = plan(&snapshot, (rounds > 0).then_some(&mut budget));
+    let mut granted = plan(&snapshot, budget(&snapshot).as_mut().map(|rounds| rounds as &mut dyn Budget));
     let mut failure = None;
     granted.retain(|given| match assign(conn, given.task, given.machine, now, now.saturating_add(lease)) {
         Ok(won) => won,

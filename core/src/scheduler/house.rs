@@ -11,7 +11,7 @@ use super::{
     },
 };
 use crate::{
-    clock::{Micros, SECOND},
+    clock::{DAY, Micros, SECOND},
     ids::{MachineId, SectorId, TaskId},
     sealing::{Cost, SectorState, TaskKind},
 };
@@ -24,6 +24,9 @@ const SEED_EPOCHS: i64 = 150;
 const MESSAGE_EPOCHS: i64 = 2;
 const TICKET_EPOCHS: i64 = 2820;
 const PROVE_EPOCHS: i64 = 30 * 2880;
+
+/// From activation until the sector counts: its first WindowPoSt comes within one proving period.
+pub const FIRST_POST: Micros = DAY;
 
 /// What is played: promises are kept in the order of their dates.
 #[must_use]
@@ -76,13 +79,16 @@ impl<'s> House<'s> {
             ..Fleet::default()
         };
         let pool = fleet.pools.push(Pool { moves: sizes.iter().map(|_| None).collect() });
+        let tasks: HashMap<SectorId, &TaskView> = snapshot.tasks.iter().filter_map(|t| Some((t.sector?, t))).collect();
+        let held = scratch_held(snapshot, &tasks);
         let mut machines = HashMap::new();
         for view in &snapshot.machines {
             let used = taken.get(&view.id).copied().unwrap_or_default();
-            let class = fleet.classes.push(class_of(view, &used, snapshot, &sizes));
-            machines.insert(view.id, fleet.machines.push(Machine { pool, class, down: Vec::new() }));
+            let scratch = scratch_of(view, held.get(&view.id).copied().unwrap_or(0));
+            let class = fleet.classes.push(class_of(view, (&used, scratch), snapshot, &sizes));
+            let machine = Machine { pool, class, down: Vec::new(), drains: !view.takes_new };
+            machines.insert(view.id, fleet.machines.push(machine));
         }
-        let tasks = snapshot.tasks.iter().filter_map(|t| Some((t.sector?, t))).collect();
         Self { snapshot, fleet, sizes, machines, tasks }
     }
 
@@ -111,7 +117,8 @@ impl<'s> House<'s> {
         let kind = KindIx::of(self.sizes.iter().position(|s| *s == sector_bytes)?);
         let n = u32::try_from(sectors).ok().filter(|n| *n > 0)?;
         let now = Self::now();
-        let due = self.at(promised_at);
+        // Promised is that they count.
+        let due = self.at(promised_at.saturating_sub(FIRST_POST));
         Some(Order { id, pool: Some(PoolIx(0)), kind, n, release: now, step: 0, due, weight: 1, known: now })
     }
 
@@ -200,16 +207,18 @@ fn kind(sector_bytes: i64) -> Kind {
     }
 }
 
-fn class_of(view: &MachineView, used: &Cost, snapshot: &Snapshot, sizes: &[i64]) -> Class {
-    let seconds = |kind, size| whole(snapshot.history.seconds(kind, size, view.id));
+/// A step that a machine is too small for takes no time there: it is never planned.
+fn class_of(view: &MachineView, (used, scratch): (&Cost, i32), snapshot: &Snapshot, sizes: &[i64]) -> Class {
+    let seconds = |step, size: i64| {
+        let cost = Cost::of(step, size);
+        let fits = cost.cores <= view.cores && cost.memory_bytes <= view.memory_bytes && mib(cost.scratch_bytes) <= scratch;
+        if fits { whole(snapshot.history.seconds(step, size, view.quick_as)) } else { 0 }
+    };
     let durations = sizes.iter().map(|size| Durations {
-        p1: if view.takes_new { seconds(TaskKind::PreCommit1, *size) } else { 0 },
+        p1: seconds(TaskKind::PreCommit1, *size),
         p2: seconds(TaskKind::PreCommit2, *size),
-        c2: if view.takes_new { seconds(TaskKind::Commit2, *size) } else { 0 },
+        c2: seconds(TaskKind::Commit2, *size),
     });
-    // What is free now and what sectors in the pipeline will give back.
-    let here = snapshot.owed.iter().flat_map(|o| o.sectors.iter().map(move |s| (s, o.sector_bytes)));
-    let held: i32 = here.filter(|(s, _)| s.machine == Some(view.id)).map(|(s, size)| scratch_held(s.state, size)).sum();
     // A machine without GPUs does their work on its cores.
     let gpus = if view.gpus > 0 { view.gpus } else { view.cores.max(1) };
     Class {
@@ -217,22 +226,40 @@ fn class_of(view: &MachineView, used: &Cost, snapshot: &Snapshot, sizes: &[i64])
         cores: whole((view.cores - used.cores).max(0)),
         memory: mib((view.memory_bytes - used.memory_bytes).max(0)),
         gpus: whole(gpus),
-        scratch: mib((view.disk_free_bytes - used.scratch_bytes).max(0)).saturating_add(held),
+        scratch,
         store: 0,
         nic: 1,
         durations: durations.collect::<Table<KindIx, Durations>>(),
     }
 }
 
-fn scratch_held(state: SectorState, sector_bytes: i64) -> i32 {
-    let kind = kind(sector_bytes);
-    match state {
-        SectorState::PreCommit1
-        | SectorState::PreCommit2
-        | SectorState::PreCommitting
-        | SectorState::WaitSeed
-        | SectorState::Commit1 => kind.scratch_full,
-        SectorState::Commit2 | SectorState::Verifying | SectorState::ProveCommitting => kind.scratch_keep,
-        _ => 0,
+/// MiB for sealing: what is free now and what sectors in the pipeline will give back; but never more than what sealed sectors leave
+/// of the disk, since a sector that has just begun has written nothing yet.
+fn scratch_of(view: &MachineView, held: i32) -> i32 {
+    let left = (view.disk_bytes - view.stored_bytes).max(0);
+    mib(view.disk_free_bytes.max(0)).saturating_add(held).min(mib(left))
+}
+
+/// MiB that sectors in the pipeline hold on each machine.
+fn scratch_held(snapshot: &Snapshot, tasks: &HashMap<SectorId, &TaskView>) -> HashMap<MachineId, i32> {
+    let mut held: HashMap<MachineId, i32> = HashMap::new();
+    for (sector, size) in snapshot.owed.iter().flat_map(|o| o.sectors.iter().map(move |s| (s, o.sector_bytes))) {
+        let kind = kind(size);
+        let holds = match sector.state {
+            // A PC1 that nobody runs will begin from nothing.
+            SectorState::PreCommit1 if tasks.get(&sector.id).is_none_or(|task| task.leased_to.is_none()) => 0,
+            SectorState::PreCommit1
+            | SectorState::PreCommit2
+            | SectorState::PreCommitting
+            | SectorState::WaitSeed
+            | SectorState::Commit1 => kind.scratch_full,
+            SectorState::Commit2 | SectorState::Verifying | SectorState::ProveCommitting => kind.scratch_keep,
+            _ => 0,
+        };
+        if let Some(machine) = sector.machine {
+            let sum = held.entry(machine).or_default();
+            *sum = sum.saturating_add(holds);
+        }
     }
+    held
 }

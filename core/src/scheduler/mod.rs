@@ -11,11 +11,11 @@ mod promise;
 mod snapshot;
 mod what_if;
 
-pub use dispatch::dispatch;
+pub use dispatch::{dispatch, need_tickets};
 pub use explain::{Bottleneck, Gain, Why, bottleneck, gains, why};
 pub use history::History;
-pub use house::{House, Played, house_policy};
-pub use plan::{Assignment, plan, starting_soon};
+pub use house::{FIRST_POST, House, Played, house_policy};
+pub use plan::{Assignment, plan};
 pub use promise::{
     MonthRecord, Promisable, Promise, Promised, available_to_promise, forecast_again, lessons, months,
     of_order as promise_of_order, paid_late, promise, record, settle,

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use super::{
     House, MachineView, Snapshot, TaskView,
+    house::Played,
     planner::{Aim, Budget, World, improve},
 };
 use crate::{
@@ -20,27 +21,26 @@ pub struct Assignment {
     pub machine: MachineId,
 }
 
-/// What is left of a machine.
+/// What is left of a machine. Steps beside sealing need no scratch.
 #[derive(Clone, Copy)]
 struct Room {
     cores: i64,
     memory: i64,
-    scratch: i64,
 }
 
 impl Room {
     fn of(machine: &MachineView) -> Self {
-        Self { cores: machine.cores, memory: machine.memory_bytes, scratch: machine.disk_free_bytes }
+        Self { cores: machine.cores, memory: machine.memory_bytes }
     }
 
-    fn fits(&self, cost: &Cost) -> bool {
-        cost.cores <= self.cores && cost.memory_bytes <= self.memory && cost.scratch_bytes <= self.scratch
+    /// A proof that is due takes turns with what runs rather than to come too late.
+    fn fits(&self, task: &TaskView) -> bool {
+        task.cost.memory_bytes <= self.memory && (task.kind.is_proving() || task.cost.cores <= self.cores)
     }
 
     fn take(&mut self, cost: &Cost) {
         self.cores -= cost.cores;
         self.memory -= cost.memory_bytes;
-        self.scratch -= cost.scratch_bytes;
     }
 }
 
@@ -64,15 +64,9 @@ const fn is_played(kind: TaskKind) -> bool {
 /// nothing that has not begun is bound.
 #[must_use]
 pub fn plan(snapshot: &Snapshot, budget: Option<&mut dyn Budget>) -> Vec<Assignment> {
-    let mut assignments = beside_sealing(snapshot);
-    let house = House::new(snapshot, &taken(snapshot, &assignments));
-    let mut played = house.world();
-    if let Some(budget) = budget
-        && is_late(&played.world)
-        && let Some(found) = improve(&played.world, Aim::Open, 1, budget)
-    {
-        played.world.adopt(&found);
-    }
+    let (mut assignments, kept) = beside_sealing(snapshot);
+    let house = House::new(snapshot, &taken(snapshot, &assignments, &kept));
+    let mut played = decided(&house, budget);
     let now = House::now();
     played.world.run_until(now + 1);
     for (sector, view) in &played.sectors {
@@ -94,34 +88,49 @@ fn is_late(world: &World<'_>) -> bool {
     usual.run() && usual.cost().tardiness > 0
 }
 
+/// The house, and what goes first in it. Whoever asks for the same snapshot gets the same order of work: a slot that is meant for one
+/// sector must not wait while another one gets the ticket.
+fn decided<'h>(house: &'h House<'_>, budget: Option<&mut dyn Budget>) -> Played<'h> {
+    let mut played = house.world();
+    if let Some(budget) = budget
+        && is_late(&played.world)
+        && let Some(found) = improve(&played.world, Aim::Open, 1, budget)
+    {
+        played.world.adopt(&found);
+    }
+    played
+}
+
 /// Sectors that wait for nothing but a ticket and whose PC1 begins within `seconds`: tickets age, so they are drawn late.
 #[must_use]
-pub fn starting_soon(snapshot: &Snapshot, seconds: i32) -> Vec<SectorId> {
-    let house = House::new(snapshot, &taken(snapshot, &[]));
-    let mut played = house.world();
+pub fn starting_soon(snapshot: &Snapshot, seconds: i32, budget: Option<&mut dyn Budget>) -> Vec<SectorId> {
+    let (assignments, kept) = beside_sealing(snapshot);
+    let house = House::new(snapshot, &taken(snapshot, &assignments, &kept));
+    let mut played = decided(&house, budget);
     played.world.run_until(House::now() + seconds);
     let begun = |sector| played.world.sectors.get(sector).is_some_and(|s| s.row.s1 >= House::now());
     let planned = played.sectors.iter().filter(|(_, view)| view.state == SectorState::Planned);
     planned.filter(|(sector, _)| begun(*sector)).map(|(_, view)| view.id).collect()
 }
 
-/// What steps beside sealing take of each machine.
-pub(super) fn taken(snapshot: &Snapshot, fresh: &[Assignment]) -> HashMap<MachineId, Cost> {
-    let mut taken: HashMap<MachineId, Cost> = HashMap::new();
-    for task in snapshot.tasks.iter().filter(|t| !is_played(t.kind)) {
+/// What steps beside sealing take of each machine, `fresh` assignments and `kept` room included.
+fn taken(snapshot: &Snapshot, fresh: &[Assignment], kept: &[(MachineId, Cost)]) -> HashMap<MachineId, Cost> {
+    let beside = snapshot.tasks.iter().filter(|t| !is_played(t.kind)).filter_map(|task| {
         let given = fresh.iter().find(|a| a.task == task.id).map(|a| a.machine);
-        if let Some(machine) = task.leased_to.or(given) {
-            let cost = taken.entry(machine).or_default();
-            cost.cores += task.cost.cores;
-            cost.memory_bytes += task.cost.memory_bytes;
-            cost.scratch_bytes += task.cost.scratch_bytes;
-        }
+        task.leased_to.or(given).map(|machine| (machine, task.cost))
+    });
+    let mut taken: HashMap<MachineId, Cost> = HashMap::new();
+    for (machine, cost) in beside.chain(kept.iter().copied()) {
+        let sum = taken.entry(machine).or_default();
+        sum.cores += cost.cores;
+        sum.memory_bytes += cost.memory_bytes;
     }
     taken
 }
 
-/// Proofs that are due come before all else, then later steps before earlier ones; each where least is left over.
-fn beside_sealing(snapshot: &Snapshot) -> Vec<Assignment> {
+/// Proofs that are due come before all else, then later steps before earlier ones; each where least is left over. Also what is kept
+/// free: on its machine for a proof that is due and has no room yet, and on one machine for the SNARK that will be due next.
+fn beside_sealing(snapshot: &Snapshot) -> (Vec<Assignment>, Vec<(MachineId, Cost)>) {
     let mut rooms: HashMap<MachineId, Room> = snapshot.machines.iter().map(|m| (m.id, Room::of(m))).collect();
     for task in &snapshot.tasks {
         if let Some(room) = task.leased_to.and_then(|machine| rooms.get_mut(&machine)) {
@@ -130,26 +139,58 @@ fn beside_sealing(snapshot: &Snapshot) -> Vec<Assignment> {
     }
     let mut ready: Vec<&TaskView> = snapshot.tasks.iter().filter(|t| t.leased_to.is_none() && !is_played(t.kind)).collect();
     ready.sort_by_key(|t| (!t.kind.is_proving(), t.due_at, rank(t.kind), t.id));
-    // Avoiding a machine makes sense while there is another one.
-    let choice = snapshot.machines.iter().filter(|m| m.takes_new).count() > 1;
     let mut assignments = Vec::new();
+    let mut kept = Vec::new();
     for task in ready {
-        let here = snapshot.machines.iter().filter(|m| may_run(task, m, choice));
-        let fitting = here.filter_map(|m| rooms.get(&m.id).filter(|room| room.fits(&task.cost)).map(|room| (m.id, *room)));
-        if let Some((machine, _)) = fitting.min_by_key(|(id, room)| (room.cores, room.memory, *id)) {
-            if let Some(room) = rooms.get_mut(&machine) {
+        let here = snapshot.machines.iter().filter(|m| may_run(task, m));
+        let ranked = |m: &&MachineView| {
+            let room = rooms.get(&m.id).copied().unwrap_or(Room::of(m));
+            // A machine that failed, or drains, when there is no other; a SNARK rather where a GPU is.
+            (
+                !room.fits(task),
+                task.avoid == Some(m.id),
+                !m.takes_new,
+                is_snark(task.kind) && m.gpus == 0,
+                room.cores,
+                room.memory,
+                m.id,
+            )
+        };
+        let Some(machine) = here.min_by_key(ranked) else { continue };
+        match rooms.get_mut(&machine.id) {
+            Some(room) if room.fits(task) => {
                 room.take(&task.cost);
+                assignments.push(Assignment { task: task.id, machine: machine.id });
             }
-            assignments.push(Assignment { task: task.id, machine });
+            _ if task.kind.is_proving() => kept.push((machine.id, task.cost)),
+            _ => {}
         }
     }
-    assignments
+    kept.extend(room_for_snarks(snapshot));
+    (assignments, kept)
 }
 
-fn may_run(task: &TaskView, machine: &MachineView, choice: bool) -> bool {
+const fn is_snark(kind: TaskKind) -> bool {
+    matches!(kind, TaskKind::WindowPost)
+}
+
+/// The machine with the most memory keeps room for a WindowPoSt's SNARK, once there are sectors to prove and if PC1 fits beside it.
+fn room_for_snarks(snapshot: &Snapshot) -> Option<(MachineId, Cost)> {
+    let largest = *snapshot.sizes.iter().max()?;
+    let (snark, pc1) = (Cost::of(TaskKind::WindowPost, largest), Cost::of(TaskKind::PreCommit1, largest));
+    if snapshot.machines.iter().all(|m| m.stored_bytes == 0) || snapshot.tasks.iter().any(|t| is_snark(t.kind)) {
+        return None;
+    }
+    let both = |m: &&MachineView| m.takes_new && snark.memory_bytes + pc1.memory_bytes <= m.memory_bytes;
+    let keeper = snapshot.machines.iter().filter(both).max_by_key(|m| (m.gpus > 0, m.memory_bytes, m.id))?;
+    // Cores are shared for a proof.
+    Some((keeper.id, Cost { cores: 0, ..snark }))
+}
+
+fn may_run(task: &TaskView, machine: &MachineView) -> bool {
     match task.pinned_to {
         Some(only) => only == machine.id,
-        None => machine.takes_new && (task.avoid != Some(machine.id) || !choice),
+        None => machine.takes_new || task.kind.is_proving(),
     }
 }
 
@@ -161,7 +202,7 @@ mod tests {
     use crate::{
         clock::{DAY, HOUR, Micros},
         ids::PoolId,
-        scheduler::{History, Owed, SectorView, planner::Rounds},
+        scheduler::{FIRST_POST, History, Owed, SectorView, planner::Rounds},
     };
 
     const NOW: Micros = 1_790_000_000_000_000;
@@ -174,8 +215,11 @@ mod tests {
             takes_new: true,
             cores,
             memory_bytes: 8 * GIB,
+            disk_bytes: 1 << 40,
             disk_free_bytes: 1 << 40,
+            stored_bytes: 0,
             gpus: 0,
+            quick_as: MachineId(id),
         }
     }
 
@@ -244,15 +288,92 @@ mod tests {
         // A sector of twenty hours whose date has passed, and one of three hours that can still be in time; there is scratch for one.
         let ((mut late, mut long), (mut owed, mut short)) = (owed(1, -1), owed(2, 0));
         (late.sector_bytes, owed.sector_bytes) = (64 * GIB, 32 * GIB);
-        owed.promised_at = NOW + 6 * HOUR;
+        owed.promised_at = NOW + FIRST_POST + 6 * HOUR;
         long.cost = Cost::of(TaskKind::PreCommit1, 64 * GIB);
         short.cost = Cost::of(TaskKind::PreCommit1, 32 * GIB);
         let mut snapshot = snapshot(vec![machine(1, 16)], vec![(late, long), (owed, short)], Vec::new());
-        (snapshot.machines[0].memory_bytes, snapshot.machines[0].disk_free_bytes) = (1 << 40, 1100 * GIB);
+        let machine = &mut snapshot.machines[0];
+        (machine.memory_bytes, machine.disk_bytes, machine.disk_free_bytes) = (1 << 40, 1100 * GIB, 1100 * GIB);
         snapshot.sizes = vec![32 * GIB, 64 * GIB];
         snapshot.history = History::of(&[(TaskKind::PreCommit1, 64 * GIB, MachineId(1), 20 * 3_600_000); 5]);
         assert_eq!(plan(&snapshot, None), [given(1, 1)], "the earlier date first");
         assert_eq!(plan(&snapshot, Some(&mut Rounds::most(20))), [given(2, 1)]);
+    }
+
+    #[test]
+    fn a_disk_is_promised_once_although_what_has_just_begun_has_written_nothing() {
+        let large = |id| {
+            let (mut owed, mut task) = owed(id, 5);
+            (owed.sector_bytes, task.cost) = (32 * GIB, Cost::of(TaskKind::PreCommit1, 32 * GIB));
+            (owed, task)
+        };
+        let mut snapshot = snapshot(vec![machine(1, 16)], vec![large(1), large(2), large(3)], Vec::new());
+        let machine = &mut snapshot.machines[0];
+        (machine.memory_bytes, machine.disk_bytes, machine.disk_free_bytes) = (1 << 40, 1100 * GIB, 1100 * GIB);
+        snapshot.sizes = vec![32 * GIB];
+        assert_eq!(plan(&snapshot, None).len(), 2, "1100 GiB hold two of them");
+        for at in 0..2 {
+            snapshot.tasks[at].leased_to = Some(MachineId(1));
+            snapshot.owed[at].sectors[0].machine = Some(MachineId(1));
+        }
+        assert_eq!(plan(&snapshot, None), [], "both have their place");
+        snapshot.machines[0].disk_free_bytes = 300 * GIB;
+        let proof = task(9, TaskKind::Vanilla, 1);
+        snapshot.tasks.push(TaskView { pinned_to: Some(MachineId(1)), ..proof });
+        assert_eq!(plan(&snapshot, None), [given(9, 1)], "what they have written does not keep a proof from being made");
+    }
+
+    #[test]
+    fn a_due_proof_keeps_its_room_free_and_is_made_by_a_draining_machine_if_there_is_no_other() {
+        let mut waiting = snapshot(vec![machine(1, 2), machine(2, 2)], vec![owed(1, 5), owed(2, 5)], Vec::new());
+        waiting.machines[0].memory_bytes = 200 << 20;
+        waiting.machines[1].memory_bytes = 300 << 20;
+        let snark = task(9, TaskKind::WindowPost, 1);
+        waiting.tasks.push(snark.clone());
+        // One PC1 of 64 MiB runs on the only machine that is large enough for the proof.
+        (waiting.tasks[0].leased_to, waiting.owed[0].sectors[0].machine) = (Some(MachineId(2)), Some(MachineId(2)));
+        assert_eq!(plan(&waiting, None), [given(2, 1)], "nothing new is begun where the proof waits");
+        let mut draining = snapshot(vec![machine(1, 2)], Vec::new(), vec![snark]);
+        draining.machines[0].takes_new = false;
+        assert_eq!(plan(&draining, None), [given(9, 1)]);
+    }
+
+    #[test]
+    fn who_avoids_a_machine_does_not_keep_others_from_it_nor_waits_for_one_that_is_too_small() {
+        let (contract, avoiding) = owed(1, 5);
+        let mut second = contract.sectors[0].clone();
+        second.id = SectorId(2);
+        let both = Owed { sectors: vec![second, contract.sectors[0].clone()], ..contract };
+        let other = TaskView { id: TaskId(2), sector: Some(SectorId(2)), ..avoiding.clone() };
+        let avoiding = TaskView { avoid: Some(MachineId(1)), ..avoiding };
+        let mut house = snapshot(vec![machine(1, 3), machine(2, 1)], Vec::new(), Vec::new());
+        (house.owed, house.tasks) = (vec![both], vec![other, avoiding]);
+        // The other machine is busy, with a step of its own.
+        let busy = TaskView { leased_to: Some(MachineId(2)), ..task(9, TaskKind::Finalize, 1) };
+        house.tasks.push(busy);
+        assert_eq!(plan(&house, None), [given(2, 1)], "it waits for the other machine");
+        house.machines[1].memory_bytes = 1 << 20;
+        let given_now: Vec<MachineId> = plan(&house, None).into_iter().map(|a| a.machine).collect();
+        assert_eq!(given_now, [MachineId(1); 2], "there is no other machine that could do it");
+    }
+
+    #[test]
+    fn whoever_is_to_begin_gets_the_ticket() {
+        // The search begins the short one first, dates alone the long one.
+        let ((mut late, _), (mut short, _)) = (owed(1, -1), owed(2, 0));
+        (late.sector_bytes, short.sector_bytes) = (64 * GIB, 32 * GIB);
+        short.promised_at = NOW + FIRST_POST + 6 * HOUR;
+        for owed in [&mut late, &mut short] {
+            owed.sectors[0].state = SectorState::Planned;
+        }
+        let mut snapshot = snapshot(vec![machine(1, 16)], Vec::new(), Vec::new());
+        snapshot.owed = vec![late, short];
+        let machine = &mut snapshot.machines[0];
+        (machine.memory_bytes, machine.disk_bytes, machine.disk_free_bytes) = (1 << 40, 1100 * GIB, 1100 * GIB);
+        snapshot.sizes = vec![32 * GIB, 64 * GIB];
+        snapshot.history = History::of(&[(TaskKind::PreCommit1, 64 * GIB, MachineId(1), 20 * 3_600_000); 5]);
+        assert_eq!(starting_soon(&snapshot, 600, Some(&mut Rounds::most(20))), [SectorId(2)]);
+        assert_eq!(starting_soon(&snapshot, 600, None), [SectorId(1)]);
     }
 
     #[test]
@@ -264,10 +385,10 @@ mod tests {
         });
         let mut house = snapshot(vec![machine(1, 1)], contracts.collect(), Vec::new());
         house.tasks.clear();
-        let soon = starting_soon(&house, 600);
+        let soon = starting_soon(&house, 600, None);
         assert!(soon.contains(&SectorId(1)), "it can begin at once");
         assert!(soon.len() < 400, "one core does not begin 400 sectors in ten minutes: {}", soon.len());
-        assert_eq!(starting_soon(&house, 600), soon);
+        assert_eq!(starting_soon(&house, 600, None), soon);
     }
 
     proptest! {
@@ -318,8 +439,13 @@ mod tests {
                 let here = |t: &&TaskView| {
                     t.leased_to == Some(machine.id) || assignments.contains(&Assignment { task: t.id, machine: machine.id })
                 };
-                let used: i64 = snapshot.tasks.iter().filter(here).map(|t| t.cost.cores).sum();
+                // Proofs that are due share the cores of what runs.
+                let sealing = snapshot.tasks.iter().filter(here).filter(|t| !t.kind.is_proving());
+                let used: i64 = sealing.map(|t| t.cost.cores).sum();
                 prop_assert!(used <= machine.cores, "{} of {} cores of {:?}", used, machine.cores, machine.id);
+                let memory: i64 = snapshot.tasks.iter().filter(here).map(|t| t.cost.memory_bytes).sum();
+                let before = snapshot.tasks.iter().filter(|t| t.leased_to == Some(machine.id)).map(|t| t.cost.memory_bytes).sum();
+                prop_assert!(memory <= machine.memory_bytes.max(before), "{} bytes of {:?}", memory, machine.id);
             }
             let mut seen: Vec<_> = assignments.iter().map(|a| a.task).collect();
             seen.sort_unstable();

@@ -1,12 +1,12 @@
 //! Dates given before the sale, and what became of them. A promise never changes; the forecast beside it does, with its reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use diesel::prelude::*;
 
 use super::{
     House, Snapshot,
-    plan::taken,
+    house::FIRST_POST,
     planner::{Lessons, Rollouts, Waits, World, availability, forecast},
     what_if::Outlook,
 };
@@ -22,8 +22,6 @@ use crate::{
 
 /// Times that the house is played on for one quote.
 const ROUNDS: u32 = 64;
-/// From activation until the sector counts: its first WindowPoSt comes within one proving period.
-const FIRST_POST: Micros = DAY;
 /// Outcomes that make up for the missing experience of a young house; before, dates are given half as much time again.
 const YOUNG: i64 = 50;
 
@@ -60,7 +58,9 @@ pub struct Promise {
 /// them, or only at the cost of a promise.
 #[must_use]
 pub fn promise(snapshot: &Snapshot, sector_bytes: i64, sectors: i64, (lessons, outcomes): (Lessons, i64)) -> Option<Promised> {
-    let house = House::new(snapshot, &taken(snapshot, &[]));
+    let snapshot = &snapshot.with_quarantined();
+    // What runs beside sealing at this moment says nothing of the days to come.
+    let house = House::new(snapshot, &HashMap::new());
     let order = house.order(0, sector_bytes, sectors, snapshot.now)?;
     let found = forecast(&house.world().world, &order, &rollouts(snapshot, lessons))?;
     let young = outcomes < YOUNG;
@@ -126,7 +126,8 @@ pub fn available_to_promise(
     (lessons, outcomes): (Lessons, i64),
     dates: &[Micros],
 ) -> Vec<Promisable> {
-    let house = House::new(snapshot, &taken(snapshot, &[]));
+    let snapshot = &snapshot.with_quarantined();
+    let house = House::new(snapshot, &HashMap::new());
     let order = house.order(0, sector_bytes, room, snapshot.now);
     let ends = order.map(|order| availability(&house.world().world, &order, &rollouts(snapshot, lessons))).unwrap_or_default();
     let given: Vec<Micros> = ends.iter().map(|at| careful(snapshot, house.moment(*at), outcomes < YOUNG)).collect();

@@ -12,7 +12,10 @@ use crate::{
     ids::{MachineId, PoolId, SectorId, TaskId},
     orders,
     sealing::{Cost, SectorState, TaskKind, in_states, open_tasks},
-    store::{AnyConnection, DbResult, schema::chain_cursors},
+    store::{
+        AnyConnection, DbResult,
+        schema::{chain_cursors, sectors},
+    },
 };
 
 #[derive(Clone, Debug)]
@@ -23,8 +26,13 @@ pub struct MachineView {
     pub takes_new: bool,
     pub cores: i64,
     pub memory_bytes: i64,
+    pub disk_bytes: i64,
     pub disk_free_bytes: i64,
+    /// Sealed sectors that are kept there.
+    pub stored_bytes: i64,
     pub gpus: i64,
+    /// Whose step times are expected of it: its own.
+    pub quick_as: MachineId,
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +95,8 @@ pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
     let sizes: HashMap<PoolId, i64> = pools(conn)?.into_iter().map(|p| (p.id, p.sector_bytes)).collect();
     let epoch_seconds = chain_cursors::table.select(chain_cursors::epoch_seconds).first(conn).optional()?;
     let machines = machines(conn)?;
+    let stored = load_stored(conn, &sizes)?;
+    let view = |machine: &Machine| view(machine, stored.get(&machine.id).copied().unwrap_or(0));
     Ok(Snapshot {
         now,
         machines: machines.iter().filter(|m| !m.is_lost()).map(view).collect(),
@@ -99,15 +109,35 @@ pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
     })
 }
 
-fn view(machine: &Machine) -> MachineView {
+/// Bytes of sealed sectors that lie on each machine.
+fn load_stored(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResult<HashMap<MachineId, i64>> {
+    let rows: Vec<(Option<MachineId>, PoolId, String, i64)> = sectors::table
+        .filter(sectors::machine_id.is_not_null())
+        .group_by((sectors::machine_id, sectors::pool_id, sectors::state))
+        .select((sectors::machine_id, sectors::pool_id, sectors::state, diesel::dsl::count_star()))
+        .load(conn)?;
+    let mut stored = HashMap::new();
+    for (machine, pool, state, count) in rows {
+        let is_sealing = SectorState::parse(&state).is_some_and(SectorState::is_sealing);
+        if let (Some(machine), Some(bytes), false) = (machine, sizes.get(&pool), is_sealing) {
+            *stored.entry(machine).or_default() += count * bytes;
+        }
+    }
+    Ok(stored)
+}
+
+fn view(machine: &Machine, stored_bytes: i64) -> MachineView {
     MachineView {
         id: machine.id,
         name: machine.name.clone(),
         takes_new: !machine.is_draining(),
         cores: machine.cores,
         memory_bytes: machine.memory_bytes,
+        disk_bytes: machine.disk_bytes,
         disk_free_bytes: machine.disk_free_bytes,
+        stored_bytes,
         gpus: machine.gpus,
+        quick_as: machine.id,
     }
 }
 
@@ -130,7 +160,8 @@ fn load_tasks(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResul
 }
 
 fn load_owed(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros) -> DbResult<Vec<Owed>> {
-    let sealing = SectorState::ALL.into_iter().filter(|s| s.is_sealing()).collect::<Vec<_>>();
+    let owed = |state: &SectorState| state.is_sealing() || *state == SectorState::Quarantined;
+    let sealing = SectorState::ALL.into_iter().filter(owed).collect::<Vec<_>>();
     let mut contracts: BTreeMap<i64, Owed> = BTreeMap::new();
     for sector in in_states(conn, &sealing)? {
         let Some(sector_bytes) = sizes.get(&sector.pool_id) else { continue };
@@ -167,6 +198,16 @@ fn load_owed(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros
 }
 
 impl Snapshot {
+    /// As if quarantined sectors were let begin again now: they are still owed, and a date without them would be too early.
+    #[must_use]
+    pub fn with_quarantined(&self) -> Self {
+        let mut other = self.clone();
+        for sector in other.owed.iter_mut().flat_map(|o| &mut o.sectors).filter(|s| s.state == SectorState::Quarantined) {
+            (sector.state, sector.machine) = (SectorState::Planned, None);
+        }
+        other
+    }
+
     /// Sectors of a pool that are owed, or held for an order, and are not on chain.
     #[must_use]
     pub fn owed_sectors(&self, pool: PoolId) -> i64 {

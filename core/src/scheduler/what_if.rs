@@ -1,15 +1,15 @@
 //! What the house is heading for, and what would change if something did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    House, Snapshot,
-    plan::taken,
+    House, MachineView, Snapshot,
     planner::{MachineIx, Row, Secs},
 };
 use crate::{
     clock::Micros,
     ids::{MachineId, PoolId},
+    sealing::{self, Event, Transition},
 };
 
 /// One step in the plan.
@@ -75,7 +75,8 @@ impl Effect {
 /// Plays the house on until all is done, by usual durations.
 #[must_use]
 pub fn outlook(snapshot: &Snapshot) -> Outlook {
-    let house = House::new(snapshot, &taken(snapshot, &[]));
+    let snapshot = &snapshot.with_quarantined();
+    let house = House::new(snapshot, &HashMap::new());
     let mut played = house.world();
     let finished = played.world.run();
     let mut last = House::now();
@@ -122,11 +123,13 @@ pub fn what_if(snapshot: &Snapshot, change: &Change) -> Effect {
         Change::Add(machine) => {
             let like = snapshot.machines.iter().find(|m| m.id == *machine).cloned();
             let next = snapshot.machines.iter().map(|m| m.id.0).max().unwrap_or(0) + 1;
-            other.machines.extend(like.map(|mut m| {
-                m.id = MachineId(next);
-                m.takes_new = true;
-                m.disk_free_bytes = m.disk_free_bytes.max(0);
-                m
+            // As quick as that one, and empty.
+            other.machines.extend(like.map(|m| MachineView {
+                id: MachineId(next),
+                takes_new: true,
+                disk_free_bytes: m.disk_bytes,
+                stored_bytes: 0,
+                ..m
             }));
         }
         Change::Order { pool, sector_bytes, sectors } => other.owed.push(super::Owed {
@@ -142,12 +145,13 @@ pub fn what_if(snapshot: &Snapshot, change: &Change) -> Effect {
     Effect { before: outlook(snapshot), after: outlook(&other) }
 }
 
-/// The machine is gone with everything on it.
+/// The machine is gone with everything on it. What the chain knows, or only waits for a proof, goes on elsewhere.
 fn lose(snapshot: &mut Snapshot, machine: MachineId) {
     snapshot.machines.retain(|m| m.id != machine);
     for sector in snapshot.owed.iter_mut().flat_map(|o| &mut o.sectors).filter(|s| s.machine == Some(machine)) {
-        sector.state = crate::sealing::SectorState::Planned;
-        sector.machine = None;
+        if let Transition::To(state) = sealing::next(sector.state, Event::MachineLost) {
+            (sector.state, sector.machine) = (state, None);
+        }
     }
     snapshot.tasks.retain(|t| t.leased_to != Some(machine) && t.pinned_to != Some(machine));
 }

@@ -119,11 +119,18 @@ fn others(conn: &mut AnyConnection, sector: &Sector, state: SectorState) -> DbRe
 /// Facts about a sector that only the chain can tell.
 #[derive(Clone, Debug)]
 pub enum OnChain {
-    PreCommitted { seed_epoch: i64 },
+    PreCommitted {
+        seed_epoch: i64,
+    },
     Activated(Activation),
-    MessageFailed { purpose: Purpose, reason: String },
+    MessageFailed {
+        purpose: Purpose,
+        reason: String,
+    },
     /// It has power, as was seen at this time of the chain.
-    Counts { at: Micros },
+    Counts {
+        at: Micros,
+    },
     Faulty,
     Gone,
 }

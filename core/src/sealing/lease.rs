@@ -6,7 +6,7 @@ use super::{SectorState, Task, in_states, machine_lost};
 use crate::{
     clock::Micros,
     fleet::{
-        Machine, machines, mark_lost,
+        Machine, TOO_LONG, listening, machines, mark_lost,
         protocol::{HeartbeatAnswer, Lease, Running},
     },
     ids::{MachineId, SectorId, TaskId},
@@ -72,17 +72,20 @@ pub fn leases_of(conn: &mut AnyConnection, machine: MachineId, running: &[Runnin
     Ok(HeartbeatAnswer { leases, stop })
 }
 
-/// Leases that ran out become ready again; the next grant moves the fence past whoever held them.
+/// Leases that ran out become ready again; the next grant moves the fence past whoever held them. While no machine at all is heard
+/// they are kept: whoever holds them works on, and says so when it can.
 pub fn expire_leases(conn: &mut AnyConnection, now: Micros) -> DbResult<usize> {
-    diesel::update(tasks::table.filter(tasks::state.eq("leased").and(tasks::lease_until.lt(now))))
+    let is_deaf = listening(conn)?.is_some_and(|listening| !listening.hears(now));
+    let over = if is_deaf { now - TOO_LONG } else { now };
+    diesel::update(tasks::table.filter(tasks::state.eq("leased").and(tasks::lease_until.lt(over))))
         .set((tasks::state.eq("ready"), tasks::machine_id.eq(None::<MachineId>), tasks::lease_until.eq(None::<Micros>)))
         .execute(conn)
 }
 
-/// Gives up machines that have been silent since `silent_since`: what they ran is taken back, and what lay on them is sealed again as
+/// Gives up machines that have been silent for `patience`: what they ran is taken back, and what lay on them is sealed again as
 /// soon as the chain allows it. Returns those that were not lost before.
-pub fn give_up_lost(conn: &mut AnyConnection, silent_since: Micros, now: Micros) -> DbResult<Vec<MachineId>> {
-    let newly = mark_lost(conn, silent_since)?;
+pub fn give_up_lost(conn: &mut AnyConnection, patience: Micros, now: Micros) -> DbResult<Vec<MachineId>> {
+    let newly = mark_lost(conn, patience, now)?;
     diesel::update(tasks::table.filter(tasks::state.eq("leased").and(tasks::machine_id.eq_any(&newly))))
         .set((tasks::state.eq("ready"), tasks::machine_id.eq(None::<MachineId>), tasks::lease_until.eq(None::<Micros>)))
         .execute(conn)?;

@@ -18,6 +18,8 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    const ALL: [Self; 4] = [Self::PreCommit, Self::ProveCommit, Self::WindowPost, Self::Recover];
+
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -71,6 +73,13 @@ pub struct Message {
     /// attoFIL that its gas cost the sender, once it has landed.
     pub burnt_atto: Option<String>,
     pub tip_atto: Option<String>,
+}
+
+impl Message {
+    #[must_use]
+    pub fn purpose(&self) -> Option<Purpose> {
+        Purpose::ALL.into_iter().find(|purpose| purpose.name() == self.purpose)
+    }
 }
 
 /// What became of a message on chain. attoFIL, decimal.
@@ -135,6 +144,24 @@ pub fn pushed(conn: &mut AnyConnection, id: MessageId, cid: &str, now: Micros) -
         .set((messages::state.eq(MessageState::Pushed.name()), messages::cid.eq(cid), messages::changed_at.eq(now)))
         .execute(conn)
         .map(drop)
+}
+
+/// The node did not take it. It stays to be pushed.
+pub fn refused(conn: &mut AnyConnection, id: MessageId, error: &str) -> DbResult<()> {
+    diesel::update(messages::table.find(id)).set(messages::last_error.eq(error)).execute(conn).map(drop)
+}
+
+/// It will not be pushed any more; false when it was no longer to be.
+pub fn give_up(conn: &mut AnyConnection, id: MessageId, error: &str, now: Micros) -> DbResult<bool> {
+    let built = messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Built.name())));
+    let failed = (messages::state.eq(MessageState::Failed.name()), messages::last_error.eq(error), messages::changed_at.eq(now));
+    diesel::update(built).set(failed).execute(conn).map(|rows| rows == 1)
+}
+
+/// Messages that there have been for a sector or a window post: the number of its next attempt.
+pub fn attempts(conn: &mut AnyConnection, purpose: Purpose, subject: i64) -> DbResult<i64> {
+    let of = messages::purpose.eq(purpose.name()).and(messages::subject_id.eq(subject));
+    messages::table.filter(of).count().get_result(conn)
 }
 
 /// Records a receipt; false when it was recorded before.

@@ -137,6 +137,14 @@ pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Task>> {
     tasks::table.order(tasks::id.desc()).limit(limit).load(conn)
 }
 
+/// Nobody waits for it any more.
+pub fn abandon(conn: &mut AnyConnection, task: &Task, why: &str, now: Micros) -> DbResult<()> {
+    let open = tasks::table.filter(tasks::id.eq(task.id).and(tasks::state.eq_any(["ready", "leased"])));
+    let failed =
+        (tasks::state.eq("failed"), tasks::failure.eq(why), tasks::lease_until.eq(None::<Micros>), tasks::done_at.eq(now));
+    diesel::update(open).set(failed).execute(conn).map(drop)
+}
+
 /// No open task of a sector may outlive a restart of its sealing.
 pub(super) fn cancel_open(conn: &mut AnyConnection, sector: SectorId, reason: &str, now: Micros) -> DbResult<()> {
     diesel::update(tasks::table.filter(tasks::sector_id.eq(sector).and(tasks::state.eq_any(["ready", "leased"]))))

@@ -177,6 +177,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    listening (id) {
+        id -> BigInt,
+        since -> BigInt,
+        heard_at -> BigInt,
+    }
+}
+
+diesel::table! {
     enrolment_tokens (token_hash) {
         token_hash -> Text,
         name -> Text,

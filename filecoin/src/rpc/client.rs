@@ -415,9 +415,10 @@ impl Node {
         self.call(PUSH, json!([message, spec])).await
     }
 
-    /// The receipt of a message that is on chain, searched back `lookback` epochs. Replaced messages are not accepted.
+    /// The receipt of a message that is on chain, searched back `lookback` epochs; or of the one that has replaced it: `message`
+    /// says which it is.
     pub async fn search_message(&self, cid: &str, lookback: i64) -> Result<Option<MsgLookup>, RpcError> {
-        self.call("Filecoin.StateSearchMsg", json!([null, {"/": cid}, lookback, false])).await
+        self.call("Filecoin.StateSearchMsg", json!([null, {"/": cid}, lookback, true])).await
     }
 
     pub async fn wallet_balance(&self, address: &Address) -> Result<TokenAmount, RpcError> {

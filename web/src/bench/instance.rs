@@ -138,7 +138,7 @@ pub fn load(path: &Path, clairvoyant: bool) -> anyhow::Result<Loaded> {
     for row in &instance.machines {
         let at = classes.iter().position(|c| **c == row.cls).with_context(|| format!("class {:?} is not defined", row.cls))?;
         ensure!(row.pool < fleet.pools.len(), "pool {} is not defined", row.pool);
-        fleet.machines.push(Machine { pool: PoolIx::of(row.pool), class: Key::of(at), down: row.down.clone() });
+        fleet.machines.push(Machine { pool: PoolIx::of(row.pool), class: Key::of(at), down: row.down.clone(), drains: false });
     }
     let mut orders = Vec::with_capacity(instance.orders.len());
     for row in &instance.orders {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::ensure;
 use sealyard_core::scheduler::planner::{
-    Dice, Durations, Fleet, Key, Luck, MachineIx, Odds, Order, OrderIx, Policy, PoolIx, Secs, SectorIx, State, World, log_normal,
+    Dice, Fleet, Key, Luck, MachineIx, Odds, Order, OrderIx, Policy, PoolIx, Secs, SectorIx, State, World, log_normal,
 };
 
 use super::{ReplanOptions, instance, schedule::processor};
@@ -83,13 +83,10 @@ fn fleets(first: &Fleet, events: &[Kind], dice: &mut Dice) -> Vec<Fleet> {
     let changes = events.iter().filter(|kind| matches!(kind, Kind::Drain | Kind::NewMachine));
     let fleets = changes.scan(first.clone(), |fleet, kind| {
         let machine = MachineIx::of(dice.below(first.machines.len()));
-        let mut row = fleet.machines.get(machine)?.clone();
         if *kind == Kind::Drain {
-            let mut class = fleet.classes.get(row.class)?.clone();
-            class.durations = class.durations.iter().map(|d| Durations { p2: d.p2, ..Durations::default() }).collect();
-            row.class = fleet.classes.push(class);
-            *fleet.machines.iter_mut().nth(machine.at())? = row;
+            fleet.machines.iter_mut().nth(machine.at())?.drains = true;
         } else {
+            let row = fleet.machines.get(machine)?.clone();
             fleet.machines.push(row);
         }
         Some(fleet.clone())

@@ -75,7 +75,8 @@ impl Story {
                     .map(|e| e.amount)
                     .sum();
             let chain_days = yields::chain_days(conn, contract.pool_id)?;
-            let began = contracts::by_public_id(conn, &contract.public_id)?.and_then(|c| c.active_at).map(|at| at.div_euclid(DAY));
+            let began =
+                contracts::by_public_id(conn, &contract.public_id)?.and_then(|c| c.active_at).map(|at| at.div_euclid(DAY));
             let first_day = lots.iter().map(|lot| lot.day).min();
             let landed = sealing::messages_in_state(conn, sealing::MessageState::Landed)?;
             let checks = vec![

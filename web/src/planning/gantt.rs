@@ -132,7 +132,10 @@ mod tests {
             takes_new: true,
             cores: 8,
             memory_bytes: 1,
+            disk_bytes: 1,
             disk_free_bytes: 1,
+            stored_bytes: 0,
+            quick_as: MachineId(1),
             gpus: 0,
         };
         let snapshot = Snapshot { now: 0, machines: vec![machine], ..Snapshot::default() };

@@ -7,7 +7,7 @@ use sealyard_core::{
     clock::{DAY, Micros, minute_text},
     contracts,
     ids::OrderId,
-    scheduler::{self, Bottleneck, Effect, Outlook, Snapshot},
+    scheduler::{self, Bottleneck, Effect, FIRST_POST, Outlook, Snapshot},
     store::{AnyConnection, DbResult},
     units::Bytes,
 };
@@ -111,7 +111,7 @@ fn dates(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &Outlook) -> Db
             Some((_, order)) => scheduler::promise_of_order(conn, *order)?,
             None => None,
         };
-        let expected = outlook.contracts.get(&owed.id).copied();
+        let expected = outlook.contracts.get(&owed.id).map(|active| active + FIRST_POST);
         rows.push(DateRow {
             contract: names.of(owed.id),
             sectors: owed.sectors.len(),
@@ -168,9 +168,9 @@ pub fn effect_view(conn: &mut AnyConnection, snapshot: &Snapshot, effect: &Effec
             MovedRow {
                 contract: names.of(contract),
                 promised: minute_text(promise),
-                before: minute_text(before),
-                after: after.map_or_else(|| "never".into(), minute_text),
-                breaks: after.is_none_or(|at| at > promise) && before <= promise,
+                before: minute_text(before + FIRST_POST),
+                after: after.map_or_else(|| "never".into(), |active| minute_text(active + FIRST_POST)),
+                breaks: after.is_none_or(|active| active + FIRST_POST > promise) && before + FIRST_POST <= promise,
             }
         })
         .collect();

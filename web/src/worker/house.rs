@@ -8,10 +8,10 @@ use crate::app::{Shared, transact};
 pub async fn turn(app: Shared) -> TurnResult {
     let now = app.now();
     let lease = app.config.lease_s * SECOND;
-    let silent_since = now - app.config.machine_lost_s * SECOND;
+    let patience = app.config.machine_lost_s * SECOND;
     transact(&app, move |conn| {
         sealing::expire_leases(conn, now)?;
-        for machine in sealing::give_up_lost(conn, silent_since, now)? {
+        for machine in sealing::give_up_lost(conn, patience, now)? {
             tracing::warn!(%machine, "machine lost");
         }
         scheduler::dispatch(conn, now, lease)?;

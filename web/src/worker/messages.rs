@@ -1,23 +1,26 @@
-//! The outbox to the chain: pushes stored messages, watches them to their receipt, acts on it.
+//! The outbox to the chain: pushes stored messages, watches them to their receipt, acts on it. No message waits for another one.
 
 use anyhow::{Context, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fvm_shared::{address::Address, econ::TokenAmount};
 use sealyard_core::{
     capacity::Pool,
+    clock::{DAY, HOUR, Micros, SECOND},
     ids::{PostId, SectorId},
     ledger::LedgerError,
     proving,
     sealing::{self, Activation, Landing, Message, MessageState, OnChain, Purpose},
     store::DbFault,
 };
-use sealyard_filecoin::rpc::{self, MsgLookup};
+use sealyard_filecoin::rpc::{self, MsgLookup, RpcError};
 
-use super::{TurnResult, block_rewards::base_fee_before, pipeline::miner_address, pools};
+use super::{Each, TurnResult, block_rewards::base_fee_before, pipeline::miner_address, pools};
 use crate::app::{Shared, read, transact};
 
-/// How far back a receipt is looked for, epochs.
+/// How far back a receipt is looked for beyond the message's age, epochs.
 const LOOKBACK: i64 = 2 * 2880;
+/// The shortest there are: what is looked through is never too little.
+const EPOCH_SECONDS: i64 = 30;
 
 pub async fn turn(app: Shared) -> TurnResult {
     let (built, pushed) = read(&app, |conn| {
@@ -29,14 +32,72 @@ pub async fn turn(app: Shared) -> TurnResult {
     }
     let pools = pools(&app).await?;
     let of = |message: &Message| pools.iter().find(|p| p.id == message.pool_id).context("the message's pool is gone");
-    for message in &built {
-        push(&app, of(message)?, message).await?;
+    let mut all = Each::default();
+    // Proofs have an hour at most, the others a day.
+    let (proofs, others): (Vec<&Message>, Vec<&Message>) = built.iter().partition(|m| m.purpose() == Some(Purpose::WindowPost));
+    for message in proofs.into_iter().chain(others) {
+        match push(&app, of(message)?, message).await {
+            Ok(()) => {}
+            Err(error) => match error.downcast_ref::<RpcError>() {
+                Some(RpcError::Node { message: text, .. }) => {
+                    refused(&app, message, text).await?;
+                    all.note(Err(error));
+                }
+                // The next one would not get there either.
+                _ => return Err(error),
+            },
+        }
     }
     for message in &pushed {
-        watch(&app, of(message)?, message).await?;
+        all.note(watch(&app, of(message)?, message).await);
     }
+    all.end()
+}
+
+/// A message that the node does not take is tried again for so long before what it is for learns of it.
+const PATIENCE: Micros = HOUR;
+/// If the wallet or the miner cannot pay, no sector is to blame, and it ends when somebody pays.
+const UNPAID_PATIENCE: Micros = DAY;
+
+/// Whether a message that was built some time ago is given up now. A proof always is: it is made into a new message, at a later head.
+fn is_given_up(purpose: Option<Purpose>, text: &str, waited: Micros) -> bool {
+    let unpaid = ["not enough funds", "SysErrInsufficientFunds", "InsufficientFunds", "insufficient funds", "(RetCode=6)"];
+    match purpose {
+        Some(Purpose::WindowPost) => true,
+        _ if unpaid.iter().any(|words| text.contains(words)) => waited > UNPAID_PATIENCE,
+        _ => waited > PATIENCE,
+    }
+}
+
+/// The node runs a message before it takes it, and refuses what would fail on chain.
+async fn refused(app: &Shared, message: &Message, text: &str) -> TurnResult {
+    let (message, text, now) = (message.clone(), text.to_owned(), app.now());
+    let purpose = message.purpose();
+    let given_up = is_given_up(purpose, &text, now - message.created_at);
+    tracing::error!(purpose = message.purpose, text, given_up, "the node does not take a message");
+    transact(app, move |conn| {
+        if !given_up {
+            return Ok(sealing::refused(conn, message.id, &text)?);
+        }
+        if sealing::give_up(conn, message.id, &text, now)? {
+            match purpose {
+                Some(Purpose::WindowPost) => proving::landed(conn, PostId(message.subject_id), REFUSED)?,
+                Some(purpose @ (Purpose::PreCommit | Purpose::ProveCommit)) => {
+                    let sector = sealing::sector_by_id(conn, SectorId(message.subject_id))?;
+                    let reason = format!("the node does not take its {}: {text}", purpose.name());
+                    sealing::mark_on_chain(conn, sector, OnChain::MessageFailed { purpose, reason }, now)?;
+                }
+                Some(Purpose::Recover) | None => {}
+            }
+        }
+        Ok::<_, LedgerError>(())
+    })
+    .await?;
     Ok(())
 }
+
+/// As an exit code: it has not been run on chain.
+const REFUSED: i64 = -1;
 
 async fn push(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
     let miner = miner_address(pool)?;
@@ -63,16 +124,18 @@ async fn push(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
 
 async fn watch(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
     let cid = message.cid.as_deref().context("a pushed message without a CID")?;
-    let Some(found) = app.node.search_message(cid, LOOKBACK).await? else { return Ok(()) };
+    let age = (app.now() - message.changed_at) / SECOND / EPOCH_SECONDS;
+    let Some(found) = app.node.search_message(cid, age.max(0) + LOOKBACK).await? else { return Ok(()) };
+    // Somebody may have replaced it by one with more gas.
+    let cid = found.message.cid.to_string();
     if found.receipt.exit_code != 0 {
         tracing::error!(purpose = message.purpose, %cid, exit_code = found.receipt.exit_code, "message failed on chain");
     }
-    let landing = landing(app, cid, &found).await?;
-    match message.purpose.as_str() {
-        "window_post" => post_landed(app, message, landing).await,
-        "pre_commit" => sector_landed(app, pool, message, landing, Purpose::PreCommit).await,
-        "prove_commit" => sector_landed(app, pool, message, landing, Purpose::ProveCommit).await,
-        _ => record(app, message, landing).await,
+    let landing = landing(app, &cid, &found).await?;
+    match message.purpose() {
+        Some(Purpose::WindowPost) => post_landed(app, message, landing).await,
+        Some(purpose @ (Purpose::PreCommit | Purpose::ProveCommit)) => sector_landed(app, pool, message, landing, purpose).await,
+        Some(Purpose::Recover) | None => record(app, message, landing).await,
     }
 }
 
@@ -158,4 +221,19 @@ async fn activated(app: &Shared, pool: &Pool, number: i64) -> anyhow::Result<OnC
         deadline: i64::try_from(location.deadline)?,
         partition: i64::try_from(location.partition)?,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sector_is_to_blame_after_an_hour_an_empty_wallet_after_a_day_and_a_proof_is_sent_anew() {
+        let old_ticket = "message execution failed: exit 16, reason: ticket too old";
+        let poor = "mpool push: not enough funds: 0.1 FIL";
+        let sectors = Some(Purpose::PreCommit);
+        assert_eq!([0, PATIENCE + 1].map(|waited| is_given_up(sectors, old_ticket, waited)), [false, true]);
+        assert_eq!([PATIENCE + 1, DAY + 1].map(|waited| is_given_up(sectors, poor, waited)), [false, true]);
+        assert!(is_given_up(Some(Purpose::WindowPost), old_ticket, 0));
+    }
 }

@@ -57,6 +57,23 @@ pub async fn run(app: Shared) {
 /// What a loop's turn may fail with; the text is all that is needed.
 pub type TurnResult = anyhow::Result<()>;
 
+/// Things that a turn does one after the other: none keeps the next from being tried, and the first error is told.
+#[derive(Default)]
+struct Each(Option<anyhow::Error>);
+
+impl Each {
+    fn note(&mut self, outcome: TurnResult) {
+        if let Err(error) = outcome {
+            tracing::warn!("{error:#}");
+            self.0.get_or_insert(error);
+        }
+    }
+
+    fn end(self) -> TurnResult {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
 async fn repeat<F: Future<Output = TurnResult> + Send>(
     app: Shared,
     holder: String,

@@ -79,7 +79,7 @@ async fn starting_soon(app: &Shared, sectors: &[Sector]) -> anyhow::Result<HashS
     }
     let now = app.now();
     let snapshot = read(app, move |conn| scheduler::load(conn, now)).await?;
-    Ok(tokio::task::spawn_blocking(move || scheduler::starting_soon(&snapshot, TICKET_AHEAD)).await?.into_iter().collect())
+    Ok(tokio::task::spawn_blocking(move || scheduler::need_tickets(&snapshot, TICKET_AHEAD)).await?.into_iter().collect())
 }
 
 struct Step<'a> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use sealyard_core::{
     capacity::Pool,
+    ids,
     proving::{self, Readability},
     sealing::{self, Purpose, Sector},
     store::DbFault,
@@ -21,6 +22,8 @@ use crate::app::{Shared, read, transact};
 const MOST_SECTORS: usize = 100_000;
 /// Epochs that a message may take to land.
 const INCLUSION: i64 = 20;
+/// Epochs before the last moment of a declaration.
+const LAST_CALL: i64 = 60;
 
 pub async fn turn(app: Shared) -> TurnResult {
     for pool in pools(&app).await? {
@@ -65,6 +68,8 @@ async fn recover(
     sectors: Vec<Sector>,
 ) -> TurnResult {
     let Some(opens) = declarable_opening(now, deadline) else { return Ok(()) };
+    // What can be proven does not wait for ever for what is still being read.
+    let last_call = now.current_epoch + INCLUSION + LAST_CALL >= opens - now.fault_declaration_cutoff;
     let (pool, at) = (pool.clone(), app.now());
     let built = transact(app, move |conn| {
         let mut good = Vec::new();
@@ -76,14 +81,16 @@ async fn recover(
                 Readability::Damaged => {}
             }
         }
-        let Some(first) = good.first().filter(|_| !waits) else { return Ok(0) };
+        let Some(first) = good.first().filter(|_| !waits || last_call) else { return Ok(0) };
         let to_number = |number: i64| u64::try_from(number).unwrap_or_default();
         let numbers: Vec<u64> = good.iter().map(|s| to_number(s.number)).collect();
         let place = SectorsAt { deadline: to_number(deadline), partition: to_number(partition), sectors: &numbers };
         let Ok(params) = actor::declare_faults_recovered(&place) else { return Ok(0) };
         let method = Method::DeclareFaultsRecovered.number();
-        // One declaration per partition and window.
-        sealing::build_message(conn, pool.id, Purpose::Recover, first.id.0, opens, (method, &params), at)?;
+        // One declaration of the same sectors per partition and window.
+        let digest = ids::digest(&format!("{opens}:{numbers:?}"));
+        let attempt = digest.get(..15).and_then(|part| i64::from_str_radix(part, 16).ok()).unwrap_or(opens);
+        sealing::build_message(conn, pool.id, Purpose::Recover, first.id.0, attempt, (method, &params), at)?;
         Ok::<_, DbFault>(good.len())
     })
     .await?;

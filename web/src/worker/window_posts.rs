@@ -17,7 +17,7 @@ use sealyard_filecoin::{
 };
 
 use super::{
-    TurnResult,
+    Each, TurnResult,
     pipeline::{miner_address, miner_id},
     pools,
 };
@@ -25,20 +25,33 @@ use crate::app::{Shared, read, transact};
 
 /// Most sectors of one partition (the protocol's largest is 2,349).
 const MOST_SECTORS: usize = 10_000;
+const EPOCH_SECONDS: i64 = 30;
 
 pub async fn turn(app: Shared) -> TurnResult {
+    let mut all = Each::default();
     for pool in pools(&app).await? {
-        let head = app.node.chain_head().await?.height;
-        let open = app.node.proving_deadline(&miner_address(&pool)?).await?;
-        for window in due_windows(&open, head) {
-            begin_window(&app, &pool, &window).await?;
-        }
-        submit_proven(&app, &pool, head).await?;
-        let id = pool.id;
-        let missed = transact(&app, move |conn| Ok::<_, DbFault>(proving::mark_missed(conn, id, head)?)).await?;
-        if missed > 0 {
-            tracing::error!(pool = pool.name, missed, "WindowPoSt missed");
-        }
+        let outcome = turn_of(&app, &pool, &mut all).await;
+        all.note(outcome);
+    }
+    all.end()
+}
+
+/// One pool's windows. What goes wrong with one of them is noted, and the next is looked at.
+async fn turn_of(app: &Shared, pool: &Pool, all: &mut Each) -> TurnResult {
+    let head = app.node.chain_head().await?.height;
+    let open = app.node.proving_deadline(&miner_address(pool)?).await?;
+    for window in due_windows(&open, head) {
+        all.note(begin_window(app, pool, &window, head).await);
+    }
+    let (id, name, now) = (pool.id, pool.name.clone(), app.now());
+    let given_up = transact(app, move |conn| Ok::<_, DbFault>(proving::go_on_without_silent(conn, id, now)?)).await?;
+    if given_up > 0 {
+        tracing::error!(pool = name, sectors = given_up, "the WindowPoSt goes on without sectors of machines that are silent");
+    }
+    submit_proven(app, pool, head, all).await?;
+    let missed = transact(app, move |conn| Ok::<_, DbFault>(proving::mark_missed(conn, id, head, now)?)).await?;
+    if missed > 0 {
+        tracing::error!(pool = name, missed, "WindowPoSt missed");
     }
     Ok(())
 }
@@ -77,7 +90,7 @@ fn to_prove(partition: &Partition) -> anyhow::Result<Vec<i64>> {
     wanted.map(|n| i64::try_from(n).context("sector number")).collect()
 }
 
-async fn begin_window(app: &Shared, pool: &Pool, window: &Window) -> TurnResult {
+async fn begin_window(app: &Shared, pool: &Pool, window: &Window, head: i64) -> TurnResult {
     let miner = miner_address(pool)?;
     let partitions = app.node.partitions(&miner, window.deadline, &Vec::new()).await?;
     if partitions.is_empty() {
@@ -95,12 +108,18 @@ async fn begin_window(app: &Shared, pool: &Pool, window: &Window) -> TurnResult 
         if sectors.is_empty() || posted.contains(&index) {
             continue;
         }
-        begin_partition(app, pool, window, i64::try_from(index)?, sectors).await?;
+        begin_partition(app, pool, (window, head), i64::try_from(index)?, sectors).await?;
     }
     Ok(())
 }
 
-async fn begin_partition(app: &Shared, pool: &Pool, window: &Window, partition: i64, sectors: Vec<i64>) -> TurnResult {
+async fn begin_partition(
+    app: &Shared,
+    pool: &Pool,
+    (window, head): (&Window, i64),
+    partition: i64,
+    sectors: Vec<i64>,
+) -> TurnResult {
     let tag = RandomnessTag::WindowedPoStChallengeSeed;
     let entropy = miner_entropy(miner_id(pool)?);
     let randomness = app.node.randomness_from_beacon(tag, window.challenge, &entropy).await?;
@@ -114,7 +133,7 @@ async fn begin_partition(app: &Shared, pool: &Pool, window: &Window, partition: 
         challenge_epoch: window.challenge,
         randomness: randomness.to_string(),
         sectors,
-        due_at: now + (window.close - window.open) * 30 * SECOND,
+        due_at: now + (window.close - head) * EPOCH_SECONDS * SECOND,
     };
     let begun = transact(app, move |conn| Ok::<_, DbFault>(proving::begin(conn, &new, now)?)).await?;
     if begun {
@@ -123,15 +142,15 @@ async fn begin_partition(app: &Shared, pool: &Pool, window: &Window, partition: 
     Ok(())
 }
 
-async fn submit_proven(app: &Shared, pool: &Pool, head: i64) -> TurnResult {
+async fn submit_proven(app: &Shared, pool: &Pool, head: i64, all: &mut Each) -> TurnResult {
     let posts = read(app, |conn| proving::in_state(conn, PostState::Proven)).await?;
     for post in posts.iter().filter(|p| p.pool_id == pool.id && head + 1 >= p.open_epoch && head + 1 < p.close_epoch) {
-        submit(app, pool, post, head).await?;
+        all.note(submit(app, pool, post).await);
     }
     Ok(())
 }
 
-async fn submit(app: &Shared, pool: &Pool, post: &WindowPost, head: i64) -> TurnResult {
+async fn submit(app: &Shared, pool: &Pool, post: &WindowPost) -> TurnResult {
     let proof = post.proof.clone().context("a proven window without a proof")?;
     let skipped = post.skipped_numbers();
     let numbers: Vec<i64> = post.sector_numbers().into_iter().filter(|n| !skipped.contains(n)).collect();
@@ -157,10 +176,14 @@ async fn submit(app: &Shared, pool: &Pool, post: &WindowPost, head: i64) -> Turn
     }
     let (randomness, bytes): (Hash32, Vec<u8>) = (post.randomness.parse()?, proof.clone());
     let good = tokio::task::spawn_blocking(move || verify_window_post(&ident, &replicas, randomness, &bytes)).await??;
-    anyhow::ensure!(good, "WindowPoSt of deadline {} partition {} does not verify", post.deadline, post.partition);
-
+    if !good {
+        let (id, now) = (post.id, app.now());
+        transact(app, move |conn| Ok::<_, DbFault>(proving::rejected(conn, id, now)?)).await?;
+        anyhow::bail!("WindowPoSt of deadline {} partition {} does not verify; it is made again", post.deadline, post.partition);
+    }
+    // Any epoch since the challenge will do; that one is the least likely to be reorganised.
     let tag = RandomnessTag::PoStChainCommit;
-    let commit_randomness = app.node.randomness_from_tickets(tag, head, &[]).await?;
+    let commit_randomness = app.node.randomness_from_tickets(tag, post.challenge_epoch, &[]).await?;
     let skipped: Vec<u64> = skipped.into_iter().map(u64::try_from).collect::<Result<_, _>>()?;
     let params = actor::submit_window_post(&PostSubmission {
         deadline: u64::try_from(post.deadline)?,
@@ -168,14 +191,15 @@ async fn submit(app: &Shared, pool: &Pool, post: &WindowPost, head: i64) -> Turn
         skipped: &skipped,
         seal_proof: ident.proof,
         proof: &proof,
-        commit_epoch: head,
+        commit_epoch: post.challenge_epoch,
         commit_randomness,
     })?;
     let (post, now) = (post.clone(), app.now());
     transact(app, move |conn| {
         let method = Method::SubmitWindowedPoSt.number();
-        // One message per attempt: a submission that failed on chain is built anew at a later head.
-        let id = sealing::build_message(conn, post.pool_id, Purpose::WindowPost, post.id.0, head, (method, &params), now)?;
+        // One message per attempt: a submission that failed on chain is built anew.
+        let attempt = sealing::message_attempts(conn, Purpose::WindowPost, post.id.0)?;
+        let id = sealing::build_message(conn, post.pool_id, Purpose::WindowPost, post.id.0, attempt, (method, &params), now)?;
         Ok::<_, DbFault>(proving::submitted(conn, &post, id)?)
     })
     .await?;

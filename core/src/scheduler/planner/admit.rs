@@ -80,18 +80,25 @@ impl World<'_> {
         }
         let arrived = self.arrived(group, self.now);
         let mut last = None;
+        // Those that began before and wait for another machine than the one that they avoid.
+        let mut waiting = 0;
         loop {
             let state = &self.groups[group];
             let fresh = SectorIx(state.first + state.begun);
-            let (sector, again) = match state.again.last() {
-                Some(lost) if self.now >= hold => (*lost, true),
-                _ if state.begun < arrived => (fresh, false),
-                _ => break,
+            let lost = state.again.len().checked_sub(waiting + 1).filter(|_| self.now >= hold);
+            let (sector, again) = match lost.and_then(|at| state.again.get(at)) {
+                Some(lost) => (*lost, true),
+                None if state.begun < arrived => (fresh, false),
+                None => break,
             };
             let avoid = if self.choice.0 { self.sectors[sector].avoid } else { MachineIx::NONE };
             let one_pool = pool.is_some() || self.pools.len() == 1;
             let same = self.same_p1(last.filter(|m| one_pool && *m != avoid), kind, pass);
             let Some(machine) = same.or_else(|| self.best_p1(pool, kind, (on, avoid), pass)) else {
+                if again && avoid.is_some() {
+                    waiting += 1;
+                    continue;
+                }
                 if on.is_none() && !avoid.is_some() {
                     pass.close(pool, kind);
                 }
@@ -102,7 +109,7 @@ impl World<'_> {
             last = Some(machine);
             let state = &mut self.groups[group];
             if again {
-                state.again.pop();
+                state.again.remove(state.again.len() - waiting - 1);
             } else {
                 state.begun += 1;
             }
@@ -140,7 +147,7 @@ impl World<'_> {
         for at in 0..self.pools[pool].free_p1.len() {
             let Some(machine) = self.pools[pool].free_p1.get(at).copied() else { break };
             let seconds = self.fleet.duration(machine, kind, Step::P1);
-            if seconds > 0 && self.is_up_for(machine, seconds) {
+            if seconds > 0 && !self.fleet.machines[machine].drains && self.is_up_for(machine, seconds) {
                 let (cores, memory, scratch) = self.p1_room(machine);
                 slots += self.fleet.kinds[kind].p1_slots(cores, memory, scratch);
             }
@@ -175,7 +182,7 @@ impl World<'_> {
         let (cores, memory, scratch) = self.p1_room(machine);
         let seconds = self.fleet.duration(machine, kind, Step::P1);
         let room = cores >= needs.p1.cores && memory >= needs.p1.memory && scratch >= needs.scratch_full;
-        room && seconds > 0 && self.is_up_for(machine, seconds)
+        room && !self.fleet.machines[machine].drains && seconds > 0 && self.is_up_for(machine, seconds)
     }
 
     /// The fastest machine with room; of equal ones the fullest, or the emptiest if the policy spreads.

@@ -8,8 +8,8 @@ use super::{
 };
 
 impl<'f> World<'f> {
-    /// Goes on with `fleet`: the old one with more machines behind, or with other durations, store-keeping or planned windows (a
-    /// machine whose class has no PC1 and no C2 any more drains). Cores, memory, GPUs and disks of the machines that were there
+    /// Goes on with `fleet`: the old one with more machines behind, or with other durations, store-keeping, planned windows or
+    /// draining machines. Cores, memory, GPUs and disks of the machines that were there
     /// stay as they were. What follows from that is decided at the next [`World::step`]; a [`super::improve`] before it keeps new
     /// machines out of its plan only if they would do harm.
     pub fn change_fleet(&mut self, fleet: &'f Fleet) {

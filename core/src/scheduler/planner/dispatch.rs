@@ -330,7 +330,7 @@ impl World<'_> {
         let avoid = if self.choice.1 { self.sectors[sector].avoid } else { MachineIx::NONE };
         let mut best = None;
         for machine in free.iter().copied().filter(|m| *m != avoid) {
-            if where_wanted && self.rooms[machine].prefers == Some(Step::P2) {
+            if self.fleet.machines[machine].drains || (where_wanted && self.rooms[machine].prefers == Some(Step::P2)) {
                 continue;
             }
             let seconds = self.fleet.duration(machine, kind, Step::C2);

@@ -86,6 +86,8 @@ pub struct Machine {
     pub class: ClassIx,
     /// Planned windows `[from, to)` in which nothing runs; in order.
     pub down: Vec<(Secs, Secs)>,
+    /// No PC1 and no C2 begins there any more; what runs goes on, and layers that are there are finished.
+    pub drains: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -102,7 +102,9 @@ pub(super) mod tests {
             kinds: [kind].into_iter().collect(),
             pools: [pool].into_iter().collect(),
             classes: [class].into_iter().collect(),
-            machines: [Machine { pool: PoolIx::of(0), class: ClassIx::of(0), down: Vec::new() }].into_iter().collect(),
+            machines: [Machine { pool: PoolIx::of(0), class: ClassIx::of(0), down: Vec::new(), drains: false }]
+                .into_iter()
+                .collect(),
             ..Fleet::default()
         }
     }
@@ -117,7 +119,7 @@ pub(super) mod tests {
             ..all.clone()
         });
         fleet.classes = classes.collect();
-        let machines = fleet.classes.keys().map(|class| Machine { pool: PoolIx::of(0), class, down: Vec::new() });
+        let machines = fleet.classes.keys().map(|class| Machine { pool: PoolIx::of(0), class, down: Vec::new(), drains: false });
         fleet.machines = machines.collect();
         let world = World::new(&fleet, Policy::default());
         fleet.machines.keys().map(|machine| world.rooms[machine].prefers).collect()

@@ -51,10 +51,12 @@ pub enum Progress {
 }
 
 impl World<'_> {
-    /// Puts the next sector of an order, in the order in which they were added, where it is. What runs goes on and is not moved.
+    /// Puts the next sector of an order (that was added as one group), in the order in which they were added, where it is. What runs
+    /// goes on and is not moved.
     pub fn resume(&mut self, order: OrderIx, progress: Progress) -> Option<SectorIx> {
-        let sector = self.sectors_of(order).find(|s| !self.is_taken(*s))?;
-        let group = self.sectors[sector].group;
+        let group = self.sectors[self.sectors_of(order).next()?].group;
+        let state = &self.groups[group];
+        let sector = (state.begun < state.n).then_some(SectorIx(state.first + state.begun))?;
         if let Progress::Waiting { avoid } = progress {
             self.sectors[sector].avoid = avoid;
         }
@@ -109,11 +111,6 @@ impl World<'_> {
             }
         }
         Some(sector)
-    }
-
-    fn is_taken(&self, sector: SectorIx) -> bool {
-        let group = &self.groups[self.sectors[sector].group];
-        sector.0 < group.first + group.begun
     }
 
     /// PC1 has begun there, some time ago.

@@ -86,7 +86,7 @@ fn add_machine(dice: &mut Dice, fleet: &mut Fleet, pool: PoolIx, class: Class) {
     let class: ClassIx = fleet.classes.push(class);
     let from = between(dice, 0, 5) * DAY;
     let down = if dice.below(4) == 0 { vec![(from, from + between(dice, 1, 30) * HOUR)] } else { Vec::new() };
-    fleet.machines.push(Machine { pool, class, down });
+    fleet.machines.push(Machine { pool, class, down, drains: false });
 }
 
 fn order(dice: &mut Dice, fleet: &Fleet, now: i32) -> Order {

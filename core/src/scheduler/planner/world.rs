@@ -306,7 +306,8 @@ impl<'f> World<'f> {
     }
 
     fn several(&self, step: Step) -> bool {
-        self.present().filter(|m| self.fleet.class(*m).durations.iter().any(|d| d.of(step) > 0)).nth(1).is_some()
+        let can = |m: &MachineIx| self.fleet.class(*m).durations.iter().any(|d| d.of(step) > 0);
+        self.present().filter(|m| can(m) && !self.fleet.machines[*m].drains).nth(1).is_some()
     }
 
     fn quickest_steps(&self, kind: KindIx) -> Durations {
