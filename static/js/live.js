@@ -1,11 +1,16 @@
-// Keeps a part of the page fresh: <section data-live="/path"> is fetched again every second while it says so.
+// Keeps a part of the page fresh: <section data-live="/path"> is fetched again every few seconds while it says so.
 const part = document.querySelector("[data-live]");
 if (part) {
   const refresh = async () => {
-    const response = await fetch(part.dataset.live, { headers: { Accept: "text/html" } });
-    if (response.ok) part.innerHTML = await response.text();
-    if (response.redirected || part.querySelector(".tag.active")) return;
-    setTimeout(refresh, 1000);
+    try {
+      const response = await fetch(part.dataset.live, { headers: { Accept: "text/html" }, redirect: "manual" });
+      // The session is over: the page itself says so.
+      if (response.type === "opaqueredirect") return location.reload();
+      if (response.ok) part.innerHTML = await response.text();
+    } catch {
+      // Not reached this time.
+    }
+    if (!part.querySelector(".tag.active")) setTimeout(refresh, 3000);
   };
-  setTimeout(refresh, 1000);
+  setTimeout(refresh, 3000);
 }

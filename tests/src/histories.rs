@@ -17,7 +17,7 @@ use sealyard_core::{
     ledger,
     orders::{self, Order, Paid, PlaceOrder},
     scheduler::{self, Outlook, planner::Dice},
-    sealing::{self, Activation, OnChain, Sector, SectorState, Task},
+    sealing::{self, Activation, OnChain, Sector, SectorState, TaskHead},
     store::{AnyConnection, Database, DbFault},
 };
 
@@ -185,7 +185,7 @@ impl<'d> House<'d> {
                 Ok::<_, DbFault>(())
             })
             .unwrap();
-        let leased: Vec<Task> = self.open_tasks().into_iter().filter(|t| t.state == "leased").collect();
+        let leased: Vec<TaskHead> = self.open_tasks().into_iter().filter(|t| t.state == "leased").collect();
         let Some(task) = self.pick(leased) else { return };
         let level = [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort, FailureLevel::Critical];
         let outcome = match self.dice.below(30) {
@@ -198,7 +198,7 @@ impl<'d> House<'d> {
         self.sent.push((machine, report));
     }
 
-    fn open_tasks(&self) -> Vec<Task> {
+    fn open_tasks(&self) -> Vec<TaskHead> {
         self.db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap()
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use diesel::{Connection, RunQueryDsl};
 use sealyard_core::{
-    accounts::{self, NewUser, Role, User},
+    accounts::{self, NewUser, Registration, Role, User},
     capacity::{self, NewPool, Pool},
     catalog::{self, NewPlan, Plan, Terms},
     clock::DAY,
@@ -87,7 +87,7 @@ pub fn machine(db: &Database, name: &str) -> Machine {
 
 pub fn investor(conn: &mut sealyard_core::store::AnyConnection, email: &str) -> User {
     let new = NewUser { email, name: "Ada", password: "long enough", role: Role::Investor };
-    accounts::register(conn, &new, NOW).unwrap()
+    accounts::register(conn, &Registration::of(&new).unwrap(), NOW).unwrap()
 }
 
 /// Beside the test binary's folder, built by `scripts/test`.

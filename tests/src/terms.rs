@@ -1,7 +1,7 @@
 //! What the terms of a contract say beyond a day's split: its end, what puts that off, and the investor's own pledge.
 
 use sealyard_core::{
-    accounts::{self, NewUser, Role},
+    accounts::{self, NewUser, Registration, Role},
     capacity,
     catalog::{self, NewPlan, Plan, Pledge, Shortfall, Starts, Terms},
     clock::Micros,
@@ -225,7 +225,7 @@ fn a_correction_is_a_new_entry_in_an_open_day_that_names_what_it_corrects() {
         let boss = db
             .transact(|conn| {
                 let new = NewUser { email: "boss@example.org", name: "Boss", password: "long enough", role: Role::Admin };
-                Ok::<_, DbFault>(accounts::register(conn, &new, NOW).unwrap())
+                Ok::<_, DbFault>(accounts::register(conn, &Registration::of(&new).unwrap(), NOW).unwrap())
             })
             .unwrap();
         let contract = buy(db, &plan, ada.id, 1, "ada");

@@ -78,7 +78,8 @@ where
     blocking(move || db.read(|conn| work(conn).map_err(DbFault::from))).await
 }
 
-async fn blocking<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+/// Runs what takes long off the async threads.
+pub async fn blocking<T: Send + 'static, E: From<StoreError> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, E> {
     match tokio::task::spawn_blocking(work).await {

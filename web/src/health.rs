@@ -1,7 +1,11 @@
 //! For machines that watch us: alive, ready, counted.
 
 use actix_web::{HttpResponse, web};
-use sealyard_core::{capacity, fleet, ledger, sealing, yields};
+use sealyard_core::{
+    capacity,
+    fleet::{self, Machine},
+    jobs, orders, sealing, yields,
+};
 
 use crate::app::{App, Shared, read};
 
@@ -46,16 +50,28 @@ async fn metrics(app: web::Data<App>) -> HttpResponse {
                 let _ = writeln!(text, "sealyard_chain_next_epoch{{pool=\"{}\"}} {}", pool.public_id, cursor.next_epoch);
             }
         }
+        let counts = sealing::count_sectors(conn)?;
         for state in sealing::SectorState::ALL {
-            let count = sealing::in_states(conn, &[state])?.len();
+            let count: i64 = counts.iter().filter(|(_, s, _)| *s == state).map(|(_, _, n)| n).sum();
             let _ = writeln!(text, "sealyard_sectors{{state=\"{}\"}} {count}", state.name());
         }
-        for state in ["active", "draining", "lost"] {
-            let count = fleet::machines(conn)?.iter().filter(|m| m.state == state).count();
+        let machines = fleet::machines(conn)?;
+        let states: [(&str, fn(&Machine) -> bool); 3] = [
+            ("active", |m| !m.is_lost() && !m.is_draining()),
+            ("draining", |m| !m.is_lost() && m.is_draining()),
+            ("lost", Machine::is_lost),
+        ];
+        for (state, is) in states {
+            let count = machines.iter().filter(|m| is(m)).count();
             let _ = writeln!(text, "sealyard_machines{{state=\"{state}\"}} {count}");
         }
-        let _ = writeln!(text, "sealyard_tasks_open {}", sealing::open_tasks(conn)?.len());
-        let _ = writeln!(text, "sealyard_book_findings {}", ledger::check(conn)?.len());
+        let _ = writeln!(text, "sealyard_tasks_open {}", sealing::count_open_tasks(conn)?);
+        // Of these, `books` is the check of every balance: too much to be done whenever somebody asks.
+        for name in jobs::failing(conn)?.into_iter().map(|failing| failing.name) {
+            let _ = writeln!(text, "sealyard_loop_failing{{loop=\"{name}\"}} 1");
+        }
+        let _ = writeln!(text, "sealyard_jobs_struggling {}", jobs::struggling(conn)?.len());
+        let _ = writeln!(text, "sealyard_refunds_due {}", orders::refunds_due(conn)?);
         Ok(text)
     });
     match gathered.await {

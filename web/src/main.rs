@@ -26,7 +26,7 @@ use std::{
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use sealyard_core::{
-    accounts::{self, NewUser, Role},
+    accounts::{self, NewUser, Registration, Role},
     capacity,
     clock::{self, Clock, SystemClock},
     ledger,
@@ -62,6 +62,8 @@ enum Command {
     Migrate,
     /// Make an administrator (the password is read from standard input).
     Admin { email: String, name: String },
+    /// Give somebody a new password (read from standard input) and end all their sessions.
+    Password { email: String },
     /// Make a pool of a miner's sectors and take its capacity into the books.
     Pool(demo::PoolOptions),
     /// Show the plan: bottleneck, promised and expected dates, what can be promised; or answer a question about it.
@@ -172,6 +174,7 @@ fn with_config(command: Command, config: Config, runtime: tokio::runtime::Runtim
     match command {
         Command::Migrate => Ok(open(&config)?.migrate()?),
         Command::Admin { email, name } => add_admin(&config, &email, &name),
+        Command::Password { email } => set_password(&config, &email),
         Command::Pool(options) => demo::add_pool(&open(&config)?, &options, SystemClock.now()),
         Command::Plan { question } => planning::answer(&open(&config)?, question.as_ref(), SystemClock.now()),
         Command::Books { what: Some(Books::Explain { email, day }) } => explain_books(&config, &email, &day),
@@ -272,14 +275,27 @@ async fn devnet(options: DevnetOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn add_admin(config: &Config, email: &str, name: &str) -> anyhow::Result<()> {
+fn read_password() -> anyhow::Result<String> {
     let mut password = String::new();
     std::io::stdin().read_line(&mut password).context("reading the password from standard input")?;
+    Ok(password.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// A new password for somebody who has forgotten it, or whose password is known to others: every session ends.
+fn set_password(config: &Config, email: &str) -> anyhow::Result<()> {
+    let hash = accounts::password_hash(&read_password()?)?;
+    let now = SystemClock.now();
+    open(config)?.transact(|conn| accounts::set_password(conn, email, &hash, now))?;
+    Ok(())
+}
+
+fn add_admin(config: &Config, email: &str, name: &str) -> anyhow::Result<()> {
+    let password = read_password()?;
+    let new = Registration::of(&NewUser { email, name, password: &password, role: Role::Admin })?;
     let db = open(config)?;
     db.migrate()?;
-    let password = password.trim_end_matches(['\r', '\n']);
     let now = SystemClock.now();
-    db.transact(|conn| accounts::register(conn, &NewUser { email, name, password, role: Role::Admin }, now))?;
+    db.transact(|conn| accounts::register(conn, &new, now))?;
     Ok(())
 }
 

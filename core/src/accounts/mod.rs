@@ -6,5 +6,7 @@ mod session;
 mod user;
 
 pub use audit::record;
-pub use session::{end_session, session_user, start_session};
-pub use user::{AccountError, NewUser, Role, User, by_email, by_id, investors, register, sign_in};
+pub use session::{end_session, end_sessions, session_user, start_session};
+pub use user::{
+    AccountError, NewUser, Registration, Role, User, by_email, by_id, investors, password_hash, register, set_password, verified,
+};

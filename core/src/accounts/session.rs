@@ -45,3 +45,8 @@ pub fn session_user(conn: &mut AnyConnection, id: &str, now: Micros) -> DbResult
 pub fn end_session(conn: &mut AnyConnection, id: &str, now: Micros) -> DbResult<()> {
     diesel::update(sessions::table.find(id)).set(sessions::revoked_at.eq(now)).execute(conn).map(drop)
 }
+
+pub fn end_sessions(conn: &mut AnyConnection, user: UserId, now: Micros) -> DbResult<()> {
+    let open = sessions::table.filter(sessions::user_id.eq(user).and(sessions::revoked_at.is_null()));
+    diesel::update(open).set(sessions::revoked_at.eq(now)).execute(conn).map(drop)
+}

@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 
-use super::password;
+use super::{end_sessions, password, record};
 use crate::{
     clock::Micros,
     ids::{UserId, public_id},
@@ -55,6 +55,8 @@ pub enum AccountError {
     Taken,
     #[error("e-mail address or password is wrong")]
     Refused,
+    #[error("there is no account with this e-mail address")]
+    Unknown,
     #[error("the system gives no randomness; try again")]
     Randomness,
     #[error(transparent)]
@@ -77,7 +79,7 @@ struct Row<'a> {
     public_id: String,
     email: &'a str,
     name: &'a str,
-    password_hash: String,
+    password_hash: &'a str,
     role: &'static str,
     created_at: Micros,
 }
@@ -92,20 +94,50 @@ fn normalised_email(text: &str) -> Result<String, AccountError> {
     if plausible { Ok(email) } else { Err(AccountError::Email(text.to_owned())) }
 }
 
-pub fn register(conn: &mut AnyConnection, new: &NewUser<'_>, now: Micros) -> Result<User, AccountError> {
-    let email = normalised_email(new.email)?;
-    let name = new.name.trim();
-    if name.is_empty() || name.chars().count() > 120 || name.contains(char::is_control) {
-        return Err(AccountError::Name);
+/// Checked, its password hashed: what is slow is done before anything is locked.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    email: String,
+    name: String,
+    password_hash: String,
+    role: Role,
+}
+
+impl Registration {
+    pub fn of(new: &NewUser<'_>) -> Result<Self, AccountError> {
+        let email = normalised_email(new.email)?;
+        let name = new.name.trim();
+        if name.is_empty() || name.chars().count() > 120 || name.contains(char::is_control) {
+            return Err(AccountError::Name);
+        }
+        let password_hash = password_hash(new.password)?;
+        Ok(Self { email, name: name.to_owned(), password_hash, role: new.role })
     }
-    if new.password.chars().count() < password::SHORTEST {
+}
+
+/// Of a password that is long enough.
+pub fn password_hash(text: &str) -> Result<String, AccountError> {
+    if text.chars().count() < password::SHORTEST {
         return Err(AccountError::Password);
     }
+    password::hash(text).ok_or(AccountError::Randomness)
+}
+
+/// Sets a new password and ends every session: whoever knew the old one is out.
+pub fn set_password(conn: &mut AnyConnection, email: &str, hash: &str, now: Micros) -> Result<(), AccountError> {
+    let user = by_email(conn, email)?.ok_or(AccountError::Unknown)?;
+    diesel::update(users::table.find(user.id)).set(users::password_hash.eq(hash)).execute(conn)?;
+    end_sessions(conn, user.id, now)?;
+    record(conn, now, None, "new password", &user.public_id, "")?;
+    Ok(())
+}
+
+pub fn register(conn: &mut AnyConnection, new: &Registration, now: Micros) -> Result<User, AccountError> {
     let row = Row {
         public_id: public_id("usr"),
-        email: &email,
-        name,
-        password_hash: password::hash(new.password).ok_or(AccountError::Randomness)?,
+        email: &new.email,
+        name: &new.name,
+        password_hash: &new.password_hash,
         role: new.role.name(),
         created_at: now,
     };
@@ -116,10 +148,10 @@ pub fn register(conn: &mut AnyConnection, new: &NewUser<'_>, now: Micros) -> Res
         .map_err(|error| if dialect::is_unique_violation(&error) { AccountError::Taken } else { error.into() })
 }
 
-/// The same answer, and about the same time, for an unknown address and a wrong password.
-pub fn sign_in(conn: &mut AnyConnection, email: &str, password: &str) -> Result<User, AccountError> {
+/// Whether `password` is that of the user found by an address. The same answer, and about the same time, for an unknown address and a
+/// wrong password.
+pub fn verified(user: Option<User>, password: &str) -> Result<User, AccountError> {
     const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2VhbHlhcmRzZWFseWFyZA$MZ3qf0CzrTsF9uXm0rUbl7tUk7Qo1QhbnX5QGsbL6ZA";
-    let user = by_email(conn, email)?;
     let hash = user.as_ref().map_or(NOBODY, |user| user.password_hash.as_str());
     let verified = password::verify(password, hash);
     user.filter(|_| verified).ok_or(AccountError::Refused)

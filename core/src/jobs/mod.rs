@@ -4,4 +4,4 @@ mod claim;
 mod queue;
 
 pub use claim::{Failing, claim, failing, note_turn};
-pub use queue::{Job, complete, enqueue, fail, retry_delay, take};
+pub use queue::{Job, complete, enqueue, fail, retry_delay, struggling, take};

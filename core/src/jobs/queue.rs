@@ -9,8 +9,9 @@ use crate::{
     store::{AnyConnection, DbResult, schema::jobs},
 };
 
-/// A job that failed this often waits for a person.
-const MOST_ATTEMPTS: i64 = 12;
+/// A job that failed so often, over half an hour, is shown to a person. It is tried until it works: a mail server may be down for days,
+/// and a statement that was never sent is a promise broken.
+const SHOWN_FROM: i64 = 12;
 
 #[derive(Clone, Debug, Queryable)]
 pub struct Job {
@@ -70,12 +71,17 @@ pub fn complete(conn: &mut AnyConnection, job: &Job) -> DbResult<()> {
         .map(drop)
 }
 
-/// Notes the error and tries again later, until it has failed too often.
+/// Jobs that are not done and have failed often, the oldest first.
+pub fn struggling(conn: &mut AnyConnection) -> DbResult<Vec<Job>> {
+    let often = jobs::state.ne("done").and(jobs::attempts.ge(SHOWN_FROM)).and(jobs::last_error.is_not_null());
+    jobs::table.filter(often).order(jobs::id.asc()).limit(100).load(conn)
+}
+
+/// Notes the error and tries again later.
 pub fn fail(conn: &mut AnyConnection, job: &Job, error: &str, now: Micros) -> DbResult<()> {
-    let state = if job.attempts >= MOST_ATTEMPTS { "failed" } else { "ready" };
     diesel::update(jobs::table.find(job.id))
         .set((
-            jobs::state.eq(state),
+            jobs::state.eq("ready"),
             jobs::last_error.eq(error),
             jobs::run_after.eq(now.saturating_add(retry_delay(job.attempts))),
             jobs::locked_until.eq(None::<Micros>),

@@ -7,7 +7,7 @@ mod place;
 mod quote;
 
 pub use expire::expire_due;
-pub use order::{Order, OrderState, Payment, by_public_id, latest_payment, of_user, placed, recent};
+pub use order::{Order, OrderState, Payment, by_public_id, latest_payment, of_user, placed, recent, refunds_due};
 pub use pay::{Paid, PayError, fulfil, open_payment, payment_by_ref};
 pub use place::{PlaceError, PlaceOrder, place};
 pub use quote::{Quote, Stock, quote};

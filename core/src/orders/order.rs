@@ -106,6 +106,11 @@ pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Order>> {
     orders::table.order(orders::id.desc()).limit(limit).load(conn)
 }
 
+/// How many orders were paid when there was no room for them any more, and wait for their refund.
+pub fn refunds_due(conn: &mut AnyConnection) -> DbResult<i64> {
+    orders::table.filter(orders::state.eq(OrderState::RefundDue.name())).count().get_result(conn)
+}
+
 pub fn latest_payment(conn: &mut AnyConnection, order: OrderId) -> DbResult<Option<Payment>> {
     payments::table.filter(payments::order_id.eq(order)).order(payments::id.desc()).first(conn).optional()
 }

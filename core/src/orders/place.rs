@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long a checkout may take; payment sessions end a little earlier.
-pub const HOLD: Micros = 35 * MINUTE;
+pub const HOLD: Micros = 65 * MINUTE;
 
 /// A date shown so shortly ago that it differs by no more is kept.
 const KEPT_SHOWN: Micros = 60 * MINUTE;

@@ -36,8 +36,8 @@ pub fn readability(conn: &mut AnyConnection, pool: &Pool, sector: &Sector, opens
     let randomness = ids::digest(&format!("readability:{}:{}:{opens}", sector.pool_id, sector.number));
     let input = PostInput { randomness, sectors: vec![sector.input(pool)], vanilla: Vec::new() };
     let input = serde_json::to_string(&input).unwrap_or_default();
-    let earlier = sealing::tasks_of_sector(conn, sector.id)?;
-    let Some(check) = earlier.iter().rev().find(|t| t.kind() == Some(TaskKind::Vanilla) && t.input == input) else {
+    let earlier = sealing::tasks_of_sector(conn, sector.id, TaskKind::Vanilla)?;
+    let Some(check) = earlier.iter().rev().find(|t| t.input == input) else {
         let task = NewTask {
             kind: TaskKind::Vanilla,
             sector: Some(sector.id),

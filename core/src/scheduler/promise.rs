@@ -143,7 +143,8 @@ fn reason(waits: Waits, ahead: i64, young: bool) -> String {
     let mut text = if queue < 60 {
         String::from("The machines can begin at once; the time is what sealing and the chain take.")
     } else {
-        format!("{ahead} sectors go first: a sector waits {} {place}, then takes {}.", hours(queue), hours(waits.work))
+        let go = if ahead == 1 { "sector goes" } else { "sectors go" };
+        format!("{ahead} {go} first: a sector waits {} {place}, then takes {}.", hours(queue), hours(waits.work))
     };
     if young {
         text.push_str(" This house has little history yet, so half as much time again is added.");

@@ -20,9 +20,13 @@ pub use message::{
     in_state as messages_in_state, landed, pre_commit_message, pushed, refused,
 };
 pub use report::{ReportError, report};
-pub use sector::{Sector, all as all_sectors, by_id as sector_by_id, by_number, in_states, of_contract, plan_sector};
+pub use sector::{
+    Sector, all as all_sectors, by_id as sector_by_id, by_number, count_by_state as count_sectors, in_states, of_contract,
+    owners as sector_owners, plan_sector, watched,
+};
 pub use state::{Event, SectorState, Transition, next};
 pub use task::{
-    NewTask, Task, TaskKind, abandon as abandon_task, create as create_task, for_post as tasks_for_post,
-    of_sector as tasks_of_sector, open as open_tasks, recent as recent_tasks,
+    NewTask, Task, TaskHead, TaskKind, abandon as abandon_task, by_id as task_by_id, count_open as count_open_tasks,
+    create as create_task, for_post as tasks_for_post, of_sector as tasks_of_sector, open as open_tasks,
+    open_of_contract as open_tasks_of_contract, recent as recent_tasks,
 };

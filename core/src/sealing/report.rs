@@ -8,6 +8,7 @@ use super::{
     advance::{after_failure, queue, queue_with},
     sector::by_id,
     state::Event,
+    task::forget_c1_output,
 };
 use crate::{
     clock::Micros,
@@ -136,6 +137,7 @@ fn sector_step_done(
             let proof = proof.ok_or_else(|| unreadable("no proof in it".into()))?;
             if sector.apply(conn, Event::Commit2Done, now)?.is_some() {
                 diesel::update(row).set(sectors::porep_proof.eq(proof)).execute(conn)?;
+                forget_c1_output(conn, id)?;
             }
         }
         TaskKind::Finalize => drop(sector.apply(conn, Event::Finalized, now)?),

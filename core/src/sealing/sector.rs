@@ -144,6 +144,42 @@ pub fn in_states(conn: &mut AnyConnection, states: &[SectorState]) -> DbResult<V
     sectors::table.filter(sectors::state.eq_any(names)).order((sectors::due_at.asc(), sectors::id.asc())).load(conn)
 }
 
+/// A sector on chain, as much of it as it takes to see whether it counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched {
+    pub id: SectorId,
+    pub number: i64,
+    pub state: SectorState,
+    pub expiration: i64,
+}
+
+/// The sectors of a pool that count, or should.
+pub fn watched(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<Watched>> {
+    let states = [SectorState::Proving, SectorState::Active, SectorState::Faulty].map(SectorState::name);
+    let rows: Vec<(SectorId, i64, String, i64)> = sectors::table
+        .filter(sectors::pool_id.eq(pool).and(sectors::state.eq_any(states)))
+        .select((sectors::id, sectors::number, sectors::state, sectors::expiration))
+        .load(conn)?;
+    let of = |(id, number, state, expiration): (_, _, String, _)| {
+        Some(Watched { id, number, state: SectorState::parse(&state)?, expiration })
+    };
+    Ok(rows.into_iter().filter_map(of).collect())
+}
+
+/// How many sectors of each pool are in each state.
+pub fn count_by_state(conn: &mut AnyConnection) -> DbResult<Vec<(PoolId, SectorState, i64)>> {
+    let rows: Vec<(PoolId, String, i64)> = sectors::table
+        .group_by((sectors::pool_id, sectors::state))
+        .select((sectors::pool_id, sectors::state, diesel::dsl::count_star()))
+        .load(conn)?;
+    Ok(rows.into_iter().filter_map(|(pool, state, count)| Some((pool, SectorState::parse(&state)?, count))).collect())
+}
+
+/// Whose each sector of a pool is, by its number.
+pub fn owners(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<(i64, ContractId)>> {
+    sectors::table.filter(sectors::pool_id.eq(pool)).select((sectors::number, sectors::contract_id)).load(conn)
+}
+
 pub fn all(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Sector>> {
     sectors::table.order(sectors::id.desc()).limit(limit).load(conn)
 }

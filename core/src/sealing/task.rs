@@ -4,8 +4,11 @@ use diesel::prelude::*;
 
 use crate::{
     clock::Micros,
-    ids::{MachineId, PoolId, PostId, SectorId, TaskId},
-    store::{AnyConnection, DbResult, schema::tasks},
+    ids::{ContractId, MachineId, PoolId, PostId, SectorId, TaskId},
+    store::{
+        AnyConnection, DbResult,
+        schema::{sectors, tasks},
+    },
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,6 +82,37 @@ pub struct Task {
     pub started_at: Option<Micros>,
 }
 
+/// A task without what goes in and what came out: C1's output is tens of megabytes.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = tasks)]
+pub struct TaskHead {
+    pub id: TaskId,
+    pub kind: String,
+    pub sector_id: Option<SectorId>,
+    pub post_id: Option<PostId>,
+    pub pool_id: PoolId,
+    pub state: String,
+    pub pinned_to: Option<MachineId>,
+    pub avoid: Option<MachineId>,
+    pub machine_id: Option<MachineId>,
+    pub fence: i64,
+    pub progress: Option<String>,
+    pub due_at: Micros,
+    pub failure: Option<String>,
+    pub wall_ms: Option<i64>,
+    pub peak_bytes: Option<i64>,
+    pub created_at: Micros,
+    /// Start of the present lease.
+    pub started_at: Option<Micros>,
+}
+
+impl TaskHead {
+    #[must_use]
+    pub fn kind(&self) -> Option<TaskKind> {
+        TaskKind::parse(&self.kind)
+    }
+}
+
 impl Task {
     #[must_use]
     pub fn kind(&self) -> Option<TaskKind> {
@@ -121,20 +155,53 @@ pub fn create(conn: &mut AnyConnection, new: &NewTask, now: Micros) -> DbResult<
 }
 
 /// Everything ready or leased, most urgent first.
-pub fn open(conn: &mut AnyConnection) -> DbResult<Vec<Task>> {
-    tasks::table.filter(tasks::state.eq_any(["ready", "leased"])).order((tasks::due_at.asc(), tasks::id.asc())).load(conn)
+pub fn open(conn: &mut AnyConnection) -> DbResult<Vec<TaskHead>> {
+    tasks::table
+        .filter(tasks::state.eq_any(["ready", "leased"]))
+        .order((tasks::due_at.asc(), tasks::id.asc()))
+        .select(TaskHead::as_select())
+        .load(conn)
 }
 
-pub fn of_sector(conn: &mut AnyConnection, sector: SectorId) -> DbResult<Vec<Task>> {
-    tasks::table.filter(tasks::sector_id.eq(sector)).order(tasks::id.asc()).load(conn)
+/// The same of a contract's sectors, the newest last.
+pub fn open_of_contract(conn: &mut AnyConnection, contract: ContractId) -> DbResult<Vec<TaskHead>> {
+    let of = sectors::table.filter(sectors::contract_id.eq(contract)).select(sectors::id.nullable());
+    tasks::table
+        .filter(tasks::state.eq_any(["ready", "leased"]).and(tasks::sector_id.eq_any(of)))
+        .order(tasks::id.asc())
+        .select(TaskHead::as_select())
+        .load(conn)
+}
+
+/// How many are ready or leased.
+pub fn count_open(conn: &mut AnyConnection) -> DbResult<i64> {
+    tasks::table.filter(tasks::state.eq_any(["ready", "leased"])).count().get_result(conn)
+}
+
+pub fn by_id(conn: &mut AnyConnection, id: TaskId) -> DbResult<Task> {
+    tasks::table.find(id).first(conn)
+}
+
+/// Every task of a kind that there has been for a sector.
+pub fn of_sector(conn: &mut AnyConnection, sector: SectorId, kind: TaskKind) -> DbResult<Vec<Task>> {
+    tasks::table.filter(tasks::sector_id.eq(sector).and(tasks::kind.eq(kind.name()))).order(tasks::id.asc()).load(conn)
 }
 
 pub fn for_post(conn: &mut AnyConnection, post: PostId) -> DbResult<Vec<Task>> {
     tasks::table.filter(tasks::post_id.eq(post)).order(tasks::id.asc()).load(conn)
 }
 
-pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Task>> {
-    tasks::table.order(tasks::id.desc()).limit(limit).load(conn)
+pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<TaskHead>> {
+    tasks::table.order(tasks::id.desc()).limit(limit).select(TaskHead::as_select()).load(conn)
+}
+
+/// What C1 put out, and C2 took in, is not needed once C2 is done.
+pub fn forget_c1_output(conn: &mut AnyConnection, sector: SectorId) -> DbResult<()> {
+    let of = |kind: TaskKind| {
+        tasks::table.filter(tasks::sector_id.eq(sector).and(tasks::kind.eq(kind.name())).and(tasks::state.eq("done")))
+    };
+    diesel::update(of(TaskKind::Commit1)).set(tasks::output.eq(None::<Vec<u8>>)).execute(conn)?;
+    diesel::update(of(TaskKind::Commit2)).set(tasks::input.eq("")).execute(conn).map(drop)
 }
 
 /// Nobody waits for it any more.

@@ -1,5 +1,7 @@
 //! Closing a pool's day: everything in one transaction, exactly once, in order.
 
+use std::collections::HashSet;
+
 use diesel::prelude::*;
 
 use super::{
@@ -216,7 +218,24 @@ fn lot(pool: PoolId, day: i64, party: &Party, share: &Share) -> Option<(Lot, Use
     Some((lot, party.owner))
 }
 
-/// The last day of a month asks for the statements of everybody who has a contract in the pool.
+/// Who has contracts in another pool that has yet to close `day`.
+fn in_pools_to_close(conn: &mut AnyConnection, pool: PoolId, day: i64) -> DbResult<HashSet<UserId>> {
+    let mut waiting = Vec::new();
+    for other in pools::table.filter(pools::id.ne(pool)).select(pools::id).load::<PoolId>(conn)? {
+        let last: Option<i64> =
+            pool_days::table.filter(pool_days::pool_id.eq(other)).select(diesel::dsl::max(pool_days::day)).first(conn)?;
+        // A pool that began later will never close it.
+        let first = cursor(conn, other)?.map(|cursor| cursor.time().day(cursor.next_epoch));
+        if last.or(first.map(|first| first - 1)).is_some_and(|last| last < day) {
+            waiting.push(other);
+        }
+    }
+    let users = schema::contracts::table.filter(schema::contracts::pool_id.eq_any(waiting)).select(schema::contracts::user_id);
+    Ok(users.load(conn)?.into_iter().collect())
+}
+
+/// The last day of a month asks for the statements of everybody who has a contract in the pool; of those who have one in others as
+/// well, whichever pool closes the day last.
 fn close_month(conn: &mut AnyConnection, pool: PoolId, day: i64, now: Micros) -> DbResult<()> {
     let Some(month) = Month::of_day(day) else { return Ok(()) };
     if month.days().is_none_or(|(_, end)| end != day + 1) {
@@ -228,7 +247,8 @@ fn close_month(conn: &mut AnyConnection, pool: PoolId, day: i64, now: Micros) ->
         .order(schema::contracts::user_id.asc())
         .load(conn)?;
     users.dedup();
-    for user in users {
+    let waiting = in_pools_to_close(conn, pool, day)?;
+    for user in users.into_iter().filter(|user| !waiting.contains(user)) {
         let payload = serde_json::json!({"user": user.0, "month": month.to_string()}).to_string();
         jobs::enqueue(conn, "statement", &format!("{user}:{month}"), &payload, now)?;
     }

@@ -89,6 +89,10 @@ async fn create(fake: web::Data<Fake>, request: HttpRequest, form: web::Form<Has
     if let Some(earlier) = sessions.by_key.get(&key).and_then(|id| sessions.by_id.get(id)) {
         return HttpResponse::Ok().json(earlier);
     }
+    // As Stripe has it: half an hour to a day from now.
+    if !field("expires_at").parse::<i64>().is_ok_and(|at| (now() + 1800..=now() + 86_400).contains(&at)) {
+        return refuse(StatusCode::BAD_REQUEST, "The `expires_at` timestamp must be between 30 minutes and 24 hours from now.");
+    }
     let id = ids::public_id("cs_test");
     let session = json!({
         "id": id, "object": "checkout.session", "mode": "payment", "status": "open", "payment_status": "unpaid",

@@ -1,7 +1,7 @@
 //! People, a pool and a plan for the demo; a second run finds them there.
 
 use sealyard_core::{
-    accounts::{self, NewUser, Role},
+    accounts::{self, NewUser, Registration, Role},
     capacity::{self, NewPool},
     catalog::{self, NewPlan, Pledge, Shortfall, Terms},
     clock::Micros,
@@ -102,6 +102,7 @@ pub fn seed(app: &Shared) -> anyhow::Result<()> {
     };
     add_pool(&app.db, &options, now)?;
     let operator = NewUser { email: ADMIN, name: "Operator", password: PASSWORD, role: Role::Admin };
+    let operator = Registration::of(&operator)?;
     app.db.transact(|conn| accounts::register(conn, &operator, now))?;
     Ok(())
 }

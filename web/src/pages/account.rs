@@ -2,12 +2,12 @@
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use askama::Template;
-use sealyard_core::accounts::{self, AccountError, NewUser, Role, User};
+use sealyard_core::accounts::{self, AccountError, NewUser, Registration, Role, User};
 use serde::Deserialize;
 
 use super::{html, redirect};
 use crate::{
-    app::{App, Shared, transact},
+    app::{App, Shared, blocking, read, transact},
     auth::{self, Maybe, Visitor},
     error::WebError,
 };
@@ -79,7 +79,8 @@ async fn login(app: web::Data<App>, _: Maybe, form: web::Form<LoginForm>) -> Res
         return again(StatusCode::TOO_MANY_REQUESTS, &LoginPage { user: None, email, problem });
     }
     let given = email.clone();
-    match transact(&app, move |conn| accounts::sign_in(conn, &given, &password)).await {
+    let user = read(&app, move |conn| accounts::by_email(conn, &given)).await?;
+    match blocking(move || accounts::verified(user, &password)).await {
         Ok(user) => welcome(&app, &user).await,
         Err(error) => again(StatusCode::UNPROCESSABLE_ENTITY, &LoginPage { user: None, email, problem: problem(error)? }),
     }
@@ -89,11 +90,15 @@ async fn signup(app: web::Data<App>, _: Maybe, form: web::Form<SignupForm>) -> R
     let app: Shared = app.into_inner();
     let SignupForm { email, name, password } = form.into_inner();
     let (given_email, given_name, now) = (email.clone(), name.clone(), app.now());
-    let registered = transact(&app, move |conn| {
+    let checked = blocking(move || {
         let new = NewUser { email: &given_email, name: &given_name, password: &password, role: Role::Investor };
-        accounts::register(conn, &new, now)
+        Registration::of(&new)
     });
-    match registered.await {
+    let registered = match checked.await {
+        Ok(new) => transact(&app, move |conn| accounts::register(conn, &new, now)).await,
+        Err(error) => Err(error),
+    };
+    match registered {
         Ok(user) => welcome(&app, &user).await,
         Err(error) => again(StatusCode::UNPROCESSABLE_ENTITY, &SignupPage { user: None, email, name, problem: problem(error)? }),
     }

@@ -169,14 +169,22 @@ struct FailingRow {
 struct PipelinePage {
     user: Option<Visitor>,
     failing: Vec<FailingRow>,
+    /// Orders that were paid when there was no room any more.
+    refunds: i64,
     sectors: Vec<SectorRow>,
     tasks: Vec<TaskRow>,
 }
 
 async fn pipeline_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpResponse, WebError> {
-    let (failing, sectors, tasks) = read(&app.into_inner(), |conn| {
+    let (failing, refunds, sectors, tasks) = read(&app.into_inner(), |conn| {
         let row = |f: Failing| FailingRow { name: f.name, since: minute_text(f.since), error: f.error };
-        let failing = jobs::failing(conn)?.into_iter().map(row).collect();
+        let mut failing: Vec<FailingRow> = jobs::failing(conn)?.into_iter().map(row).collect();
+        failing.extend(jobs::struggling(conn)?.into_iter().map(|job| FailingRow {
+            name: job.unique_key,
+            since: minute_text(job.created_at),
+            error: job.last_error.unwrap_or_default(),
+        }));
+        let refunds = orders::refunds_due(conn)?;
         let machines = fleet::machines(conn)?;
         let name = |id| machines.iter().find(|m| Some(m.id) == id).map(|m| m.name.clone()).unwrap_or_default();
         let sectors = sealing::all_sectors(conn, 200)?;
@@ -202,10 +210,10 @@ async fn pipeline_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpRe
             failures: s.failures,
             reason: s.reason.clone().unwrap_or_default(),
         });
-        Ok((failing, rows.collect(), tasks))
+        Ok((failing, refunds, rows.collect(), tasks))
     })
     .await?;
-    html(&PipelinePage { user: Some((&user).into()), failing, sectors, tasks })
+    html(&PipelinePage { user: Some((&user).into()), failing, refunds, sectors, tasks })
 }
 
 async fn release(app: web::Data<App>, Admin(user): Admin, id: web::Path<i64>) -> Result<HttpResponse, WebError> {

@@ -207,7 +207,8 @@ async fn place(
         orders::place(conn, &PlaceOrder { user: buyer, plan: &asked, units, request_key: &request_key, shown }, now)
     })
     .await?;
-    ask_for_payment(&app, &order, &plan).await?;
+    // The order is placed, whether the provider answers now or when its page is opened.
+    try_for_payment(&app, &order, &plan).await;
     Ok(redirect(&format!("/orders/{}", order.public_id)))
 }
 
@@ -221,6 +222,12 @@ async fn ask_for_payment(app: &Shared, order: &Order, plan: &Plan) -> Result<(),
     Ok(())
 }
 
+async fn try_for_payment(app: &Shared, order: &Order, plan: &Plan) {
+    if let Err(error) = ask_for_payment(app, order, plan).await {
+        tracing::error!(order = order.public_id, %error, "no payment page");
+    }
+}
+
 async fn order_page(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path<String>) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let id = id.into_inner();
@@ -232,7 +239,7 @@ async fn order_page(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path
     if payment.is_none() && order.is(OrderState::Placed) {
         // The provider did not answer when the order was placed: ask again, under the same key.
         let plan = read(&app, move |conn| catalog::plan_for(conn, plan_id)).await?;
-        ask_for_payment(&app, &order, &plan).await?;
+        try_for_payment(&app, &order, &plan).await;
         payment = read(&app, move |conn| orders::latest_payment(conn, order_id)).await?;
     }
     let contract = read(&app, move |conn| contracts::of_order(conn, order_id)).await?;
@@ -240,7 +247,7 @@ async fn order_page(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path
         "placed" => "waiting for payment",
         "fulfilled" => "paid",
         "expired" => "expired unpaid",
-        _ => "paid too late; your money is on its way back",
+        _ => "paid too late; we send your money back",
     };
     html(&OrderPage {
         user: Some((&user).into()),

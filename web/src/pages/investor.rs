@@ -9,9 +9,12 @@ use sealyard_core::{
     capacity, catalog,
     clock::{Month, day_text, minute_text},
     contracts::{self, Contract},
+    fleet::{self, Machine},
     ledger::{self, AccountSpec},
     money::NanoFil,
-    orders, scheduler, sealing, statements,
+    orders, scheduler,
+    sealing::{self, SectorState, TaskHead},
+    statements,
     store::{AnyConnection, DbFault, DbResult},
     units::Bytes,
     yields,
@@ -183,6 +186,8 @@ struct ContractPage {
     active_since: String,
     miner: String,
     sectors: Vec<SectorCard>,
+    /// Sectors that do not earn now.
+    not_counting: usize,
     live: bool,
     ended: bool,
     lots: Vec<LotRow>,
@@ -198,9 +203,9 @@ const STAGES: [(&str, &[&str]); 7] = [
     ("Earning", &["active"]),
 ];
 
-/// Where a sector stands among the stages that a customer sees.
+/// Where a sector stands among the stages that a customer sees; empty: it is out of them.
 fn stages(state: &str) -> Vec<Stage> {
-    let at = STAGES.iter().position(|(_, states)| states.contains(&state)).unwrap_or(0);
+    let Some(at) = STAGES.iter().position(|(_, states)| states.contains(&state)) else { return Vec::new() };
     STAGES
         .iter()
         .enumerate()
@@ -216,25 +221,27 @@ fn stages(state: &str) -> Vec<Stage> {
         .collect()
 }
 
-fn sector_card(conn: &mut AnyConnection, sector: &sealing::Sector) -> DbResult<SectorCard> {
-    let tasks = sealing::tasks_of_sector(conn, sector.id)?;
-    let open = tasks.iter().rev().find(|t| t.state == "leased" || t.state == "ready");
-    let machines = sealyard_core::fleet::machines(conn)?;
-    let machine = sector.machine_id.and_then(|id| machines.into_iter().find(|m| m.id == id));
+fn sector_card(sector: &sealing::Sector, open: &[TaskHead], machines: &[Machine]) -> SectorCard {
+    let open = open.iter().rev().find(|t| t.sector_id == Some(sector.id));
+    let machine = sector.machine_id.and_then(|id| machines.iter().find(|m| m.id == id));
     let note = match (open, &sector.reason) {
         (Some(task), _) if task.state == "leased" => task.progress.clone().unwrap_or_default(),
         (Some(_), _) => "waiting for a machine".into(),
-        (None, Some(reason)) if sector.state == "quarantined" || sector.state == "faulty" => reason.clone(),
+        (None, Some(reason)) if sector.state == "quarantined" => format!("we look into it: {reason}"),
+        (None, _) if sector.state == "faulty" => {
+            "on chain, but not proven in its last window: it does not count until it is".into()
+        }
+        (None, _) if sector.state == "expired" => "its time on chain is over".into(),
         _ => String::new(),
     };
-    Ok(SectorCard {
+    SectorCard {
         number: sector.number,
         state: sector.state.replace('_', " "),
         stages: stages(&sector.state),
-        machine: machine.map(|m| m.name).unwrap_or_default(),
+        machine: machine.map(|m| m.name.clone()).unwrap_or_default(),
         note,
         comm_r: sector.comm_r.clone().unwrap_or_default(),
-    })
+    }
 }
 
 /// By how much missing power has put off a contract's end.
@@ -252,7 +259,9 @@ async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractP
         let found = contracts::by_public_id(conn, &id)?.filter(|c| c.user_id == user.id || user.is_admin());
         let Some(contract) = found else { return Ok(None) };
         let pool = capacity::pool_by_id(conn, contract.pool_id)?;
-        let cards: DbResult<Vec<_>> = sealing::of_contract(conn, contract.id)?.iter().map(|s| sector_card(conn, s)).collect();
+        let (open, machines) = (sealing::open_tasks_of_contract(conn, contract.id)?, fleet::machines(conn)?);
+        let sectors = sealing::of_contract(conn, contract.id)?;
+        let counting = sectors.iter().filter(|s| s.state() == SectorState::Active).count();
         let lots = ledger::lots_of_contract(conn, contract.id, 0..i64::MAX, 60)?;
         let terms = catalog::terms_by_id(conn, contract.terms_id)?;
         let promise = scheduler::promise_of_order(conn, contract.order_id)?;
@@ -272,7 +281,8 @@ async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractP
             expected_why: promise.map(|p| p.forecast_why).unwrap_or_default(),
             active_since: contract.active_at.map(minute_text).unwrap_or_default(),
             miner: pool.miner,
-            sectors: cards?,
+            not_counting: sectors.len() - counting,
+            sectors: sectors.iter().map(|sector| sector_card(sector, &open, &machines)).collect(),
             lots: lots.iter().map(|lot| LotRow::new(lot, contract.bytes)).collect(),
         }))
     })

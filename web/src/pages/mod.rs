@@ -12,7 +12,7 @@ mod snapshots;
 mod terms;
 mod webhook;
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, http::header::CACHE_CONTROL, web};
 use askama::Template;
 
 use crate::error::WebError;
@@ -32,7 +32,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
 
 /// Renders a page; nothing of it may be cached or framed elsewhere.
 fn html(page: &impl Template) -> Result<HttpResponse, WebError> {
-    Ok(HttpResponse::Ok().content_type("text/html; charset=utf-8").body(page.render()?))
+    let mut response = HttpResponse::Ok();
+    response.content_type("text/html; charset=utf-8").insert_header((CACHE_CONTROL, "no-store"));
+    Ok(response.body(page.render()?))
 }
 
 fn redirect(to: &str) -> HttpResponse {

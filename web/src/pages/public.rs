@@ -38,7 +38,7 @@ struct PoolCard {
     owned: String,
     sold: String,
     free: String,
-    on_chain: usize,
+    on_chain: i64,
 }
 
 #[derive(Template)]
@@ -68,10 +68,10 @@ async fn home(app: web::Data<App>, Maybe(user): Maybe) -> Result<HttpResponse, W
     let (plans, pools) = read(&app, |conn| {
         let plans = catalog::plans_on_sale(conn)?.iter().map(plan_card).collect();
         let mut pools = Vec::new();
-        let sectors = sealing::all_sectors(conn, i64::MAX)?;
+        let counts = sealing::count_sectors(conn)?;
         for pool in capacity::pools(conn)? {
             let capacity = capacity::capacity(conn, pool.id)?;
-            let on_chain = sectors.iter().filter(|s| s.pool_id == pool.id && s.state().is_on_chain()).count();
+            let on_chain = counts.iter().filter(|(id, state, _)| *id == pool.id && state.is_on_chain()).map(|(_, _, n)| *n).sum();
             pools.push(PoolCard {
                 name: pool.name,
                 miner: pool.miner,

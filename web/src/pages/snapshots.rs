@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix_web::{cookie::Cookie, test, web};
 use sealyard_core::{
-    accounts::{self, NewUser, Role, User},
+    accounts::{self, NewUser, Registration, Role, User},
     catalog,
     clock::{Clock, DAY, Micros},
     fleet::{self, protocol::Hardware},
@@ -52,7 +52,7 @@ fn house() -> House {
         .db
         .transact(|conn| {
             let ada = NewUser { email: "ada@example.org", name: "Ada", password: "long enough", role: Role::Investor };
-            let user = accounts::register(conn, &ada, now).unwrap();
+            let user = accounts::register(conn, &Registration::of(&ada).unwrap(), now).unwrap();
             let token = fleet::new_token(conn, "yard-1", now, now + DAY)?;
             let hardware = Hardware {
                 cores: 8,

@@ -73,7 +73,13 @@ impl Names {
 pub fn plan_view(conn: &mut AnyConnection, snapshot: &Snapshot) -> DbResult<PlanView> {
     let outlook = scheduler::outlook(snapshot);
     let gains = scheduler::gains(snapshot).into_iter().map(|gain| GainRow {
-        machine: format!("{} ({} cores, {}, {} GPUs)", gain.like, gain.cores, Bytes(gain.memory_bytes), gain.gpus),
+        machine: format!(
+            "{} ({}, {}, {})",
+            gain.like,
+            counted(gain.cores, "core"),
+            Bytes(gain.memory_bytes),
+            counted(gain.gpus, "GPU")
+        ),
         sooner: duration(gain.sooner),
         lateness: duration(gain.lateness),
     });
@@ -87,6 +93,11 @@ pub fn plan_view(conn: &mut AnyConnection, snapshot: &Snapshot) -> DbResult<Plan
         promisable: promisable(conn, snapshot)?,
         gantt: Gantt::of(snapshot, &outlook),
     })
+}
+
+/// `1 core`, `2 cores`.
+fn counted(n: i64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn summary(outlook: &Outlook) -> String {

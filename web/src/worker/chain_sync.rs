@@ -198,11 +198,7 @@ impl Follow<'_> {
         let pool = self.pool.id;
         let (known, ours) = read(self.app, move |conn| {
             let known: HashSet<i64> = yields::open_intervals(conn, pool)?.into_iter().map(|i| i.number).collect();
-            let ours: HashMap<i64, ContractId> = sealing::all_sectors(conn, i64::MAX)?
-                .into_iter()
-                .filter(|s| s.pool_id == pool)
-                .map(|s| (s.number, s.contract_id))
-                .collect();
+            let ours: HashMap<i64, ContractId> = sealing::sector_owners(conn, pool)?.into_iter().collect();
             Ok((known, ours))
         })
         .await?;

@@ -36,22 +36,10 @@ pub async fn turn(app: Shared) -> TurnResult {
     let sectors = read(&app, |conn| {
         sealing::in_states(
             conn,
-            &[
-                SectorState::Planned,
-                SectorState::PreCommitting,
-                SectorState::WaitSeed,
-                SectorState::Verifying,
-                SectorState::Finalizing,
-                SectorState::Proving,
-                SectorState::Active,
-                SectorState::Faulty,
-            ],
+            &[SectorState::Planned, SectorState::PreCommitting, SectorState::WaitSeed, SectorState::Verifying],
         )
     })
     .await?;
-    if sectors.is_empty() {
-        return Ok(());
-    }
     let soon = starting_soon(&app, &sectors).await?;
     let head = app.node.chain_head().await?;
     let head_at = head.blocks.first().context("the node's head has no blocks")?.timestamp.saturating_mul(SECOND);
@@ -67,7 +55,7 @@ pub async fn turn(app: Shared) -> TurnResult {
                 _ => {}
             }
         }
-        step.watch_power(&of_pool).await?;
+        step.watch_power().await?;
     }
     Ok(())
 }
@@ -195,11 +183,9 @@ impl Step<'_> {
     }
 
     /// What the chain counts now, for the pages; earnings follow from what is final.
-    async fn watch_power(&self, sectors: &[&Sector]) -> TurnResult {
-        let watched: Vec<&&Sector> = sectors
-            .iter()
-            .filter(|s| matches!(s.state(), SectorState::Proving | SectorState::Active | SectorState::Faulty))
-            .collect();
+    async fn watch_power(&self) -> TurnResult {
+        let id = self.pool.id;
+        let watched = read(self.app, move |conn| sealing::watched(conn, id)).await?;
         if watched.is_empty() {
             return Ok(());
         }
@@ -207,14 +193,20 @@ impl Step<'_> {
         let active: HashSet<u64> = active.into_iter().map(|s| s.sector_number).collect();
         for sector in watched {
             let counts = active.contains(&u64::try_from(sector.number)?);
-            let fact = match (sector.state(), counts) {
+            let fact = match (sector.state, counts) {
                 (SectorState::Proving | SectorState::Faulty, true) => OnChain::Counts { at: self.head_at },
-                (SectorState::Active | SectorState::Faulty, false) if self.head > sector.expiration => OnChain::Gone,
+                (SectorState::Proving | SectorState::Active | SectorState::Faulty, false) if self.head > sector.expiration => {
+                    OnChain::Gone
+                }
                 (SectorState::Active, false) => OnChain::Faulty,
                 _ => continue,
             };
-            let (sector, now) = ((*sector).clone(), self.app.now());
-            transact(self.app, move |conn| sealing::mark_on_chain(conn, sector.clone(), fact.clone(), now)).await?;
+            let now = self.app.now();
+            transact(self.app, move |conn| {
+                let sector = sealing::sector_by_id(conn, sector.id)?;
+                sealing::mark_on_chain(conn, sector, fact.clone(), now)
+            })
+            .await?;
         }
         Ok(())
     }
