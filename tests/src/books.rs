@@ -13,11 +13,14 @@ use diesel::{
     connection::{Connection, InstrumentationEvent},
 };
 use sealyard_core::{
-    catalog::Plan,
+    capacity::{self, NewPool},
+    catalog::{self, NewPlan, Plan, Terms},
     clock::{DAY, Month},
     contracts::Contract,
     ids::{ContractId, PoolId, SectorId, UserId},
+    jobs,
     ledger::{self, AccountSpec, Asset, LedgerError, Transfer},
+    money::Fiat,
     on_conn,
     orders::{self, Paid, PlaceOrder},
     sealing, statements,
@@ -175,6 +178,32 @@ fn a_months_statement_says_what_the_ledger_says_and_is_made_once() {
         let line = &model.contracts[0];
         assert_eq!(line.gross - line.fee, line.net);
         assert!(model.available.opening > 0, "the two days of October are the opening balance");
+    });
+}
+
+#[test]
+fn a_statement_waits_for_every_pool_in_which_its_owner_has_something() {
+    on_both(|db| {
+        let (first, plan, ada) = shop(db, 10);
+        let (second, other_plan) = db
+            .transact(|conn| {
+                let pool = capacity::create_pool(conn, &NewPool::new("Second", 1001, SECTOR, NOW))?;
+                capacity::grow(conn, pool.id, "initial", 10 * SECTOR, NOW).unwrap();
+                capacity::set_collateral(conn, pool.id, 10, 0)?;
+                let price = Fiat { minor: 2500, currency: "USD".into() };
+                let new = NewPlan::of_sectors(&pool, "Second", 210, price, Terms::standard(0), NOW);
+                Ok::<_, DbFault>((pool, catalog::create_plan(conn, &new)?))
+            })
+            .unwrap();
+        let contracts = [buy(db, &plan, ada.id, 1, "first"), buy(db, &other_plan, ada.id, 1, "second")];
+        for (pool, contract) in [first.id, second.id].into_iter().zip(&contracts) {
+            chain(db, pool, &[(sectors(db, contract)[0], 0)], &[(7, "777777777777777777")], 3 * 2880);
+        }
+        let asked = || db.transact(|conn| Ok::<_, DbFault>(jobs::take(conn, 1, NOW)?)).unwrap().map(|job| job.unique_key);
+        // 30 and 31 October, and a day of November.
+        assert_eq!((close_all(db, first.id), asked()), (3, None), "October is not over in the other pool");
+        assert_eq!(close_all(db, second.id), 3);
+        assert_eq!((asked(), asked()), (Some(format!("statement:{}:2026-10", ada.id)), None));
     });
 }
 

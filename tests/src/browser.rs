@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sealyard_core::store::{Database, DbFault};
+use sealyard_core::{
+    capacity,
+    store::{AnyConnection, Database, DbFault},
+};
 use thirtyfour::prelude::*;
 
 use crate::{
@@ -21,7 +24,13 @@ fn shop(dir: &Path) -> Shop {
         ["--name", "Test", "--miner-id", "1000", "--sector-bytes", "2048", "--capacity-bytes", "20480", "--price-minor", "2500"];
     let mut command = Command::new(program("sealyard"));
     assert!(command.arg("--config").arg(&shop.config).arg("pool").args(pool).status().unwrap().success());
-    machine(&Database::open(&database_url(dir), 2).unwrap(), "yard");
+    let db = Database::open(&database_url(dir), 2).unwrap();
+    machine(&db, "yard");
+    let pledgeable = |conn: &mut AnyConnection| {
+        let pool = capacity::pools(conn)?.remove(0);
+        Ok::<_, DbFault>(capacity::set_collateral(conn, pool.id, 10, 0)?)
+    };
+    db.transact(pledgeable).unwrap();
     shop
 }
 

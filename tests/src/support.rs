@@ -58,6 +58,7 @@ pub fn shop(db: &Database, sectors: i64) -> (Pool, Plan, User) {
         capacity::grow(conn, pool.id, "initial", sectors * SECTOR, NOW).unwrap();
         let price = Fiat { minor: 2500, currency: "USD".into() };
         let plan = catalog::create_plan(conn, &NewPlan::of_sectors(&pool, "Test", 210, price, Terms::standard(2000), NOW))?;
+        capacity::set_collateral(conn, pool.id, 1_000_000, 0)?;
         let user = investor(conn, "ada@example.org");
         Ok::<_, DbFault>((pool, plan, user))
     })

@@ -11,7 +11,7 @@ use sealyard_core::{
     money::Fiat,
     orders::{self, PlaceError, PlaceOrder},
     sealing,
-    store::{Database, DbFault},
+    store::{AnyConnection, Database, DbFault},
     yields::{self, CorrectionError, Flow, FlowKind},
 };
 
@@ -32,6 +32,14 @@ fn plan(db: &Database, pool: &capacity::Pool, days: i64, terms: Terms) -> Plan {
 /// All its sectors count from an epoch on, and its days run.
 fn activate(db: &Database, contract: &Contract, epoch: i64) {
     db.transact(|conn| Ok::<_, DbFault>(contracts::mark_active(conn, contract.id, TIME.micros(epoch))?)).unwrap();
+    run(db, &format!("UPDATE sectors SET state = 'active' WHERE contract_id = {}", contract.id));
+}
+
+fn run(db: &Database, sql: &str) {
+    let run = |conn: &mut AnyConnection| {
+        sealyard_core::on_conn!(conn, |c| diesel::RunQueryDsl::execute(diesel::sql_query(sql), c)).map_err(DbFault::from)
+    };
+    db.transact(run).unwrap();
 }
 
 fn now_is(db: &Database, contract: &Contract) -> Contract {
@@ -81,6 +89,28 @@ fn after_its_days_a_contract_earns_no_more_and_its_sectors_are_the_operators() {
         db.transact(|conn| contracts::end(conn, contract.id, NOW)).unwrap();
         let capacity = owned(db, pool.id);
         assert_eq!((capacity.own_use, capacity.free, capacity.holds()), (0, 10 * SECTOR, true));
+    });
+}
+
+#[test]
+fn what_was_never_sealed_is_given_up_with_the_term_and_its_bytes_can_be_sold_again() {
+    on_both(|db| {
+        let (pool, _, ada) = shop(db, 10);
+        let plan = plan(db, &pool, 2, Terms { starts: Starts::PowerOn, ..Terms::standard(0) });
+        let contract = buy(db, &plan, ada.id, 2, "ada");
+        activate(db, &contract, 0);
+        let [counted, stuck] = sectors(db, &contract)[..] else { panic!("two sectors") };
+        run(db, &format!("UPDATE sectors SET state = 'quarantined' WHERE id = {stuck}"));
+        let wins: Vec<(i64, &str)> = (0..3).map(|day| (day * DAY + 7, WIN)).collect();
+        chain(db, pool.id, &[(counted, 0)], &wins, 3 * DAY);
+        assert_eq!(close_all(db, pool.id), 3);
+        let sector = |id| db.read(|conn| sealing::sector_by_id(conn, id).map_err(DbFault::from)).unwrap();
+        assert_eq!((sector(stuck).state.as_str(), sector(counted).state.as_str()), ("expired", "active"));
+        assert_eq!(owned(db, pool.id).free, 8 * SECTOR, "one sector lives");
+        let gone = sector(counted);
+        db.transact(|conn| sealing::mark_on_chain(conn, gone.clone(), sealing::OnChain::Gone, NOW)).unwrap();
+        assert_eq!(owned(db, pool.id).free, 10 * SECTOR);
+        sound(db);
     });
 }
 
@@ -152,6 +182,7 @@ fn an_investors_own_pledge_is_put_up_with_the_order_and_comes_back_as_the_chain_
         let (pool, _, ada) = shop(db, 10);
         let terms = Terms { pledge: Pledge::Investor { terminations_bp: 5000 }, ..Terms::standard(0) };
         let plan = plan(db, &pool, 200, terms);
+        run(db, "UPDATE pools SET pledge_nano = NULL");
         let unknown = place(db, &plan, ada.id, 2, "unknown", NOW);
         assert!(matches!(unknown, Err(PlaceError::Collateral)), "how much to pledge is not known yet: {unknown:?}");
         db.transact(|conn| Ok::<_, DbFault>(capacity::set_collateral(conn, pool.id, 100, 2_000)?)).unwrap();

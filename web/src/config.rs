@@ -100,6 +100,22 @@ const PREFIX: &str = "SEALYARD_";
 const OTHERS: [&str; 5] =
     ["SEALYARD_CONFIG", "SEALYARD_URL", "SEALYARD_AGENT_DIR", "SEALYARD_ENROL_TOKEN", "SEALYARD_TEST_POSTGRES"];
 
+/// A value as its key wants it: lists are TOML, numbers are numbers, and what is text stays text although it has digits only.
+fn from_environment(key: &str, value: String) -> toml::Value {
+    let is_list = value.trim_start().starts_with('[');
+    let is_text = TEXTS.contains(&key);
+    let list = || format!("v = {value}").parse::<toml::Table>().ok()?.remove("v");
+    match value.parse() {
+        _ if is_text => toml::Value::String(value),
+        Ok(number) => toml::Value::Integer(number),
+        Err(_) => if is_list { list() } else { None }.unwrap_or(toml::Value::String(value)),
+    }
+}
+
+/// Keys whose values are text, whatever they look like.
+const TEXTS: [&str; 7] =
+    ["session_secret", "node_token", "stripe_secret_key", "stripe_webhook_secret", "smtp_user", "smtp_password", "database_url"];
+
 impl Config {
     /// Reads `path` (if given), then the environment.
     pub fn load(path: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
@@ -113,10 +129,18 @@ impl Config {
         };
         for (name, value) in environment.filter(|(name, _)| name.starts_with(PREFIX) && !OTHERS.contains(&name.as_str())) {
             let key = name.trim_start_matches(PREFIX).to_lowercase();
-            let parsed = value.parse::<i64>().map_or(toml::Value::String(value), toml::Value::Integer);
+            let parsed = from_environment(&key, value);
             table.insert(key, parsed);
         }
-        table.try_into::<Self>().map_err(|error| ConfigError::Parse(error.to_string().trim().to_owned()))
+        let mut config: Self = table.try_into().map_err(|error: toml::de::Error| {
+            // The message quotes the value, which may be a secret: only its first line, up to it, says what is wrong.
+            let text = error.to_string();
+            let what = text.lines().next().unwrap_or_default();
+            ConfigError::Parse(what.split("string \"").next().unwrap_or_default().trim().to_owned())
+        })?;
+        let length = config.public_url.trim_end_matches('/').len();
+        config.public_url.truncate(length);
+        Ok(config)
     }
 
     /// The winner's part of the block reward at an epoch.
@@ -130,6 +154,9 @@ impl Config {
         let value = |key, must| Err(ConfigError::Value { key, must });
         if self.session_secret.len() < 32 {
             return value("session_secret", "must have at least 32 characters; make one with `openssl rand -hex 32`");
+        }
+        if !self.public_url.starts_with("https://") && !self.public_url.starts_with("http://") {
+            return value("public_url", "must begin with https:// (or http://, where nobody else can listen)");
         }
         if !["starttls", "tls", "none"].contains(&self.smtp_security.as_str()) {
             return value("smtp_security", "must be starttls, tls or none");
@@ -191,5 +218,23 @@ mod tests {
     fn a_short_secret_is_refused_with_advice() {
         let message = Config::default().check().unwrap_err().to_string();
         assert!(message.contains("openssl rand -hex 32"), "{message}");
+    }
+
+    #[test]
+    fn what_the_environment_says_is_read_as_its_key_wants_it_and_not_told() {
+        let config = load(
+            "",
+            &[
+                ("SEALYARD_FALLBACK_NODES", "[\"abc@http://n:1\"]"),
+                ("SEALYARD_SMTP_PASSWORD", "1234"),
+                ("SEALYARD_LEASE_S", "60"),
+                ("SEALYARD_PUBLIC_URL", "https://yard.example/"),
+            ],
+        );
+        let config = config.unwrap();
+        assert_eq!((config.fallback_nodes.len(), config.smtp_password.as_str(), config.lease_s), (1, "1234", 60));
+        assert_eq!(config.public_url, "https://yard.example", "links are made with one slash");
+        let message = load("", &[("SEALYARD_LEASE_S", "hunter2")]).unwrap_err().to_string();
+        assert!(!message.contains("hunter2"), "{message}");
     }
 }

@@ -9,7 +9,7 @@ use actix_web::{
 };
 use anyhow::Context;
 
-use crate::{agent_api, app::Shared, health, pages};
+use crate::{agent_api, app::Shared, error::WebError, health, pages};
 
 /// Threads that wait for the database, per HTTP worker: together no more than the pool has connections.
 const BLOCKING_THREADS: usize = 4;
@@ -43,6 +43,12 @@ pub fn bind(address: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("cannot listen on {address}; is another program using it?"))
 }
 
+/// What a form or an address says cannot be read.
+fn bad_input(error: &dyn std::fmt::Display) -> actix_web::Error {
+    tracing::debug!(%error, "unreadable input");
+    WebError::BadInput("Something in the form is missing, or is not what belongs there.".into()).into()
+}
+
 /// The running server; it has to be awaited or spawned.
 pub fn start(app: Shared, listener: TcpListener) -> anyhow::Result<actix_web::dev::Server> {
     tracing::info!(listen = %listener.local_addr()?, "serving");
@@ -50,6 +56,9 @@ pub fn start(app: Shared, listener: TcpListener) -> anyhow::Result<actix_web::de
     let server = HttpServer::new(move || {
         Server::new()
             .app_data(data.clone())
+            .app_data(web::QueryConfig::default().error_handler(|error, _| bad_input(&error)))
+            .app_data(web::FormConfig::default().error_handler(|error, _| bad_input(&error)))
+            .app_data(web::PathConfig::default().error_handler(|_, _| WebError::NotFound.into()))
             .wrap(Compress::default())
             .wrap(
                 DefaultHeaders::new()

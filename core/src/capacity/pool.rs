@@ -42,13 +42,19 @@ pub struct NewPool {
 impl NewPool {
     #[must_use]
     pub fn new(name: &str, miner_id: i64, sector_bytes: i64, now: Micros) -> Self {
+        Self::from_sector(1, name, miner_id, sector_bytes, now)
+    }
+
+    /// Its sectors are numbered from `next_sector` on: a miner that has had sectors takes no number twice.
+    #[must_use]
+    pub fn from_sector(next_sector: i64, name: &str, miner_id: i64, sector_bytes: i64, now: Micros) -> Self {
         Self {
             public_id: public_id("pol"),
             name: name.to_owned(),
             miner: format!("f0{miner_id}"),
             miner_id,
             sector_bytes,
-            next_sector: 1,
+            next_sector,
             created_at: now,
         }
     }

@@ -71,8 +71,7 @@ pub fn pledge_back_by(conn: &mut AnyConnection, user: UserId) -> DbResult<Option
 /// The term is over. What its sectors earn until they run out is the operator's.
 pub fn over(conn: &mut AnyConnection, id: ContractId, now: Micros) -> Result<Contract, LedgerError> {
     let contract: Contract = contracts::table.find(id).first(conn)?;
-    if contract.state != "ended" {
-        set_ended(conn, id)?;
+    if set_ended(conn, id)? {
         keep_sold(conn, (contract.pool_id, &contract.public_id, contract.bytes), now)?;
     }
     Ok(contract)
@@ -82,15 +81,13 @@ pub fn over(conn: &mut AnyConnection, id: ContractId, now: Micros) -> Result<Con
 pub fn end(conn: &mut AnyConnection, id: ContractId, now: Micros) -> Result<(), LedgerError> {
     let contract: Contract = contracts::table.find(id).first(conn)?;
     let part = (contract.pool_id, contract.public_id.as_str(), contract.bytes);
-    if contract.state == "ended" {
-        return return_kept(conn, part, now);
-    }
-    set_ended(conn, id)?;
-    return_sold(conn, part, now)
+    if set_ended(conn, id)? { return_sold(conn, part, now) } else { return_kept(conn, part, now) }
 }
 
-fn set_ended(conn: &mut AnyConnection, id: ContractId) -> DbResult<()> {
-    diesel::update(contracts::table.find(id)).set(contracts::state.eq("ended")).execute(conn).map(drop)
+/// False: it had ended before. Of two that end it at once, one moves the bytes.
+fn set_ended(conn: &mut AnyConnection, id: ContractId) -> DbResult<bool> {
+    let open = contracts::table.filter(contracts::id.eq(id).and(contracts::state.ne("ended")));
+    diesel::update(open).set(contracts::state.eq("ended")).execute(conn).map(|rows| rows == 1)
 }
 
 /// All sectors count, since `at`: the contract is fully live. Its days run from then on, or have run since the promised date.

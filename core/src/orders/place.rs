@@ -89,6 +89,8 @@ struct Row<'a> {
 }
 
 pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) -> Result<Order, PlaceError> {
+    // First of all: of two forms that are sent at once the second finds the first one's order.
+    lock(conn, Turn::Promise)?;
     let same = orders::table
         .filter(orders::user_id.eq(request.user).and(orders::request_key.eq(request.request_key)))
         .first::<Order>(conn)
@@ -99,14 +101,15 @@ pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) ->
     if !request.plan.on_sale {
         return Err(PlaceError::NotOnSale);
     }
-    lock(conn, Turn::Promise)?;
     let quote = quote(conn, request.plan, request.units, now)?.ok_or(PlaceError::Units { max: request.plan.max_units })?;
     if quote.stock == Stock::NoCollateral {
         return Err(PlaceError::Collateral);
     }
     let mut promised = quote.promised.ok_or(PlaceError::NoDate)?;
     if let Some(shown) = request.shown.filter(|shown| *shown < promised.p95) {
-        if promised.p95 > shown.saturating_add(KEPT_SHOWN) {
+        let sector_bytes = quote.bytes.0 / quote.sectors.max(1);
+        let near = promised.p95 <= shown.saturating_add(KEPT_SHOWN);
+        if !near || !scheduler::can_give(&scheduler::load(conn, now)?, sector_bytes, quote.sectors, shown) {
             return Err(PlaceError::DateMoved(minute_text(promised.p95)));
         }
         promised.p95 = shown;

@@ -52,8 +52,10 @@ pub fn quote(conn: &mut AnyConnection, plan: &Plan, units: i64, now: Micros) -> 
         _ if free < bytes.0 => Stock::NoCapacity,
         // How much to put up is not known.
         _ if pledge_each.is_none() => Stock::NoCollateral,
+        // The chain was not asked yet.
+        None => Stock::NoCollateral,
         Some(left) if left < sectors => Stock::NoCollateral,
-        _ => Stock::Enough,
+        Some(_) => Stock::Enough,
     };
     Ok(Some(Quote { bytes, sectors, price, terms, pledge_each_nano: pledge_each.unwrap_or_default(), stock, promised }))
 }

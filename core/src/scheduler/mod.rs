@@ -17,7 +17,7 @@ pub use history::History;
 pub use house::{FIRST_POST, House, Played, house_policy};
 pub use plan::{Assignment, plan};
 pub use promise::{
-    MonthRecord, Promisable, Promise, Promised, available_to_promise, forecast_again, lessons, months,
+    MonthRecord, Promisable, Promise, Promised, available_to_promise, can_give, forecast_again, lessons, months,
     of_order as promise_of_order, paid_late, promise, record, settle,
 };
 pub use snapshot::{MachineView, Owed, SectorView, Snapshot, TaskView, load};

@@ -73,11 +73,23 @@ pub fn promise(snapshot: &Snapshot, sector_bytes: i64, sectors: i64, (lessons, o
         }
     }
     // No two orders are due in the same second: which goes first must not depend on anything else.
-    while snapshot.owed.iter().any(|o| o.promised_at / SECOND == p95 / SECOND) {
+    while is_given(snapshot, p95) {
         p95 += SECOND;
     }
     let ahead = i64::try_from(found.ahead).unwrap_or(i64::MAX);
     Some(Promised { p50: house.moment(found.p50) + FIRST_POST / 2, p95, ahead, why: reason(found.waits, ahead, young) })
+}
+
+/// Whether a date that was shown shortly ago can still be given: no older promise suffers, and nobody else is due in that second.
+#[must_use]
+pub fn can_give(snapshot: &Snapshot, sector_bytes: i64, sectors: i64, date: Micros) -> bool {
+    let snapshot = &snapshot.with_quarantined();
+    let house = House::new(snapshot, &HashMap::new());
+    !is_given(snapshot, date) && !breaks_a_promise(&house, sector_bytes, sectors, date)
+}
+
+fn is_given(snapshot: &Snapshot, date: Micros) -> bool {
+    snapshot.owed.iter().any(|o| o.promised_at / SECOND == date / SECOND)
 }
 
 /// The same state of the house gives the same dates.

@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use super::{
     Sector, TaskKind,
     message::{Purpose, build},
-    sector::by_id,
+    sector::{by_id, of_contract},
     state::{Event, SectorState, Transition, Where},
     task::{NewTask, cancel_open, create},
 };
@@ -16,7 +16,7 @@ use crate::{
     clock::Micros,
     contracts,
     fleet::protocol::FailureLevel,
-    ids::{MachineId, SectorId},
+    ids::{ContractId, MachineId, SectorId},
     ledger::LedgerError,
     store::{
         AnyConnection, DbResult,
@@ -106,6 +106,25 @@ pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain
                 contracts::end(conn, sector.contract_id, now)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// A contract's term is over: what of it was never sealed is not sealed any more, or its bytes could never be sold again.
+pub fn term_over(conn: &mut AnyConnection, contract: ContractId, now: Micros) -> Result<(), LedgerError> {
+    let reason = "its contract's term is over";
+    let mut given_up = None;
+    for mut sector in of_contract(conn, contract)? {
+        if sector.apply(conn, Event::TermOver, now)?.is_some() {
+            cancel_open(conn, sector.id, reason, now)?;
+            diesel::update(sectors::table.find(sector.id)).set(sectors::reason.eq(reason)).execute(conn)?;
+            given_up = Some(sector);
+        }
+    }
+    if let Some(sector) = given_up
+        && others(conn, &sector, SectorState::Expired)? == 0
+    {
+        contracts::end(conn, contract, now)?;
     }
     Ok(())
 }

@@ -130,6 +130,12 @@ pub fn in_state(conn: &mut AnyConnection, state: MessageState) -> DbResult<Vec<M
     messages::table.filter(messages::state.eq(state.name())).order(messages::id.asc()).limit(500).load(conn)
 }
 
+/// Messages that were pushed before `before` and have no receipt yet: perhaps their gas is too little.
+pub fn without_receipt(conn: &mut AnyConnection, before: Micros) -> DbResult<Vec<Message>> {
+    let waiting = messages::state.eq(MessageState::Pushed.name()).and(messages::changed_at.lt(before));
+    messages::table.filter(waiting).order(messages::id.asc()).limit(50).load(conn)
+}
+
 /// The newest message of a sector's PreCommit.
 pub fn pre_commit_message(conn: &mut AnyConnection, sector: &Sector) -> DbResult<Option<Message>> {
     messages::table

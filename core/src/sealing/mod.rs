@@ -11,13 +11,14 @@ mod state;
 mod task;
 
 pub use advance::{
-    Activation, OnChain, begin_sealing, machine_lost, mark_on_chain, proof_verified, release, seed_drawn, ticket_expired,
+    Activation, OnChain, begin_sealing, machine_lost, mark_on_chain, proof_verified, release, seed_drawn, term_over,
+    ticket_expired,
 };
 pub use cost::{Cost, typical_seconds};
 pub use lease::{assign, expire_leases, give_up_lost, leases_of};
 pub use message::{
     Landing, Message, MessageState, Purpose, attempts as message_attempts, build as build_message, gas_cost, give_up,
-    in_state as messages_in_state, landed, pre_commit_message, pushed, refused,
+    in_state as messages_in_state, landed, pre_commit_message, pushed, refused, without_receipt as messages_without_receipt,
 };
 pub use report::{ReportError, report};
 pub use sector::{

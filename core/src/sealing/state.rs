@@ -122,6 +122,8 @@ pub enum Event {
     MachineLost,
     /// A person lets a quarantined sector start again.
     Released,
+    /// The contract's term is over before it was sealed.
+    TermOver,
 }
 
 /// A step is tried this often before the sector is quarantined.
@@ -177,6 +179,9 @@ pub fn next(state: SectorState, event: Event) -> Transition {
         // Before PreCommit is sent nothing ties the sector to its files. Once it has landed its ticket is on chain, and the same
         // ticket gives the same replica on another machine. In between we wait for the receipt.
         (S::PreCommit1 | S::PreCommit2 | S::WaitSeed | S::Commit1, Event::MachineLost) => To(S::Planned),
+        // With a ProveCommit on its way it may be on chain already.
+        (S::ProveCommitting, Event::TermOver) => Ignore,
+        (_, Event::TermOver) if state.is_sealing() || state == S::Quarantined => To(S::Expired),
         _ => Ignore,
     }
 }
@@ -220,6 +225,7 @@ mod tests {
         Event::RanOut,
         Event::MachineLost,
         Event::Released,
+        Event::TermOver,
     ];
 
     #[test]

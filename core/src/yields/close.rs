@@ -60,17 +60,21 @@ pub struct Closed {
 /// The earliest day that is fully read and not closed, once the chain has unlocked all that it will release.
 pub fn next_day_to_close(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Option<i64>> {
     let Some(cursor) = cursor(conn, pool)? else { return Ok(None) };
-    let last: Option<i64> =
-        pool_days::table.filter(pool_days::pool_id.eq(pool)).select(diesel::dsl::max(pool_days::day)).first(conn)?;
+    let day = day_to_close(conn, &cursor)?;
     let time = cursor.time();
-    let day = match last {
-        Some(day) => day + 1,
-        // The day in which reading began: the epoch before the first recorded one is where it stood.
-        None => first_day(conn, &cursor)?,
-    };
     let end = time.first_epoch(day + 1);
     let unlocked = time.seconds(cursor.head_epoch) > time.seconds(end) + CHAIN_UNLOCKS_WITHIN;
     Ok((end <= cursor.next_epoch && unlocked).then_some(day))
+}
+
+/// The day that is closed next, whenever it can be.
+fn day_to_close(conn: &mut AnyConnection, cursor: &Cursor) -> DbResult<i64> {
+    let closed = pool_days::table.filter(pool_days::pool_id.eq(cursor.pool_id));
+    match closed.select(diesel::dsl::max(pool_days::day)).first::<Option<i64>>(conn)? {
+        Some(day) => Ok(day + 1),
+        // The day in which reading began: the epoch before the first recorded one is where it stood.
+        None => first_day(conn, cursor),
+    }
 }
 
 /// The first day with anything recorded, or the day of the cursor. Days without power close as well: promises are kept or broken on
@@ -164,6 +168,7 @@ fn end_terms(
         if first < ends && ends <= end {
             let contract = contracts::over(conn, party.contract, now)?;
             return_unused(conn, &contract, now)?;
+            sealing::term_over(conn, party.contract, now)?;
         }
     }
     Ok(())
@@ -222,11 +227,10 @@ fn lot(pool: PoolId, day: i64, party: &Party, share: &Share) -> Option<(Lot, Use
 fn in_pools_to_close(conn: &mut AnyConnection, pool: PoolId, day: i64) -> DbResult<HashSet<UserId>> {
     let mut waiting = Vec::new();
     for other in pools::table.filter(pools::id.ne(pool)).select(pools::id).load::<PoolId>(conn)? {
-        let last: Option<i64> =
-            pool_days::table.filter(pool_days::pool_id.eq(other)).select(diesel::dsl::max(pool_days::day)).first(conn)?;
         // A pool that began later will never close it.
-        let first = cursor(conn, other)?.map(|cursor| cursor.time().day(cursor.next_epoch));
-        if last.or(first.map(|first| first - 1)).is_some_and(|last| last < day) {
+        if let Some(cursor) = cursor(conn, other)?
+            && day_to_close(conn, &cursor)? <= day
+        {
             waiting.push(other);
         }
     }

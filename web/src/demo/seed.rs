@@ -23,33 +23,55 @@ pub struct PoolOptions {
     /// Actor id of the miner: 1000 for f01000.
     #[arg(long)]
     miner_id: i64,
+    /// The number of the first sector that is sealed here. A miner that has had sectors takes none twice: give one above all that it
+    /// has ever used.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
+    first_sector: i64,
     /// Bytes of one sector: 34359738368 for 32 GiB.
-    #[arg(long)]
+    #[arg(long, value_parser = sector_size)]
     sector_bytes: i64,
     /// Bytes that the pool's machines can store.
     #[arg(long)]
     capacity_bytes: i64,
     /// Days of the plan that is put on sale, one sector a unit.
-    #[arg(long, default_value_t = 540)]
+    #[arg(long, default_value_t = 540, value_parser = clap::value_parser!(i64).range(SHORTEST_DAYS..=LONGEST_DAYS))]
     days: i64,
     /// Price of one sector for the whole term, in minor units.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
     price_minor: i64,
-    #[arg(long, default_value = "USD")]
+    /// One whose minor unit is a hundredth.
+    #[arg(long, default_value = "USD", value_parser = currency)]
     currency: String,
     /// Service fee, basis points.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(i64).range(0..=10_000))]
     fee_bp: i64,
     /// A second plan, under which investors put up the pledge themselves, at this price of one sector.
-    #[arg(long, requires = "own_pledge_fee_bp")]
+    #[arg(long, requires = "own_pledge_fee_bp", value_parser = clap::value_parser!(i64).range(1..))]
     own_pledge_price_minor: Option<i64>,
     /// Its service fee, basis points.
-    #[arg(long, requires = "own_pledge_price_minor")]
+    #[arg(long, requires = "own_pledge_price_minor", value_parser = clap::value_parser!(i64).range(0..=10_000))]
     own_pledge_fee_bp: Option<i64>,
     /// Missing power makes the term of that plan longer, by at most so many days, instead of being paid for. Sectors are committed for
     /// up to 30 days more than the term.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..=28))]
     added_days: i64,
+}
+
+/// The protocol's shortest life of a sector, and what its longest (1278 days) leaves for sealing, the first proof and added days.
+const SHORTEST_DAYS: i64 = 180;
+const LONGEST_DAYS: i64 = 1185;
+
+/// Sectors that there are: of 2 KiB, 8 MiB and 512 MiB on test networks, of 32 and 64 GiB.
+fn sector_size(text: &str) -> Result<i64, String> {
+    const SIZES: [i64; 5] = [2048, 8 << 20, 512 << 20, 32 << 30, 64 << 30];
+    let bytes = text.parse().map_err(|_| "a number of bytes is needed".to_owned())?;
+    if SIZES.contains(&bytes) { Ok(bytes) } else { Err(format!("there are no such sectors; there are those of {SIZES:?} bytes")) }
+}
+
+fn currency(text: &str) -> Result<String, String> {
+    const HUNDREDTHS: [&str; 10] = ["USD", "EUR", "GBP", "CHF", "AUD", "CAD", "SGD", "HKD", "SEK", "NZD"];
+    let code = text.to_uppercase();
+    if HUNDREDTHS.contains(&code.as_str()) { Ok(code) } else { Err(format!("one of {} is needed", HUNDREDTHS.join(", "))) }
 }
 
 /// Under which investors put up the pledge themselves.
@@ -63,7 +85,10 @@ pub fn add_pool(db: &Database, options: &PoolOptions, now: Micros) -> anyhow::Re
     anyhow::ensure!(options.capacity_bytes >= options.sector_bytes, "capacity_bytes must hold at least one sector");
     db.migrate()?;
     db.transact(|conn| {
-        let pool = capacity::create_pool(conn, &NewPool::new(&options.name, options.miner_id, options.sector_bytes, now))?;
+        let pool = capacity::create_pool(
+            conn,
+            &NewPool::from_sector(options.first_sector, &options.name, options.miner_id, options.sector_bytes, now),
+        )?;
         capacity::grow(conn, pool.id, "initial", options.capacity_bytes, now)?;
         let price = Fiat { minor: options.price_minor, currency: options.currency.clone() };
         let name = format!("{}, {} days", options.name, options.days);
@@ -90,6 +115,7 @@ pub fn seed(app: &Shared) -> anyhow::Result<()> {
     let options = PoolOptions {
         name: "Devnet".into(),
         miner_id: 1000,
+        first_sector: 1,
         sector_bytes: 2048,
         capacity_bytes: 64 * 2048,
         days: 210,

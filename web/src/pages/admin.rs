@@ -4,11 +4,10 @@ use actix_web::{HttpResponse, web};
 use askama::Template;
 use sealyard_core::{
     accounts, capacity,
-    clock::{DAY, day_text, minute_text},
+    clock::{DAY, MINUTE, Micros, day_text, minute_text},
     fleet::{self, Draining},
     ids::{PoolId, SectorId},
-    jobs::{self, Failing},
-    ledger,
+    jobs, ledger,
     money::NanoFil,
     orders,
     sealing::{self, SectorState},
@@ -175,15 +174,27 @@ struct PipelinePage {
     tasks: Vec<TaskRow>,
 }
 
+/// A message usually lands within two minutes.
+const LANDS_WITHIN: Micros = 30 * MINUTE;
+
+/// Loops whose turns fail, jobs that have failed often, messages that do not land.
+fn failing(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<FailingRow>> {
+    let loops = jobs::failing(conn)?.into_iter().map(|f| (f.name, f.since, f.error));
+    let jobs =
+        jobs::struggling(conn)?.into_iter().map(|job| (job.unique_key, job.created_at, job.last_error.unwrap_or_default()));
+    let messages = sealing::messages_without_receipt(conn, now - LANDS_WITHIN)?.into_iter().map(|message| {
+        let name = format!("{} message", message.purpose.replace('_', " "));
+        (name, message.changed_at, format!("{} has not landed; is its gas enough?", message.cid.unwrap_or_default()))
+    });
+    let rows = loops.chain(jobs).chain(messages);
+    Ok(rows.map(|(name, since, error)| FailingRow { name, since: minute_text(since), error }).collect())
+}
+
 async fn pipeline_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpResponse, WebError> {
-    let (failing, refunds, sectors, tasks) = read(&app.into_inner(), |conn| {
-        let row = |f: Failing| FailingRow { name: f.name, since: minute_text(f.since), error: f.error };
-        let mut failing: Vec<FailingRow> = jobs::failing(conn)?.into_iter().map(row).collect();
-        failing.extend(jobs::struggling(conn)?.into_iter().map(|job| FailingRow {
-            name: job.unique_key,
-            since: minute_text(job.created_at),
-            error: job.last_error.unwrap_or_default(),
-        }));
+    let app: Shared = app.into_inner();
+    let now = app.now();
+    let (failing, refunds, sectors, tasks) = read(&app, move |conn| {
+        let failing = failing(conn, now)?;
         let refunds = orders::refunds_due(conn)?;
         let machines = fleet::machines(conn)?;
         let name = |id| machines.iter().find(|m| Some(m.id) == id).map(|m| m.name.clone()).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_web::{cookie::Cookie, test, web};
 use sealyard_core::{
     accounts::{self, NewUser, Registration, Role, User},
-    catalog,
+    capacity, catalog,
     clock::{Clock, DAY, Micros},
     fleet::{self, protocol::Hardware},
     jobs,
@@ -64,6 +64,7 @@ fn house() -> House {
             };
             fleet::enrol(conn, &token, &hardware, now).unwrap();
             let plan = catalog::plans_on_sale(conn)?.remove(0);
+            capacity::set_collateral(conn, plan.pool_id, 500, 100_000_000)?;
             let mut place = |units, key| {
                 orders::place(conn, &PlaceOrder { user: user.id, plan: &plan, units, request_key: key, shown: None }, now)
                     .unwrap()

@@ -6,7 +6,7 @@ use sealyard_core::{
     clock::SECOND,
     on_conn,
     orders::{self, Paid, PayError},
-    store::{AnyConnection, DbResult, schema::webhook_events},
+    store::{AnyConnection, DbFault, DbResult, schema::webhook_events},
 };
 
 use crate::{
@@ -35,8 +35,13 @@ async fn receive(app: web::Data<App>, request: HttpRequest, body: web::Bytes) ->
         Err(error) => return HttpResponse::BadRequest().body(error.to_string()),
     };
     let now = app.now();
+    // Kept whatever comes of it: money may have come.
+    let kept = event.clone();
+    if let Err(error) = transact(&app, move |conn| Ok::<_, DbFault>(store(conn, &kept, &raw, now)?)).await {
+        tracing::error!(%error, "webhook not kept");
+        return HttpResponse::InternalServerError().finish();
+    }
     let done = transact(&app, move |conn| {
-        store(conn, &event, &raw, now)?;
         let object = &event.data.object;
         if !event.is_paid() {
             return Ok(());

@@ -139,7 +139,7 @@ pub fn sign(secret: &str, body: &[u8], now: i64) -> String {
 }
 
 /// An event, read leniently: unknown kinds and fields are no error.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Event {
     pub id: String,
     #[serde(rename = "type")]
@@ -147,12 +147,12 @@ pub struct Event {
     pub data: EventData,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct EventData {
     pub object: EventObject,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct EventObject {
     #[serde(default)]
     pub id: String,
