@@ -7,7 +7,7 @@ use askama::Template;
 use sealyard_core::{
     accounts::User,
     capacity, catalog,
-    clock::{Month, day_text, minute_text},
+    clock::{DAY, Month, day_text, minute_text, parse_day},
     contracts::{self, Contract},
     fleet::{self, Machine},
     ledger::{self, AccountSpec},
@@ -20,6 +20,7 @@ use sealyard_core::{
     yields,
 };
 use sealyard_filecoin::economics::EPOCHS_PER_DAY;
+use serde::Deserialize;
 
 use super::{
     html,
@@ -191,7 +192,12 @@ struct ContractPage {
     live: bool,
     ended: bool,
     lots: Vec<LotRow>,
+    /// The first day that is shown, if there are lots before it.
+    older: Option<String>,
 }
+
+/// Days of a contract on one page.
+const LOTS_SHOWN: usize = 60;
 
 const STAGES: [(&str, &[&str]); 7] = [
     ("Queued", &["planned"]),
@@ -254,7 +260,7 @@ fn put_off(contract: &Contract) -> String {
     }
 }
 
-async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractPage, WebError> {
+async fn load_contract(app: &Shared, user: User, id: String, before: Option<i64>) -> Result<ContractPage, WebError> {
     let page = read(app, move |conn| {
         let found = contracts::by_public_id(conn, &id)?.filter(|c| c.user_id == user.id || user.is_admin());
         let Some(contract) = found else { return Ok(None) };
@@ -262,7 +268,10 @@ async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractP
         let (open, machines) = (sealing::open_tasks_of_contract(conn, contract.id)?, fleet::machines(conn)?);
         let sectors = sealing::of_contract(conn, contract.id)?;
         let counting = sectors.iter().filter(|s| s.state() == SectorState::Active).count();
-        let lots = ledger::lots_of_contract(conn, contract.id, 0..i64::MAX, 60)?;
+        let most = i64::try_from(LOTS_SHOWN + 1).unwrap_or(i64::MAX);
+        let mut lots = ledger::lots_of_contract(conn, contract.id, 0..before.unwrap_or(i64::MAX), most)?;
+        let is_older = lots.len() > LOTS_SHOWN;
+        lots.truncate(LOTS_SHOWN);
         let terms = catalog::terms_by_id(conn, contract.terms_id)?;
         let promise = scheduler::promise_of_order(conn, contract.order_id)?;
         Ok(Some(ContractPage {
@@ -283,6 +292,7 @@ async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractP
             miner: pool.miner,
             not_counting: sectors.len() - counting,
             sectors: sectors.iter().map(|sector| sector_card(sector, &open, &machines)).collect(),
+            older: lots.last().filter(|_| is_older).map(|lot| day_text(lot.day)),
             lots: lots.iter().map(|lot| LotRow::new(lot, contract.bytes)).collect(),
         }))
     })
@@ -290,8 +300,13 @@ async fn load_contract(app: &Shared, user: User, id: String) -> Result<ContractP
     page.ok_or(WebError::NotFound)
 }
 
-async fn contract_page(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path<String>) -> Result<HttpResponse, WebError> {
-    html(&load_contract(&app.into_inner(), user, id.into_inner()).await?)
+async fn contract_page(
+    app: web::Data<App>,
+    SignedIn(user): SignedIn,
+    id: web::Path<String>,
+    asked: web::Query<Before>,
+) -> Result<HttpResponse, WebError> {
+    html(&load_contract(&app.into_inner(), user, id.into_inner(), asked.day()?).await?)
 }
 
 /// The part of the page that changes while sealing.
@@ -300,7 +315,7 @@ async fn contract_progress(
     SignedIn(user): SignedIn,
     id: web::Path<String>,
 ) -> Result<HttpResponse, WebError> {
-    html(&load_contract(&app.into_inner(), user, id.into_inner()).await?.as_progress())
+    html(&load_contract(&app.into_inner(), user, id.into_inner(), None).await?.as_progress())
 }
 
 struct EntryRow {
@@ -321,6 +336,10 @@ struct LedgerPage {
     /// When the last of what is pledged comes back; empty: nothing is pledged.
     pledge_back: String,
     entries: Vec<EntryRow>,
+    /// The first day that is shown, whether there is something before it, and whether this is the first page.
+    from: String,
+    is_older: bool,
+    is_newest: bool,
 }
 
 /// What comes, and when, if the investor stops today.
@@ -375,46 +394,92 @@ fn what(kind: &str) -> String {
     }
 }
 
-async fn ledger_page(app: web::Data<App>, SignedIn(user): SignedIn) -> Result<HttpResponse, WebError> {
-    const SHOWN: usize = 400;
+/// `?before=2026-11-02`: what lies before that day.
+#[derive(Deserialize)]
+struct Before {
+    before: Option<String>,
+}
+
+impl Before {
+    fn day(&self) -> Result<Option<i64>, WebError> {
+        let bad = || WebError::BadInput("The day must be written as 2026-11-02.".into());
+        self.before.as_deref().map(|text| parse_day(text).ok_or_else(bad)).transpose()
+    }
+}
+
+/// A page of the ledger has so many entries, or a day's.
+const ENTRIES_SHOWN: i64 = 1500;
+const DAYS_SHOWN: i64 = 31;
+
+/// Days `[first, end)` of a page of the ledger, and whether there may be something before them. The first page ends with whatever is
+/// newest, and begins some days before the last one that is closed.
+fn ledger_days(conn: &mut AnyConnection, user: &User, before: Option<i64>, today: i64) -> DbResult<(i64, i64, bool)> {
+    let contracts = contracts::of_user(conn, user.id)?;
+    let mut closed = today;
+    let mut earliest = user.created_at;
+    for contract in &contracts {
+        earliest = earliest.min(contract.active_at.unwrap_or(contract.created_at));
+        closed = closed.min(yields::days(conn, contract.pool_id, 1)?.first().map_or(today, |day| day.day));
+    }
+    // A contract has about four entries a day.
+    let count = i64::try_from(contracts.len()).unwrap_or(i64::MAX).saturating_mul(4).max(1);
+    let days = (ENTRIES_SHOWN / count).clamp(1, DAYS_SHOWN);
+    let first = before.unwrap_or(closed + 1) - days;
+    Ok((first, before.unwrap_or(i64::MAX), earliest.div_euclid(DAY) < first))
+}
+
+fn entry_rows(conn: &mut AnyConnection, user: &User, days: &std::ops::Range<i64>) -> DbResult<Vec<EntryRow>> {
+    let mut rows = Vec::new();
+    for (account, spec) in [
+        ("Available", AccountSpec::Available(user.id)),
+        ("Vesting", AccountSpec::Vesting(user.id)),
+        ("Pledged", AccountSpec::Pledged(user.id)),
+    ] {
+        for entry in ledger::entries(conn, &spec, days.clone(), i64::MAX)? {
+            rows.push((entry.effective_day, account, entry));
+        }
+    }
+    rows.sort_by_key(|row| std::cmp::Reverse(row.0));
+    let mut entries = Vec::new();
+    for (day, account, entry) in rows {
+        let correction = if entry.kind == "correction" { yields::correction(conn, &entry.transfer)? } else { None };
+        entries.push(EntryRow {
+            day: day_text(day),
+            account,
+            what: match correction {
+                Some(correction) => format!("Correction of {}: {}", correction.corrects, correction.reason),
+                None => what(&entry.kind),
+            },
+            subject: entry.subject,
+            amount: NanoFil(entry.amount).to_string(),
+            is_out: entry.amount < 0,
+        });
+    }
+    Ok(entries)
+}
+
+async fn ledger_page(app: web::Data<App>, SignedIn(user): SignedIn, asked: web::Query<Before>) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
-    let visitor = Some((&user).into());
-    let (balances, calendar, pledge_back, entries) = read(&app, move |conn| {
+    let (before, today) = (asked.day()?, app.now().div_euclid(DAY));
+    let page = read(&app, move |conn| {
         let calendar = yields::calendar(conn, user.id).map_err(|error| match error {
             yields::CloseError::Db(DbFault::Query(error)) => error,
             other => diesel::result::Error::DeserializationError(other.into()),
         })?;
-        let mut rows = Vec::new();
-        for (account, spec) in [
-            ("Available", AccountSpec::Available(user.id)),
-            ("Vesting", AccountSpec::Vesting(user.id)),
-            ("Pledged", AccountSpec::Pledged(user.id)),
-        ] {
-            for entry in ledger::entries(conn, &spec, i64::MIN..i64::MAX, i64::MAX)? {
-                rows.push((entry.effective_day, account, entry));
-            }
-        }
-        rows.sort_by_key(|row| std::cmp::Reverse(row.0));
-        let mut entries = Vec::new();
-        for (day, account, entry) in rows.into_iter().take(SHOWN) {
-            let correction = if entry.kind == "correction" { yields::correction(conn, &entry.transfer)? } else { None };
-            entries.push(EntryRow {
-                day: day_text(day),
-                account,
-                what: match correction {
-                    Some(correction) => format!("Correction of {}: {}", correction.corrects, correction.reason),
-                    None => what(&entry.kind),
-                },
-                subject: entry.subject,
-                amount: NanoFil(entry.amount).to_string(),
-                is_out: entry.amount < 0,
-            });
-        }
-        let pledge_back = contracts::pledge_back_by(conn, user.id)?.map(minute_text).unwrap_or_default();
-        Ok((balances(conn, &user)?, calendar, pledge_back, entries))
+        let (first, end, is_older) = ledger_days(conn, &user, before, today)?;
+        Ok(LedgerPage {
+            user: Some((&user).into()),
+            balances: balances(conn, &user)?,
+            stop: if_stopped(&calendar),
+            pledge_back: contracts::pledge_back_by(conn, user.id)?.map(minute_text).unwrap_or_default(),
+            entries: entry_rows(conn, &user, &(first..end))?,
+            from: day_text(first),
+            is_older,
+            is_newest: before.is_none(),
+        })
     })
     .await?;
-    html(&LedgerPage { user: visitor, balances, stop: if_stopped(&calendar), pledge_back, entries })
+    html(&page)
 }
 
 struct StatementRow {

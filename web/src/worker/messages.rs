@@ -225,7 +225,70 @@ async fn activated(app: &Shared, pool: &Pool, number: i64) -> anyhow::Result<OnC
 
 #[cfg(test)]
 mod tests {
+    use std::{net::TcpListener, sync::Arc};
+
+    use actix_web::{App as Server, HttpResponse, HttpServer, web};
+    use sealyard_core::{
+        capacity::{NewPool, create_pool},
+        clock::SystemClock,
+    };
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::{app::App, config::Config};
+
+    /// A node that takes every message but those with the parameters `bad`.
+    async fn node(request: web::Json<Value>) -> HttpResponse {
+        let cid = json!({"/": "bafy2bzacecmda75ovposbdateg7eyhwij65zklgyijgcjwynlklmqazpwlhba"});
+        let message = &request["params"][0];
+        let answer = match request["method"].as_str() {
+            Some("Filecoin.StateMinerInfo") => json!({"result": {
+                "Owner": "f0100", "Worker": "f0101", "Beneficiary": "f0100", "WindowPoStProofType": 5, "SectorSize": 2048,
+                "WindowPoStPartitionSectors": 2, "ConsensusFaultElapsed": -1,
+            }}),
+            _ if message["Params"] == BASE64_STANDARD.encode("bad") => {
+                json!({"error": {"code": 1, "message": "message execution failed: exit 16"}})
+            }
+            _ => json!({"result": {"Message": message, "CID": cid, "Signature": {"Type": 1, "Data": ""}}}),
+        };
+        let mut answer = answer;
+        (answer["jsonrpc"], answer["id"]) = (json!("2.0"), request["id"].clone());
+        HttpResponse::Ok().json(answer)
+    }
+
+    #[actix_web::test]
+    async fn a_message_that_the_node_refuses_does_not_keep_the_next_from_being_pushed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = HttpServer::new(|| Server::new().default_service(web::post().to(node))).workers(1).listen(listener).unwrap();
+        let running = tokio::spawn(server.run());
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            database_url: format!("sqlite://{}/house.db", dir.path().display()),
+            session_secret: "0123456789abcdef0123456789abcdef".into(),
+            node_url: format!("http://{address}/rpc/v1"),
+            ..Config::default()
+        };
+        let app = App::new(config, Arc::new(SystemClock)).unwrap();
+        app.db.migrate().unwrap();
+        let now = app.now();
+        let built = app.db.transact(|conn| {
+            let pool = create_pool(conn, &NewPool::new("Test", 1000, 2048, now))?;
+            for (subject, params) in [(1, b"bad".as_slice()), (2, b"good")] {
+                sealing::build_message(conn, pool.id, Purpose::PreCommit, subject, 0, (25, params), now)?;
+            }
+            Ok::<_, DbFault>(())
+        });
+        built.unwrap();
+        let error = turn(app.clone()).await.unwrap_err().to_string();
+        assert!(error.contains("exit 16"), "{error}");
+        let of = |state| app.db.read(|conn| sealing::messages_in_state(conn, state).map_err(DbFault::from)).unwrap();
+        let (waiting, pushed) = (of(MessageState::Built), of(MessageState::Pushed));
+        assert_eq!((waiting.len(), waiting[0].subject_id), (1, 1));
+        assert!(waiting[0].last_error.as_ref().is_some_and(|why| why.contains("exit 16")));
+        assert_eq!((pushed.len(), pushed[0].subject_id), (1, 2));
+        running.abort();
+    }
 
     #[test]
     fn a_sector_is_to_blame_after_an_hour_an_empty_wallet_after_a_day_and_a_proof_is_sent_anew() {
