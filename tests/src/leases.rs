@@ -304,7 +304,8 @@ fn a_silent_machine_costs_its_own_sectors_of_a_proof_and_not_those_of_others() {
 
         db.transact(|conn| {
             fleet::heartbeat(conn, &heard, &hardware(), NOW + DAY)?;
-            Ok::<_, DbFault>(assert!(fleet::mark_lost(conn, HOUR, NOW + DAY)?.contains(&silent.id)))
+            assert!(fleet::mark_lost(conn, HOUR, NOW + DAY)?.contains(&silent.id));
+            Ok::<_, DbFault>(())
         })
         .unwrap();
         let tasks = vanilla_tasks(db, pool.id, &numbers, 2, due);

@@ -1,11 +1,7 @@
 //! For machines that watch us: alive, ready, counted.
 
 use actix_web::{HttpResponse, web};
-use sealyard_core::{
-    capacity,
-    fleet::{self, Machine},
-    jobs, orders, sealing, yields,
-};
+use sealyard_core::{capacity, fleet, jobs, orders, sealing, yields};
 
 use crate::app::{App, Shared, read};
 
@@ -56,13 +52,9 @@ async fn metrics(app: web::Data<App>) -> HttpResponse {
             let _ = writeln!(text, "sealyard_sectors{{state=\"{}\"}} {count}", state.name());
         }
         let machines = fleet::machines(conn)?;
-        let states: [(&str, fn(&Machine) -> bool); 3] = [
-            ("active", |m| !m.is_lost() && !m.is_draining()),
-            ("draining", |m| !m.is_lost() && m.is_draining()),
-            ("lost", Machine::is_lost),
-        ];
-        for (state, is) in states {
-            let count = machines.iter().filter(|m| is(m)).count();
+        let lost = machines.iter().filter(|m| m.is_lost()).count();
+        let draining = machines.iter().filter(|m| !m.is_lost() && m.is_draining()).count();
+        for (state, count) in [("active", machines.len() - lost - draining), ("draining", draining), ("lost", lost)] {
             let _ = writeln!(text, "sealyard_machines{{state=\"{state}\"}} {count}");
         }
         let _ = writeln!(text, "sealyard_tasks_open {}", sealing::count_open_tasks(conn)?);

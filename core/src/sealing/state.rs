@@ -210,7 +210,7 @@ fn step_failed(state: SectorState, level: FailureLevel, failures: i64, machines:
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 14] = [
+    const EVENTS: [Event; 15] = [
         Event::TicketDrawn,
         Event::PreCommit1Done,
         Event::PreCommit2Done,
