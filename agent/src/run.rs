@@ -199,8 +199,9 @@ impl Agent {
                     self.drop_result(report);
                     delivered = true;
                 }
-                // A house that cannot be reached takes nothing else either.
-                Err(error) if error.downcast_ref::<reqwest::Error>().is_some_and(|error| !error.is_timeout()) => {
+                // A house that cannot be reached takes nothing else either. (Who closes the line in the middle of a report may be
+                // somebody before it who finds the report too long.)
+                Err(error) if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) => {
                     return Err(error);
                 }
                 // The others are delivered, and heartbeats go on.

@@ -127,7 +127,8 @@ impl FromRequest for SignedIn {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
-        Box::pin(async move { user_of(request).await?.map(Self).ok_or(WebError::SignIn) })
+        let path = request.path().to_owned();
+        Box::pin(async move { user_of(request).await?.map(Self).ok_or(WebError::SignIn(path)) })
     }
 }
 
@@ -137,9 +138,10 @@ impl FromRequest for Admin {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
+        let path = request.path().to_owned();
         Box::pin(async move {
             match user_of(request).await? {
-                None => Err(WebError::SignIn),
+                None => Err(WebError::SignIn(path)),
                 Some(user) if user.is_admin() => Ok(Self(user)),
                 Some(_) => Err(WebError::Forbidden),
             }

@@ -6,8 +6,8 @@ use sealyard_core::{accounts::AccountError, ids, ledger::LedgerError, orders::Pl
 
 #[derive(Debug)]
 pub enum WebError {
-    /// Nobody is signed in; the way leads to the sign-in page.
-    SignIn,
+    /// Nobody is signed in; the way leads to the sign-in page, and from there to this path.
+    SignIn(String),
     NotFound,
     /// The user's input, in words for the user.
     BadInput(String),
@@ -18,7 +18,7 @@ pub enum WebError {
 impl std::fmt::Display for WebError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::SignIn => f.write_str("sign in first"),
+            Self::SignIn(_) => f.write_str("sign in first"),
             Self::NotFound => f.write_str("there is no such page"),
             Self::BadInput(what) => f.write_str(what),
             Self::Forbidden => f.write_str("this page is for administrators"),
@@ -40,7 +40,7 @@ struct ErrorPage<'a> {
 impl ResponseError for WebError {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::SignIn => StatusCode::SEE_OTHER,
+            Self::SignIn(_) => StatusCode::SEE_OTHER,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::BadInput(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Forbidden => StatusCode::FORBIDDEN,
@@ -51,7 +51,10 @@ impl ResponseError for WebError {
     fn error_response(&self) -> HttpResponse {
         let request = ids::public_id("req");
         let (title, what, next) = match self {
-            Self::SignIn => return HttpResponse::SeeOther().insert_header(("Location", "/login")).finish(),
+            Self::SignIn(path) => {
+                let to = format!("/login?next={path}");
+                return HttpResponse::SeeOther().insert_header(("Location", to)).finish();
+            }
             Self::NotFound => ("Not found", "There is no such page, or it is not yours.".into(), "Go back to the start page."),
             Self::BadInput(what) => ("That did not work", what.clone(), "Go back and try again."),
             Self::Forbidden => ("Not allowed", "This page is for administrators.".into(), "Go back to the start page."),

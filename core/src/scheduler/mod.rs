@@ -3,6 +3,8 @@
 
 mod dispatch;
 mod explain;
+#[cfg(test)]
+mod fixture;
 mod history;
 mod house;
 mod plan;

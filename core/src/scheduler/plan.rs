@@ -200,49 +200,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        clock::{DAY, HOUR, Micros},
-        ids::PoolId,
-        scheduler::{FIRST_POST, History, Owed, SectorView, planner::Rounds},
+        clock::HOUR,
+        scheduler::{
+            FIRST_POST, History, Owed,
+            fixture::{GIB, NOW, machine, owed, snapshot, task},
+            planner::Rounds,
+        },
     };
-
-    const NOW: Micros = 1_790_000_000_000_000;
-    const GIB: i64 = 1 << 30;
-
-    fn machine(id: i64, cores: i64) -> MachineView {
-        MachineView {
-            id: MachineId(id),
-            name: format!("m{id}"),
-            takes_new: true,
-            cores,
-            memory_bytes: 8 * GIB,
-            disk_bytes: 1 << 40,
-            disk_free_bytes: 1 << 40,
-            stored_bytes: 0,
-            gpus: 0,
-            quick_as: MachineId(id),
-        }
-    }
-
-    fn task(id: i64, kind: TaskKind, due_at: i64) -> TaskView {
-        let (cost, id) = (Cost::of(kind, 2048), TaskId(id));
-        let (pinned_to, avoid, leased_to) = (None, None, None);
-        TaskView { id, kind, sector: None, cost, due_at, pinned_to, avoid, leased_to, started_at: NOW }
-    }
-
-    /// A contract of one sector in PC1, promised in `days`, whose step waits.
-    fn owed(id: i64, days: i64) -> (Owed, TaskView) {
-        let state = SectorState::PreCommit1;
-        let sector = SectorView { id: SectorId(id), number: id, state, machine: None, changed_at: NOW, setback: None };
-        let promised_at = NOW + days * DAY;
-        let owed = Owed { id, pool: PoolId(1), sector_bytes: 2048, promised_at, held: 0, sectors: vec![sector] };
-        (owed, TaskView { sector: Some(SectorId(id)), ..task(id, TaskKind::PreCommit1, promised_at) })
-    }
-
-    fn snapshot(machines: Vec<MachineView>, contracts: Vec<(Owed, TaskView)>, beside: Vec<TaskView>) -> Snapshot {
-        let (owed, mut tasks): (Vec<Owed>, Vec<TaskView>) = contracts.into_iter().unzip();
-        tasks.extend(beside);
-        Snapshot { now: NOW, machines, tasks, owed, sizes: vec![2048], epoch_seconds: 30, ..Snapshot::default() }
-    }
 
     fn given(task: i64, machine: i64) -> Assignment {
         Assignment { task: TaskId(task), machine: MachineId(machine) }

@@ -155,3 +155,86 @@ fn lose(snapshot: &mut Snapshot, machine: MachineId) {
     }
     snapshot.tasks.retain(|t| t.leased_to != Some(machine) && t.pinned_to != Some(machine));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::{HOUR, SECOND},
+        scheduler::{
+            History, TaskView,
+            fixture::{NOW, machine, owed, snapshot},
+        },
+        sealing::{SectorState, TaskKind},
+    };
+
+    /// PC1 takes four hours everywhere.
+    fn slow(machines: i64) -> History {
+        let steps = (1..=machines).flat_map(|id| [(TaskKind::PreCommit1, 2048, MachineId(id), 4 * 3_600_000); 5]);
+        History::of(&steps.collect::<Vec<_>>())
+    }
+
+    /// Four contracts on two machines that do one PC1 at a time; the first one's runs on the first machine, since an hour.
+    fn house() -> Snapshot {
+        let mut contracts: Vec<_> = (1..=4).map(|id| owed(id, 9 + id)).collect();
+        let (contract, task) = &mut contracts[0];
+        contract.sectors[0].machine = Some(MachineId(1));
+        *task = TaskView { leased_to: Some(MachineId(1)), started_at: NOW - HOUR, ..task.clone() };
+        // A core is kept for C2.
+        Snapshot { history: slow(2), ..snapshot(vec![machine(1, 2), machine(2, 2)], contracts, Vec::new()) }
+    }
+
+    fn hours(outlook: &Outlook) -> Vec<i64> {
+        outlook.contracts.values().map(|at| (at - NOW) / HOUR).collect()
+    }
+
+    #[test]
+    fn what_runs_on_a_draining_machine_ends_in_its_own_time_and_what_is_lost_begins_again() {
+        let house = house();
+        let drained = what_if(&house, &Change::Drain(MachineId(1)));
+        let (before, after) = (hours(&drained.before), hours(&drained.after));
+        assert_eq!(after[0], before[0], "three hours are left of it, as before");
+        assert!(after[3] > before[3] && drained.after.stuck == 0, "everything else is done by the other one: {after:?}");
+        let failed = what_if(&house, &Change::Fail(MachineId(1)));
+        assert!(hours(&failed.after)[0] > before[0], "what ran there begins again: {:?}", failed.after);
+        assert!(failed.moved().any(|(contract, ..)| contract == 1));
+    }
+
+    #[test]
+    fn what_no_longer_needs_its_machine_goes_on_when_it_is_lost() {
+        let mut house = house();
+        house.tasks.retain(|task| task.sector != Some(house.owed[0].sectors[0].id));
+        house.owed[0].sectors[0].state = SectorState::Verifying;
+        let failed = what_if(&house, &Change::Fail(MachineId(1)));
+        assert_eq!(hours(&failed.after)[0], hours(&failed.before)[0], "its proof is there");
+    }
+
+    #[test]
+    fn one_more_machine_is_as_quick_as_its_like_and_empty() {
+        let mut house = house();
+        house.machines[1].disk_free_bytes = 0;
+        house.machines[1].stored_bytes = house.machines[1].disk_bytes;
+        let added = what_if(&house, &Change::Add(MachineId(2)));
+        assert!(added.after.done < added.before.done, "a full machine's like is not full: {:?}", hours(&added.after));
+        let quick = History::of(&[(TaskKind::PreCommit1, 2048, MachineId(1), 3_600_000); 5]);
+        let house = Snapshot { history: quick, ..house };
+        let like_quick = what_if(&house, &Change::Add(MachineId(1)));
+        let first = like_quick
+            .after
+            .steps
+            .iter()
+            .filter(|s| s.step == "PC1" && s.machine == MachineId(3))
+            .map(|s| s.until - s.from)
+            .min();
+        assert_eq!(first, Some(HOUR / SECOND * SECOND));
+    }
+
+    #[test]
+    fn a_quarantined_sector_is_still_owed() {
+        let mut house = house();
+        house.tasks.retain(|task| task.sector != Some(house.owed[3].sectors[0].id));
+        house.owed[3].sectors[0].state = SectorState::Quarantined;
+        let dates = outlook(&house).contracts;
+        assert!(dates.contains_key(&4), "its contract has a date: {dates:?}");
+    }
+}

@@ -175,6 +175,21 @@ pub fn ticket_expired(conn: &mut AnyConnection, mut sector: Sector, now: Micros)
     Ok(())
 }
 
+/// A sector that waits for PC1 with a ticket that would be too old at its end gets a new one. Nothing is lost: PC1 has not begun. What
+/// runs is left alone, and a ticket that is on chain stays.
+pub fn renew_ticket(conn: &mut AnyConnection, id: SectorId, now: Micros) -> DbResult<bool> {
+    let mut sector = by_id(conn, id)?;
+    let runs = tasks::table.filter(tasks::sector_id.eq(id).and(tasks::state.eq("leased")));
+    if sector.seed_epoch.is_some() || runs.count().get_result::<i64>(conn)? > 0 {
+        return Ok(false);
+    }
+    let reason = sector.reason.clone();
+    if sector.state() != SectorState::PreCommit1 || sector.apply(conn, Event::TicketExpired, now)?.is_none() {
+        return Ok(false);
+    }
+    restart(conn, &sector, reason.as_deref().unwrap_or("its ticket became too old while it waited"), now).map(|()| true)
+}
+
 pub(super) fn count_failure(conn: &mut AnyConnection, sector: &mut Sector, reason: &str, now: Micros) -> DbResult<()> {
     sector.failures += 1;
     sector.reason = Some(reason.to_owned());

@@ -11,8 +11,8 @@ mod state;
 mod task;
 
 pub use advance::{
-    Activation, OnChain, begin_sealing, machine_lost, mark_on_chain, proof_verified, release, seed_drawn, term_over,
-    ticket_expired,
+    Activation, OnChain, begin_sealing, machine_lost, mark_on_chain, proof_verified, release, renew_ticket, seed_drawn,
+    term_over, ticket_expired,
 };
 pub use cost::{Cost, typical_seconds};
 pub use lease::{assign, expire_leases, give_up_lost, leases_of};

@@ -25,6 +25,8 @@ struct LoginPage {
     user: Option<Visitor>,
     email: String,
     problem: Option<String>,
+    /// `?next=…`, for whoever goes on to open an account; empty: there is nowhere to go.
+    query: String,
 }
 
 #[derive(Template)]
@@ -34,6 +36,25 @@ struct SignupPage {
     email: String,
     name: String,
     problem: Option<String>,
+    query: String,
+}
+
+/// Where somebody wanted to go who was not signed in.
+#[derive(Deserialize)]
+struct Next {
+    next: Option<String>,
+}
+
+impl Next {
+    /// A path of this site; anything else is none.
+    fn path(&self) -> Option<&str> {
+        let plain = |path: &&str| path.chars().all(|c| c.is_ascii_alphanumeric() || "/_-.".contains(c));
+        self.next.as_deref().filter(|path| path.starts_with('/') && !path.starts_with("//")).filter(plain)
+    }
+
+    fn query(&self) -> String {
+        self.path().map(|path| format!("?next={path}")).unwrap_or_default()
+    }
 }
 
 #[derive(Deserialize)]
@@ -49,12 +70,12 @@ struct SignupForm {
     password: String,
 }
 
-async fn login_page() -> Result<HttpResponse, WebError> {
-    html(&LoginPage { user: None, email: String::new(), problem: None })
+async fn login_page(next: web::Query<Next>) -> Result<HttpResponse, WebError> {
+    html(&LoginPage { user: None, email: String::new(), problem: None, query: next.query() })
 }
 
-async fn signup_page() -> Result<HttpResponse, WebError> {
-    html(&SignupPage { user: None, email: String::new(), name: String::new(), problem: None })
+async fn signup_page(next: web::Query<Next>) -> Result<HttpResponse, WebError> {
+    html(&SignupPage { user: None, email: String::new(), name: String::new(), problem: None, query: next.query() })
 }
 
 fn again(status: StatusCode, page: &impl Template) -> Result<HttpResponse, WebError> {
@@ -71,22 +92,35 @@ fn problem(error: AccountError) -> Result<Option<String>, WebError> {
 }
 
 // `Maybe` also refuses forms that another site sent.
-async fn login(app: web::Data<App>, _: Maybe, form: web::Form<LoginForm>) -> Result<HttpResponse, WebError> {
+async fn login(
+    app: web::Data<App>,
+    _: Maybe,
+    next: web::Query<Next>,
+    form: web::Form<LoginForm>,
+) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let LoginForm { email, password } = form.into_inner();
     if !app.sign_ins.allow(&email) {
         let problem = Some("Too many tries for this address. Wait a minute, then try again.".to_owned());
-        return again(StatusCode::TOO_MANY_REQUESTS, &LoginPage { user: None, email, problem });
+        return again(StatusCode::TOO_MANY_REQUESTS, &LoginPage { user: None, email, problem, query: next.query() });
     }
     let given = email.clone();
     let user = read(&app, move |conn| accounts::by_email(conn, &given)).await?;
     match blocking(move || accounts::verified(user, &password)).await {
-        Ok(user) => welcome(&app, &user).await,
-        Err(error) => again(StatusCode::UNPROCESSABLE_ENTITY, &LoginPage { user: None, email, problem: problem(error)? }),
+        Ok(user) => welcome(&app, &user, next.path()).await,
+        Err(error) => {
+            let page = LoginPage { user: None, email, problem: problem(error)?, query: next.query() };
+            again(StatusCode::UNPROCESSABLE_ENTITY, &page)
+        }
     }
 }
 
-async fn signup(app: web::Data<App>, _: Maybe, form: web::Form<SignupForm>) -> Result<HttpResponse, WebError> {
+async fn signup(
+    app: web::Data<App>,
+    _: Maybe,
+    next: web::Query<Next>,
+    form: web::Form<SignupForm>,
+) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let SignupForm { email, name, password } = form.into_inner();
     let (given_email, given_name, now) = (email.clone(), name.clone(), app.now());
@@ -99,13 +133,16 @@ async fn signup(app: web::Data<App>, _: Maybe, form: web::Form<SignupForm>) -> R
         Err(error) => Err(error),
     };
     match registered {
-        Ok(user) => welcome(&app, &user).await,
-        Err(error) => again(StatusCode::UNPROCESSABLE_ENTITY, &SignupPage { user: None, email, name, problem: problem(error)? }),
+        Ok(user) => welcome(&app, &user, next.path()).await,
+        Err(error) => {
+            let page = SignupPage { user: None, email, name, problem: problem(error)?, query: next.query() };
+            again(StatusCode::UNPROCESSABLE_ENTITY, &page)
+        }
     }
 }
 
-async fn welcome(app: &Shared, user: &User) -> Result<HttpResponse, WebError> {
-    let to = if user.is_admin() { "/admin" } else { "/dashboard" };
+async fn welcome(app: &Shared, user: &User, next: Option<&str>) -> Result<HttpResponse, WebError> {
+    let to = next.unwrap_or(if user.is_admin() { "/admin" } else { "/dashboard" });
     let cookie = auth::start(app, user).await?;
     Ok(HttpResponse::SeeOther().insert_header(("Location", to)).cookie(cookie).finish())
 }
@@ -115,4 +152,18 @@ async fn logout(app: web::Data<App>, _: Maybe, request: HttpRequest) -> Result<H
     let mut response = redirect("/");
     response.add_cookie(&cookie).map_err(|error| WebError::Internal(error.into()))?;
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_signs_in_goes_on_within_this_site_only() {
+        let to = |next: &str| Next { next: Some(next.to_owned()) }.path().map(str::to_owned);
+        assert_eq!(to("/plans/pln_1"), Some("/plans/pln_1".to_owned()));
+        for elsewhere in ["//evil.example", "https://evil.example", "/\\evil.example", "plans", "/a?b=c", "/%2f"] {
+            assert_eq!(to(elsewhere), None, "{elsewhere}");
+        }
+    }
 }

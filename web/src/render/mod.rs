@@ -40,7 +40,11 @@ pub struct ContractView {
     pub contract: String,
     pub size: String,
     pub gross: String,
+    /// Service fee, and costs that the contract bears.
     pub fee: String,
+    /// Paid for power that was promised and missing.
+    pub made_up: String,
+    /// Earned less fees and costs, and what was made up.
     pub net: String,
 }
 
@@ -69,7 +73,7 @@ impl From<AccountLine> for AccountView {
 
 #[must_use]
 pub fn statement_view(model: &StatementModel, url: String) -> StatementView {
-    let earned: i64 = model.contracts.iter().map(|c| c.net).sum();
+    let earned: i64 = model.contracts.iter().map(|c| c.net + c.compensation).sum();
     let month = model.month.parse::<Month>().map_or_else(|_| model.month.clone(), Month::long_text);
     StatementView {
         month,
@@ -87,8 +91,9 @@ pub fn statement_view(model: &StatementModel, url: String) -> StatementView {
                 contract: c.contract.clone(),
                 size: Bytes(c.bytes).to_string(),
                 gross: fil(c.gross),
-                fee: fil(c.fee),
-                net: fil(c.net),
+                fee: fil(c.fee + c.cost),
+                made_up: fil(c.compensation),
+                net: fil(c.net + c.compensation),
             })
             .collect(),
         days: model

@@ -14,7 +14,7 @@ use krilla::{
     text::{Font, TextDirection},
 };
 
-use super::StatementView;
+use super::{ContractView, StatementView};
 
 const REGULAR: &[u8] = include_bytes!("../../../static/fonts/inter-regular.ttf");
 const SEMIBOLD: &[u8] = include_bytes!("../../../static/fonts/inter-semibold.ttf");
@@ -89,15 +89,16 @@ fn lines(view: &StatementView) -> Vec<Line<'_>> {
     }
     lines.extend([
         Line::Heading("Contracts"),
-        Line::Header(vec!["Contract", "Size", "Earned", "Service fee", "Net"]),
+        Line::Header(vec!["Contract", "Size", "Earned", "Fees, costs", "Made up", "Net"]),
         Line::Rule,
     ]);
     for contract in &view.contracts {
-        lines.push(Line::Row(vec![&contract.contract, &contract.size, &contract.gross, &contract.fee, &contract.net]));
+        let ContractView { contract, size, gross, fee, made_up, net } = contract;
+        lines.push(Line::Row(vec![contract, size, gross, fee, made_up, net]));
     }
     lines.extend([
         Line::Heading("Days"),
-        Line::Header(vec!["Day", "Service fee", "To available", "To vesting", "Vested"]),
+        Line::Header(vec!["Day", "Fees, costs", "To available", "To vesting", "Vested"]),
         Line::Rule,
     ]);
     for day in &view.days {

@@ -49,7 +49,9 @@ pub async fn turn(app: Shared) -> TurnResult {
         }
     }
     for message in &pushed {
-        all.note(watch(&app, of(message)?, message).await);
+        if !all.goes_on(watch(&app, of(message)?, message).await) {
+            break;
+        }
     }
     all.end()
 }

@@ -28,6 +28,8 @@ use sealyard_core::{
     store::DbFault,
 };
 
+use sealyard_filecoin::rpc::RpcError;
+
 use crate::app::{Shared, read, transact};
 
 /// A claim that is not renewed for so long is free.
@@ -67,6 +69,14 @@ impl Each {
             tracing::warn!("{error:#}");
             self.0.get_or_insert(error);
         }
+    }
+
+    /// As [`Self::note`]; false when the node cannot be reached: whatever is next would only wait for it as well.
+    fn goes_on(&mut self, outcome: TurnResult) -> bool {
+        let is_away =
+            outcome.as_ref().err().and_then(|error| error.downcast_ref::<RpcError>()).is_some_and(RpcError::is_temporary);
+        self.note(outcome);
+        !is_away
     }
 
     fn end(self) -> TurnResult {

@@ -18,7 +18,7 @@ use sealyard_filecoin::{
     sector::{SealProof, SectorIdent},
 };
 
-use super::{TurnResult, pools};
+use super::{Each, TurnResult, pools};
 use crate::app::{Shared, read, transact};
 
 /// Tickets are drawn this far back, so that a reorganisation cannot change them.
@@ -28,6 +28,8 @@ const TICKET_AHEAD: i32 = 600;
 const EPOCHS_PER_DAY: i64 = 2880;
 /// Epochs after which a PreCommit with this ticket is refused (a day and the lookback), less some for its inclusion.
 const OLDEST_TICKET: i64 = EPOCHS_PER_DAY + TICKET_LOOKBACK - 60;
+/// PC1, PC2 and their queues take less.
+const SEALING_EPOCHS: i64 = EPOCHS_PER_DAY / 4;
 /// PreCommit checks the lifetime as if activation came at the last legal moment, 30 days later.
 const LATEST_ACTIVATION: i64 = 31 * EPOCHS_PER_DAY;
 const SHORTEST_LIFE_DAYS: i64 = 180;
@@ -36,28 +38,45 @@ pub async fn turn(app: Shared) -> TurnResult {
     let sectors = read(&app, |conn| {
         sealing::in_states(
             conn,
-            &[SectorState::Planned, SectorState::PreCommitting, SectorState::WaitSeed, SectorState::Verifying],
+            &[
+                SectorState::Planned,
+                SectorState::PreCommit1,
+                SectorState::PreCommitting,
+                SectorState::WaitSeed,
+                SectorState::Verifying,
+            ],
         )
     })
     .await?;
+    let pools = pools(&app).await?;
+    if pools.is_empty() {
+        return Ok(());
+    }
     let soon = starting_soon(&app, &sectors).await?;
     let head = app.node.chain_head().await?;
     let head_at = head.blocks.first().context("the node's head has no blocks")?.timestamp.saturating_mul(SECOND);
-    for pool in pools(&app).await? {
+    let mut all = Each::default();
+    for pool in pools {
         let of_pool: Vec<&Sector> = sectors.iter().filter(|s| s.pool_id == pool.id).collect();
         let step = Step { app: &app, pool: &pool, head: head.height, head_at };
         for sector in &of_pool {
-            match sector.state() {
-                SectorState::Planned if soon.contains(&sector.id) => step.draw_ticket(sector).await?,
-                SectorState::PreCommitting => step.pre_commit(sector).await?,
-                SectorState::WaitSeed => step.draw_seed(sector).await?,
-                SectorState::Verifying => step.verify(sector).await?,
-                _ => {}
+            let outcome = match sector.state() {
+                SectorState::Planned if soon.contains(&sector.id) => step.draw_ticket(sector).await,
+                SectorState::PreCommit1 => step.renew_ticket(sector).await,
+                SectorState::PreCommitting => step.pre_commit(sector).await,
+                SectorState::WaitSeed => step.draw_seed(sector).await,
+                SectorState::Verifying => step.verify(sector).await,
+                _ => Ok(()),
+            };
+            if !all.goes_on(outcome.with_context(|| format!("sector {}", sector.number))) {
+                return all.end();
             }
         }
-        step.watch_power().await?;
+        if !all.goes_on(step.watch_power().await) {
+            return all.end();
+        }
     }
-    Ok(())
+    all.end()
 }
 
 /// Planned sectors for which the plan has a machine within minutes.
@@ -102,6 +121,18 @@ impl Step<'_> {
         let (sector, now) = (sector.clone(), self.app.now());
         transact(self.app, move |conn| Ok::<_, DbFault>(sealing::begin_sealing(conn, sector.clone(), &ticket, epoch, now)?))
             .await?;
+        Ok(())
+    }
+
+    /// PC1 and PC2 with an old ticket would be for nothing.
+    async fn renew_ticket(&self, sector: &Sector) -> TurnResult {
+        if sector.ticket_epoch.is_none_or(|epoch| self.head <= epoch + OLDEST_TICKET - SEALING_EPOCHS) {
+            return Ok(());
+        }
+        let (id, now) = (sector.id, self.app.now());
+        if transact(self.app, move |conn| Ok::<_, DbFault>(sealing::renew_ticket(conn, id, now)?)).await? {
+            tracing::info!(sector = sector.number, "its ticket became too old while it waited; it gets a new one");
+        }
         Ok(())
     }
 
