@@ -182,9 +182,15 @@ impl Agent {
         Ok(!ended.is_empty())
     }
 
-    async fn deliver(&mut self) -> Result<bool> {
+    /// Those that the house does not have yet.
+    fn results(&self) -> Vec<ReportRequest> {
         let mut reports = self.work.undelivered();
         reports.extend_from_slice(&self.unwritten);
+        reports
+    }
+
+    async fn deliver(&mut self) -> Result<bool> {
+        let reports = self.results();
         let mut delivered = false;
         for report in &reports {
             let id = (report.task, report.fence);
@@ -224,8 +230,7 @@ impl Agent {
 
     /// The lease of a step whose result was not taken has moved on: nobody wants it any more.
     fn forget_refused(&mut self, task: i64) {
-        let mut reports = self.work.undelivered();
-        reports.extend_from_slice(&self.unwritten);
+        let mut reports = self.results();
         reports.retain(|report| report.task == task && self.refused.contains_key(&(task, report.fence)));
         reports.iter().for_each(|report| self.drop_result(report));
     }

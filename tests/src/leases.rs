@@ -11,24 +11,22 @@ use sealyard_core::{
     },
     ids::PoolId,
     jobs::{self, Failing},
-    orders::{self, Paid, PlaceOrder},
     proving::{self, NewPost, PostState},
     scheduler,
     sealing::{self, Sector, TaskHead},
     store::{AnyConnection, Database, DbFault},
 };
 
-use crate::support::{NOW, hardware, machine, on_both, shop};
+use crate::{
+    books::buy,
+    support::{NOW, hardware, machine, on_both, shop},
+};
 
 /// A bought sector with its PC1 waiting.
 fn sector_in_pc1(db: &Database) -> (Sector, TaskHead) {
     let (_, plan, user) = shop(db, 10);
+    let contract = buy(db, &plan, user.id, 1, "key");
     db.transact(|conn| {
-        let request = PlaceOrder { user: user.id, plan: &plan, units: 1, request_key: "key", shown: None };
-        let order = orders::place(conn, &request, NOW).unwrap();
-        orders::open_payment(conn, order.id, "stripe", "cs_1", "http://pay", NOW)?;
-        let paid = Paid { rail: "stripe", rail_ref: "cs_1", minor: 2500, currency: "usd" };
-        let contract = orders::fulfil(conn, &paid, NOW).unwrap().unwrap();
         let sector = sealing::of_contract(conn, contract.id)?.remove(0);
         sealing::begin_sealing(conn, sector.clone(), &"11".repeat(32), 7, NOW)?;
         let task = sealing::open_tasks(conn)?.remove(0);
@@ -85,12 +83,8 @@ fn of_64_planners_each_task_is_granted_to_one_at_a_time_with_a_growing_fence() {
     on_both(|db| {
         let (_, plan, user) = shop(db, 40);
         machine(db, "second");
+        let contract = buy(db, &plan, user.id, 30, "many");
         db.transact(|conn| {
-            let request = PlaceOrder { user: user.id, plan: &plan, units: 30, request_key: "many", shown: None };
-            let order = orders::place(conn, &request, NOW).unwrap();
-            orders::open_payment(conn, order.id, "stripe", "cs_9", "http://pay", NOW)?;
-            let paid = Paid { rail: "stripe", rail_ref: "cs_9", minor: 75_000, currency: "usd" };
-            let contract = orders::fulfil(conn, &paid, NOW).unwrap().unwrap();
             for sector in sealing::of_contract(conn, contract.id)? {
                 sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)?;
             }
@@ -264,12 +258,8 @@ fn vanilla_tasks(db: &Database, pool: PoolId, sectors: &[i64], round: i64, due_a
 fn on_two_machines(db: &Database) -> (Pool, [Machine; 2], Vec<i64>) {
     let (pool, plan, user) = shop(db, 10);
     let machines = [machine(db, "a"), machine(db, "b")];
+    let contract = buy(db, &plan, user.id, 2, "key");
     let sectors = db.transact(|conn| {
-        let request = PlaceOrder { user: user.id, plan: &plan, units: 2, request_key: "key", shown: None };
-        let order = orders::place(conn, &request, NOW).unwrap();
-        orders::open_payment(conn, order.id, "stripe", "cs_1", "http://pay", NOW)?;
-        let paid = Paid { rail: "stripe", rail_ref: "cs_1", minor: 5000, currency: "usd" };
-        let contract = orders::fulfil(conn, &paid, NOW).unwrap().unwrap();
         for sector in sealing::of_contract(conn, contract.id)? {
             sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)?;
         }

@@ -10,7 +10,6 @@ use sealyard_core::{
     sealing::{self, ReportError},
     store::DbFault,
 };
-
 use serde::de::DeserializeOwned;
 
 use crate::app::{App, Shared, read, transact};

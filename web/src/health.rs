@@ -48,7 +48,7 @@ async fn metrics(app: web::Data<App>) -> HttpResponse {
         }
         let counts = sealing::count_sectors(conn)?;
         for state in sealing::SectorState::ALL {
-            let count: i64 = counts.iter().filter(|(_, s, _)| *s == state).map(|(_, _, n)| n).sum();
+            let count: i64 = counts.iter().filter(|c| c.state == state).map(|c| c.sectors).sum();
             let _ = writeln!(text, "sealyard_sectors{{state=\"{}\"}} {count}", state.name());
         }
         let machines = fleet::machines(conn)?;

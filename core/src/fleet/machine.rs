@@ -1,5 +1,7 @@
 //! Machine rows.
 
+use std::collections::HashSet;
+
 use diesel::prelude::*;
 
 use super::{
@@ -49,6 +51,12 @@ impl Machine {
 
 pub fn machines(conn: &mut AnyConnection) -> DbResult<Vec<Machine>> {
     machines::table.order(machines::id.asc()).load(conn)
+}
+
+/// The machines that are lost now.
+pub fn lost_machines(conn: &mut AnyConnection) -> DbResult<HashSet<MachineId>> {
+    let lost = machines::table.filter(machines::lost_since.is_not_null()).select(machines::id);
+    Ok(lost.load(conn)?.into_iter().collect())
 }
 
 pub fn by_public_id(conn: &mut AnyConnection, id: &str) -> DbResult<Option<Machine>> {

@@ -8,5 +8,5 @@ pub mod protocol;
 pub use enrol::{EnrolError, enrol, new_token};
 pub use listening::{Listening, TOO_LONG, listening};
 pub use machine::{
-    Breakdowns, Draining, Machine, breakdowns, by_key, by_public_id, heartbeat, machines, mark_lost, set_draining,
+    Breakdowns, Draining, Machine, breakdowns, by_key, by_public_id, heartbeat, lost_machines, machines, mark_lost, set_draining,
 };

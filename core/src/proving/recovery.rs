@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::{
     capacity::Pool,
     clock::{HOUR, Micros},
-    fleet::{machines, protocol::PostInput},
+    fleet::{lost_machines, protocol::PostInput},
     ids,
     sealing::{self, NewTask, Sector, TaskKind},
     store::{AnyConnection, DbResult},
@@ -29,7 +29,7 @@ struct Checked {
 /// Has a faulty sector read by its machine, once per window (which opens at epoch `opens`), and says what came of it.
 pub fn readability(conn: &mut AnyConnection, pool: &Pool, sector: &Sector, opens: i64, now: Micros) -> DbResult<Readability> {
     let Some(machine) = sector.machine_id else { return Ok(Readability::Damaged) };
-    if machines(conn)?.iter().any(|m| m.id == machine && m.is_lost()) {
+    if lost_machines(conn)?.contains(&machine) {
         return Ok(Readability::Damaged);
     }
     // Any randomness shows whether the replica can be proven; this one names the window.

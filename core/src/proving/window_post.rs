@@ -1,6 +1,6 @@
 //! Window post rows and the steps between them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use diesel::prelude::*;
 use serde::Deserialize;
@@ -8,10 +8,10 @@ use serde::Deserialize;
 use crate::{
     capacity::pool_by_id,
     clock::{MINUTE, Micros},
-    fleet::{Machine, machines, protocol::PostInput},
+    fleet::{lost_machines, protocol::PostInput},
     ids::{MachineId, MessageId, PoolId, PostId},
     on_conn,
-    sealing::{self, NewTask, Sector, Task, TaskKind},
+    sealing::{self, NewTask, Of, Sector, Task, TaskKind},
     store::{
         AnyConnection, DbResult,
         dialect::{self, Turn},
@@ -148,23 +148,23 @@ const LEAST_TO_READ: Micros = 5 * MINUTE;
 /// alone become faulty. Returns how many sectors are given up.
 pub fn go_on_without_silent(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> DbResult<usize> {
     let waiting = in_state(conn, PostState::Vanilla)?.into_iter().filter(|post| post.pool_id == pool);
-    let lost: HashSet<MachineId> = machines(conn)?.into_iter().filter(Machine::is_lost).map(|m| m.id).collect();
+    let lost = lost_machines(conn)?;
     let mut given_up = 0;
     for WindowPost { id, .. } in waiting.collect::<Vec<_>>() {
         dialect::lock(conn, Turn::WindowPost(id))?;
         let post = by_id(conn, id)?;
         let mut skipped = post.skipped_numbers();
         let before = skipped.len();
-        let tasks = sealing::tasks_for_post(conn, id)?;
+        let tasks = sealing::task_heads_for_post(conn, id)?;
         let others_are_ready = tasks.iter().any(|t| t.state == "done");
-        for task in tasks.iter().filter(|t| t.state == "ready" || t.state == "leased") {
+        for task in tasks.iter().filter(|t| t.is_open()) {
             // A lost machine may be back in time, but is not waited for when others are ready.
             let is_lost = task.pinned_to.is_some_and(|machine| lost.contains(&machine));
             let least = task.created_at + LEAST_TO_READ;
             let last_call = if is_lost && others_are_ready { least } else { least.max(task.due_at - FOR_THE_SNARK) };
             if post.state == PostState::Vanilla.name() && now > last_call {
-                sealing::abandon_task(conn, task, "the proof went on without it", now)?;
-                skipped.extend(sectors_of(task));
+                sealing::cancel_open(conn, Of::Task(task.id), "the proof went on without it", now)?;
+                skipped.extend(sectors_of(&sealing::task_by_id(conn, task.id)?));
             }
         }
         if skipped.len() > before {
@@ -331,9 +331,7 @@ pub fn mark_missed(conn: &mut AnyConnection, pool: PoolId, head: i64, now: Micro
     for post in &late {
         let row = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq_any(open)));
         diesel::update(row).set(window_posts::state.eq(PostState::Missed.name())).execute(conn)?;
-        for task in sealing::tasks_for_post(conn, post.id)? {
-            sealing::abandon_task(conn, &task, "the window has closed", now)?;
-        }
+        sealing::cancel_open(conn, Of::Post(post.id), "the window has closed", now)?;
     }
     Ok(late.len())
 }

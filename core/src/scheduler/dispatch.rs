@@ -28,20 +28,14 @@ fn budget(snapshot: &Snapshot) -> Option<Rounds> {
 /// Planned sectors whose ticket is to be drawn, because their turn comes within `seconds`.
 #[must_use]
 pub fn need_tickets(snapshot: &Snapshot, seconds: i32) -> Vec<SectorId> {
-    match budget(snapshot) {
-        Some(mut rounds) => starting_soon(snapshot, seconds, Some(&mut rounds)),
-        None => starting_soon(snapshot, seconds, None),
-    }
+    starting_soon(snapshot, seconds, budget(snapshot).as_mut())
 }
 
 /// Assigns what can begin now, leased for `lease`; returns what was granted.
 pub fn dispatch(conn: &mut AnyConnection, now: Micros, lease: Micros) -> DbResult<Vec<Assignment>> {
     lock(conn, Turn::Plan)?;
     let snapshot = load(conn, now)?;
-    let mut granted = match budget(&snapshot) {
-        Some(mut rounds) => plan(&snapshot, Some(&mut rounds)),
-        None => plan(&snapshot, None),
-    };
+    let mut granted = plan(&snapshot, budget(&snapshot).as_mut());
     let mut failure = None;
     granted.retain(|given| match assign(conn, given.task, given.machine, now, now.saturating_add(lease)) {
         Ok(won) => won,

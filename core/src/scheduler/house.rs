@@ -40,6 +40,8 @@ pub struct House<'s> {
     sizes: Vec<i64>,
     machines: HashMap<MachineId, MachineIx>,
     tasks: HashMap<SectorId, &'s TaskView>,
+    /// Quarantined sectors are played as if they were let begin again now.
+    with_quarantined: bool,
 }
 
 /// A world of the house, and which of its orders and sectors is which.
@@ -58,6 +60,13 @@ fn whole(count: i64) -> i32 {
 }
 
 impl<'s> House<'s> {
+    /// For dates. What runs beside sealing at this moment says nothing of the days to come; quarantined sectors are still owed, and a date
+    /// without them would be too early.
+    #[must_use]
+    pub fn for_dates(snapshot: &'s Snapshot) -> Self {
+        Self { with_quarantined: true, ..Self::new(snapshot, &HashMap::new()) }
+    }
+
     /// `taken`: what leases and fresh assignments of other steps take of each machine.
     #[must_use]
     pub fn new(snapshot: &'s Snapshot, taken: &HashMap<MachineId, Cost>) -> Self {
@@ -89,7 +98,7 @@ impl<'s> House<'s> {
             let machine = Machine { pool, class, down: Vec::new(), drains: !view.takes_new };
             machines.insert(view.id, fleet.machines.push(machine));
         }
-        Self { snapshot, fleet, sizes, machines, tasks }
+        Self { snapshot, fleet, sizes, machines, tasks, with_quarantined: false }
     }
 
     /// The house as it is, at the moment [`Self::now`].
@@ -169,6 +178,7 @@ impl<'s> House<'s> {
         let now = Self::now();
         Some(match sector.state {
             SectorState::Planned => Progress::Waiting { avoid },
+            SectorState::Quarantined if self.with_quarantined => Progress::Waiting { avoid },
             SectorState::PreCommit1 => match running {
                 Some((on, since)) => Progress::PreCommit1 { on, since },
                 None => Progress::Waiting { avoid },

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::{
     House, MachineView, Snapshot, TaskView,
     house::Played,
-    planner::{Aim, Budget, World, improve},
+    planner::{Aim, Rounds, World, improve},
 };
 use crate::{
     ids::{MachineId, SectorId, TaskId},
@@ -63,9 +63,8 @@ const fn is_played(kind: TaskKind) -> bool {
 /// and the best one is followed. The same snapshot and answers of `budget` give the same plan; nothing that runs is moved, and
 /// nothing that has not begun is bound.
 #[must_use]
-pub fn plan(snapshot: &Snapshot, budget: Option<&mut dyn Budget>) -> Vec<Assignment> {
-    let (mut assignments, kept) = beside_sealing(snapshot);
-    let house = House::new(snapshot, &taken(snapshot, &assignments, &kept));
+pub fn plan(snapshot: &Snapshot, budget: Option<&mut Rounds>) -> Vec<Assignment> {
+    let (mut assignments, house) = placed(snapshot);
     let mut played = decided(&house, budget);
     let now = House::now();
     played.world.run_until(now + 1);
@@ -83,6 +82,13 @@ pub fn plan(snapshot: &Snapshot, budget: Option<&mut dyn Budget>) -> Vec<Assignm
     assignments
 }
 
+/// What is assigned beside sealing, and the house with what that leaves.
+fn placed(snapshot: &Snapshot) -> (Vec<Assignment>, House<'_>) {
+    let (assignments, kept) = beside_sealing(snapshot);
+    let house = House::new(snapshot, &taken(snapshot, &assignments, &kept));
+    (assignments, house)
+}
+
 fn is_late(world: &World<'_>) -> bool {
     let mut usual = world.clone();
     usual.run() && usual.cost().tardiness > 0
@@ -90,7 +96,7 @@ fn is_late(world: &World<'_>) -> bool {
 
 /// The house, and what goes first in it. Whoever asks for the same snapshot gets the same order of work: a slot that is meant for one
 /// sector must not wait while another one gets the ticket.
-fn decided<'h>(house: &'h House<'_>, budget: Option<&mut dyn Budget>) -> Played<'h> {
+fn decided<'h>(house: &'h House<'_>, budget: Option<&mut Rounds>) -> Played<'h> {
     let mut played = house.world();
     if let Some(budget) = budget
         && is_late(&played.world)
@@ -103,9 +109,8 @@ fn decided<'h>(house: &'h House<'_>, budget: Option<&mut dyn Budget>) -> Played<
 
 /// Sectors that wait for nothing but a ticket and whose PC1 begins within `seconds`: tickets age, so they are drawn late.
 #[must_use]
-pub fn starting_soon(snapshot: &Snapshot, seconds: i32, budget: Option<&mut dyn Budget>) -> Vec<SectorId> {
-    let (assignments, kept) = beside_sealing(snapshot);
-    let house = House::new(snapshot, &taken(snapshot, &assignments, &kept));
+pub fn starting_soon(snapshot: &Snapshot, seconds: i32, budget: Option<&mut Rounds>) -> Vec<SectorId> {
+    let (_, house) = placed(snapshot);
     let mut played = decided(&house, budget);
     played.world.run_until(House::now() + seconds);
     let begun = |sector| played.world.sectors.get(sector).is_some_and(|s| s.row.s1 >= House::now());
@@ -204,7 +209,6 @@ mod tests {
         scheduler::{
             FIRST_POST, History, Owed,
             fixture::{GIB, NOW, machine, owed, snapshot, task},
-            planner::Rounds,
         },
     };
 

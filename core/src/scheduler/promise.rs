@@ -1,6 +1,6 @@
 //! Dates given before the sale, and what became of them. A promise never changes; the forecast beside it does, with its reason.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use diesel::prelude::*;
 
@@ -58,9 +58,7 @@ pub struct Promise {
 /// them, or only at the cost of a promise.
 #[must_use]
 pub fn promise(snapshot: &Snapshot, sector_bytes: i64, sectors: i64, (lessons, outcomes): (Lessons, i64)) -> Option<Promised> {
-    let snapshot = &snapshot.with_quarantined();
-    // What runs beside sealing at this moment says nothing of the days to come.
-    let house = House::new(snapshot, &HashMap::new());
+    let house = House::for_dates(snapshot);
     let order = house.order(0, sector_bytes, sectors, snapshot.now)?;
     let found = forecast(&house.world().world, &order, &rollouts(snapshot, lessons))?;
     let young = outcomes < YOUNG;
@@ -83,8 +81,7 @@ pub fn promise(snapshot: &Snapshot, sector_bytes: i64, sectors: i64, (lessons, o
 /// Whether a date that was shown shortly ago can still be given: no older promise suffers, and nobody else is due in that second.
 #[must_use]
 pub fn can_give(snapshot: &Snapshot, sector_bytes: i64, sectors: i64, date: Micros) -> bool {
-    let snapshot = &snapshot.with_quarantined();
-    let house = House::new(snapshot, &HashMap::new());
+    let house = House::for_dates(snapshot);
     !is_given(snapshot, date) && !breaks_a_promise(&house, sector_bytes, sectors, date)
 }
 
@@ -138,8 +135,7 @@ pub fn available_to_promise(
     (lessons, outcomes): (Lessons, i64),
     dates: &[Micros],
 ) -> Vec<Promisable> {
-    let snapshot = &snapshot.with_quarantined();
-    let house = House::new(snapshot, &HashMap::new());
+    let house = House::for_dates(snapshot);
     let order = house.order(0, sector_bytes, room, snapshot.now);
     let ends = order.map(|order| availability(&house.world().world, &order, &rollouts(snapshot, lessons))).unwrap_or_default();
     let given: Vec<Micros> = ends.iter().map(|at| careful(snapshot, house.moment(*at), outcomes < YOUNG)).collect();

@@ -11,11 +11,8 @@ use crate::{
     fleet::{Machine, machines},
     ids::{MachineId, PoolId, SectorId, TaskId},
     orders,
-    sealing::{Cost, SectorState, TaskKind, in_states, open_tasks},
-    store::{
-        AnyConnection, DbResult,
-        schema::{chain_cursors, sectors},
-    },
+    sealing::{Cost, SectorState, TaskKind, count_sectors, in_states, open_tasks},
+    store::{AnyConnection, DbResult, schema::chain_cursors},
 };
 
 #[derive(Clone, Debug)]
@@ -111,16 +108,10 @@ pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
 
 /// Bytes of sealed sectors that lie on each machine.
 fn load_stored(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResult<HashMap<MachineId, i64>> {
-    let rows: Vec<(Option<MachineId>, PoolId, String, i64)> = sectors::table
-        .filter(sectors::machine_id.is_not_null())
-        .group_by((sectors::machine_id, sectors::pool_id, sectors::state))
-        .select((sectors::machine_id, sectors::pool_id, sectors::state, diesel::dsl::count_star()))
-        .load(conn)?;
     let mut stored = HashMap::new();
-    for (machine, pool, state, count) in rows {
-        let is_sealing = SectorState::parse(&state).is_some_and(SectorState::is_sealing);
-        if let (Some(machine), Some(bytes), false) = (machine, sizes.get(&pool), is_sealing) {
-            *stored.entry(machine).or_default() += count * bytes;
+    for counted in count_sectors(conn)?.into_iter().filter(|counted| !counted.state.is_sealing()) {
+        if let (Some(machine), Some(bytes)) = (counted.machine, sizes.get(&counted.pool)) {
+            *stored.entry(machine).or_default() += counted.sectors * bytes;
         }
     }
     Ok(stored)
@@ -198,16 +189,6 @@ fn load_owed(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros
 }
 
 impl Snapshot {
-    /// As if quarantined sectors were let begin again now: they are still owed, and a date without them would be too early.
-    #[must_use]
-    pub fn with_quarantined(&self) -> Self {
-        let mut other = self.clone();
-        for sector in other.owed.iter_mut().flat_map(|o| &mut o.sectors).filter(|s| s.state == SectorState::Quarantined) {
-            (sector.state, sector.machine) = (SectorState::Planned, None);
-        }
-        other
-    }
-
     /// Sectors of a pool that are owed, or held for an order, and are not on chain.
     #[must_use]
     pub fn owed_sectors(&self, pool: PoolId) -> i64 {

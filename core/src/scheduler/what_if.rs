@@ -1,6 +1,6 @@
 //! What the house is heading for, and what would change if something did.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::{
     House, MachineView, Snapshot,
@@ -75,8 +75,7 @@ impl Effect {
 /// Plays the house on until all is done, by usual durations.
 #[must_use]
 pub fn outlook(snapshot: &Snapshot) -> Outlook {
-    let snapshot = &snapshot.with_quarantined();
-    let house = House::new(snapshot, &HashMap::new());
+    let house = House::for_dates(snapshot);
     let mut played = house.world();
     let finished = played.world.run();
     let mut last = House::now();

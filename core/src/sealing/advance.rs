@@ -9,7 +9,7 @@ use super::{
     message::{Purpose, build},
     sector::{by_id, of_contract},
     state::{Event, SectorState, Transition, Where},
-    task::{NewTask, cancel_open, create},
+    task::{NewTask, Of, cancel_open, create},
 };
 use crate::{
     capacity::{Pool, pool_by_id},
@@ -116,7 +116,7 @@ pub fn term_over(conn: &mut AnyConnection, contract: ContractId, now: Micros) ->
     let mut given_up = None;
     for mut sector in of_contract(conn, contract)? {
         if sector.apply(conn, Event::TermOver, now)?.is_some() {
-            cancel_open(conn, sector.id, reason, now)?;
+            cancel_open(conn, Of::Sector(sector.id), reason, now)?;
             diesel::update(sectors::table.find(sector.id)).set(sectors::reason.eq(reason)).execute(conn)?;
             given_up = Some(sector);
         }
@@ -298,7 +298,7 @@ pub fn machine_lost(conn: &mut AnyConnection, mut sector: Sector, now: Micros) -
 }
 
 fn restart(conn: &mut AnyConnection, sector: &Sector, reason: &str, now: Micros) -> DbResult<()> {
-    cancel_open(conn, sector.id, reason, now)?;
+    cancel_open(conn, Of::Sector(sector.id), reason, now)?;
     diesel::update(sectors::table.find(sector.id))
         .set((
             sectors::state.eq(SectorState::Planned.name()),

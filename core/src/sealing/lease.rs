@@ -6,7 +6,7 @@ use super::{SectorState, Task, in_states, machine_lost};
 use crate::{
     clock::Micros,
     fleet::{
-        Machine, TOO_LONG, listening, machines, mark_lost,
+        TOO_LONG, listening, lost_machines, mark_lost,
         protocol::{HeartbeatAnswer, Lease, Running},
     },
     ids::{MachineId, SectorId, TaskId},
@@ -89,7 +89,7 @@ pub fn give_up_lost(conn: &mut AnyConnection, patience: Micros, now: Micros) -> 
     diesel::update(tasks::table.filter(tasks::state.eq("leased").and(tasks::machine_id.eq_any(&newly))))
         .set((tasks::state.eq("ready"), tasks::machine_id.eq(None::<MachineId>), tasks::lease_until.eq(None::<Micros>)))
         .execute(conn)?;
-    let lost: Vec<MachineId> = machines(conn)?.into_iter().filter(Machine::is_lost).map(|m| m.id).collect();
+    let lost = lost_machines(conn)?;
     if !lost.is_empty() {
         let sealing = SectorState::ALL.into_iter().filter(|s| s.is_sealing()).collect::<Vec<_>>();
         for sector in in_states(conn, &sealing)?.into_iter().filter(|s| s.machine_id.is_some_and(|m| lost.contains(&m))) {

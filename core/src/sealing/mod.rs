@@ -22,12 +22,12 @@ pub use message::{
 };
 pub use report::{ReportError, report};
 pub use sector::{
-    Sector, all as all_sectors, by_id as sector_by_id, by_number, count_by_state as count_sectors, in_states, of_contract,
+    Sector, all as all_sectors, by_id as sector_by_id, by_number, count as count_sectors, in_states, of_contract,
     owners as sector_owners, plan_sector, watched,
 };
 pub use state::{Event, SectorState, Transition, next};
 pub use task::{
-    NewTask, Task, TaskHead, TaskKind, abandon as abandon_task, by_id as task_by_id, count_open as count_open_tasks,
-    create as create_task, for_post as tasks_for_post, of_sector as tasks_of_sector, open as open_tasks,
-    open_of_contract as open_tasks_of_contract, recent as recent_tasks,
+    NewTask, Of, Task, TaskHead, TaskKind, by_id as task_by_id, cancel_open, count_open as count_open_tasks,
+    create as create_task, for_post as tasks_for_post, heads_for_post as task_heads_for_post, of_sector as tasks_of_sector,
+    open as open_tasks, open_of_contract as open_tasks_of_contract, recent as recent_tasks,
 };

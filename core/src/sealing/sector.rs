@@ -166,13 +166,25 @@ pub fn watched(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<Watched>>
     Ok(rows.into_iter().filter_map(of).collect())
 }
 
-/// How many sectors of each pool are in each state.
-pub fn count_by_state(conn: &mut AnyConnection) -> DbResult<Vec<(PoolId, SectorState, i64)>> {
-    let rows: Vec<(PoolId, String, i64)> = sectors::table
-        .group_by((sectors::pool_id, sectors::state))
-        .select((sectors::pool_id, sectors::state, diesel::dsl::count_star()))
+/// So many sectors of a pool whose files are on a machine are in a state.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    pub pool: PoolId,
+    pub machine: Option<MachineId>,
+    pub state: SectorState,
+    pub sectors: i64,
+}
+
+/// How many sectors there are, by pool, machine and state.
+pub fn count(conn: &mut AnyConnection) -> DbResult<Vec<Counted>> {
+    let rows: Vec<(PoolId, Option<MachineId>, String, i64)> = sectors::table
+        .group_by((sectors::pool_id, sectors::machine_id, sectors::state))
+        .select((sectors::pool_id, sectors::machine_id, sectors::state, diesel::dsl::count_star()))
         .load(conn)?;
-    Ok(rows.into_iter().filter_map(|(pool, state, count)| Some((pool, SectorState::parse(&state)?, count))).collect())
+    let of = |(pool, machine, state, sectors): (_, _, String, _)| {
+        Some(Counted { pool, machine, state: SectorState::parse(&state)?, sectors })
+    };
+    Ok(rows.into_iter().filter_map(of).collect())
 }
 
 /// Whose each sector of a pool is, by its number.

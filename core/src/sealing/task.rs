@@ -82,6 +82,9 @@ pub struct Task {
     pub started_at: Option<Micros>,
 }
 
+/// States of a task that is still to be done.
+const OPEN: [&str; 2] = ["ready", "leased"];
+
 /// A task without what goes in and what came out: C1's output is tens of megabytes.
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = tasks)]
@@ -107,6 +110,11 @@ pub struct TaskHead {
 }
 
 impl TaskHead {
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        OPEN.contains(&self.state.as_str())
+    }
+
     #[must_use]
     pub fn kind(&self) -> Option<TaskKind> {
         TaskKind::parse(&self.kind)
@@ -157,7 +165,7 @@ pub fn create(conn: &mut AnyConnection, new: &NewTask, now: Micros) -> DbResult<
 /// Everything ready or leased, most urgent first.
 pub fn open(conn: &mut AnyConnection) -> DbResult<Vec<TaskHead>> {
     tasks::table
-        .filter(tasks::state.eq_any(["ready", "leased"]))
+        .filter(tasks::state.eq_any(OPEN))
         .order((tasks::due_at.asc(), tasks::id.asc()))
         .select(TaskHead::as_select())
         .load(conn)
@@ -167,7 +175,7 @@ pub fn open(conn: &mut AnyConnection) -> DbResult<Vec<TaskHead>> {
 pub fn open_of_contract(conn: &mut AnyConnection, contract: ContractId) -> DbResult<Vec<TaskHead>> {
     let of = sectors::table.filter(sectors::contract_id.eq(contract)).select(sectors::id.nullable());
     tasks::table
-        .filter(tasks::state.eq_any(["ready", "leased"]).and(tasks::sector_id.eq_any(of)))
+        .filter(tasks::state.eq_any(OPEN).and(tasks::sector_id.eq_any(of)))
         .order(tasks::id.asc())
         .select(TaskHead::as_select())
         .load(conn)
@@ -175,7 +183,7 @@ pub fn open_of_contract(conn: &mut AnyConnection, contract: ContractId) -> DbRes
 
 /// How many are ready or leased.
 pub fn count_open(conn: &mut AnyConnection) -> DbResult<i64> {
-    tasks::table.filter(tasks::state.eq_any(["ready", "leased"])).count().get_result(conn)
+    tasks::table.filter(tasks::state.eq_any(OPEN)).count().get_result(conn)
 }
 
 pub fn by_id(conn: &mut AnyConnection, id: TaskId) -> DbResult<Task> {
@@ -191,6 +199,11 @@ pub fn for_post(conn: &mut AnyConnection, post: PostId) -> DbResult<Vec<Task>> {
     tasks::table.filter(tasks::post_id.eq(post)).order(tasks::id.asc()).load(conn)
 }
 
+/// The same, without what goes in and what came out.
+pub fn heads_for_post(conn: &mut AnyConnection, post: PostId) -> DbResult<Vec<TaskHead>> {
+    tasks::table.filter(tasks::post_id.eq(post)).order(tasks::id.asc()).select(TaskHead::as_select()).load(conn)
+}
+
 pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<TaskHead>> {
     tasks::table.order(tasks::id.desc()).limit(limit).select(TaskHead::as_select()).load(conn)
 }
@@ -204,18 +217,22 @@ pub fn forget_c1_output(conn: &mut AnyConnection, sector: SectorId) -> DbResult<
     diesel::update(of(TaskKind::Commit2)).set(tasks::input.eq("")).execute(conn).map(drop)
 }
 
-/// Nobody waits for it any more.
-pub fn abandon(conn: &mut AnyConnection, task: &Task, why: &str, now: Micros) -> DbResult<()> {
-    let open = tasks::table.filter(tasks::id.eq(task.id).and(tasks::state.eq_any(["ready", "leased"])));
-    let failed =
-        (tasks::state.eq("failed"), tasks::failure.eq(why), tasks::lease_until.eq(None::<Micros>), tasks::done_at.eq(now));
-    diesel::update(open).set(failed).execute(conn).map(drop)
+/// Whose open tasks nobody waits for any more.
+#[derive(Clone, Copy)]
+pub enum Of {
+    Task(TaskId),
+    Sector(SectorId),
+    Post(PostId),
 }
 
-/// No open task of a sector may outlive a restart of its sealing.
-pub(super) fn cancel_open(conn: &mut AnyConnection, sector: SectorId, reason: &str, now: Micros) -> DbResult<()> {
-    diesel::update(tasks::table.filter(tasks::sector_id.eq(sector).and(tasks::state.eq_any(["ready", "leased"]))))
-        .set((tasks::state.eq("failed"), tasks::failure.eq(reason), tasks::done_at.eq(now)))
-        .execute(conn)
-        .map(drop)
+/// No open task may outlive what it was for.
+pub fn cancel_open(conn: &mut AnyConnection, of: Of, reason: &str, now: Micros) -> DbResult<()> {
+    let open = diesel::update(tasks::table).filter(tasks::state.eq_any(OPEN));
+    let failed = (tasks::state.eq("failed"), tasks::failure.eq(reason), tasks::done_at.eq(now));
+    match of {
+        Of::Task(id) => open.filter(tasks::id.eq(id)).set(failed).execute(conn),
+        Of::Sector(id) => open.filter(tasks::sector_id.eq(id)).set(failed).execute(conn),
+        Of::Post(id) => open.filter(tasks::post_id.eq(id)).set(failed).execute(conn),
+    }
+    .map(drop)
 }

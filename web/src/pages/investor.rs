@@ -1,6 +1,6 @@
 //! An investor's pages: dashboard, contract with live progress, ledger, statements.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use actix_web::{HttpResponse, web};
 use askama::Template;
@@ -415,11 +415,11 @@ const DAYS_SHOWN: i64 = 31;
 /// newest, and begins some days before the last one that is closed.
 fn ledger_days(conn: &mut AnyConnection, user: &User, before: Option<i64>, today: i64) -> DbResult<(i64, i64, bool)> {
     let contracts = contracts::of_user(conn, user.id)?;
+    let began = contracts.iter().map(|contract| contract.active_at.unwrap_or(contract.created_at));
+    let earliest = began.fold(user.created_at, i64::min);
     let mut closed = today;
-    let mut earliest = user.created_at;
-    for contract in &contracts {
-        earliest = earliest.min(contract.active_at.unwrap_or(contract.created_at));
-        closed = closed.min(yields::days(conn, contract.pool_id, 1)?.first().map_or(today, |day| day.day));
+    for pool in contracts.iter().map(|contract| contract.pool_id).collect::<BTreeSet<_>>() {
+        closed = closed.min(yields::days(conn, pool, 1)?.first().map_or(today, |day| day.day));
     }
     // A contract has about four entries a day.
     let count = i64::try_from(contracts.len()).unwrap_or(i64::MAX).saturating_mul(4).max(1);

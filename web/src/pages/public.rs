@@ -71,7 +71,7 @@ async fn home(app: web::Data<App>, Maybe(user): Maybe) -> Result<HttpResponse, W
         let counts = sealing::count_sectors(conn)?;
         for pool in capacity::pools(conn)? {
             let capacity = capacity::capacity(conn, pool.id)?;
-            let on_chain = counts.iter().filter(|(id, state, _)| *id == pool.id && state.is_on_chain()).map(|(_, _, n)| *n).sum();
+            let on_chain = counts.iter().filter(|c| c.pool == pool.id && c.state.is_on_chain()).map(|c| c.sectors).sum();
             pools.push(PoolCard {
                 name: pool.name,
                 miner: pool.miner,

@@ -27,7 +27,6 @@ use sealyard_core::{
     ids, jobs,
     store::DbFault,
 };
-
 use sealyard_filecoin::rpc::RpcError;
 
 use crate::app::{Shared, read, transact};

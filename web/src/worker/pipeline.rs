@@ -14,6 +14,7 @@ use sealyard_core::{
 };
 use sealyard_filecoin::{
     actor::{self, Method, PreCommit, ProveCommit, RandomnessTag, miner_entropy},
+    economics::EPOCHS_PER_DAY,
     proofs::{SealClaim, verify_seal},
     sector::{SealProof, SectorIdent},
 };
@@ -25,7 +26,6 @@ use crate::app::{Shared, read, transact};
 const TICKET_LOOKBACK: i64 = 900;
 /// Seconds before PC1 that a ticket is drawn: it ages while a sector waits.
 const TICKET_AHEAD: i32 = 600;
-const EPOCHS_PER_DAY: i64 = 2880;
 /// Epochs after which a PreCommit with this ticket is refused (a day and the lookback), less some for its inclusion.
 const OLDEST_TICKET: i64 = EPOCHS_PER_DAY + TICKET_LOOKBACK - 60;
 /// PC1, PC2 and their queues take less.
