@@ -275,7 +275,7 @@ mod tests {
             (owed.sector_bytes, task.cost) = (32 * GIB, Cost::of(TaskKind::PreCommit1, 32 * GIB));
             (owed, task)
         };
-        let mut snapshot = snapshot(vec![machine(1, 16)], vec![large(1), large(2), large(3)], Vec::new());
+        let mut snapshot = snapshot(vec![machine(1, 64)], vec![large(1), large(2), large(3)], Vec::new());
         let machine = &mut snapshot.machines[0];
         (machine.memory_bytes, machine.disk_bytes, machine.disk_free_bytes) = (1 << 40, 1100 * GIB, 1100 * GIB);
         snapshot.sizes = vec![32 * GIB];
@@ -293,14 +293,15 @@ mod tests {
 
     #[test]
     fn a_due_proof_keeps_its_room_free_and_is_made_by_a_draining_machine_if_there_is_no_other() {
-        let mut waiting = snapshot(vec![machine(1, 2), machine(2, 2)], vec![owed(1, 5), owed(2, 5)], Vec::new());
+        let contracts = (1..=4).map(|id| owed(id, 4 + id)).collect();
+        let mut waiting = snapshot(vec![machine(1, 2), machine(2, 2)], contracts, Vec::new());
         waiting.machines[0].memory_bytes = 200 << 20;
         waiting.machines[1].memory_bytes = 300 << 20;
         let snark = task(9, TaskKind::WindowPost, 1);
         waiting.tasks.push(snark.clone());
         // One PC1 of 64 MiB runs on the only machine that is large enough for the proof.
         (waiting.tasks[0].leased_to, waiting.owed[0].sectors[0].machine) = (Some(MachineId(2)), Some(MachineId(2)));
-        assert_eq!(plan(&waiting, None), [given(2, 1)], "nothing new is begun where the proof waits");
+        assert_eq!(plan(&waiting, None), [given(2, 1), given(3, 1)], "nothing new is begun where the proof waits");
         let mut draining = snapshot(vec![machine(1, 2)], Vec::new(), vec![snark]);
         draining.machines[0].takes_new = false;
         assert_eq!(plan(&draining, None), [given(9, 1)]);
