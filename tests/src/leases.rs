@@ -77,7 +77,7 @@ fn of_many_planners_one_grants_a_task() {
     });
 }
 
-/// Clocks differ, leases run out and are granted again: 64 planners at once, each with a connection when it gets one.
+/// Clocks differ, leases run out and are granted again: 64 planners at once, each with its own connection.
 #[test]
 fn of_64_planners_each_task_is_granted_to_one_at_a_time_with_a_growing_fence() {
     on_both(|db| {

@@ -18,6 +18,8 @@ use sealyard_core::{
 
 pub const NOW: i64 = 1_790_000_000_000_000;
 pub const SECTOR: i64 = 2048;
+/// At most so many at a time, opened when they are wanted.
+const CONNECTIONS: u32 = 64;
 
 /// A migrated, empty database of one test's own, and what keeps it alive.
 pub struct TestDb {
@@ -27,7 +29,7 @@ pub struct TestDb {
 
 fn sqlite() -> TestDb {
     let dir = tempfile::tempdir().unwrap();
-    let db = Database::open(&format!("sqlite://{}/test.db", dir.path().display()), 12).unwrap();
+    let db = Database::open(&format!("sqlite://{}/test.db", dir.path().display()), CONNECTIONS).unwrap();
     db.migrate().unwrap();
     TestDb { db, _dir: Some(dir) }
 }
@@ -37,7 +39,7 @@ fn postgres(server: &str) -> TestDb {
     let name = format!("test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let mut admin = diesel::PgConnection::establish(&format!("{server}/postgres")).unwrap();
     diesel::sql_query(format!("CREATE DATABASE {name}")).execute(&mut admin).unwrap();
-    let db = Database::open(&format!("{server}/{name}"), 12).unwrap();
+    let db = Database::open(&format!("{server}/{name}"), CONNECTIONS).unwrap();
     db.migrate().unwrap();
     TestDb { db, _dir: None }
 }

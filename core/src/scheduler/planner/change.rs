@@ -3,7 +3,6 @@
 
 use super::{
     Fleet, Key, MachineIx, Need, SectorIx,
-    agenda::Event,
     world::{SHUT, State, World},
 };
 
@@ -22,10 +21,7 @@ impl<'f> World<'f> {
                 continue;
             }
             self.rooms[machine].next_down = 0;
-            let now = self.now;
-            for (_, to) in fleet.machines[machine].down.iter().filter(|(_, to)| *to > now) {
-                self.agenda.push(*to, Event::Wake(machine));
-            }
+            self.wake_after_windows(machine);
         }
         self.survey();
         self.pause_at(self.now);

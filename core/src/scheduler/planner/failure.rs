@@ -6,7 +6,7 @@ use super::{
     MachineIx, Secs, SectorIx,
     agenda::{Ending, Event},
     fleet::Step,
-    world::{Sector, State, World},
+    world::{SHUT, Sector, State, World},
 };
 
 /// A small generator (SplitMix64), the same everywhere.
@@ -110,7 +110,8 @@ impl World<'_> {
             }
         }
         for machine in self.fleet.machines.keys() {
-            let dead = self.rooms[machine].dead_until > self.now;
+            let dead_until = self.rooms[machine].dead_until;
+            let dead = dead_until > self.now && dead_until != SHUT;
             let up = if dead { self.now.saturating_add(self.repair_time()) } else { self.now };
             if dead {
                 self.rooms[machine].dead_until = up;
@@ -175,12 +176,22 @@ impl World<'_> {
         }
     }
 
-    /// The machine breaks down: what it did and what it held for sealing is lost; stored sectors are not.
+    pub(super) fn fail_by_chance(&mut self, machine: MachineIx) {
+        self.fail(machine);
+        let up = self.rooms[machine].dead_until;
+        self.next_failure(machine, if up == SHUT { self.now } else { up });
+    }
+
+    /// The machine breaks down: what it did and what it held for sealing is lost; stored sectors are not. One that is broken down
+    /// stays so until the later repair is over; one that is kept out has nothing to lose.
     pub(super) fn fail(&mut self, machine: MachineIx) {
-        let repaired = self.now.saturating_add(self.repair_time());
+        let dead_until = self.rooms[machine].dead_until;
+        if dead_until == SHUT {
+            return;
+        }
+        let repaired = self.now.saturating_add(self.repair_time()).max(dead_until);
         self.rooms[machine].dead_until = repaired;
         self.agenda.push(repaired, Event::Wake(machine));
-        self.next_failure(machine, repaired);
         for sector in self.sectors.keys() {
             self.fail_sector(sector, machine);
         }

@@ -8,7 +8,7 @@ use super::{
     policy::{Policy, Rule},
     search::{Aim, Rounds, improve},
     table::{ClassIx, Key, KindIx, MachineIx, OrderIx, PoolIx, Table},
-    world::{State, World},
+    world::{Sector, State, World},
 };
 
 const HOUR: i32 = 3600;
@@ -212,6 +212,16 @@ fn assert_sound(world: &World<'_>) {
     assert_eq!(u64::try_from(left).unwrap(), world.left);
 }
 
+/// What drains since `since` has begun nothing that takes it long.
+fn assert_spared(world: &World<'_>, since: i32) {
+    let drains = |machine: MachineIx| machine.is_some() && world.fleet.machines[machine].drains;
+    for (id, Sector { state, row, .. }) in world.sectors.pairs() {
+        let begun = (*state == State::P1 && drains(row.m1) && row.s1 > since)
+            || (*state == State::C2 && drains(row.m3) && row.s3 > since);
+        assert!(!begun, "at {}: sector {} has begun {state:?} on a machine that drains", world.now, id.0);
+    }
+}
+
 /// Whether some machine of the order's pool, or pools, can do every step at all, with room for it in an empty fleet.
 fn can_be_sealed(fleet: &Fleet, order: &Order) -> bool {
     let kind = &fleet.kinds[order.kind];
@@ -230,23 +240,68 @@ fn can_be_sealed(fleet: &Fleet, order: &Order) -> bool {
     })
 }
 
+/// A fleet as it becomes: machines come, drain and do not any more, get quicker and slower, are to be shut down for a while. In the
+/// end all of them work.
+fn versions(dice: &mut Dice) -> Vec<Fleet> {
+    let mut versions = vec![fleet(dice)];
+    for _ in 0..between(dice, 2, 8) {
+        let mut next = versions[versions.len() - 1].clone();
+        let one = MachineIx::of(dice.below(next.machines.len()));
+        match dice.below(5) {
+            0 => drop(next.machines.push(next.machines[one].clone())),
+            1 => next.machines.iter_mut().for_each(|m| m.drains = false),
+            2 => {
+                let class = next.machines[one].class;
+                let permille = between(dice, 700, 1400);
+                for steps in next.classes[class].durations.iter_mut() {
+                    for step in [&mut steps.p1, &mut steps.p2, &mut steps.c2] {
+                        *step = *step * permille / 1000;
+                    }
+                }
+            }
+            3 => {
+                let from = between(dice, 0, 40) * DAY;
+                next.machines[one].down = vec![(from, from + between(dice, 1, 30) * HOUR)];
+            }
+            _ => next.machines[one].drains = true,
+        }
+        versions.push(next);
+    }
+    let mut last = versions[versions.len() - 1].clone();
+    last.machines.iter_mut().for_each(|m| m.drains = false);
+    versions.push(last);
+    versions
+}
+
 #[test]
 fn a_million_random_moments_break_no_capacity_lose_no_sector_and_never_stand_still() {
     let mut moments = 0_u64;
-    let (mut lost, mut done) = (0, 0);
+    let (mut lost, mut done, mut changes) = (0, 0, 0);
     for seed in 0.. {
         if moments >= 1_000_000 {
             break;
         }
         let mut dice = Dice::new(seed);
-        let fleet = fleet(&mut dice);
-        let mut world = World::new(&fleet, policy(&mut dice));
+        let versions = versions(&mut dice);
+        let fleet = &versions[0];
+        let mut coming = versions[1..].iter();
+        let mut world = World::new(fleet, policy(&mut dice));
         world.redraw(Luck { dice: Dice::new(seed + 1), odds: odds(&mut dice) });
-        let mut ids: Vec<OrderIx> = Vec::new();
+        let (mut ids, mut changed_at): (Vec<OrderIx>, i32) = (Vec::new(), 0);
         for _ in 0..30 {
-            let order = order(&mut dice, &fleet, world.now);
-            if can_be_sealed(&fleet, &order) {
+            let order = order(&mut dice, fleet, world.now);
+            if can_be_sealed(fleet, &order) {
                 ids.push(world.add_order(order));
+            }
+            if let Some(changed) = (dice.below(4) == 0).then(|| coming.next()).flatten() {
+                world.change_fleet(changed);
+                (changes, changed_at) = (changes + 1, world.now);
+            }
+            if dice.below(8) == 0 {
+                // Told once or twice.
+                let machine = MachineIx::of(dice.below(world.fleet.machines.len()));
+                (0..=dice.below(2)).for_each(|_| world.break_down(machine));
+                assert_sound(&world);
             }
             // The clock jumps on by anything from nothing to five days.
             let until = world.now + between(&mut dice, 0, 5 * DAY) * i32::from(dice.below(3) > 0);
@@ -257,6 +312,7 @@ fn a_million_random_moments_break_no_capacity_lose_no_sector_and_never_stand_sti
                 moments += 1;
                 if moments.is_multiple_of(16) {
                     assert_sound(&world);
+                    assert_spared(&world, changed_at);
                 }
             }
             world.run_until(until);
@@ -264,6 +320,7 @@ fn a_million_random_moments_break_no_capacity_lose_no_sector_and_never_stand_sti
                 world.set_policy(policy(&mut dice));
             }
         }
+        world.change_fleet(&versions[versions.len() - 1]);
         for id in ids {
             assert!(world.run_until_done(id), "seed {seed}: order {} is never done", id.0);
             assert!(world.sectors_of(id).all(|s| world.sectors[s].row.vc > 0));
@@ -272,7 +329,8 @@ fn a_million_random_moments_break_no_capacity_lose_no_sector_and_never_stand_sti
         assert_sound(&world);
         lost += world.lost;
     }
-    assert!(done > 10_000 && lost > 1000, "{done} sectors, {lost} attempts lost: too little happened");
+    let enough = done > 10_000 && lost > 1000 && changes > 500;
+    assert!(enough, "{done} sectors, {lost} attempts lost, {changes} changes of fleets: too little happened");
 }
 
 /// Some orders that are all known at the beginning.

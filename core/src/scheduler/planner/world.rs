@@ -363,7 +363,13 @@ impl<'f> World<'f> {
         if class.store > 0 {
             pool.stores.push(machine);
         }
-        for (_, to) in &self.fleet.machines[machine].down {
+        self.wake_after_windows(machine);
+    }
+
+    /// Planned windows that are over by now wake nobody.
+    pub(super) fn wake_after_windows(&mut self, machine: MachineIx) {
+        let now = self.now;
+        for (_, to) in self.fleet.machines[machine].down.iter().filter(|(_, to)| *to > now) {
             self.agenda.push(*to, Event::Wake(machine));
         }
     }
@@ -441,7 +447,7 @@ impl<'f> World<'f> {
                     }
                 }
                 Event::Wake(machine) => self.list_free(machine),
-                Event::Fail(machine) => self.fail(machine),
+                Event::Fail(machine) => self.fail_by_chance(machine),
                 Event::Pause => self.stir(),
             }
         }
