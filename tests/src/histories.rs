@@ -11,7 +11,7 @@ use sealyard_core::{
     clock::{DAY, HOUR, MINUTE, Micros, SECOND},
     fleet::{
         self, Draining, Machine,
-        protocol::{FailureLevel, Outcome, ReportRequest, Usage},
+        protocol::{FailureLevel, Outcome, ReportRequest, Running, Usage},
     },
     ids::MachineId,
     ledger,
@@ -102,7 +102,7 @@ impl<'d> House<'d> {
     }
 
     fn event(&mut self) {
-        match self.dice.below(40) {
+        match self.dice.below(42) {
             0..5 => self.place(),
             5..10 => self.pay(),
             10 => self.pass(40 * MINUTE),
@@ -111,6 +111,8 @@ impl<'d> House<'d> {
             24..37 => self.chain(),
             37 => self.machine_fails(),
             38 => self.drain(),
+            39 => self.away(),
+            40 => self.beat_again(),
             _ => self.report_again(),
         }
     }
@@ -258,6 +260,47 @@ impl<'d> House<'d> {
                 Ok::<_, DbFault>(())
             })
             .unwrap();
+    }
+
+    /// The site is down for a night, or its clock jumps. Nobody can have been heard: nothing is taken from anybody.
+    fn away(&mut self) {
+        let before = self.fingerprint();
+        self.now += 9 * HOUR;
+        let now = self.now;
+        let lost = self.db.transact(|conn| {
+            fleet::look(conn, now)?;
+            sealing::expire_leases(conn, now)?;
+            Ok::<_, DbFault>(sealing::give_up_lost(conn, 10 * MINUTE, now)?)
+        });
+        assert!(lost.unwrap().is_empty());
+        assert_eq!(before, self.fingerprint());
+        self.pass(0);
+    }
+
+    /// A heartbeat that comes late, or twice: what it says of leases that have moved on is told to stop, the others are extended.
+    fn beat_again(&mut self) {
+        let at = self.dice.below(self.machines.len());
+        let (id, now) = (self.machines[at].id, self.now);
+        let all = self.db.read(|conn| fleet::machines(conn).map_err(DbFault::from)).unwrap();
+        let Some(machine) = all.iter().find(|m| m.id == id && !m.is_lost()) else { return };
+        let run = |task: i64, fence: i64| Running { task, fence, progress: "pc1".into() };
+        let (held, others): (Vec<TaskHead>, Vec<TaskHead>) =
+            self.open_tasks().into_iter().filter(|t| t.fence > 0).partition(|t| t.machine_id == Some(id) && t.state == "leased");
+        let old = held.iter().map(|t| run(t.id.0, t.fence - 1)).chain(others.iter().map(|t| run(t.id.0, t.fence)));
+        let over = self.sent.iter().map(|(_, report)| run(report.task, report.fence));
+        let old: Vec<Running> = old.chain(over).collect();
+        let running: Vec<Running> = old.iter().cloned().chain(held.iter().map(|t| run(t.id.0, t.fence))).collect();
+        let before = self.fingerprint();
+        for _ in 0..2 {
+            let answer = self.db.transact(|conn| {
+                fleet::heartbeat(conn, machine, &hardware(), now)?;
+                Ok::<_, DbFault>(sealing::leases_of(conn, id, &running, now + 4 * HOUR)?)
+            });
+            let answer = answer.unwrap();
+            assert!(answer.leases.is_empty(), "it works on all that it holds");
+            assert_eq!(answer.stop, old.iter().map(|run| run.task).collect::<Vec<_>>());
+        }
+        assert_eq!(before, self.fingerprint());
     }
 
     fn drain(&mut self) {

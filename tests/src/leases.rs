@@ -185,6 +185,9 @@ fn what_machines_run_is_not_taken_from_them_while_none_of_them_can_be_heard() {
         speak(&works, NOW).unwrap();
         speak(&other, NOW).unwrap();
         assert_eq!(expired(NOW + 20 * MINUTE), 0, "the site was down for twenty minutes");
+        let night = NOW + 9 * HOUR;
+        db.transact(|conn| Ok::<_, DbFault>(fleet::look(conn, night)?)).unwrap();
+        assert_eq!((expired(night), lost(night).len()), (0, 0), "or for a night");
         speak(&other, NOW + 20 * MINUTE).unwrap();
         assert_eq!(
             (expired(NOW + 20 * MINUTE), lost(NOW + 20 * MINUTE).len()),

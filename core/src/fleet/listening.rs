@@ -9,16 +9,19 @@ use crate::{
     store::{AnyConnection, DbResult, schema::listening},
 };
 
-/// So long without a sign of life of any machine, and nobody is heard.
+/// So long without a sign of life of any machine, and nobody is heard; so long without a look, and nobody was looking.
 const GAP: Micros = 2 * MINUTE;
 /// Whose silence lasts so long is believed to be gone even when nobody else is heard.
-pub const TOO_LONG: Micros = HOUR;
+const TOO_LONG: Micros = HOUR;
 
 /// What silence can mean now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Listening {
+    /// Machines have been heard since, without a gap.
     since: Micros,
     heard_at: Micros,
+    /// The house has been looked after since, without a gap: before that the site was down, or its clock wrong.
+    looking_since: Micros,
 }
 
 /// A machine has been heard.
@@ -27,31 +30,49 @@ pub(super) fn heard(conn: &mut AnyConnection, now: Micros) -> DbResult<()> {
     diesel::update(again).set(listening::since.eq(now)).execute(conn)?;
     let row = listening::table.filter(listening::heard_at.lt(now));
     if diesel::update(row).set(listening::heard_at.eq(now)).execute(conn)? == 0 {
-        let first = (listening::id.eq(1), listening::since.eq(now), listening::heard_at.eq(now));
-        on_conn!(&mut *conn, |c| diesel::insert_into(listening::table).values(first).on_conflict_do_nothing().execute(c))?;
+        begin(conn, now, now)?;
     }
     Ok(())
 }
 
-/// `None`: no machine has ever been heard.
+fn begin(conn: &mut AnyConnection, since: Micros, heard_at: Micros) -> DbResult<()> {
+    let first = (listening::id.eq(1), listening::since.eq(since), listening::heard_at.eq(heard_at));
+    on_conn!(conn, |c| diesel::insert_into(listening::table).values(first).on_conflict_do_nothing().execute(c)).map(drop)
+}
+
+/// Somebody looks after the house, and does so again before long.
+pub fn look(conn: &mut AnyConnection, now: Micros) -> DbResult<()> {
+    begin(conn, 0, 0)?;
+    let away = listening::looked_at.lt(now - GAP).or(listening::looked_at.gt(now + GAP));
+    diesel::update(listening::table.filter(away)).set(listening::looking_since.eq(now)).execute(conn)?;
+    diesel::update(listening::table).set(listening::looked_at.eq(now)).execute(conn).map(drop)
+}
+
+/// `None`: no machine has ever been heard, and nobody has looked.
 pub fn listening(conn: &mut AnyConnection) -> DbResult<Option<Listening>> {
-    let row: Option<(Micros, Micros)> =
-        listening::table.select((listening::since, listening::heard_at)).first(conn).optional()?;
-    Ok(row.map(|(since, heard_at)| Listening { since, heard_at }))
+    let columns = (listening::since, listening::heard_at, listening::looking_since);
+    let row: Option<(Micros, Micros, Micros)> = listening::table.select(columns).first(conn).optional()?;
+    Ok(row.map(|(since, heard_at, looking_since)| Listening { since, heard_at, looking_since }))
 }
 
 impl Listening {
     /// Whether machines have been heard long enough for each of them to have spoken.
     #[must_use]
-    pub const fn hears(&self, now: Micros) -> bool {
+    const fn hears(&self, now: Micros) -> bool {
         self.heard_at > now - GAP && self.since <= now - GAP
+    }
+
+    /// Whether nobody is heard, and not for so long that all are believed to be gone.
+    #[must_use]
+    pub fn is_deaf(&self, now: Micros) -> bool {
+        !self.hears(now) && self.heard_at.max(self.looking_since) >= now - TOO_LONG
     }
 
     /// Whether whoever was heard last at `seen_at` has been silent for `patience` while others could be heard.
     #[must_use]
     pub fn is_silent(&self, seen_at: Micros, patience: Micros, now: Micros) -> bool {
         let can_hear = self.heard_at > now - GAP;
-        (can_hear && seen_at.max(self.since) < now - patience) || seen_at < now - patience.max(TOO_LONG)
+        (can_hear && seen_at.max(self.since) < now - patience) || seen_at.max(self.looking_since) < now - patience.max(TOO_LONG)
     }
 }
 
@@ -63,15 +84,24 @@ mod tests {
     fn who_is_silent_while_nobody_is_heard_is_given_time() {
         let now = 1000 * HOUR;
         let patience = 10 * MINUTE;
-        let line_is_up = Listening { since: 0, heard_at: now - MINUTE };
+        let line_is_up = Listening { since: 0, heard_at: now - MINUTE, looking_since: 0 };
         assert!(line_is_up.is_silent(now - 11 * MINUTE, patience, now));
         assert!(!line_is_up.is_silent(now - 9 * MINUTE, patience, now));
-        let nobody = Listening { since: 0, heard_at: now - 11 * MINUTE };
+        let nobody = Listening { since: 0, heard_at: now - 11 * MINUTE, looking_since: 0 };
         assert!(!nobody.is_silent(now - 11 * MINUTE, patience, now), "all are silent: the line is down");
         assert!(nobody.is_silent(now - 61 * MINUTE, patience, now), "but not for ever");
-        assert!(line_is_up.hears(now) && !nobody.hears(now));
-        let again = Listening { since: now - MINUTE, heard_at: now };
-        assert!(!again.hears(now));
+        assert!(line_is_up.hears(now) && nobody.is_deaf(now));
+        let again = Listening { since: now - MINUTE, heard_at: now, looking_since: 0 };
+        assert!(again.is_deaf(now));
         assert!(!again.is_silent(now - 30 * MINUTE, patience, now), "others are heard again only just now");
+    }
+
+    #[test]
+    fn what_nobody_looked_after_for_a_night_is_not_lost_in_the_morning() {
+        let (now, patience) = (1000 * HOUR, 10 * MINUTE);
+        let back = Listening { since: 0, heard_at: now - 9 * HOUR, looking_since: now };
+        assert!(back.is_deaf(now) && !back.is_silent(now - 9 * HOUR, patience, now));
+        let later = now + 61 * MINUTE;
+        assert!(!back.is_deaf(later) && back.is_silent(now - 9 * HOUR, patience, later), "who is silent still is gone");
     }
 }

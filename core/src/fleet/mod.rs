@@ -6,7 +6,7 @@ mod machine;
 pub mod protocol;
 
 pub use enrol::{EnrolError, enrol, new_token};
-pub use listening::{Listening, TOO_LONG, listening};
+pub use listening::{Listening, listening, look};
 pub use machine::{
     Breakdowns, Draining, Machine, breakdowns, by_key, by_public_id, heartbeat, lost_machines, machines, mark_lost, set_draining,
 };

@@ -6,7 +6,7 @@ use super::{SectorState, Task, in_states, machine_lost};
 use crate::{
     clock::Micros,
     fleet::{
-        TOO_LONG, listening, lost_machines, mark_lost,
+        listening, lost_machines, mark_lost,
         protocol::{HeartbeatAnswer, Lease, Running},
     },
     ids::{MachineId, SectorId, TaskId},
@@ -75,9 +75,10 @@ pub fn leases_of(conn: &mut AnyConnection, machine: MachineId, running: &[Runnin
 /// Leases that ran out become ready again; the next grant moves the fence past whoever held them. While no machine at all is heard
 /// they are kept: whoever holds them works on, and says so when it can.
 pub fn expire_leases(conn: &mut AnyConnection, now: Micros) -> DbResult<usize> {
-    let is_deaf = listening(conn)?.is_some_and(|listening| !listening.hears(now));
-    let over = if is_deaf { now - TOO_LONG } else { now };
-    diesel::update(tasks::table.filter(tasks::state.eq("leased").and(tasks::lease_until.lt(over))))
+    if listening(conn)?.is_some_and(|listening| listening.is_deaf(now)) {
+        return Ok(0);
+    }
+    diesel::update(tasks::table.filter(tasks::state.eq("leased").and(tasks::lease_until.lt(now))))
         .set((tasks::state.eq("ready"), tasks::machine_id.eq(None::<MachineId>), tasks::lease_until.eq(None::<Micros>)))
         .execute(conn)
 }

@@ -181,6 +181,8 @@ diesel::table! {
         id -> BigInt,
         since -> BigInt,
         heard_at -> BigInt,
+        looking_since -> BigInt,
+        looked_at -> BigInt,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Leases, lost machines, the plan, expired orders.
 
-use sealyard_core::{clock::SECOND, orders, scheduler, sealing, store::DbFault};
+use sealyard_core::{clock::SECOND, fleet, orders, scheduler, sealing, store::DbFault};
 
 use super::TurnResult;
 use crate::app::{Shared, transact};
@@ -10,6 +10,7 @@ pub async fn turn(app: Shared) -> TurnResult {
     let lease = app.config.lease_s * SECOND;
     let patience = app.config.machine_lost_s * SECOND;
     transact(&app, move |conn| {
+        fleet::look(conn, now)?;
         sealing::expire_leases(conn, now)?;
         for machine in sealing::give_up_lost(conn, patience, now)? {
             tracing::warn!(%machine, "machine lost");

@@ -1,0 +1,2 @@
+ALTER TABLE listening DROP COLUMN looked_at;
+ALTER TABLE listening DROP COLUMN looking_since;
