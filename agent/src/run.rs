@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use sealyard_core::fleet::protocol::{EnrolRequest, HeartbeatRequest, Lease, Outcome, ReportRequest, Running};
+use sealyard_core::fleet::protocol::{EnrolRequest, HeartbeatRequest, Lease, Outcome, ReportRequest, Running, StoredSector};
 
 use crate::{
     RunOptions,
@@ -27,9 +27,15 @@ struct Agent {
     unwritten: Vec<ReportRequest>,
     /// Results that the house, or something before it, does not take: why, and when to try again. Their leases are kept.
     refused: HashMap<(i64, i64), (String, Instant)>,
+    /// Stored sectors that the house is still to be told of, and when it is told again.
+    untold: Vec<StoredSector>,
+    inventory: Instant,
 }
 
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+const INVENTORY_PAUSE: Duration = Duration::from_secs(1800);
+/// Stored sectors that one heartbeat tells of.
+const TOLD_AT_ONCE: usize = 2000;
 const DISK_PAUSE: Duration = Duration::from_secs(30);
 
 pub async fn run(options: RunOptions) -> Result<()> {
@@ -45,7 +51,18 @@ pub async fn run(options: RunOptions) -> Result<()> {
     tracing::info!(machine = %key.machine, house = %options.url, "working");
     let house = House::new(&options.url, &key.key)?;
     let (steps, waiting, refused) = (HashMap::new(), HashMap::new(), HashMap::new());
-    let mut agent = Agent { options, work, house, steps, waiting, unwritten: Vec::new(), refused };
+    let mut agent = Agent {
+        options,
+        work,
+        house,
+        steps,
+        waiting,
+        unwritten: Vec::new(),
+        refused,
+        untold: Vec::new(),
+        inventory: Instant::now(),
+    };
+    agent.empty();
     let heartbeat = Duration::from_millis(agent.options.heartbeat_ms);
     let mut wait = heartbeat;
     loop {
@@ -118,7 +135,14 @@ impl Agent {
             fence: *fence,
             progress: format!("its result is not taken: {why}"),
         }));
-        let answer = self.house.heartbeat(&HeartbeatRequest { hardware, running }).await?;
+        if self.inventory <= Instant::now() {
+            self.untold = self.work.stored()?;
+            self.inventory = Instant::now() + INVENTORY_PAUSE;
+        }
+        let untold = self.untold.len().saturating_sub(TOLD_AT_ONCE);
+        let stored = self.untold.get(untold..).unwrap_or_default().to_vec();
+        let answer = self.house.heartbeat(&HeartbeatRequest { hardware, running, stored: stored.clone() }).await?;
+        self.untold.truncate(untold);
         for task in answer.stop {
             self.waiting.remove(&task);
             self.forget_refused(task);
@@ -127,6 +151,8 @@ impl Agent {
                 step.stop().await;
             }
         }
+        let over: Vec<StoredSector> = answer.drop.into_iter().filter(|sector| stored.contains(sector)).collect();
+        self.tidy(&over);
         for lease in answer.leases {
             self.start(&lease).await;
         }
@@ -137,6 +163,29 @@ impl Agent {
             self.start(&lease).await;
         }
         Ok(delivered)
+    }
+
+    /// Deletes sectors that nothing needs any more. What stands in the way is told, and tried again with the next inventory.
+    fn tidy(&self, over: &[StoredSector]) {
+        for sector in over {
+            match self.work.drop_sector(sector) {
+                Ok(()) => tracing::info!(miner = sector.miner, sector = sector.number, "its files are not needed any more"),
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "files stay"),
+            }
+        }
+        if !over.is_empty() {
+            self.empty();
+        }
+    }
+
+    /// Without keeping heartbeats waiting.
+    fn empty(&self) {
+        let work = self.work.clone();
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(error) = work.empty() {
+                tracing::warn!(error = format!("{error:#}"), "dropped files stay");
+            }
+        }));
     }
 
     /// A step that cannot start (its folder cannot be written) waits, and the others go on.

@@ -7,9 +7,15 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use sealyard_core::fleet::protocol::{Lease, Outcome, ReportRequest, Usage};
-use sealyard_filecoin::{proofs::SealFiles, sector::SectorIdent};
+use sealyard_core::fleet::protocol::{Lease, Outcome, ReportRequest, StoredSector, Usage};
+use sealyard_filecoin::{
+    proofs::{self, SealFiles},
+    sector::SectorIdent,
+};
 use serde::{Deserialize, Serialize};
+
+/// Sectors' folders that are being deleted.
+const DROPPED: &str = "dropped";
 
 #[derive(Clone)]
 pub struct WorkDir {
@@ -35,7 +41,7 @@ pub struct Key {
 
 impl WorkDir {
     pub fn open(root: &Path) -> Result<Self> {
-        for folder in ["store", "steps"] {
+        for folder in ["store", "steps", DROPPED] {
             let path = root.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("creating {}; is --dir writable?", path.display()))?;
         }
@@ -89,6 +95,35 @@ impl WorkDir {
         Ok(folder)
     }
 
+    /// Sectors that have files here.
+    pub fn stored(&self) -> Result<Vec<StoredSector>> {
+        let mut stored = Vec::new();
+        for entry in fs::read_dir(self.root.join("store")).context("reading the store")? {
+            let name = entry.context("reading the store")?.file_name();
+            let sector = name.to_str().and_then(proofs::sector_of_folder);
+            stored.extend(sector.map(|(miner, number)| StoredSector { miner, number }));
+        }
+        Ok(stored)
+    }
+
+    /// Takes a sector out of the store; [`Self::empty`] gives its space back.
+    pub fn drop_sector(&self, sector: &StoredSector) -> Result<()> {
+        let name = proofs::folder_name(sector.miner, sector.number);
+        let from = self.root.join("store").join(&name);
+        // One of that name may still be being deleted.
+        let to = (0..).map(|n| self.root.join(DROPPED).join(format!("{name}-{n}"))).find(|to| !to.exists());
+        fs::rename(&from, to.unwrap_or_default()).with_context(|| format!("taking {} out of the store", from.display()))
+    }
+
+    /// Deletes what was taken out of the store. Large folders take a while.
+    pub fn empty(&self) -> Result<()> {
+        for entry in fs::read_dir(self.root.join(DROPPED)).context("reading what is to be deleted")? {
+            let path = entry.context("reading what is to be deleted")?.path();
+            fs::remove_dir_all(&path).with_context(|| format!("deleting {}", path.display()))?;
+        }
+        Ok(())
+    }
+
     /// Keeps a result until it is delivered.
     pub fn keep(&self, report: &ReportRequest) -> Result<()> {
         write_whole(&self.step_folder(report.task, report.fence).join("report.json"), &serde_json::to_vec(report)?)
@@ -113,7 +148,7 @@ impl WorkDir {
 
 /// Where a sector lives in a store.
 pub fn sector_files(store: &Path, sector: &SectorIdent) -> (PathBuf, SealFiles) {
-    let folder = sealyard_filecoin::proofs::sector_folder(store, sector);
+    let folder = proofs::sector_folder(store, sector);
     let files = SealFiles::under(&folder);
     (folder, files)
 }
@@ -134,4 +169,37 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 pub struct StepResult {
     pub outcome: Outcome,
     pub usage: Usage,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_sector_leaves_the_store_at_once_and_nothing_else_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = WorkDir::open(dir.path()).unwrap();
+        let make = |name: &str| {
+            fs::create_dir_all(work.root().join("store").join(name).join("cache")).unwrap();
+            fs::write(work.root().join("store").join(name).join("cache/layer-1"), [1; 100]).unwrap();
+        };
+        for name in ["s-f01000-7", "s-f01000-8", "s-f01000-08", "mine", "s-f01000-x"] {
+            make(name);
+        }
+        let seven = StoredSector { miner: 1000, number: 7 };
+        let all = || {
+            let mut stored = work.stored().unwrap();
+            stored.sort_by_key(|s| s.number);
+            stored
+        };
+        assert_eq!(all(), [seven, StoredSector { miner: 1000, number: 8 }]);
+        work.drop_sector(&seven).unwrap();
+        make("s-f01000-7");
+        work.drop_sector(&seven).unwrap();
+        assert!(all().iter().all(|s| s.number == 8));
+        assert!(work.drop_sector(&seven).is_err());
+        work.empty().unwrap();
+        let left = fs::read_dir(work.root().join(DROPPED)).unwrap().count();
+        assert_eq!((left, fs::read_dir(work.root().join("store")).unwrap().count()), (0, 4));
+    }
 }

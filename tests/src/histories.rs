@@ -211,6 +211,7 @@ impl<'d> House<'d> {
             SectorState::WaitSeed,
             SectorState::Verifying,
             SectorState::ProveCommitting,
+            SectorState::Finalizing,
             SectorState::Proving,
             SectorState::Active,
             SectorState::Faulty,
@@ -262,9 +263,11 @@ impl<'d> House<'d> {
             .unwrap();
     }
 
-    /// The site is down for a night, or its clock jumps. Nobody can have been heard: nothing is taken from anybody.
+    /// The site is down for a night, or its clock jumps. Nobody can have been heard: nothing is taken from anybody (but from those that
+    /// were lost before).
     fn away(&mut self) {
         let before = self.fingerprint();
+        let all_there = self.db.read(|conn| Ok::<_, DbFault>(fleet::lost_machines(conn)?.is_empty())).unwrap();
         self.now += 9 * HOUR;
         let now = self.now;
         let lost = self.db.transact(|conn| {
@@ -273,7 +276,7 @@ impl<'d> House<'d> {
             Ok::<_, DbFault>(sealing::give_up_lost(conn, 10 * MINUTE, now)?)
         });
         assert!(lost.unwrap().is_empty());
-        assert_eq!(before, self.fingerprint());
+        assert!(!all_there || before == self.fingerprint(), "{before:?} became {:?}", self.fingerprint());
         self.pass(0);
     }
 
@@ -353,6 +356,10 @@ impl<'d> House<'d> {
             ];
             let wanted = usize::from(works.contains(&sector.state()));
             let found = tasks.get(&sector.id.0).copied().unwrap_or(0);
+            if matches!(sector.state(), SectorState::Faulty | SectorState::Active) && found == 1 {
+                // It became faulty before its files were tidied, and may count again by now.
+                continue;
+            }
             assert_eq!(found, wanted, "sector {} in {} has {found} open steps", sector.number, sector.state);
         }
     }
@@ -379,6 +386,7 @@ fn fact(state: SectorState, roll: usize, now: Micros) -> OnChain {
             OnChain::Activated(Activation { activation: 200, expiration: 600_000, deadline: 1, partition: 0 })
         }
         (SectorState::Active, 0..5) => OnChain::Gone,
+        (SectorState::Finalizing, 0) => OnChain::Faulty,
         (SectorState::Active, _) => OnChain::Faulty,
         _ => OnChain::Counts { at: now },
     }

@@ -2,19 +2,21 @@
 
 use std::sync::Mutex;
 
+use diesel::{ExpressionMethods, QueryDsl, RunQueryDsl};
+
 use sealyard_core::{
     capacity::Pool,
     clock::{DAY, HOUR, MINUTE, Micros, SECOND},
     fleet::{
         self, Draining, EnrolError, Machine,
-        protocol::{FailureLevel, Outcome, ReportRequest, Running, Usage},
+        protocol::{FailureLevel, Outcome, ReportRequest, Running, StoredSector, Usage},
     },
     ids::PoolId,
     jobs::{self, Failing},
     proving::{self, NewPost, PostState},
     scheduler,
-    sealing::{self, Sector, TaskHead},
-    store::{AnyConnection, Database, DbFault},
+    sealing::{self, Sector, SectorState, TaskHead},
+    store::{AnyConnection, Database, DbFault, schema},
 };
 
 use crate::{
@@ -169,6 +171,35 @@ fn a_heartbeat_keeps_what_runs_and_stops_what_was_taken_away() {
         assert_eq!(db.transact(|conn| Ok::<_, DbFault>(sealing::expire_leases(conn, NOW + 50)?)).unwrap(), 0);
         assert_eq!(db.transact(|conn| Ok::<_, DbFault>(sealing::expire_leases(conn, NOW + 101)?)).unwrap(), 1);
         assert_eq!(beat(&running, NOW + 200).stop, [task.id.0]);
+    });
+}
+
+#[test]
+fn files_are_dropped_once_the_sector_is_sealed_elsewhere_or_over_and_never_before() {
+    on_both(|db| {
+        let (sector, task) = sector_in_pc1(db);
+        let (a, b) = (machine(db, "a"), machine(db, "b"));
+        let here = StoredSector { miner: 1000, number: u64::try_from(sector.number).unwrap() };
+        let foreign = [StoredSector { miner: 1001, ..here }, StoredSector { number: 999, ..here }];
+        let all = [foreign[0], here, foreign[1]];
+        let over = |of: &Machine| db.read(|conn| sealing::not_needed(conn, of.id, &all).map_err(DbFault::from)).unwrap();
+        assert_eq!(over(&a), [here], "what was begun there is begun anew");
+        assert!(assign(db, &task, &a));
+        assert_eq!((over(&a), over(&b)), (vec![], vec![here]), "it is being sealed on the first one");
+        let outcome = Outcome::Failed { level: FailureLevel::Abort, reason: "damaged".into() };
+        assert!(report(db, &a, task.id.0, 1, outcome));
+        assert_eq!(over(&a), [here]);
+        let on_chain = |state: SectorState| {
+            let row = schema::sectors::table.find(sector.id);
+            let values = (schema::sectors::state.eq(state.name()), schema::sectors::machine_id.eq(a.id));
+            db.transact(|conn| Ok::<_, DbFault>(diesel::update(row).set(values).execute(conn)?)).unwrap();
+        };
+        for state in SectorState::ALL.into_iter().filter(|s| *s != SectorState::Expired) {
+            on_chain(state);
+            assert_eq!(over(&a), [], "{state:?}");
+        }
+        on_chain(SectorState::Expired);
+        assert_eq!(over(&a), [here], "what is not ours stays");
     });
 }
 

@@ -5,7 +5,7 @@ use sealyard_core::{
     clock::SECOND,
     fleet::{
         self, EnrolError, Machine,
-        protocol::{EnrolRequest, ErrorAnswer, ErrorCode, HeartbeatRequest, ReportAnswer, ReportRequest},
+        protocol::{EnrolRequest, ErrorAnswer, ErrorCode, HeartbeatAnswer, HeartbeatRequest, ReportAnswer, ReportRequest},
     },
     sealing::{self, ReportError},
     store::DbFault,
@@ -98,7 +98,8 @@ async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Payload
     let until = now + app.config.lease_s * SECOND;
     let done = transact(&app, move |conn| {
         fleet::heartbeat(conn, &machine, &body.hardware, now)?;
-        Ok::<_, DbFault>(sealing::leases_of(conn, machine.id, &body.running, until)?)
+        let leases = sealing::leases_of(conn, machine.id, &body.running, until)?;
+        Ok::<_, DbFault>(HeartbeatAnswer { drop: sealing::not_needed(conn, machine.id, &body.stored)?, ..leases })
     });
     match done.await {
         Ok(answer) => HttpResponse::Ok().json(answer),

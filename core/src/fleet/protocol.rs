@@ -35,10 +35,20 @@ pub struct Running {
     pub progress: String,
 }
 
+/// A sector whose files are on a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StoredSector {
+    pub miner: u64,
+    pub number: u64,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HeartbeatRequest {
     pub hardware: Hardware,
     pub running: Vec<Running>,
+    /// Now and then all sectors that have files there; else empty.
+    #[serde(default)]
+    pub stored: Vec<StoredSector>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,6 +57,9 @@ pub struct HeartbeatAnswer {
     pub leases: Vec<Lease>,
     /// Tasks it runs without holding their lease any more: to be stopped.
     pub stop: Vec<i64>,
+    /// Of what it has stored, what nothing needs any more: to be deleted, once what is to be stopped has stopped.
+    #[serde(default)]
+    pub drop: Vec<StoredSector>,
 }
 
 /// Permission to do one task until the fence moves on.

@@ -332,3 +332,40 @@ pub fn months(conn: &mut AnyConnection) -> DbResult<Vec<MonthRecord>> {
     }
     Ok(months.into_values().rev().collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduler::fixture::{GIB, NOW, machine, owed, snapshot};
+
+    /// A machine whose disk holds PC1 of one sector of 32 GiB beside `sectors` sealed ones.
+    fn house(sectors: i64, gib_stored: i64) -> Snapshot {
+        let mut house = snapshot(vec![machine(1, 64)], Vec::new(), Vec::new());
+        let scratch = crate::sealing::Cost::of(crate::sealing::TaskKind::PreCommit1, 32 * GIB).scratch_bytes;
+        let machine = &mut house.machines[0];
+        (machine.memory_bytes, machine.disk_bytes) = (1 << 40, scratch + sectors * 32 * GIB);
+        machine.stored_bytes = gib_stored * GIB;
+        machine.disk_free_bytes = machine.disk_bytes - machine.stored_bytes;
+        house.sizes = vec![32 * GIB];
+        house
+    }
+
+    #[test]
+    fn what_no_disk_can_keep_is_not_promised() {
+        let can = |house: &Snapshot, sectors| promise(house, 32 * GIB, sectors, (Lessons::default(), 0)).is_some();
+        let empty = house(10, 0);
+        assert!(can(&empty, 11) && !can(&empty, 12), "the last one's scratch becomes its place");
+        let fuller = house(10, 4 * 32);
+        assert!(can(&fuller, 7) && !can(&fuller, 8));
+        let later = [NOW + 100 * DAY];
+        let most =
+            |house: &Snapshot, room| available_to_promise(house, 32 * GIB, room, (Lessons::default(), 0), &later)[0].sectors;
+        assert_eq!((most(&empty, 100), most(&empty, 3), most(&fuller, 100)), (11, 3, 7));
+        let mut promised = house(10, 0);
+        let (mut contract, _) = owed(1, 90);
+        (contract.sector_bytes, contract.held) = (32 * GIB, 9);
+        contract.sectors.clear();
+        promised.owed.push(contract);
+        assert!(can(&promised, 2) && !can(&promised, 3), "a disk is promised once");
+    }
+}

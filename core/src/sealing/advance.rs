@@ -102,8 +102,11 @@ pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain
         }
         OnChain::Faulty => drop(sector.apply(conn, Event::FaultSeen, now)?),
         OnChain::Gone => {
-            if sector.apply(conn, Event::RanOut, now)?.is_some() && others(conn, &sector, SectorState::Expired)? == 0 {
-                contracts::end(conn, sector.contract_id, now)?;
+            if sector.apply(conn, Event::RanOut, now)?.is_some() {
+                cancel_open(conn, Of::Sector(sector.id), "the sector has ended on chain", now)?;
+                if others(conn, &sector, SectorState::Expired)? == 0 {
+                    contracts::end(conn, sector.contract_id, now)?;
+                }
             }
         }
     }

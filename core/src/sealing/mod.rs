@@ -3,6 +3,7 @@
 
 mod advance;
 mod cost;
+mod files;
 mod lease;
 mod message;
 mod report;
@@ -15,6 +16,7 @@ pub use advance::{
     term_over, ticket_expired,
 };
 pub use cost::{Cost, typical_seconds};
+pub use files::not_needed;
 pub use lease::{assign, expire_leases, give_up_lost, leases_of};
 pub use message::{
     Landing, Message, MessageState, Purpose, attempts as message_attempts, build as build_message, gas_cost, give_up,

@@ -150,18 +150,20 @@ pub struct Watched {
     pub id: SectorId,
     pub number: i64,
     pub state: SectorState,
+    /// Epochs.
+    pub activation: i64,
     pub expiration: i64,
 }
 
 /// The sectors of a pool that count, or should.
 pub fn watched(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<Watched>> {
-    let states = [SectorState::Proving, SectorState::Active, SectorState::Faulty].map(SectorState::name);
-    let rows: Vec<(SectorId, i64, String, i64)> = sectors::table
+    let states = [SectorState::Finalizing, SectorState::Proving, SectorState::Active, SectorState::Faulty].map(SectorState::name);
+    let rows: Vec<(SectorId, i64, String, Option<i64>, i64)> = sectors::table
         .filter(sectors::pool_id.eq(pool).and(sectors::state.eq_any(states)))
-        .select((sectors::id, sectors::number, sectors::state, sectors::expiration))
+        .select((sectors::id, sectors::number, sectors::state, sectors::activation, sectors::expiration))
         .load(conn)?;
-    let of = |(id, number, state, expiration): (_, _, String, _)| {
-        Some(Watched { id, number, state: SectorState::parse(&state)?, expiration })
+    let of = |(id, number, state, activation, expiration): (_, _, String, _, _)| {
+        Some(Watched { id, number, state: SectorState::parse(&state)?, activation: activation?, expiration })
     };
     Ok(rows.into_iter().filter_map(of).collect())
 }

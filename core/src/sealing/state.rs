@@ -165,8 +165,9 @@ pub fn next(state: SectorState, event: Event) -> Transition {
         (S::ProveCommitting, Event::ProveCommitLanded) => To(S::Finalizing),
         (S::Finalizing, Event::Finalized) => To(S::Proving),
         (S::Proving | S::Faulty, Event::PowerOn) => To(S::Active),
-        (S::Active | S::Proving, Event::FaultSeen) => To(S::Faulty),
-        (S::Active | S::Proving | S::Faulty, Event::RanOut) => To(S::Expired),
+        // Who cannot clean up, cannot prove either.
+        (S::Active | S::Proving | S::Finalizing, Event::FaultSeen) => To(S::Faulty),
+        (S::Active | S::Proving | S::Finalizing | S::Faulty, Event::RanOut) => To(S::Expired),
         (S::Quarantined, Event::Released) => To(S::Planned),
         (_, Event::StepFailed { level, failures, machines }) => step_failed(state, level, failures, machines),
         (S::PreCommitting | S::ProveCommitting, Event::MessageFailed { failures }) => {
@@ -177,8 +178,11 @@ pub fn next(state: SectorState, event: Event) -> Transition {
             }
         }
         // Before PreCommit is sent nothing ties the sector to its files. Once it has landed its ticket is on chain, and the same
-        // ticket gives the same replica on another machine. In between we wait for the receipt.
-        (S::PreCommit1 | S::PreCommit2 | S::WaitSeed | S::Commit1, Event::MachineLost) => To(S::Planned),
+        // ticket gives the same replica on another machine. A proof without a replica would be a fault from the first day on. In
+        // between we wait for the receipt.
+        (S::PreCommit1 | S::PreCommit2 | S::WaitSeed | S::Commit1 | S::Commit2 | S::Verifying, Event::MachineLost) => {
+            To(S::Planned)
+        }
         // With a ProveCommit on its way it may be on chain already.
         (S::ProveCommitting, Event::TermOver) => Ignore,
         (_, Event::TermOver) if state.is_sealing() || state == S::Quarantined => To(S::Expired),

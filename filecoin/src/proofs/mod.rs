@@ -9,7 +9,8 @@ mod post;
 mod seal;
 
 pub use post::{
-    PublicReplica, Replica, VanillaOutcome, VanillaProof, sector_folder, verify_window_post, window_post, window_vanilla,
+    PublicReplica, Replica, VanillaOutcome, VanillaProof, folder_name, sector_folder, sector_of_folder, verify_window_post,
+    window_post, window_vanilla,
 };
 pub use seal::{C1Input, SealClaim, SealFiles, Sealed, c1, c2, finalize, pc1, pc2, verify_seal, zero_comm_d};
 

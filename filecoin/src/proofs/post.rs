@@ -122,7 +122,21 @@ pub(super) fn undecided_only_without_keys(step: &'static str, result: anyhow::Re
 /// Folders of sectors, by number, on one machine.
 #[must_use]
 pub fn sector_folder(store: &std::path::Path, sector: &SectorIdent) -> PathBuf {
-    store.join(format!("s-f0{}-{}", sector.miner, sector.number))
+    store.join(folder_name(sector.miner, sector.number))
+}
+
+/// What the folder of a miner's sector is called.
+#[must_use]
+pub fn folder_name(miner: u64, number: u64) -> String {
+    format!("s-f0{miner}-{number}")
+}
+
+/// Miner and number of the sector whose folder is called so. `None`: it is no sector's.
+#[must_use]
+pub fn sector_of_folder(name: &str) -> Option<(u64, u64)> {
+    let (miner, number) = name.strip_prefix("s-f0")?.split_once('-')?;
+    let found = (miner.parse().ok()?, number.parse().ok()?);
+    (folder_name(found.0, found.1) == name).then_some(found)
 }
 
 mod base64_bytes {

@@ -226,10 +226,12 @@ impl Step<'_> {
             let counts = active.contains(&u64::try_from(sector.number)?);
             let fact = match (sector.state, counts) {
                 (SectorState::Proving | SectorState::Faulty, true) => OnChain::Counts { at: self.head_at },
-                (SectorState::Proving | SectorState::Active | SectorState::Faulty, false) if self.head > sector.expiration => {
-                    OnChain::Gone
-                }
+                (_, false) if self.head > sector.expiration => OnChain::Gone,
                 (SectorState::Active, false) => OnChain::Faulty,
+                // It was never proven.
+                (SectorState::Proving | SectorState::Finalizing, false) if self.head > sector.activation + 2 * EPOCHS_PER_DAY => {
+                    OnChain::Faulty
+                }
                 _ => continue,
             };
             let now = self.app.now();

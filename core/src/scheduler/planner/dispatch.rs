@@ -116,11 +116,19 @@ impl World<'_> {
                 if row.m2 != row.ms {
                     self.give_nics(row.m2, row.ms);
                 }
-                self.give_scratch(row.m2, kind.scratch_keep);
+                if !self.stays(sector) {
+                    self.give_scratch(row.m2, kind.scratch_keep);
+                }
                 self.sectors[sector].state = State::Stored;
                 self.left -= 1;
             }
         }
+    }
+
+    /// Where nothing can be moved a sealed sector stays on the disk that it was made on.
+    pub(super) fn stays(&self, sector: SectorIx) -> bool {
+        let pool = self.fleet.pool(self.sectors[sector].row.m2);
+        self.fleet.pools[pool].moves[self.kind(sector)].is_none()
     }
 
     pub(super) fn have_layers(&mut self, sector: SectorIx, first: bool) {

@@ -92,7 +92,8 @@ pub struct Machine {
 
 #[derive(Clone, Debug)]
 pub struct Pool {
-    /// Seconds of moving one sector's layers, and its sealed file, between two machines. `None`: cannot be moved.
+    /// Seconds of moving one sector's layers, and its sealed file, between two machines. `None`: cannot be moved; what is sealed stays
+    /// on the disk that was scratch for it.
     pub moves: Table<KindIx, Option<Moves>>,
 }
 

@@ -128,6 +128,10 @@ pub fn forecast(world: &World<'_>, order: &Order, how: &Rollouts) -> Option<Fore
 pub fn availability(world: &World<'_>, order: &Order, how: &Rollouts) -> Vec<Secs> {
     let mut order = order.clone();
     order.due = last_due(world, &order).max(world.now.saturating_add(LEAST_LEAD));
+    let mut usual = world.clone();
+    let id = usual.add_order(order.clone());
+    usual.run_until_done(id);
+    order.n -= usual.open[id];
     let mut dice = Dice::new(how.seed);
     let mut rounds: Vec<Vec<Secs>> = Vec::new();
     for _ in 0..how.rounds.max(1) {

@@ -43,7 +43,7 @@ fn fleet(dice: &mut Dice) -> Fleet {
             add_machine(dice, &mut fleet, pool, class);
         }
         for _ in 0..=dice.below(3) {
-            let class = gpu_class(dice);
+            let class = gpu_class(dice, moves.is_none());
             add_machine(dice, &mut fleet, pool, class);
         }
     }
@@ -60,14 +60,15 @@ fn class(dice: &mut Dice, with_gpu: bool) -> Class {
         cores: between(dice, 8, 40),
         memory: between(dice, 300, 1000),
         gpus,
-        scratch: between(dice, 1000, 4000),
+        // What is sealed stays where nothing can be moved.
+        scratch: between(dice, 1000, 4000) + if with_gpu { 100_000 } else { 0 },
         store: 1_000_000,
         nic: between(dice, 1, 2),
         durations: [of(1), of(2)].into_iter().collect(),
     }
 }
 
-fn gpu_class(dice: &mut Dice) -> Class {
+fn gpu_class(dice: &mut Dice, alone: bool) -> Class {
     let p1 = if dice.below(3) == 0 { 4 * HOUR } else { 0 };
     let of = |scale: i32| Durations { p1: p1 * scale, p2: 900 * scale, c2: 1200 * scale };
     Class {
@@ -75,7 +76,7 @@ fn gpu_class(dice: &mut Dice) -> Class {
         cores: between(dice, 12, 24),
         memory: between(dice, 200, 400),
         gpus: between(dice, 1, 2),
-        scratch: between(dice, 1000, 2200),
+        scratch: between(dice, 1000, 2200) + if alone { 100_000 } else { 0 },
         store: 1_000_000,
         nic: between(dice, 1, 2),
         durations: [of(1), of(2)].into_iter().collect(),
@@ -173,6 +174,7 @@ fn used(world: &World<'_>) -> Table<MachineIx, Used> {
                     used[row.ms].nic += 1;
                 }
             }
+            State::Stored if world.stays(id) => used[row.m2].scratch += kind.scratch_keep,
             State::Stored => {}
         }
         if row.ys >= 0 && row.ye > row.ys {
@@ -470,7 +472,7 @@ fn nothing_starves() {
     });
     let pool = fleet.pools.push(Pool { moves: [None].into_iter().collect() });
     let durations = [Durations { p1: 4 * HOUR, p2: 300, c2: 300 }].into_iter().collect();
-    let class = Class { name: "one".into(), cores: 18, memory: 1000, gpus: 1, scratch: 2000, store: 1 << 30, nic: 1, durations };
+    let class = Class { name: "one".into(), cores: 18, memory: 1000, gpus: 1, scratch: 1 << 30, store: 0, nic: 1, durations };
     add_machine(&mut Dice::new(0), &mut fleet, pool, class);
     fleet.machines[MachineIx(0)].down.clear();
     for (rule, days) in [(Rule::Fifo, 1), (Rule::Edd, 8), (Rule::Wmdd, 40), (Rule::Atc, 40)] {
