@@ -171,6 +171,11 @@ impl<'d> House<'d> {
         self.db.transact(|conn| orders::expire_due(conn, now)).unwrap();
         self.db.transact(|conn| Ok::<_, DbFault>(sealing::expire_leases(conn, now)?)).unwrap();
         self.db.transact(|conn| Ok::<_, DbFault>(scheduler::settle(conn, now)?)).unwrap();
+        let backed = |conn: &mut AnyConnection| {
+            let backed = scheduler::disk_left(&scheduler::load(conn, now)?);
+            capacity::book_down(conn, backed, now)
+        };
+        self.db.transact(backed).unwrap();
     }
 
     /// Tickets, assignments, and one step that ends.

@@ -6,13 +6,16 @@ use sealyard_core::{
     capacity,
     catalog::Plan,
     contracts,
+    fleet::{self, Draining, Machine, protocol::Hardware},
     ids::UserId,
-    ledger,
+    ledger::{self, LedgerError},
     orders::{self, Order, Paid, PayError, PlaceError, PlaceOrder},
-    store::{Database, DbFault},
+    scheduler,
+    sealing::{Cost, TaskKind},
+    store::{AnyConnection, Database, DbFault},
 };
 
-use crate::support::{NOW, SECTOR, on_both, shop};
+use crate::support::{NOW, SECTOR, hardware, machine, on_both, shop};
 
 fn place(db: &Database, user: UserId, plan: &Plan, units: i64, key: &str) -> Result<Order, PlaceError> {
     db.transact(|conn| orders::place(conn, &PlaceOrder { user, plan, units, request_key: key, shown: None }, NOW))
@@ -143,5 +146,66 @@ fn a_late_payment_without_room_waits_for_its_refund() {
         let state = db.read(|conn| orders::by_public_id(conn, &order.public_id).map_err(DbFault::from)).unwrap().unwrap().state;
         assert_eq!(state, "refund_due");
         assert_eq!(sound(db, pool.id).sold, 0);
+    });
+}
+
+/// Machines whose disks hold so many sealed sectors each, one of them as the last to be made.
+fn disks(db: &Database, sectors: i64) -> Vec<Machine> {
+    const MIB: i64 = 1 << 20;
+    let scratch = (Cost::of(TaskKind::PreCommit1, SECTOR).scratch_bytes + MIB - 1) / MIB * MIB;
+    // A place has at least a MiB.
+    let small = Hardware { disk_bytes: scratch + (sectors - 1) * MIB, ..hardware() };
+    db.transact(|conn| {
+        for machine in fleet::machines(conn)? {
+            fleet::heartbeat(conn, &machine, &small, NOW)?;
+        }
+        Ok::<_, DbFault>(fleet::machines(conn)?)
+    })
+    .unwrap()
+}
+
+#[test]
+fn what_no_working_machine_has_room_for_is_down_and_not_sold() {
+    on_both(|db| {
+        let (pool, plan, user) = shop(db, 30);
+        machine(db, "second");
+        let machines = disks(db, 20);
+        let book = |now| {
+            let down = |conn: &mut AnyConnection| {
+                let backed = scheduler::disk_left(&scheduler::load(conn, now)?);
+                capacity::book_down(conn, backed, now)
+            };
+            db.transact(down).unwrap();
+            sound(db, pool.id)
+        };
+        let order = place(db, user.id, &plan, 4, "first").unwrap();
+        let all = book(NOW + 1);
+        assert_eq!((all.free, all.held, all.down), (26 * SECTOR, 4 * SECTOR, 0));
+        let drain = |how| db.transact(|conn| Ok::<_, DbFault>(fleet::set_draining(conn, machines[1].id, how)?)).unwrap();
+        drain(Draining::Start);
+        let half = book(NOW + 2);
+        assert_eq!((half.free, half.held, half.down), (16 * SECTOR, 4 * SECTOR, 10 * SECTOR), "20 sectors have a place");
+        assert_eq!(book(NOW + 3), half, "once is enough");
+        assert!(matches!(place(db, user.id, &plan, 17, "too much"), Err(PlaceError::Capacity(_) | PlaceError::NoDate)));
+        open_payment(db, &order);
+        assert!(pay(db, &order, 10_000).unwrap().is_some(), "what is held is held");
+        drain(Draining::Stop);
+        let again = book(NOW + 4);
+        assert_eq!((again.free, again.sold, again.down), (26 * SECTOR, 4 * SECTOR, 0));
+    });
+}
+
+#[test]
+fn a_pool_grows_with_its_machines_and_only_what_is_free_can_be_given_back() {
+    on_both(|db| {
+        let (pool, plan, user) = shop(db, 10);
+        place(db, user.id, &plan, 4, "held").unwrap();
+        let resize = |sectors: i64, now| db.transact(|conn| capacity::resize(conn, &pool, sectors * SECTOR, now));
+        assert_eq!(resize(25, NOW + 1).unwrap(), 10 * SECTOR);
+        assert_eq!((sound(db, pool.id).owned, sound(db, pool.id).free), (25 * SECTOR, 21 * SECTOR));
+        assert!(matches!(resize(3, NOW + 2), Err(LedgerError::Insufficient { free, .. }) if free == 21 * SECTOR));
+        resize(4, NOW + 3).unwrap();
+        let least = sound(db, pool.id);
+        assert_eq!((least.owned, least.free, least.held), (4 * SECTOR, 0, 4 * SECTOR));
     });
 }

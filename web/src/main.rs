@@ -29,9 +29,10 @@ use sealyard_core::{
     accounts::{self, NewUser, Registration, Role},
     capacity,
     clock::{self, Clock, SystemClock},
-    ledger,
+    ledger::{self, LedgerError},
     money::NanoFil,
     store::{Database, DbFault},
+    units::Bytes,
     yields,
 };
 use sealyard_filecoin::{params::DevnetParams, proofs};
@@ -66,6 +67,14 @@ enum Command {
     Password { email: String },
     /// Make a pool of a miner's sectors and take its capacity into the books.
     Pool(demo::PoolOptions),
+    /// Set what a pool owns: machines were bought, or are given back. Only what is free can go.
+    Capacity {
+        /// The pool's name.
+        pool: String,
+        /// Bytes that its machines can store, all in all.
+        #[arg(value_parser = clap::value_parser!(i64).range(0..))]
+        bytes: i64,
+    },
     /// Show the plan: bottleneck, promised and expected dates, what can be promised; or answer a question about it.
     Plan {
         #[command(subcommand)]
@@ -176,6 +185,7 @@ fn with_config(command: Command, config: Config, runtime: tokio::runtime::Runtim
         Command::Admin { email, name } => add_admin(&config, &email, &name),
         Command::Password { email } => set_password(&config, &email),
         Command::Pool(options) => demo::add_pool(&open(&config)?, &options, SystemClock.now()),
+        Command::Capacity { pool, bytes } => resize_pool(&config, &pool, bytes),
         Command::Plan { question } => planning::answer(&open(&config)?, question.as_ref(), SystemClock.now()),
         Command::Books { what: Some(Books::Explain { email, day }) } => explain_books(&config, &email, &day),
         Command::Books { what: Some(Books::Correct { entry, fil, reason, by }) } => {
@@ -296,6 +306,22 @@ fn add_admin(config: &Config, email: &str, name: &str) -> anyhow::Result<()> {
     db.migrate()?;
     let now = SystemClock.now();
     db.transact(|conn| accounts::register(conn, &new, now))?;
+    Ok(())
+}
+
+fn resize_pool(config: &Config, name: &str, bytes: i64) -> anyhow::Result<()> {
+    let db = open(config)?;
+    let pools = db.read(|conn| capacity::pools(conn).map_err(DbFault::from))?;
+    let known: Vec<&str> = pools.iter().map(|p| p.name.as_str()).collect();
+    let pool = pools.iter().find(|p| p.name == name);
+    let pool = pool.with_context(|| format!("there is no pool {name:?}; there are: {}", known.join(", ")))?;
+    let before = db.transact(|conn| capacity::resize(conn, pool, bytes, SystemClock.now())).map_err(|error| match error {
+        LedgerError::Insufficient { free, .. } => {
+            anyhow::anyhow!("only {} of it are free; the rest is sold, held, in use or down", Bytes(free))
+        }
+        error => error.into(),
+    })?;
+    println!("{name} owned {} and owns {} now", Bytes(before), Bytes(bytes));
     Ok(())
 }
 

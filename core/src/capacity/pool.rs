@@ -97,6 +97,27 @@ pub fn grow(conn: &mut AnyConnection, pool: PoolId, id: &str, bytes: i64, now: M
     )
 }
 
+/// Sets what a pool owns to `bytes`: machines were bought, or are given back. Only what is free can go. Returns what it was.
+pub fn resize(conn: &mut AnyConnection, pool: &Pool, bytes: i64, now: Micros) -> Result<i64, LedgerError> {
+    let before = capacity(conn, pool.id)?.owned;
+    let (owned, free) = (AccountSpec::Owned(pool.id), AccountSpec::Free(pool.id));
+    let (from, to) = if bytes > before { (owned, free) } else { (free, owned) };
+    let change = Transfer {
+        id: format!("resize:{}:{now}", pool.id),
+        from,
+        to,
+        amount: bytes.abs_diff(before).try_into().unwrap_or(i64::MAX),
+        kind: "capacity",
+        subject: pool.public_id.clone(),
+        effective_day: now.div_euclid(DAY),
+        booked_at: now,
+    };
+    if bytes != before {
+        ledger::post(conn, &change)?;
+    }
+    Ok(before)
+}
+
 /// The capacity identity of a pool, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {

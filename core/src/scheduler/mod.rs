@@ -16,7 +16,7 @@ mod what_if;
 pub use dispatch::{dispatch, need_tickets};
 pub use explain::{Bottleneck, Gain, Why, bottleneck, gains, why};
 pub use history::History;
-pub use house::{FIRST_POST, House, Played, house_policy};
+pub use house::{FIRST_POST, House, Played, disk_left, house_policy};
 pub use plan::{Assignment, plan};
 pub use promise::{
     MonthRecord, Promisable, Promise, Promised, available_to_promise, can_give, forecast_again, lessons, months,

@@ -96,6 +96,11 @@ fn plan_text(view: &PlanView) -> String {
         text +=
             &format!("  {:<22} {}   (storage {}, collateral {})\n", row.pool, sectors.join("  "), row.storage, row.collateral);
     }
+    text += "\nCapacity in the books              owned        free        held        sold     own use        down\n";
+    for row in &view.capacity {
+        let parts: Vec<String> = row.parts.iter().map(|part| format!("{part:>10}")).collect();
+        text += &format!("  {:<26} {}\n", row.pool, parts.join("  "));
+    }
     text
 }
 

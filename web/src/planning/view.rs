@@ -43,6 +43,13 @@ pub struct PromisableRow {
     pub collateral: String,
 }
 
+/// A pool's capacity in the books.
+pub struct CapacityRow {
+    pub pool: String,
+    /// Owned, free, held, sold, own use, down.
+    pub parts: [String; 6],
+}
+
 pub struct PlanView {
     pub summary: String,
     pub done: String,
@@ -51,6 +58,7 @@ pub struct PlanView {
     pub dates: Vec<DateRow>,
     pub horizons: Vec<String>,
     pub promisable: Vec<PromisableRow>,
+    pub capacity: Vec<CapacityRow>,
     pub gantt: Gantt,
 }
 
@@ -91,6 +99,7 @@ pub fn plan_view(conn: &mut AnyConnection, snapshot: &Snapshot) -> DbResult<Plan
         dates: dates(conn, snapshot, &outlook)?,
         horizons: HORIZONS.iter().map(|days| format!("in {days} days")).collect(),
         promisable: promisable(conn, snapshot)?,
+        capacity: capacity_rows(conn)?,
         gantt: Gantt::of(snapshot, &outlook),
     })
 }
@@ -150,6 +159,16 @@ fn promisable(conn: &mut AnyConnection, snapshot: &Snapshot) -> DbResult<Vec<Pro
             storage,
             collateral: collateral.map_or_else(|| "not known yet".into(), |sectors| sectors.to_string()),
         });
+    }
+    Ok(rows)
+}
+
+fn capacity_rows(conn: &mut AnyConnection) -> DbResult<Vec<CapacityRow>> {
+    let mut rows = Vec::new();
+    for pool in capacity::pools(conn)? {
+        let c = capacity::capacity(conn, pool.id)?;
+        let parts = [c.owned, c.free, c.held, c.sold, c.own_use, c.down].map(|bytes| Bytes(bytes).to_string());
+        rows.push(CapacityRow { pool: pool.name, parts });
     }
     Ok(rows)
 }

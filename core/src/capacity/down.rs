@@ -1,0 +1,86 @@
+//! Capacity that would be free if all machines worked: it is not sold until they do.
+
+use super::{Pool, capacity, pools};
+use crate::{
+    clock::{DAY, Micros},
+    ids::PoolId,
+    ledger::{self, AccountSpec, LedgerError, Transfer},
+    store::AnyConnection,
+};
+
+/// Books what of the pools' free bytes has no place on machines that work (`backed` bytes have) as down, whole sectors of each pool in
+/// proportion, and back again. Returns by how much each pool's down changed.
+pub fn book_down(conn: &mut AnyConnection, backed: i64, now: Micros) -> Result<Vec<(PoolId, i64)>, LedgerError> {
+    let pools = pools(conn)?;
+    let mut books = Vec::new();
+    for pool in &pools {
+        books.push(capacity(conn, pool.id)?);
+    }
+    let would_be_free: Vec<(i64, i64)> = pools.iter().zip(&books).map(|(p, c)| (c.free + c.down, p.sector_bytes)).collect();
+    let mut changes = Vec::new();
+    for ((pool, books), target) in pools.iter().zip(&books).zip(shares(&would_be_free, backed)) {
+        let change = (target - books.down).min(books.free);
+        if change != 0 {
+            ledger::post(conn, &moved(pool, change, now))?;
+            changes.push((pool.id, change));
+        }
+    }
+    Ok(changes)
+}
+
+fn moved(pool: &Pool, change: i64, now: Micros) -> Transfer {
+    let (free, down) = (AccountSpec::Free(pool.id), AccountSpec::Down(pool.id));
+    let (from, to) = if change > 0 { (free, down) } else { (down, free) };
+    Transfer {
+        id: format!("down:{}:{now}", pool.id),
+        from,
+        to,
+        amount: change.abs(),
+        kind: "capacity",
+        subject: pool.public_id.clone(),
+        effective_day: now.div_euclid(DAY),
+        booked_at: now,
+    }
+}
+
+/// What is down of each pool's bytes, so that no more than `backed` are left: whole sectors, shared in proportion.
+fn shares(pools: &[(i64, i64)], backed: i64) -> Vec<i64> {
+    let all: i128 = pools.iter().map(|(bytes, _)| i128::from((*bytes).max(0))).sum();
+    let short = (all - i128::from(backed.max(0))).max(0);
+    let share = |(bytes, sector): &(i64, i64)| {
+        let (bytes, sector) = (i128::from((*bytes).max(0)), i128::from((*sector).max(1)));
+        let exact = (bytes * short + all.max(1) - 1) / all.max(1);
+        i64::try_from(((exact + sector - 1) / sector * sector).min(bytes)).unwrap_or(i64::MAX)
+    };
+    pools.iter().map(share).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_down_is_shared_in_whole_sectors() {
+        assert_eq!(shares(&[(100, 10), (50, 10)], 150), [0, 0]);
+        assert_eq!(shares(&[(100, 10), (50, 10)], 200), [0, 0], "more room than capacity is no capacity");
+        assert_eq!(shares(&[(100, 10), (50, 10)], 90), [40, 20]);
+        assert_eq!(shares(&[(100, 10), (50, 10)], 149), [10, 10], "a part of a sector cannot be sold");
+        assert_eq!(shares(&[(100, 10), (0, 10)], 0), [100, 0]);
+        assert!(shares(&[], 5).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_is_left_than_machines_can_hold(
+            pools in prop::collection::vec((0..1_000_i64, 1..9_i64), 0..6),
+            backed in 0..6000_i64,
+        ) {
+            let down = shares(&pools, backed);
+            let left: i64 = pools.iter().zip(&down).map(|((bytes, _), down)| bytes - down).sum();
+            prop_assert!(left <= backed);
+            prop_assert!(pools.iter().zip(&down).all(|((bytes, _), down)| (0..=*bytes).contains(down)));
+        }
+    }
+}
