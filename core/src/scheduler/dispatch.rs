@@ -33,9 +33,20 @@ pub fn need_tickets(snapshot: &Snapshot, seconds: i32) -> Vec<SectorId> {
 
 /// Assigns what can begin now, leased for `lease`; returns what was granted.
 pub fn dispatch(conn: &mut AnyConnection, now: Micros, lease: Micros) -> DbResult<Vec<Assignment>> {
+    let snapshot = take_turn(conn, now)?;
+    grant(conn, &snapshot, lease)
+}
+
+/// The house, which nobody else plans for until this transaction is over.
+pub fn take_turn(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
     lock(conn, Turn::Plan)?;
-    let snapshot = load(conn, now)?;
-    let mut granted = plan(&snapshot, budget(&snapshot).as_mut());
+    load(conn, now)
+}
+
+/// Assigns what can begin now in the house as [`take_turn`] found it.
+pub fn grant(conn: &mut AnyConnection, snapshot: &Snapshot, lease: Micros) -> DbResult<Vec<Assignment>> {
+    let now = snapshot.now;
+    let mut granted = plan(snapshot, budget(snapshot).as_mut());
     let mut failure = None;
     granted.retain(|given| match assign(conn, given.task, given.machine, now, now.saturating_add(lease)) {
         Ok(won) => won,

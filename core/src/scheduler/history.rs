@@ -7,7 +7,7 @@ use std::{
 
 use diesel::prelude::*;
 
-use super::planner::{Odds, Secs, log_normal};
+use super::planner::{Odds, Secs, StepFailures, log_normal};
 use crate::{
     clock::{DAY, Micros, SECOND},
     fleet::{Breakdowns, breakdowns},
@@ -26,6 +26,11 @@ const LATEST: i64 = 1000;
 const WATCHED: Micros = 180 * DAY;
 /// What published experience counts for: so many failures, and the machine-time between them.
 const PRIOR_FAILURES: i64 = 2;
+/// The same of steps: one fails in so many.
+const PRIOR_STEPS: i64 = 200;
+
+/// Steps that the planner plays.
+const STEPS: [TaskKind; 3] = [TaskKind::PreCommit1, TaskKind::PreCommit2, TaskKind::Commit2];
 
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -34,21 +39,40 @@ pub struct History {
     /// Real over mean duration, per mille, sorted; empty: too few.
     spread: Vec<i32>,
     breakdowns: Breakdowns,
+    /// Latest steps of each kind that ended well, and that failed.
+    ended: BTreeMap<TaskKind, (i64, i64)>,
+}
+
+#[derive(Queryable)]
+struct EndedStep {
+    kind: String,
+    state: String,
+    pool: PoolId,
+    machine: Option<MachineId>,
+    wall_ms: Option<i64>,
 }
 
 pub(super) fn load(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros) -> DbResult<History> {
-    let kinds = [TaskKind::PreCommit1, TaskKind::PreCommit2, TaskKind::Commit2].map(TaskKind::name);
-    let rows: Vec<(String, PoolId, Option<MachineId>, Option<i64>)> = tasks::table
-        .filter(tasks::state.eq("done").and(tasks::kind.eq_any(kinds)))
+    let kinds = STEPS.map(TaskKind::name);
+    let rows: Vec<EndedStep> = tasks::table
+        .filter(tasks::state.eq_any(["done", "failed"]).and(tasks::kind.eq_any(kinds)))
         .order(tasks::id.desc())
         .limit(LATEST)
-        .select((tasks::kind, tasks::pool_id, tasks::machine_id, tasks::wall_ms))
+        .select((tasks::kind, tasks::state, tasks::pool_id, tasks::machine_id, tasks::wall_ms))
         .load(conn)?;
-    let steps = rows.into_iter().filter_map(|(kind, pool, machine, wall)| {
-        Some((TaskKind::parse(&kind)?, *sizes.get(&pool)?, machine?, wall.filter(|ms| *ms > 0)?))
+    let mut ended: BTreeMap<TaskKind, (i64, i64)> = BTreeMap::new();
+    for step in &rows {
+        if let Some(kind) = TaskKind::parse(&step.kind) {
+            let (well, failed) = ended.entry(kind).or_default();
+            *(if step.state == "done" { well } else { failed }) += 1;
+        }
+    }
+    let steps = rows.into_iter().filter(|step| step.state == "done").filter_map(|step| {
+        let ms = step.wall_ms.filter(|ms| *ms > 0)?;
+        Some((TaskKind::parse(&step.kind)?, *sizes.get(&step.pool)?, step.machine?, ms))
     });
     let steps: Vec<_> = steps.collect();
-    Ok(History { breakdowns: breakdowns(conn, now - WATCHED, now)?, ..History::of(&steps) })
+    Ok(History { breakdowns: breakdowns(conn, now - WATCHED, now)?, ended, ..History::of(&steps) })
 }
 
 impl History {
@@ -72,7 +96,13 @@ impl History {
         if spread.len() < ENOUGH_FOR_SPREAD {
             spread.clear();
         }
-        Self { means, spread, breakdowns: Breakdowns::default() }
+        Self { means, spread, ..Self::default() }
+    }
+
+    /// Nothing is known but that so many steps of a kind ended well, and so many failed.
+    #[cfg(test)]
+    pub(super) fn with_failures(kind: TaskKind, ended: (i64, i64)) -> Self {
+        Self { ended: [(kind, ended)].into_iter().collect(), ..Self::default() }
     }
 
     /// Seconds that a step takes on a machine: its own mean, else the fleet's, else published experience.
@@ -94,7 +124,13 @@ impl History {
         };
         let Breakdowns { watched, failures, repaired, repair } = self.breakdowns;
         let (between_failures, repair) = (mean(usual.between_failures, watched, failures), mean(usual.repair, repair, repaired));
-        Arc::new(Odds { spread, between_failures, repair, ..usual })
+        let fails = |kind| {
+            let (well, failed) = self.ended.get(&kind).copied().unwrap_or_default();
+            i32::try_from((1 + failed) * 1000 / (PRIOR_STEPS + well + failed)).unwrap_or(1000)
+        };
+        let [p1, p2, c2] = STEPS.map(fails);
+        let step_failures = StepFailures { p1, p2, c2 };
+        Arc::new(Odds { spread, between_failures, repair, step_failures, ..usual })
     }
 
     /// Whether the spread of step times is this fleet's own.
@@ -122,6 +158,14 @@ mod tests {
         let many: Vec<_> = (0..100).map(|k| step(1, 1000 + 10 * k)).collect();
         assert!(History::of(&many).is_measured());
         assert_eq!(History::of(&many).odds().spread.len(), 100);
+    }
+
+    #[test]
+    fn steps_are_expected_to_fail_as_seldom_as_elsewhere_until_they_have_failed_here() {
+        let odds = |well, failed| History::with_failures(TaskKind::PreCommit2, (well, failed)).odds().step_failures;
+        assert_eq!(odds(0, 0), StepFailures { p1: 5, p2: 5, c2: 5 });
+        assert_eq!(odds(800, 0), StepFailures { p1: 5, p2: 1, c2: 5 });
+        assert_eq!(odds(300, 100).p2, 168, "of 400 a quarter, of 200 others one");
     }
 
     #[test]

@@ -336,18 +336,36 @@ pub fn months(conn: &mut AnyConnection) -> DbResult<Vec<MonthRecord>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduler::fixture::{GIB, NOW, machine, owed, snapshot};
+    use crate::{
+        clock::HOUR,
+        scheduler::{
+            History,
+            fixture::{GIB, NOW, machine, owed, snapshot},
+        },
+        sealing::{Cost, TaskKind},
+    };
 
     /// A machine whose disk holds PC1 of one sector of 32 GiB beside `sectors` sealed ones.
     fn house(sectors: i64, gib_stored: i64) -> Snapshot {
         let mut house = snapshot(vec![machine(1, 64)], Vec::new(), Vec::new());
-        let scratch = crate::sealing::Cost::of(crate::sealing::TaskKind::PreCommit1, 32 * GIB).scratch_bytes;
+        let scratch = Cost::of(TaskKind::PreCommit1, 32 * GIB).scratch_bytes;
         let machine = &mut house.machines[0];
         (machine.memory_bytes, machine.disk_bytes) = (1 << 40, scratch + sectors * 32 * GIB);
         machine.stored_bytes = gib_stored * GIB;
         machine.disk_free_bytes = machine.disk_bytes - machine.stored_bytes;
         house.sizes = vec![32 * GIB];
         house
+    }
+
+    #[test]
+    fn where_steps_fail_often_dates_are_later() {
+        let date = |failed: i64| {
+            let mut house = house(50, 0);
+            house.history = History::with_failures(TaskKind::PreCommit1, (300, failed));
+            promise(&house, 32 * GIB, 20, (Lessons::default(), 0)).unwrap()
+        };
+        let (sound, frail) = (date(0), date(100));
+        assert!(frail.p50 > sound.p50 + 2 * HOUR && frail.p95 > sound.p95 + 6 * HOUR, "{sound:?} {frail:?}");
     }
 
     #[test]

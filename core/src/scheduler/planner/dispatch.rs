@@ -89,6 +89,12 @@ impl World<'_> {
         let kind = &self.fleet.kinds[self.kind(sector)];
         let row = self.sectors[sector].row;
         match ending {
+            Ending::P1 if self.step_fails(Step::P1) => self.lose_attempt(sector, row.m1),
+            Ending::P2 if self.step_fails(Step::P2) => self.lose_attempt(sector, row.m2),
+            Ending::C2 if self.step_fails(Step::C2) => {
+                self.give(row.m3, kind.c2, false);
+                self.want_c2(sector, true);
+            }
             Ending::P1 => {
                 self.give(row.m1, kind.p1, true);
                 self.have_layers(sector, false);

@@ -46,12 +46,33 @@ pub struct Odds {
     /// Mean seconds between times in which messages are too dear to send, and of such a time; 0: none.
     pub between_gas: Secs,
     pub gas: Secs,
+    /// Steps of each kind that fail at their end, per mille.
+    pub step_failures: StepFailures,
+}
+
+/// Per mille of PC1, PC2 and C2 steps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StepFailures {
+    pub p1: i32,
+    pub p2: i32,
+    pub c2: i32,
+}
+
+impl StepFailures {
+    const fn of(self, step: Step) -> i32 {
+        match step {
+            Step::P1 => self.p1,
+            Step::P2 => self.p2,
+            Step::C2 => self.c2,
+        }
+    }
 }
 
 impl Default for Odds {
     /// Published experience, until a fleet has its own: steps vary by 12 %, a machine fails every 45 days for six hours.
     fn default() -> Self {
-        Self { spread: log_normal(120), between_failures: 45 * 86_400, repair: 6 * 3600, between_gas: 30 * 3600, gas: 4320 }
+        let (between_failures, repair, between_gas, gas) = (45 * 86_400, 6 * 3600, 30 * 3600, 4320);
+        Self { spread: log_normal(120), between_failures, repair, between_gas, gas, step_failures: StepFailures::default() }
     }
 }
 
@@ -176,6 +197,21 @@ impl World<'_> {
         }
     }
 
+    /// Whether a step that ends now has failed.
+    pub(super) fn step_fails(&mut self, step: Step) -> bool {
+        let Some(luck) = &mut self.luck else { return false };
+        let permille = luck.odds.step_failures.of(step);
+        permille > 0 && luck.dice.below(1000) < usize::try_from(permille).unwrap_or(0)
+    }
+
+    /// PC1, or PC2, has failed on `machine`: the sector begins again.
+    pub(super) fn lose_attempt(&mut self, sector: SectorIx, machine: MachineIx) {
+        if self.lose(sector, machine) {
+            self.lost += 1;
+            self.restart(sector);
+        }
+    }
+
     pub(super) fn fail_by_chance(&mut self, machine: MachineIx) {
         self.fail(machine);
         let up = self.rooms[machine].dead_until;
@@ -205,13 +241,8 @@ impl World<'_> {
     fn fail_sector(&mut self, sector: SectorIx, machine: MachineIx) {
         let Sector { state, row, .. } = self.sectors[sector];
         let touched = [row.m1, row.m2, row.m3, row.ms].contains(&machine);
-        if touched
-            && !matches!(state, State::Wait | State::Stored)
-            && !self.fall_back(sector, machine)
-            && self.lose(sector, machine)
-        {
-            self.lost += 1;
-            self.restart(sector);
+        if touched && !matches!(state, State::Wait | State::Stored) && !self.fall_back(sector, machine) {
+            self.lose_attempt(sector, machine);
         }
     }
 

@@ -27,7 +27,7 @@ mod table;
 mod world;
 
 pub use agenda::Event;
-pub use failure::{Dice, Luck, Odds, log_normal};
+pub use failure::{Dice, Luck, Odds, StepFailures, log_normal};
 pub use fleet::{Class, Delays, Durations, Fleet, Kind, Machine, Moves, Need, Order, Pool, Step};
 pub use forecast::{Forecast, Lessons, Rollouts, Waits, availability, forecast};
 pub use live::{group_size, live};

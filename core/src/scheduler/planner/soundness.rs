@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    failure::{Dice, Luck, Odds, log_normal},
+    failure::{Dice, Luck, Odds, StepFailures, log_normal},
     fleet::{Class, Delays, Durations, Fleet, Kind, Machine, Moves, Need, Order, Pool},
     policy::{Policy, Rule},
     search::{Aim, Rounds, improve},
@@ -107,7 +107,8 @@ fn order(dice: &mut Dice, fleet: &Fleet, now: i32) -> Order {
 
 fn odds(dice: &mut Dice) -> Arc<Odds> {
     let between_failures = between(dice, 1, 20) * DAY;
-    Arc::new(Odds { spread: log_normal(250), between_failures, ..Odds::default() })
+    let step_failures = StepFailures { p1: between(dice, 0, 60), p2: between(dice, 0, 60), c2: between(dice, 0, 60) };
+    Arc::new(Odds { spread: log_normal(250), between_failures, step_failures, ..Odds::default() })
 }
 
 fn policy(dice: &mut Dice) -> Policy {
