@@ -1,11 +1,12 @@
 //! Why the plan is as it is: what limits it, what one more machine would buy, why a sector is here and not there.
 
 use super::{
-    Snapshot,
+    Owed, Snapshot,
     what_if::{Change, Outlook, outlook, what_if},
 };
 use crate::{
     clock::{Micros, SECOND},
+    ids::{PoolId, SectorId},
     sealing::{Cost, SectorState, TaskKind},
 };
 
@@ -85,10 +86,17 @@ pub struct Why {
     pub machines: Vec<(String, String)>,
 }
 
-/// `None`: no sector of this number is being sealed.
+/// Sectors of this number that are being sealed: one at most of each pool.
 #[must_use]
-pub fn why(snapshot: &Snapshot, number: i64) -> Option<Why> {
-    let (owed, sector) = snapshot.owed.iter().find_map(|o| o.sectors.iter().find(|s| s.number == number).map(|s| (o, s)))?;
+pub fn numbered(snapshot: &Snapshot, number: i64) -> Vec<(PoolId, SectorId)> {
+    let of = |o: &Owed| o.sectors.iter().find(|s| s.number == number).map(|s| (o.pool, s.id));
+    snapshot.owed.iter().filter_map(of).collect()
+}
+
+/// `None`: it is not being sealed.
+#[must_use]
+pub fn why(snapshot: &Snapshot, sector: SectorId) -> Option<Why> {
+    let (owed, sector) = snapshot.owed.iter().find_map(|o| o.sectors.iter().find(|s| s.id == sector).map(|s| (o, s)))?;
     let step = match sector.state {
         SectorState::Planned | SectorState::PreCommit1 => Some(TaskKind::PreCommit1),
         SectorState::PreCommit2 => Some(TaskKind::PreCommit2),
@@ -106,13 +114,15 @@ pub fn why(snapshot: &Snapshot, number: i64) -> Option<Why> {
         TaskKind::PreCommit2 => "PC2",
         _ => "C2",
     };
-    let planned = outlook.steps.iter().find(|s| s.sector == number && s.step == name);
+    let planned = outlook.steps.iter().find(|s| s.sector == sector.id && s.step == name);
     for machine in &snapshot.machines {
         let before = outlook.steps.iter().filter(|s| s.machine == machine.id && s.step == name);
-        let before = before.filter(|s| planned.is_some_and(|p| s.from <= p.from && s.sector != number)).count();
+        let before = before.filter(|s| planned.is_some_and(|p| s.from <= p.from && s.sector != sector.id)).count();
         let text = match (planned, lacking(machine, &Cost::of(step, owed.sector_bytes))) {
             _ if task.is_some_and(|t| t.leased_to == Some(machine.id)) => format!("{name} runs here"),
-            (Some(p), _) if p.machine == machine.id => format!("{name} is planned here, behind {before} others"),
+            (Some(p), _) if p.machine == machine.id => {
+                format!("{name} is planned here, behind {before} {}", if before == 1 { "other" } else { "others" })
+            }
             _ if step == TaskKind::PreCommit2 => "its layers are on another machine, and layers do not move".to_owned(),
             _ if !machine.takes_new => "it is draining".to_owned(),
             _ if task.is_some_and(|t| t.avoid == Some(machine.id)) => format!("{name} failed there"),
@@ -141,5 +151,69 @@ fn lacking(machine: &super::MachineView, cost: &Cost) -> Option<String> {
         ))
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::HOUR,
+        ids::MachineId,
+        scheduler::{
+            History, TaskView,
+            fixture::{NOW, machine, owed, snapshot},
+        },
+    };
+
+    /// Three contracts; PC1 takes four hours, and the only machine that is large enough does one at a time.
+    fn house() -> Snapshot {
+        let mut contracts: Vec<_> = (1..=3).map(|id| owed(id, 5 + id)).collect();
+        let (contract, task) = &mut contracts[0];
+        contract.sectors[0].machine = Some(MachineId(1));
+        *task = TaskView { leased_to: Some(MachineId(1)), started_at: NOW - HOUR, ..task.clone() };
+        let mut tiny = machine(2, 8);
+        tiny.memory_bytes = 1 << 20;
+        let mut drains = machine(3, 8);
+        drains.takes_new = false;
+        let slow = History::of(&[(TaskKind::PreCommit1, 2048, MachineId(1), 4 * 3_600_000); 5]);
+        Snapshot { history: slow, ..snapshot(vec![machine(1, 2), tiny, drains], contracts, Vec::new()) }
+    }
+
+    #[test]
+    fn each_machine_says_why_the_sector_is_there_or_not() {
+        let house = house();
+        let lines = |sector| why(&house, SectorId(sector)).unwrap().machines.into_iter().map(|(_, why)| why).collect::<Vec<_>>();
+        assert_eq!(lines(1)[0], "PC1 runs here");
+        let last = lines(3);
+        assert_eq!(last[0], "PC1 is planned here, behind 2 others");
+        assert!(last[1].starts_with("too small: 1 MiB of memory"), "{last:?}");
+        assert_eq!(last[2], "it is draining");
+        assert!(why(&house, SectorId(9)).is_none());
+    }
+
+    #[test]
+    fn a_number_is_told_apart_by_its_pool() {
+        let mut house = house();
+        (house.owed[1].pool, house.owed[1].sectors[0].number) = (PoolId(2), 1);
+        assert_eq!(numbered(&house, 1), [(PoolId(1), SectorId(1)), (PoolId(2), SectorId(2))]);
+        assert_eq!(why(&house, SectorId(2)).unwrap().machines[0].1, "PC1 is planned here, behind 1 other");
+    }
+
+    #[test]
+    fn what_is_short_is_named_and_what_helps_most_comes_first() {
+        let mut house = house();
+        let now = outlook(&house);
+        assert_eq!(bottleneck(&now), Bottleneck::SealingSlots, "{:?}", now.waits);
+        let gains = gains(&house);
+        assert_eq!(gains.len(), 3, "one of each make");
+        assert!(gains[0].sooner > 3 * 3600 && gains[0].like == "m3", "a free machine of 8 cores: {gains:?}");
+        assert!(gains.iter().find(|g| g.like == "m2").unwrap().sooner == 0, "who is too small buys nothing: {gains:?}");
+        house.owed.truncate(1);
+        house.tasks.truncate(1);
+        assert_eq!(bottleneck(&outlook(&house)), Bottleneck::None);
+        house.machines.truncate(2);
+        house.machines.remove(0);
+        assert_eq!(bottleneck(&outlook(&house)), Bottleneck::NoMachine);
     }
 }

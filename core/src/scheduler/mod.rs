@@ -14,7 +14,7 @@ mod snapshot;
 mod what_if;
 
 pub use dispatch::{dispatch, grant, need_tickets, take_turn};
-pub use explain::{Bottleneck, Gain, Why, bottleneck, gains, why};
+pub use explain::{Bottleneck, Gain, Why, bottleneck, gains, numbered, why};
 pub use history::History;
 pub use house::{FIRST_POST, House, Played, disk_left, house_policy};
 pub use plan::{Assignment, plan};

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{
-    House, MachineView, Snapshot,
+    House, MachineView, SectorView, Snapshot,
     planner::{MachineIx, Row, Secs},
 };
 use crate::{
     clock::Micros,
-    ids::{MachineId, PoolId},
+    ids::{MachineId, PoolId, SectorId},
     sealing::{self, Event, Transition},
 };
 
@@ -16,7 +16,8 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Planned {
     pub machine: MachineId,
-    pub sector: i64,
+    pub sector: SectorId,
+    pub number: i64,
     pub step: &'static str,
     pub from: Micros,
     pub until: Micros,
@@ -96,19 +97,20 @@ pub fn outlook(snapshot: &Snapshot) -> Outlook {
             gpu += i64::from(row.s2 - row.e1) + i64::from(row.s3 - row.c1e);
             count += 1;
         }
-        outlook.steps.extend(steps(&row, view.number, &house));
+        outlook.steps.extend(steps(&row, view, &house));
     }
     outlook.waits = (pc1 / count.max(1), gpu / count.max(1));
     outlook.steps.sort_by_key(|s| (s.machine, s.from, s.sector));
     outlook
 }
 
-fn steps(row: &Row, sector: i64, house: &House<'_>) -> impl Iterator<Item = Planned> {
+fn steps(row: &Row, sector: &SectorView, house: &House<'_>) -> impl Iterator<Item = Planned> {
     let parts: [(&'static str, MachineIx, Secs, Secs); 3] =
         [("PC1", row.m1, row.s1, row.e1), ("PC2", row.m2, row.s2, row.e2), ("C2", row.m3, row.s3, row.e3)];
+    let (sector, number) = (sector.id, sector.number);
     parts.into_iter().filter_map(move |(step, machine, from, until)| {
         let machine = house.machine_id(machine).filter(|_| from >= 0 && until > from && until > House::now())?;
-        Some(Planned { machine, sector, step, from: house.moment(from), until: house.moment(until) })
+        Some(Planned { machine, sector, number, step, from: house.moment(from), until: house.moment(until) })
     })
 }
 

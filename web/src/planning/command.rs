@@ -2,9 +2,10 @@
 
 use anyhow::{Context, bail};
 use sealyard_core::{
+    capacity::Pool,
     clock::{Micros, minute_text},
     fleet,
-    ids::MachineId,
+    ids::{MachineId, PoolId, SectorId},
     scheduler::{self, Change, Snapshot},
     store::{AnyConnection, Database, DbFault, DbResult},
 };
@@ -14,7 +15,12 @@ use super::{EffectView, PlanView, effect_view, plan_view};
 #[derive(clap::Subcommand)]
 pub enum Question {
     /// Why a sector's next step is on one machine and not on another.
-    Sector { number: i64 },
+    Sector {
+        number: i64,
+        /// Which pool's, where several have one of this number.
+        #[arg(long)]
+        pool: Option<String>,
+    },
     /// What if a machine were drained.
     Drain { machine: String },
     /// What if a machine were lost with everything on it.
@@ -31,7 +37,10 @@ pub fn answer(db: &Database, question: Option<&Question>, now: Micros) -> anyhow
         let snapshot = scheduler::load(conn, now)?;
         Ok::<_, DbFault>(match question {
             None => Ok(plan_text(&plan_view(conn, &snapshot)?)),
-            Some(Question::Sector { number }) => why_text(&snapshot, *number),
+            Some(Question::Sector { number, pool }) => {
+                let pools = sealyard_core::capacity::pools(conn)?;
+                sector(&snapshot, &pools, *number, pool.as_deref()).and_then(|id| why_text(&snapshot, *number, id))
+            }
             Some(other) => match change(conn, other)? {
                 Ok((change, title)) => {
                     let effect = scheduler::what_if(&snapshot, &change);
@@ -72,7 +81,7 @@ pub fn change(conn: &mut AnyConnection, question: &Question) -> DbResult<anyhow:
                     format!("an order of {sectors} sectors from {pool}"),
                 )
             }
-            Question::Sector { number } => bail!("sector {number} is not a change"),
+            Question::Sector { number, .. } => bail!("sector {number} is not a change"),
         })
     };
     Ok(asked())
@@ -104,9 +113,23 @@ fn plan_text(view: &PlanView) -> String {
     text
 }
 
-fn why_text(snapshot: &Snapshot, number: i64) -> anyhow::Result<String> {
-    let why = scheduler::why(snapshot, number);
-    let why = why.with_context(|| format!("sector {number} is not being sealed; `sealyard plan` lists what is"))?;
+/// The sector of this number, of the pool that was named if several have one.
+fn sector(snapshot: &Snapshot, pools: &[Pool], number: i64, pool: Option<&str>) -> anyhow::Result<SectorId> {
+    let name = |id: PoolId| pools.iter().find(|p| p.id == id).map_or("", |p| p.name.as_str());
+    let mut found = scheduler::numbered(snapshot, number);
+    found.retain(|(id, _)| pool.is_none_or(|wanted| name(*id) == wanted));
+    match found.as_slice() {
+        [(_, id)] => Ok(*id),
+        [] => bail!("sector {number} is not being sealed; `sealyard plan` lists what is"),
+        several => {
+            let names: Vec<&str> = several.iter().map(|(id, _)| name(*id)).collect();
+            bail!("there is a sector {number} in {}; say which with --pool", names.join(" and in "))
+        }
+    }
+}
+
+fn why_text(snapshot: &Snapshot, number: i64, id: SectorId) -> anyhow::Result<String> {
+    let why = scheduler::why(snapshot, id).with_context(|| format!("sector {number} is not being sealed any more"))?;
     let mut text =
         format!("Sector {number}: {}, promised {} UTC\n", why.state.name().replace('_', " "), minute_text(why.promised_at));
     match why.step {

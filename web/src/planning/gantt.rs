@@ -83,7 +83,7 @@ impl Gantt {
             let (x, end) = (scale.x(step.from), scale.x(step.until));
             let title = format!(
                 "sector {}: {} from {} until {}",
-                step.sector,
+                step.number,
                 step.step,
                 minute_text(step.from),
                 minute_text(step.until)
@@ -120,7 +120,10 @@ impl Scale {
 
 #[cfg(test)]
 mod tests {
-    use sealyard_core::{ids::MachineId, scheduler::MachineView};
+    use sealyard_core::{
+        ids::{MachineId, SectorId},
+        scheduler::MachineView,
+    };
 
     use super::*;
 
@@ -139,9 +142,9 @@ mod tests {
             gpus: 0,
         };
         let snapshot = Snapshot { now: 0, machines: vec![machine], ..Snapshot::default() };
-        let step = |sector, from: i64, until: i64| {
+        let step = |number, from: i64, until: i64| {
             let (from, until) = (from * HOUR, until * HOUR);
-            Planned { machine: MachineId(1), sector, step: "PC1", from, until }
+            Planned { machine: MachineId(1), sector: SectorId(number), number, step: "PC1", from, until }
         };
         let steps = vec![step(1, -1, 3), step(2, 0, 2), step(3, 2, 5), step(4, 3, 9)];
         let chart = Gantt::of(&snapshot, &Outlook { steps, done: 10 * HOUR, ..Outlook::default() });
