@@ -1,15 +1,18 @@
 //! What one event costs a fleet that is busy, and how steady its plan is while nothing happens.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::ensure;
 use sealyard_core::scheduler::planner::{
-    Dice, Fleet, Key, Luck, MachineIx, Odds, Order, OrderIx, Policy, PoolIx, Secs, SectorIx, State, World, log_normal,
+    Dice, Fleet, Key, Luck, MachineIx, Odds, Order, Policy, PoolIx, Secs, SectorIx, World, log_normal,
 };
 
 use super::{ReplanOptions, instance, schedule::processor};
 
 const HOUR: Secs = 3600;
+const DAY: Secs = 24 * HOUR;
+/// Hours ahead for which it is told how steady the drawing is.
+const HORIZONS: [Secs; 3] = [3, 12, 24];
 const CHURN_HOURS: u64 = 6;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,11 +71,14 @@ pub fn run(options: &ReplanOptions) -> anyhow::Result<()> {
         report(name, took.iter().filter(|(k, _)| *k == kind).map(|(_, d)| *d).collect());
     }
     report("all", took.into_iter().map(|(_, d)| d).collect());
-    for noise in [0, options.noise] {
-        let [sectors, counts] = churn(&steady, noise, options.seed);
+    for (noise, holds) in [(0, true), (options.noise, true), (options.noise, false)] {
+        let Churn { tallies, lateness } = churn(&steady, noise, options.seed, holds);
+        let shares =
+            HORIZONS.iter().zip(tallies).map(|(hours, (moved, all))| format!("{hours} h {} ‰", moved * 1000 / all.max(1)));
         println!(
-            "churn in {CHURN_HOURS} quiet hours, steps vary by {noise} %: of the sectors to begin within a day {sectors} ‰ an hour, \
-             where those of one order count as alike {counts} ‰"
+            "drawn elsewhere an hour later, {CHURN_HOURS} quiet hours, steps vary by {noise} %, {}: of what begins within {}; in the end {lateness} weight·s late",
+            if holds { "drawings are held to" } else { "drawings are not held to" },
+            shares.collect::<Vec<_>>().join(", "),
         );
     }
     Ok(())
@@ -108,67 +114,41 @@ fn report(name: &str, mut took: Vec<Duration>) {
     println!("{name:>11}: {:>6} events, µs of processor time: p50 {}, p99 {}, most {}", took.len(), at(500), at(990), at(1000));
 }
 
-/// Of the sectors that the plan begins within a day, the share, per mille, that the plan of an hour later begins on another machine:
-/// sector by sector of those that are not begun by then, and counted as sectors of an order on a machine. Until they begin, those of
-/// one order are alike.
-fn churn(from: &World<'_>, noise: i64, seed: u64) -> [u64; 2] {
+struct Churn {
+    /// For each of [`HORIZONS`]: sectors that were drawn to begin so soon and had not begun an hour later; how many of them were drawn on
+    /// another machine then, and how many there were.
+    tallies: [(u64, u64); HORIZONS.len()],
+    /// Of the whole, played to its end.
+    lateness: i64,
+}
+
+fn churn(from: &World<'_>, noise: i64, seed: u64, holds: bool) -> Churn {
     let mut real = from.clone();
     if noise > 0 {
         let odds = Odds { spread: log_normal(noise * 10), between_failures: 0, between_gas: 0, ..Odds::default() };
         real.redraw(Luck { dice: Dice::new(seed), odds: Arc::new(odds) });
     }
-    let mut tallies = [(0, 0); 2];
-    let mut before = planned(&real);
+    let mut churn = Churn { tallies: [(0, 0); HORIZONS.len()], lateness: 0 };
+    let mut before = real.draw(DAY);
     for _ in 0..CHURN_HOURS {
+        if holds {
+            real.hold_to(before.clone());
+        }
         real.run_until(real.now + HOUR);
-        let after = planned(&real);
-        for (tally, (same, all)) in tallies.iter_mut().zip([same_sectors(&before, &after), same_counts(&real, &before, &after)]) {
-            *tally = (tally.0 + all - same, tally.1 + all);
+        let after = real.draw(DAY);
+        let is: HashMap<SectorIx, MachineIx> = after.rows().map(|(sector, machine, _)| (sector, machine)).collect();
+        for (sector, machine, at) in before.rows() {
+            let Some(is) = is.get(&sector) else { continue };
+            for ((moved, all), _) in
+                churn.tallies.iter_mut().zip(HORIZONS).filter(|(_, hours)| at <= real.now + (hours - 1) * HOUR)
+            {
+                *all += 1;
+                *moved += u64::from(*is != machine);
+            }
         }
         before = after;
     }
-    tallies.map(|(moved, all)| moved * 1000 / all.max(1))
-}
-
-type Planned = Vec<(SectorIx, MachineIx)>;
-
-/// Sectors in both plans, and how many of them are on the same machine.
-fn same_sectors(before: &Planned, after: &Planned) -> (u64, u64) {
-    let (mut same, mut all) = (0, 0);
-    for (sector, machine) in after {
-        let was = before.binary_search_by_key(sector, |(s, _)| *s).ok().and_then(|at| before.get(at));
-        same += u64::from(was.is_some_and(|(_, was)| was == machine));
-        all += u64::from(was.is_some());
-    }
-    (same, all)
-}
-
-/// The same of sectors of an order on a machine. What has begun meanwhile was planned where it began.
-fn same_counts(real: &World<'_>, before: &Planned, after: &Planned) -> (u64, u64) {
-    let mut counts: BTreeMap<(OrderIx, MachineIx), [i64; 2]> = BTreeMap::new();
-    let mut add = |(sector, machine): (SectorIx, MachineIx), more: [i64; 2]| {
-        let [was, is] = counts.entry((real.order_of(sector), machine)).or_default();
-        (*was, *is) = (*was + more[0], *is + more[1]);
-    };
-    for (sector, machine) in before {
-        add((*sector, *machine), [1, 0]);
-        let begun = real.sectors.get(*sector).map_or(MachineIx::NONE, |s| s.row.m1);
-        if begun.is_some() {
-            add((*sector, begun), [-1, 0]);
-        }
-    }
-    after.iter().for_each(|planned| add(*planned, [0, 1]));
-    let sum = |of: fn(&[i64; 2]) -> i64| counts.values().map(|count| u64::try_from(of(count)).unwrap_or(0)).sum::<u64>();
-    let same = sum(|[was, is]| (*was).min(*is));
-    (same, sum(|[was, _]| *was).min(sum(|[_, is]| *is)))
-}
-
-/// Sectors that are not begun, and where the plan begins them within a day.
-fn planned(world: &World<'_>) -> Planned {
-    let waiting: Vec<SectorIx> = world.sectors.pairs().filter(|(_, s)| s.state == State::Wait).map(|(id, _)| id).collect();
-    let mut played = world.clone();
-    played.expect_usual();
-    played.run_until(world.now + 24 * HOUR);
-    let begun = waiting.into_iter().filter_map(|id| played.sectors.get(id).map(|s| (id, s.row.m1)));
-    begun.filter(|(_, machine)| machine.is_some()).collect()
+    real.run();
+    churn.lateness = real.cost().tardiness;
+    churn
 }

@@ -83,8 +83,8 @@ impl World<'_> {
         // Those that began before and wait for another machine than the one that they avoid.
         let mut waiting = 0;
         loop {
+            let fresh = self.next_fresh(group);
             let state = &self.groups[group];
-            let fresh = SectorIx(state.first + state.begun);
             let lost = state.again.len().checked_sub(waiting + 1).filter(|_| self.now >= hold);
             let (sector, again) = match lost.and_then(|at| state.again.get(at)) {
                 Some(lost) => (*lost, true),
@@ -94,7 +94,7 @@ impl World<'_> {
             let avoid = if self.choice.0 { self.sectors[sector].avoid } else { MachineIx::NONE };
             let one_pool = pool.is_some() || self.pools.len() == 1;
             let same = self.same_p1(last.filter(|m| one_pool && *m != avoid), kind, pass);
-            let Some(machine) = same.or_else(|| self.best_p1(pool, kind, (on, avoid), pass)) else {
+            let Some(best) = same.or_else(|| self.best_p1(pool, kind, (on, avoid), pass)) else {
                 if again && avoid.is_some() {
                     waiting += 1;
                     continue;
@@ -104,22 +104,46 @@ impl World<'_> {
                 }
                 return;
             };
+            let open = |w: &Self, machine: &MachineIx| w.pool_is_open(w.fleet.pool(*machine), pass);
+            let drawn = self.drawn_place(sector, best).filter(|machine| open(self, machine));
+            let (sector, machine) = match drawn {
+                Some(machine) => (sector, machine),
+                None => (self.drawn_on(best, group).unwrap_or(sector), best),
+            };
             self.start_p1(sector, machine, kind);
             self.is_fuller(machine, pass);
             last = Some(machine);
-            let state = &mut self.groups[group];
-            if again {
-                state.again.remove(state.again.len() - waiting - 1);
-            } else {
-                state.begun += 1;
-            }
-            self.spent += usize::from(state.is_spent());
+            self.take_off(sector);
             if let Some(spare) = &mut pass.spare[self.fleet.pool(machine)] {
                 *spare -= 1;
             }
         }
         if self.policy.ahead > 0 {
             self.keep_slots(group, arrived, pool, kind, pass);
+        }
+    }
+
+    /// What has begun does not wait in its group any more.
+    fn take_off(&mut self, sector: SectorIx) {
+        let state = &mut self.groups[self.sectors[sector].group];
+        if let Some(at) = state.again.iter().rposition(|again| *again == sector) {
+            state.again.remove(at);
+        } else if sector.0 == state.first + state.begun {
+            state.begun += 1;
+        }
+        self.spent += usize::from(state.is_spent());
+    }
+
+    /// A group's next sector that has not begun, be it out of turn.
+    fn next_fresh(&mut self, group: GroupIx) -> SectorIx {
+        loop {
+            let state = &mut self.groups[group];
+            let next = SectorIx(state.first + state.begun);
+            if state.begun == state.n || self.sectors[next].is_fresh() {
+                return next;
+            }
+            state.begun += 1;
+            self.spent += usize::from(state.is_spent());
         }
     }
 
@@ -177,7 +201,7 @@ impl World<'_> {
         self.pools[pool].wip < self.pools[pool].most_wip && pass.spare[pool].is_none_or(|spare| spare > 0)
     }
 
-    fn p1_fits(&mut self, machine: MachineIx, kind: KindIx) -> bool {
+    pub(super) fn p1_fits(&mut self, machine: MachineIx, kind: KindIx) -> bool {
         let needs = &self.fleet.kinds[kind];
         let (cores, memory, scratch) = self.p1_room(machine);
         let seconds = self.fleet.duration(machine, kind, Step::P1);

@@ -3,7 +3,8 @@
 
 use super::{
     Fleet, Key, MachineIx, Need, SectorIx,
-    world::{SHUT, State, World},
+    sector::State,
+    world::{SHUT, World},
 };
 
 impl<'f> World<'f> {

@@ -5,8 +5,9 @@ use super::{
     agenda::{Ending, Event},
     fleet::{Need, Step},
     policy::Urgency,
+    sector::{Row, State},
     table::LaneIx,
-    world::{Row, State, World},
+    world::World,
 };
 
 /// Something for a GPU: a lane's oldest C2, where it is wanted or on any, or one machine's waiting PC2.
@@ -204,7 +205,8 @@ impl World<'_> {
     pub(super) fn restart(&mut self, sector: SectorIx) {
         let state = &mut self.sectors[sector];
         state.row = Row::EMPTY;
-        state.attempt = state.attempt.wrapping_add(1);
+        // Never again fresh.
+        state.attempt = state.attempt.wrapping_add(1).max(1);
         state.state = State::Wait;
         let group = state.group;
         self.groups[group].again.push(sector);

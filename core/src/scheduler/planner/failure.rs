@@ -6,7 +6,8 @@ use super::{
     MachineIx, Secs, SectorIx,
     agenda::{Ending, Event},
     fleet::Step,
-    world::{SHUT, Sector, State, World},
+    sector::{Sector, State},
+    world::{SHUT, World},
 };
 
 /// A small generator (SplitMix64), the same everywhere.

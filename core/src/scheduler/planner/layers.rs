@@ -10,8 +10,9 @@ use super::{
     agenda::Ending,
     fleet::Step,
     policy::Urgency,
+    sector::State,
     table::{Key, LaneIx},
-    world::{State, World},
+    world::World,
 };
 
 /// Layers of one group that are looked at in vain before the group waits: their machines are busy or closed.

@@ -11,6 +11,7 @@ mod admit;
 mod agenda;
 mod change;
 mod dispatch;
+mod drawn;
 mod failure;
 mod fleet;
 mod forecast;
@@ -21,12 +22,14 @@ mod moves;
 mod policy;
 mod resume;
 mod search;
+mod sector;
 #[cfg(test)]
 mod soundness;
 mod table;
 mod world;
 
 pub use agenda::Event;
+pub use drawn::Drawing;
 pub use failure::{Dice, Luck, Odds, StepFailures, log_normal};
 pub use fleet::{Class, Delays, Durations, Fleet, Kind, Machine, Moves, Need, Order, Pool, Step};
 pub use forecast::{Forecast, Lessons, Rollouts, Waits, availability, forecast};
@@ -34,8 +37,9 @@ pub use live::{group_size, live};
 pub use policy::{Policy, Rule};
 pub use resume::Progress;
 pub use search::{Aim, Budget, Cost, Effort, Improved, Rounds, improve};
+pub use sector::{Row, Sector, State};
 pub use table::{ClassIx, GroupIx, Key, KindIx, MachineIx, OrderIx, PoolIx, SectorIx, Table};
-pub use world::{Row, Sector, State, World};
+pub use world::World;
 
 /// Seconds since the plan's origin.
 pub type Secs = i32;

@@ -4,7 +4,8 @@ use super::{
     MachineIx, OrderIx, Secs, SectorIx,
     agenda::Ending,
     fleet::{Need, Step},
-    world::{State, World},
+    sector::State,
+    world::World,
 };
 
 /// How far a sector is. `began`: when PC1 began, which its ticket's age counts from; `since`: when the present step began.

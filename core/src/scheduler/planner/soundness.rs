@@ -7,8 +7,9 @@ use super::{
     fleet::{Class, Delays, Durations, Fleet, Kind, Machine, Moves, Need, Order, Pool},
     policy::{Policy, Rule},
     search::{Aim, Rounds, improve},
+    sector::{Sector, State},
     table::{ClassIx, Key, KindIx, MachineIx, OrderIx, PoolIx, Table},
-    world::{Sector, State, World},
+    world::World,
 };
 
 const HOUR: i32 = 3600;
@@ -395,6 +396,39 @@ fn a_world_goes_on_as_before_when_it_forgets_what_is_stored() {
         forgotten += keeps.sectors.iter().count() - forgets.sectors.iter().count();
     }
     assert!(forgotten * 4 > there, "{forgotten} of {there}");
+}
+
+#[test]
+fn what_was_drawn_is_what_happens_and_steps_that_take_another_time_change_little_of_it() {
+    let (mut drawn, mut moved, mut moved_without) = (0, 0, 0);
+    for seed in 0..120 {
+        let mut dice = Dice::new(70_000 + seed);
+        let fleet = fleet(&mut dice);
+        let Some(plain) = world(&fleet, &mut dice, Policy::default()) else { continue };
+        let drawing = plain.draw(20 * DAY);
+        let rows = |w: &World<'_>| w.sectors.iter().map(|s| s.row).collect::<Vec<_>>();
+        let (mut as_planned, mut held) = (plain.clone(), plain.clone());
+        held.hold_to(drawing.clone());
+        assert_eq!((as_planned.run(), held.run()), (true, true));
+        // An attempt that a ticket wasted is not what was drawn.
+        assert!(!as_planned.wasted.is_empty() || rows(&as_planned) == rows(&held), "seed {seed}");
+        let luck = Luck { dice: Dice::new(seed), odds: odds(&mut dice) };
+        let ends = |hold: bool| {
+            let mut real = plain.clone();
+            real.redraw(luck.clone());
+            if hold {
+                real.hold_to(drawing.clone());
+            }
+            real.run_until(40 * DAY);
+            assert_sound(&real);
+            assert!(real.run(), "seed {seed}");
+            drawing.rows().filter(|(sector, machine, _)| real.sectors[*sector].row.m1 != *machine).count()
+        };
+        drawn += drawing.rows().count();
+        moved += ends(true);
+        moved_without += ends(false);
+    }
+    assert!(drawn > 1000 && moved * 4 < moved_without * 3, "of {drawn} {moved} begin elsewhere, {moved_without} without");
 }
 
 /// A fleet, and the same with one of its machines twice.

@@ -1,0 +1,104 @@
+//! What is drawn for sectors that have not begun is held to: who looks at the plan an hour later finds what he has seen, although steps
+//! took a little more or less time than usual.
+//!
+//! It costs nothing. No sector waits for its drawing, none goes before a more urgent one, and none to a slower machine: only which of
+//! a group's equal sectors fills a slot, and which of equally quick machines it goes to, is decided by it.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::{GroupIx, MachineIx, Secs, SectorIx, Table, fleet::Step, sector::State, world::World};
+
+/// Sectors that begin on each machine, in their order.
+#[derive(Clone, Debug, Default)]
+pub struct Drawing {
+    queues: Table<MachineIx, VecDeque<(Secs, SectorIx)>>,
+    places: HashMap<SectorIx, MachineIx>,
+}
+
+impl Drawing {
+    /// On `machines` machines nothing.
+    #[must_use]
+    pub fn new(machines: usize) -> Self {
+        Self { queues: (0..machines).map(|_| VecDeque::new()).collect(), places: HashMap::new() }
+    }
+
+    /// The next one on a machine, and when it is to begin.
+    pub fn push(&mut self, machine: MachineIx, at: Secs, sector: SectorIx) {
+        self.queues[machine].push_back((at, sector));
+        self.places.insert(sector, machine);
+    }
+
+    /// Every sector, its machine, and when it is to begin.
+    pub fn rows(&self) -> impl Iterator<Item = (SectorIx, MachineIx, Secs)> {
+        self.queues.pairs().flat_map(|(machine, queue)| queue.iter().map(move |(at, sector)| (*sector, machine, *at)))
+    }
+}
+
+/// Sectors of a machine's drawing that are looked at for one of the right group.
+const SEEN: usize = 256;
+
+impl World<'_> {
+    /// What begins within `seconds` if everything takes its usual time.
+    #[must_use]
+    pub fn draw(&self, seconds: Secs) -> Drawing {
+        let mut played = self.clone();
+        played.expect_usual();
+        played.run_until(self.now.saturating_add(seconds));
+        let waiting = self.sectors.pairs().filter(|(_, sector)| sector.state == State::Wait);
+        let mut begun: Vec<(Secs, SectorIx, MachineIx)> = waiting
+            .filter_map(|(id, _)| played.sectors.get(id).map(|sector| (sector.row.s1, id, sector.row.m1)))
+            .filter(|(_, _, machine)| machine.is_some())
+            .collect();
+        begun.sort_unstable();
+        let mut drawing = Drawing::new(self.fleet.machines.len());
+        for (at, sector, machine) in begun {
+            drawing.push(machine, at, sector);
+        }
+        drawing
+    }
+
+    /// Holds to `drawing` from now on.
+    pub fn hold_to(&mut self, drawing: Drawing) {
+        self.drawn = drawing;
+    }
+
+    /// Where a sector was drawn, if it can begin there now as quickly as on `best`.
+    pub(super) fn drawn_place(&mut self, sector: SectorIx, best: MachineIx) -> Option<MachineIx> {
+        let machine = *self.drawn.places.get(&sector)?;
+        let kind = self.kind(sector);
+        let as_quick = self.fleet.duration(machine, kind, Step::P1) <= self.fleet.duration(best, kind, Step::P1);
+        (as_quick && self.may_begin(sector, machine)).then_some(machine)
+    }
+
+    /// The sector of `group` that was drawn on `machine`, and can begin there.
+    pub(super) fn drawn_on(&mut self, machine: MachineIx, group: GroupIx) -> Option<SectorIx> {
+        self.drop_begun(machine)?;
+        (0..self.drawn.queues[machine].len().min(SEEN)).find_map(|at| {
+            let (_, sector) = *self.drawn.queues[machine].get(at)?;
+            let waits = self.sectors.get(sector).is_some_and(|s| s.state == State::Wait && s.group == group);
+            (waits && self.may_begin(sector, machine)).then_some(sector)
+        })
+    }
+
+    /// Forgets what has begun at the head of a machine's drawing. `None`: nothing is drawn there.
+    fn drop_begun(&mut self, machine: MachineIx) -> Option<()> {
+        loop {
+            let (_, first) = *self.drawn.queues.get(machine)?.front()?;
+            if self.sectors.get(first).is_some_and(|sector| sector.state == State::Wait) {
+                return Some(());
+            }
+            self.drawn.queues[machine].pop_front();
+        }
+    }
+
+    fn may_begin(&mut self, sector: SectorIx, machine: MachineIx) -> bool {
+        let (group, avoid) = (self.sectors[sector].group, self.sectors[sector].avoid);
+        let state = &self.groups[group];
+        let (wish, order) = (state.wish, &self.orders[state.order]);
+        let pool = order.pool.or(wish.only);
+        let is_there = sector.0 < state.first + self.arrived(group, self.now) && order.known <= self.now;
+        let here = pool.is_none_or(|pool| pool == self.fleet.pool(machine));
+        let meant = wish.on.is_none_or(|on| on == machine) && (avoid != machine || !self.choice.0);
+        is_there && here && meant && self.p1_fits(machine, self.kind(sector))
+    }
+}

@@ -1,0 +1,86 @@
+//! One sector: how far it is, and the times and machines of its attempt.
+
+use super::{GroupIx, MachineIx, Secs};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    Wait,
+    P1,
+    /// Layers on `m1`.
+    Layers,
+    Moving,
+    /// Layers on `m2`, waiting for its GPU.
+    Bound,
+    P2,
+    /// PreCommit, seed and C1.
+    Seed,
+    WaitC2,
+    C2,
+    /// The ProveCommit is on its way.
+    Landing,
+    /// Activated; the sealed file is not stored yet.
+    Active,
+    Stored,
+}
+
+/// One attempt's times and machines; −1 and [`MachineIx::NONE`]: not yet. `x`: layers' move, `y`: sealed file's move.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    pub m1: MachineIx,
+    pub s1: Secs,
+    pub e1: Secs,
+    pub xs: Secs,
+    pub xe: Secs,
+    pub m2: MachineIx,
+    pub s2: Secs,
+    pub e2: Secs,
+    pub pc: Secs,
+    pub c1e: Secs,
+    pub m3: MachineIx,
+    pub s3: Secs,
+    pub e3: Secs,
+    pub vc: Secs,
+    pub ms: MachineIx,
+    pub ys: Secs,
+    pub ye: Secs,
+}
+
+impl Row {
+    pub(super) const EMPTY: Self = Self {
+        m1: MachineIx::NONE,
+        s1: -1,
+        e1: -1,
+        xs: -1,
+        xe: -1,
+        m2: MachineIx::NONE,
+        s2: -1,
+        e2: -1,
+        pc: -1,
+        c1e: -1,
+        m3: MachineIx::NONE,
+        s3: -1,
+        e3: -1,
+        vc: -1,
+        ms: MachineIx::NONE,
+        ys: -1,
+        ye: -1,
+    };
+}
+
+#[derive(Clone, Debug)]
+pub struct Sector {
+    pub group: GroupIx,
+    pub state: State,
+    /// Tells events of a lost attempt apart.
+    pub attempt: u8,
+    /// Not there, if there is another machine that can.
+    pub avoid: MachineIx,
+    pub row: Row,
+}
+
+impl Sector {
+    /// It has never begun.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.state == State::Wait && self.attempt == 0
+    }
+}
