@@ -176,6 +176,15 @@ impl<'d> House<'d> {
             capacity::book_down(conn, backed, now)
         };
         self.db.transact(backed).unwrap();
+        self.draw();
+    }
+
+    fn draw(&self) {
+        let keep = |conn: &mut AnyConnection| {
+            let snapshot = scheduler::load(conn, self.now)?;
+            Ok::<_, DbFault>(scheduler::keep_drawing(conn, &snapshot, &scheduler::outlook(&snapshot))?)
+        };
+        self.db.transact(keep).unwrap();
     }
 
     /// Tickets, assignments, and one step that ends.

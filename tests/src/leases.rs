@@ -175,6 +175,43 @@ fn a_heartbeat_keeps_what_runs_and_stops_what_was_taken_away() {
 }
 
 #[test]
+fn where_sectors_are_to_begin_is_kept_until_they_do() {
+    on_both(|db| {
+        let (_, plan, user) = shop(db, 10);
+        let second = machine(db, "second");
+        let contract = buy(db, &plan, user.id, 6, "key");
+        let keep = |now| {
+            let keep = |conn: &mut AnyConnection| {
+                let snapshot = scheduler::load(conn, now)?;
+                let moved = scheduler::keep_drawing(conn, &snapshot, &scheduler::outlook(&snapshot))?;
+                let snapshot = scheduler::load(conn, now)?;
+                let drawn = snapshot.owed[0].sectors.iter().map(|s| s.drawn.map(|drawn| drawn.machine)).collect::<Vec<_>>();
+                Ok::<_, DbFault>((moved, drawn))
+            };
+            db.transact(keep).unwrap()
+        };
+        let (moved, first) = keep(NOW);
+        assert!(moved == 0 && first.len() == 6 && first.iter().all(Option::is_some), "{first:?}");
+        assert!(first.contains(&Some(second.id)));
+        assert_eq!(keep(NOW + 1), (0, first.clone()), "nothing has happened");
+        db.transact(|conn| Ok::<_, DbFault>(fleet::set_draining(conn, second.id, Draining::Start)?)).unwrap();
+        let (moved, after) = keep(NOW + 2);
+        let there = first.iter().filter(|at| **at == Some(second.id)).count();
+        assert!(moved == there && !after.contains(&Some(second.id)), "{first:?} became {after:?}");
+        db.transact(|conn| {
+            for sector in sealing::of_contract(conn, contract.id)? {
+                sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)?;
+            }
+            scheduler::dispatch(conn, NOW + 3, HOUR)?;
+            Ok::<_, DbFault>(())
+        })
+        .unwrap();
+        let begun = keep(NOW + 10 * SECOND).1.iter().filter(|at| at.is_none()).count();
+        assert!(begun > 0, "what has begun is not expected to");
+    });
+}
+
+#[test]
 fn files_are_dropped_once_the_sector_is_sealed_elsewhere_or_over_and_never_before() {
     on_both(|db| {
         let (sector, task) = sector_in_pc1(db);

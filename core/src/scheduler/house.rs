@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use super::{
     MachineView, Owed, SectorView, Snapshot, TaskView,
     planner::{
-        Class, Delays, Durations, Fleet, Key, Kind, KindIx, Machine, MachineIx, Need, Order, OrderIx, Policy, Pool, PoolIx,
-        Progress, Rule, Secs, SectorIx, Table, World,
+        Class, Delays, Drawing, Durations, Fleet, Key, Kind, KindIx, Machine, MachineIx, Need, Order, OrderIx, Policy, Pool,
+        PoolIx, Progress, Rule, Secs, SectorIx, Table, World,
     },
 };
 use crate::{
@@ -117,7 +117,20 @@ impl<'s> House<'s> {
                 sectors.extend(world.resume(id, progress).map(|s| (s, view)));
             }
         }
+        world.hold_to(self.drawing(&sectors));
         Played { world, orders, sectors }
+    }
+
+    fn drawing(&self, sectors: &[(SectorIx, &SectorView)]) -> Drawing {
+        let drawn = sectors.iter().filter_map(|(id, view)| {
+            let drawn = view.drawn?;
+            Some((self.at(drawn.at), *id, *self.machines.get(&drawn.machine)?))
+        });
+        let mut drawn: Vec<_> = drawn.collect();
+        drawn.sort_unstable();
+        let mut drawing = Drawing::new(self.fleet.machines.len());
+        drawn.into_iter().for_each(|(at, sector, machine)| drawing.push(machine, at, sector));
+        drawing
     }
 
     /// What a new order would be to the planner. `None`: nothing to do, or a size that nobody seals here.

@@ -2,6 +2,7 @@
 //! and dates come out. What is kept of promises is beside it.
 
 mod dispatch;
+mod drawing;
 mod explain;
 #[cfg(test)]
 mod fixture;
@@ -14,6 +15,7 @@ mod snapshot;
 mod what_if;
 
 pub use dispatch::{dispatch, grant, need_tickets, take_turn};
+pub use drawing::{Drawn, keep_drawing};
 pub use explain::{Bottleneck, Gain, Why, bottleneck, gains, numbered, why};
 pub use history::History;
 pub use house::{FIRST_POST, House, Played, disk_left, house_policy};

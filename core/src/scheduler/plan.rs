@@ -207,7 +207,7 @@ mod tests {
     use crate::{
         clock::HOUR,
         scheduler::{
-            FIRST_POST, History, Owed,
+            Drawn, FIRST_POST, History, Owed,
             fixture::{GIB, NOW, machine, owed, snapshot, task},
         },
     };
@@ -223,6 +223,24 @@ mod tests {
         assert_eq!(plan(&with_proof, None), [given(3, 1)]);
         let without = snapshot(vec![machine(1, 1)], vec![owed(1, 10), owed(2, 5)], Vec::new());
         assert_eq!(plan(&without, None), [given(2, 1)]);
+    }
+
+    #[test]
+    fn a_sector_begins_where_it_was_expected_unless_that_would_be_slower() {
+        let mut house = snapshot(vec![machine(1, 2), machine(2, 2)], vec![owed(1, 5), owed(2, 6)], Vec::new());
+        assert_eq!(plan(&house, None), [given(1, 1), given(2, 2)]);
+        let expect = |house: &mut crate::scheduler::Snapshot, contract: usize, machine| {
+            house.owed[contract].sectors[0].drawn = Some(Drawn { machine: MachineId(machine), at: NOW + HOUR });
+        };
+        expect(&mut house, 0, 2);
+        expect(&mut house, 1, 1);
+        assert_eq!(plan(&house, None), [given(1, 2), given(2, 1)]);
+        expect(&mut house, 0, 99);
+        assert_eq!(plan(&house, None).len(), 2, "a machine that is gone is not waited for");
+        expect(&mut house, 0, 2);
+        let hours = |machine, hours: i64| [(TaskKind::PreCommit1, 2048, MachineId(machine), hours * 3_600_000); 5];
+        house.history = History::of(&[hours(1, 3), hours(2, 4)].concat());
+        assert_eq!(plan(&house, None), [given(1, 1), given(2, 2)], "the first one is quicker");
     }
 
     #[test]

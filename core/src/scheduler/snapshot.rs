@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use diesel::prelude::*;
 
-use super::history::{self, History};
+use super::{
+    Drawn, drawing,
+    history::{self, History},
+};
 use crate::{
     capacity::pools,
     clock::{Micros, SECOND},
@@ -57,6 +60,8 @@ pub struct SectorView {
     pub changed_at: Micros,
     /// Why it had to begin again, if it had.
     pub setback: Option<String>,
+    /// Where it was last expected to begin.
+    pub drawn: Option<Drawn>,
 }
 
 /// Equal sectors with one promised date: a contract, or an order that is not paid yet.
@@ -154,6 +159,7 @@ fn load_tasks(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResul
 fn load_owed(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros) -> DbResult<Vec<Owed>> {
     let owed = |state: &SectorState| state.is_sealing() || *state == SectorState::Quarantined;
     let sealing = SectorState::ALL.into_iter().filter(owed).collect::<Vec<_>>();
+    let drawn = drawing::load(conn)?;
     let mut contracts: BTreeMap<i64, Owed> = BTreeMap::new();
     for sector in in_states(conn, &sealing)? {
         let Some(sector_bytes) = sizes.get(&sector.pool_id) else { continue };
@@ -172,6 +178,7 @@ fn load_owed(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros
             machine: sector.machine_id,
             changed_at: sector.changed_at,
             setback: sector.reason.filter(|_| sector.failures > 0),
+            drawn: drawn.get(&sector.id).copied(),
         });
     }
     let mut owed: Vec<Owed> = contracts.into_values().collect();

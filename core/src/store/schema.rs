@@ -177,6 +177,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    drawings (sector_id) {
+        sector_id -> BigInt,
+        machine_id -> BigInt,
+        begins_at -> BigInt,
+    }
+}
+
+diesel::table! {
     listening (id) {
         id -> BigInt,
         since -> BigInt,

@@ -1,4 +1,4 @@
-//! What became of promises, and what is expected of those that are open.
+//! What became of promises, what is expected of those that are open, and where sectors are to begin.
 
 use sealyard_core::{scheduler, store::DbFault};
 
@@ -16,6 +16,7 @@ pub async fn turn(app: Shared) -> TurnResult {
     .await?;
     let settled = transact(&app, move |conn| {
         scheduler::forecast_again(conn, &snapshot, &outlook)?;
+        scheduler::keep_drawing(conn, &snapshot, &outlook)?;
         Ok::<_, DbFault>(scheduler::settle(conn, now)?)
     })
     .await?;

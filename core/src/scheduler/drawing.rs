@@ -1,0 +1,58 @@
+//! Where sectors that have not begun were last expected to begin. The plan is played anew for each dispatch; it holds to this where that
+//! costs nothing, so that it does not look different whenever a step took a little longer.
+
+use std::collections::HashMap;
+
+use diesel::prelude::*;
+
+use super::{Outlook, Snapshot};
+use crate::{
+    clock::{DAY, MINUTE, Micros},
+    ids::{MachineId, SectorId},
+    on_conn,
+    store::{AnyConnection, DbResult, schema::drawings},
+};
+
+/// How far ahead it is kept.
+const AHEAD: Micros = DAY;
+/// By less a moment does not move.
+const SAME: Micros = 10 * MINUTE;
+
+/// Where a sector is expected to begin, and when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Drawn {
+    pub machine: MachineId,
+    pub at: Micros,
+}
+
+pub(super) fn load(conn: &mut AnyConnection) -> DbResult<HashMap<SectorId, Drawn>> {
+    let rows: Vec<(SectorId, MachineId, Micros)> = drawings::table.load(conn)?;
+    Ok(rows.into_iter().map(|(sector, machine, at)| (sector, Drawn { machine, at })).collect())
+}
+
+/// Keeps what `outlook` expects of the coming day. Returns how many sectors are expected elsewhere than before.
+pub fn keep_drawing(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &Outlook) -> DbResult<usize> {
+    let mut before = load(conn)?;
+    let mut moved = 0;
+    let begins = outlook.steps.iter().filter(|s| s.step == "PC1" && s.from >= snapshot.now);
+    for step in begins.filter(|s| s.from < snapshot.now + AHEAD) {
+        let now = Drawn { machine: step.machine, at: step.from };
+        let was = before.remove(&step.sector);
+        if was.is_some_and(|was| was.machine == now.machine && (was.at - now.at).abs() < SAME) {
+            continue;
+        }
+        moved += usize::from(was.is_some_and(|was| was.machine != now.machine));
+        let values = (drawings::machine_id.eq(now.machine), drawings::begins_at.eq(now.at));
+        on_conn!(&mut *conn, |c| diesel::insert_into(drawings::table)
+            .values((drawings::sector_id.eq(step.sector), values))
+            .on_conflict(drawings::sector_id)
+            .do_update()
+            .set(values)
+            .execute(c))?;
+    }
+    let over: Vec<SectorId> = before.into_keys().collect();
+    for part in over.chunks(1000) {
+        diesel::delete(drawings::table.filter(drawings::sector_id.eq_any(part))).execute(conn)?;
+    }
+    Ok(moved)
+}

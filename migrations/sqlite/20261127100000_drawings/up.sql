@@ -1,0 +1,6 @@
+-- Where and when sectors that have not begun are expected to begin: held to while it costs nothing.
+CREATE TABLE drawings (
+    sector_id INTEGER PRIMARY KEY REFERENCES sectors (id),
+    machine_id INTEGER NOT NULL REFERENCES machines (id),
+    begins_at INTEGER NOT NULL
+) STRICT;
