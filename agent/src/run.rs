@@ -136,7 +136,10 @@ impl Agent {
             progress: format!("its result is not taken: {why}"),
         }));
         if self.inventory <= Instant::now() {
-            self.untold = self.work.stored()?;
+            self.untold = self.work.stored().unwrap_or_else(|error| {
+                tracing::warn!(error = format!("{error:#}"), "what is stored here cannot be told");
+                Vec::new()
+            });
             self.inventory = Instant::now() + INVENTORY_PAUSE;
         }
         let untold = self.untold.len().saturating_sub(TOLD_AT_ONCE);
@@ -151,7 +154,8 @@ impl Agent {
                 step.stop().await;
             }
         }
-        let over: Vec<StoredSector> = answer.drop.into_iter().filter(|sector| stored.contains(sector)).collect();
+        let over: Vec<StoredSector> =
+            answer.drop.into_iter().filter(|sector| stored.contains(sector) && !self.works_on(sector)).collect();
         self.tidy(&over);
         for lease in answer.leases {
             self.start(&lease).await;
@@ -163,6 +167,15 @@ impl Agent {
             self.start(&lease).await;
         }
         Ok(delivered)
+    }
+
+    /// Whether a step that runs or waits here is about this sector.
+    fn works_on(&self, sector: &StoredSector) -> bool {
+        let leases = self.steps.values().map(|step| &step.lease).chain(self.waiting.values().map(|(lease, _)| lease));
+        leases.into_iter().any(|lease| {
+            let of = |key: &str| lease.input.get(key).and_then(serde_json::Value::as_u64);
+            of("miner") == Some(sector.miner) && of("number") == Some(sector.number)
+        })
     }
 
     /// Deletes sectors that nothing needs any more. What stands in the way is told, and tried again with the next inventory.

@@ -117,11 +117,13 @@ impl WorkDir {
 
     /// Deletes what was taken out of the store. Large folders take a while.
     pub fn empty(&self) -> Result<()> {
+        let mut stays = Ok(());
         for entry in fs::read_dir(self.root.join(DROPPED)).context("reading what is to be deleted")? {
             let path = entry.context("reading what is to be deleted")?.path();
-            fs::remove_dir_all(&path).with_context(|| format!("deleting {}", path.display()))?;
+            let deleted = fs::remove_dir_all(&path).with_context(|| format!("deleting {}", path.display()));
+            stays = stays.and(deleted);
         }
-        Ok(())
+        stays
     }
 
     /// Keeps a result until it is delivered.

@@ -217,26 +217,59 @@ fn files_are_dropped_once_the_sector_is_sealed_elsewhere_or_over_and_never_befor
         let (sector, task) = sector_in_pc1(db);
         let (a, b) = (machine(db, "a"), machine(db, "b"));
         let here = StoredSector { miner: 1000, number: u64::try_from(sector.number).unwrap() };
-        let foreign = [StoredSector { miner: 1001, ..here }, StoredSector { number: 999, ..here }];
-        let all = [foreign[0], here, foreign[1]];
-        let over = |of: &Machine| db.read(|conn| sealing::not_needed(conn, of.id, &all).map_err(DbFault::from)).unwrap();
-        assert_eq!(over(&a), [here], "what was begun there is begun anew");
+        let all = [StoredSector { miner: 1001, ..here }, here, StoredSector { number: 999, ..here }];
+        let over = |of: &Machine| db.read(|conn| sealing::not_needed(conn, of.id, &all, NOW).map_err(DbFault::from)).unwrap();
+        let read_up_to = |epoch: i64| {
+            use schema::chain_cursors as c;
+            let values =
+                (c::pool_id.eq(sector.pool_id), c::genesis_at.eq(NOW - DAY), c::epoch_seconds.eq(30), c::next_epoch.eq(epoch));
+            let rest = (c::head_epoch.eq(epoch), c::last_cid.eq(""), c::network.eq("test"));
+            db.transact(|conn| {
+                diesel::delete(c::table).execute(conn)?;
+                Ok::<_, DbFault>(diesel::insert_into(c::table).values((values, rest)).execute(conn)?)
+            })
+            .unwrap();
+        };
+        assert_eq!(over(&a), [], "who has not read the chain does not know what is over");
+        read_up_to(2880);
+        assert_eq!(over(&a), [here], "what was begun there is begun anew; what is not ours stays");
         assert!(assign(db, &task, &a));
         assert_eq!((over(&a), over(&b)), (vec![], vec![here]), "it is being sealed on the first one");
+        let expire = |conn: &mut AnyConnection| Ok::<_, DbFault>(sealing::expire_leases(conn, NOW + HOUR)?);
+        assert!(db.transact(expire).unwrap() == 1 && assign(db, &task, &b));
+        assert_eq!((over(&a), over(&b)), (vec![here], vec![]), "another one took over what the first did not end");
         let outcome = Outcome::Failed { level: FailureLevel::Abort, reason: "damaged".into() };
-        assert!(report(db, &a, task.id.0, 1, outcome));
-        assert_eq!(over(&a), [here]);
-        let on_chain = |state: SectorState| {
-            let row = schema::sectors::table.find(sector.id);
-            let values = (schema::sectors::state.eq(state.name()), schema::sectors::machine_id.eq(a.id));
-            db.transact(|conn| Ok::<_, DbFault>(diesel::update(row).set(values).execute(conn)?)).unwrap();
+        assert!(report(db, &b, task.id.0, 2, outcome));
+        assert_eq!((over(&a), over(&b)), (vec![here], vec![here]));
+        let becomes = |state: SectorState, activation: Option<i64>| {
+            use schema::sectors as s;
+            let values =
+                (s::state.eq(state.name()), s::machine_id.eq(a.id), s::activation.eq(activation), s::expiration.eq(5000));
+            db.transact(|conn| Ok::<_, DbFault>(diesel::update(s::table.find(sector.id)).set(values).execute(conn)?)).unwrap();
         };
         for state in SectorState::ALL.into_iter().filter(|s| *s != SectorState::Expired) {
-            on_chain(state);
+            becomes(state, Some(100));
             assert_eq!(over(&a), [], "{state:?}");
+            let stays = state.is_on_chain() || matches!(state, SectorState::ProveCommitting | SectorState::Quarantined);
+            assert_eq!(over(&b).is_empty(), stays, "{state:?}: what is on chain stays, wherever it lies");
         }
-        on_chain(SectorState::Expired);
-        assert_eq!(over(&a), [here], "what is not ours stays");
+        becomes(SectorState::Expired, Some(100));
+        assert_eq!(over(&a), [], "the chain is not read as far as its end");
+        read_up_to(5001);
+        assert_eq!(over(&a), [here]);
+        becomes(SectorState::Expired, None);
+        read_up_to(2880);
+        assert_eq!(over(&a), [here], "it never was on chain");
+        becomes(SectorState::Planned, None);
+        assert_eq!(over(&b), [here]);
+        let counts = |conn: &mut AnyConnection| {
+            use schema::sector_intervals as i;
+            let values = (i::pool_id.eq(sector.pool_id), i::number.eq(sector.number), i::start_epoch.eq(1), i::qa_power.eq(2048));
+            let rest = (i::pledge_atto.eq("0"), i::daily_fee_atto.eq("0"));
+            Ok::<_, DbFault>(diesel::insert_into(i::table).values((values, rest)).execute(conn)?)
+        };
+        db.transact(counts).unwrap();
+        assert_eq!(over(&b), [], "whatever our rows say, the chain counts it");
     });
 }
 

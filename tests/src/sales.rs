@@ -8,7 +8,7 @@ use sealyard_core::{
     contracts,
     fleet::{self, Draining, Machine, protocol::Hardware},
     ids::UserId,
-    ledger::{self, LedgerError},
+    ledger::{self, AccountSpec, LedgerError},
     orders::{self, Order, Paid, PayError, PlaceError, PlaceOrder},
     scheduler,
     sealing::{Cost, TaskKind},
@@ -145,6 +145,12 @@ fn a_late_payment_without_room_waits_for_its_refund() {
         assert!(pay(db, &order, 5000).unwrap().is_none(), "a second report changes nothing");
         let state = db.read(|conn| orders::by_public_id(conn, &order.public_id).map_err(DbFault::from)).unwrap().unwrap().state;
         assert_eq!(state, "refund_due");
+        let back = || db.transact(|conn| orders::refunded(conn, &order, user.id, NOW)).unwrap();
+        assert!(back() && !back(), "it goes back once");
+        assert!(pay(db, &order, 5000).unwrap().is_none(), "and a late report changes nothing");
+        let rail = AccountSpec::Rail { rail: "stripe".into(), currency: "USD".into() };
+        let left = db.read(|conn| ledger::balance(conn, &rail).map_err(DbFault::from)).unwrap();
+        assert_eq!(left.posted, 0, "what came has gone");
         assert_eq!(sound(db, pool.id).sold, 0);
     });
 }
@@ -186,10 +192,14 @@ fn what_no_working_machine_has_room_for_is_down_and_not_sold() {
         let half = book(NOW + 2);
         assert_eq!((half.free, half.held, half.down), (16 * SECTOR, 4 * SECTOR, 10 * SECTOR), "20 sectors have a place");
         assert_eq!(book(NOW + 3), half, "once is enough");
-        assert!(matches!(place(db, user.id, &plan, 17, "too much"), Err(PlaceError::Capacity(_) | PlaceError::NoDate)));
+        assert!(matches!(place(db, user.id, &plan, 17, "too much"), Err(PlaceError::NoDate)), "the plan knows as well");
         open_payment(db, &order);
         assert!(pay(db, &order, 10_000).unwrap().is_some(), "what is held is held");
         drain(Draining::Stop);
+        assert!(
+            matches!(place(db, user.id, &plan, 17, "too soon"), Err(PlaceError::Capacity(_))),
+            "it is down until it is booked back"
+        );
         let again = book(NOW + 4);
         assert_eq!((again.free, again.sold, again.down), (26 * SECTOR, 4 * SECTOR, 0));
     });
@@ -207,5 +217,10 @@ fn a_pool_grows_with_its_machines_and_only_what_is_free_can_be_given_back() {
         resize(4, NOW + 3).unwrap();
         let least = sound(db, pool.id);
         assert_eq!((least.owned, least.free, least.held), (4 * SECTOR, 0, 4 * SECTOR));
+        resize(20, NOW + 4).unwrap();
+        db.transact(|conn| capacity::book_down(conn, 6 * SECTOR, NOW + 5)).unwrap();
+        resize(12, NOW + 6).unwrap();
+        let rest = sound(db, pool.id);
+        assert_eq!((rest.free, rest.down), (6 * SECTOR, 2 * SECTOR), "what is down goes first");
     });
 }

@@ -99,7 +99,7 @@ async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Payload
     let done = transact(&app, move |conn| {
         fleet::heartbeat(conn, &machine, &body.hardware, now)?;
         let leases = sealing::leases_of(conn, machine.id, &body.running, until)?;
-        Ok::<_, DbFault>(HeartbeatAnswer { drop: sealing::not_needed(conn, machine.id, &body.stored)?, ..leases })
+        Ok::<_, DbFault>(HeartbeatAnswer { drop: sealing::not_needed(conn, machine.id, &body.stored, now)?, ..leases })
     });
     match done.await {
         Ok(answer) => HttpResponse::Ok().json(answer),

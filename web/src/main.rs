@@ -29,8 +29,10 @@ use sealyard_core::{
     accounts::{self, NewUser, Registration, Role},
     capacity,
     clock::{self, Clock, SystemClock},
+    ids::UserId,
     ledger::{self, LedgerError},
     money::NanoFil,
+    orders,
     store::{Database, DbFault},
     units::Bytes,
     yields,
@@ -74,6 +76,14 @@ enum Command {
         /// Bytes that its machines can store, all in all.
         #[arg(value_parser = clap::value_parser!(i64).range(0..))]
         bytes: i64,
+    },
+    /// Book that an order's money went back at the payment provider: it was paid when there was no room for it any more.
+    Refunded {
+        /// The order's number, ord_…
+        order: String,
+        /// E-mail address of the administrator who sent it.
+        #[arg(long)]
+        by: String,
     },
     /// Show the plan: bottleneck, promised and expected dates, what can be promised; or answer a question about it.
     Plan {
@@ -186,6 +196,7 @@ fn with_config(command: Command, config: Config, runtime: tokio::runtime::Runtim
         Command::Password { email } => set_password(&config, &email),
         Command::Pool(options) => demo::add_pool(&open(&config)?, &options, SystemClock.now()),
         Command::Capacity { pool, bytes } => resize_pool(&config, &pool, bytes),
+        Command::Refunded { order, by } => book_refund(&config, &order, &by),
         Command::Plan { question } => planning::answer(&open(&config)?, question.as_ref(), SystemClock.now()),
         Command::Books { what: Some(Books::Explain { email, day }) } => explain_books(&config, &email, &day),
         Command::Books { what: Some(Books::Correct { entry, fil, reason, by }) } => {
@@ -345,10 +356,25 @@ fn check_books(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn administrator(db: &Database, email: &str) -> anyhow::Result<UserId> {
+    let found = db.read(|conn| accounts::by_email(conn, email).map_err(DbFault::from))?.filter(accounts::User::is_admin);
+    Ok(found.with_context(|| format!("{email} is no administrator"))?.id)
+}
+
+fn book_refund(config: &Config, order: &str, by: &str) -> anyhow::Result<()> {
+    let db = open(config)?;
+    let by = administrator(&db, by)?;
+    let found = db.read(|conn| orders::by_public_id(conn, order).map_err(DbFault::from))?;
+    let found = found.with_context(|| format!("there is no order {order}"))?;
+    let booked = db.transact(|conn| orders::refunded(conn, &found, by, SystemClock.now()))?;
+    anyhow::ensure!(booked, "{order} waits for no refund");
+    println!("{order}: {} went back", found.price());
+    Ok(())
+}
+
 fn correct_books(config: &Config, (entry, fil, reason): (&str, NanoFil, &str), by: &str) -> anyhow::Result<()> {
     let db = open(config)?;
-    let admin = db.read(|conn| accounts::by_email(conn, by).map_err(DbFault::from))?.filter(accounts::User::is_admin);
-    let made_by = admin.with_context(|| format!("{by} is no administrator"))?.id;
+    let made_by = administrator(&db, by)?;
     let new = yields::NewCorrection { corrects: entry, nano: fil.0, reason, made_by };
     let booked = db.transact(|conn| yields::correct(conn, &new, SystemClock.now()))?;
     println!("{} corrects {} by {fil} FIL: {}", booked.transfer_id, booked.corrects, booked.reason);

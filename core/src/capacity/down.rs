@@ -20,9 +20,14 @@ pub fn book_down(conn: &mut AnyConnection, backed: i64, now: Micros) -> Result<V
     let mut changes = Vec::new();
     for ((pool, books), target) in pools.iter().zip(&books).zip(shares(&would_be_free, backed)) {
         let change = (target - books.down).min(books.free);
-        if change != 0 {
-            ledger::post(conn, &moved(pool, change, now))?;
-            changes.push((pool.id, change));
+        if change == 0 {
+            continue;
+        }
+        match ledger::post(conn, &moved(pool, change, now)) {
+            Ok(()) => changes.push((pool.id, change)),
+            // Somebody bought it meanwhile: next time.
+            Err(LedgerError::Insufficient { .. }) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(changes)

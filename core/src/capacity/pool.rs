@@ -97,22 +97,29 @@ pub fn grow(conn: &mut AnyConnection, pool: PoolId, id: &str, bytes: i64, now: M
     )
 }
 
-/// Sets what a pool owns to `bytes`: machines were bought, or are given back. Only what is free can go. Returns what it was.
+/// Sets what a pool owns to `bytes`: machines were bought, or are given back. What is down goes first, then what is free; nothing else
+/// can. Returns what it was.
 pub fn resize(conn: &mut AnyConnection, pool: &Pool, bytes: i64, now: Micros) -> Result<i64, LedgerError> {
-    let before = capacity(conn, pool.id)?.owned;
+    let Capacity { owned: before, down, .. } = capacity(conn, pool.id)?;
     let (owned, free) = (AccountSpec::Owned(pool.id), AccountSpec::Free(pool.id));
-    let (from, to) = if bytes > before { (owned, free) } else { (free, owned) };
-    let change = Transfer {
-        id: format!("resize:{}:{now}", pool.id),
-        from,
-        to,
-        amount: bytes.abs_diff(before).try_into().unwrap_or(i64::MAX),
-        kind: "capacity",
-        subject: pool.public_id.clone(),
-        effective_day: now.div_euclid(DAY),
-        booked_at: now,
-    };
-    if bytes != before {
+    let less = before.saturating_sub(bytes).max(0);
+    let of_down = less.min(down);
+    let parts = [
+        ("more", owned.clone(), free.clone(), bytes.saturating_sub(before)),
+        ("down", AccountSpec::Down(pool.id), owned.clone(), of_down),
+        ("free", free, owned, less - of_down),
+    ];
+    for (what, from, to, amount) in parts.into_iter().filter(|(.., amount)| *amount > 0) {
+        let change = Transfer {
+            id: format!("resize:{}:{now}:{what}", pool.id),
+            from,
+            to,
+            amount,
+            kind: "capacity",
+            subject: pool.public_id.clone(),
+            effective_day: now.div_euclid(DAY),
+            booked_at: now,
+        };
         ledger::post(conn, &change)?;
     }
     Ok(before)

@@ -6,7 +6,10 @@ use diesel::prelude::*;
 use crate::{
     clock::{HOUR, MINUTE, Micros},
     on_conn,
-    store::{AnyConnection, DbResult, schema::listening},
+    store::{
+        AnyConnection, DbResult,
+        schema::{listening, machines},
+    },
 };
 
 /// So long without a sign of life of any machine, and nobody is heard; so long without a look, and nobody was looking.
@@ -40,9 +43,13 @@ fn begin(conn: &mut AnyConnection, since: Micros, heard_at: Micros) -> DbResult<
     on_conn!(conn, |c| diesel::insert_into(listening::table).values(first).on_conflict_do_nothing().execute(c)).map(drop)
 }
 
-/// Somebody looks after the house, and does so again before long.
+/// Somebody looks after the house, and does so again before long. A clock that was ahead has heard nobody in what is still to come.
 pub fn look(conn: &mut AnyConnection, now: Micros) -> DbResult<()> {
     begin(conn, 0, 0)?;
+    let ahead = now + GAP;
+    diesel::update(listening::table.filter(listening::heard_at.gt(ahead))).set(listening::heard_at.eq(now)).execute(conn)?;
+    diesel::update(listening::table.filter(listening::since.gt(ahead))).set(listening::since.eq(now)).execute(conn)?;
+    diesel::update(machines::table.filter(machines::seen_at.gt(ahead))).set(machines::seen_at.eq(now)).execute(conn)?;
     let away = listening::looked_at.lt(now - GAP).or(listening::looked_at.gt(now + GAP));
     diesel::update(listening::table.filter(away)).set(listening::looking_since.eq(now)).execute(conn)?;
     diesel::update(listening::table).set(listening::looked_at.eq(now)).execute(conn).map(drop)

@@ -56,6 +56,8 @@ pub struct Order {
     pub paid_at: Option<Micros>,
     /// nanoFIL that the buyer puts up for each sector.
     pub pledge_each_nano: i64,
+    /// When the money of an order that waited for its refund went back.
+    pub refunded_at: Option<Micros>,
 }
 
 impl Order {
@@ -108,7 +110,8 @@ pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Order>> {
 
 /// How many orders were paid when there was no room for them any more, and wait for their refund.
 pub fn refunds_due(conn: &mut AnyConnection) -> DbResult<i64> {
-    orders::table.filter(orders::state.eq(OrderState::RefundDue.name())).count().get_result(conn)
+    let due = orders::state.eq(OrderState::RefundDue.name()).and(orders::refunded_at.is_null());
+    orders::table.filter(due).count().get_result(conn)
 }
 
 pub fn latest_payment(conn: &mut AnyConnection, order: OrderId) -> DbResult<Option<Payment>> {

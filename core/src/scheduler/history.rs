@@ -55,7 +55,9 @@ struct EndedStep {
 pub(super) fn load(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros) -> DbResult<History> {
     let kinds = STEPS.map(TaskKind::name);
     let rows: Vec<EndedStep> = tasks::table
-        .filter(tasks::state.eq_any(["done", "failed"]).and(tasks::kind.eq_any(kinds)))
+        // What was called off has not failed.
+        .filter(tasks::state.eq("done").or(tasks::failure_level.is_not_null()))
+        .filter(tasks::kind.eq_any(kinds))
         .order(tasks::id.desc())
         .limit(LATEST)
         .select((tasks::kind, tasks::state, tasks::pool_id, tasks::machine_id, tasks::wall_ms))

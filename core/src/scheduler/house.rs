@@ -1,7 +1,7 @@
 //! The house's own fleet as the planner plays it. All machines are one pool of the planner's: each can work for any miner. Files
 //! stay where PC1 was done; only C2 is done anywhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     MachineView, Owed, SectorView, Snapshot, TaskView,
@@ -104,11 +104,17 @@ impl<'s> House<'s> {
     /// The house as it is, at the moment [`Self::now`].
     #[must_use]
     pub fn world(&self) -> Played<'_> {
+        self.world_without(&HashSet::new())
+    }
+
+    /// As [`Self::world`], without some of its sectors.
+    #[must_use]
+    pub fn world_without(&self, out: &HashSet<SectorId>) -> Played<'_> {
         let mut world = World::at(&self.fleet, house_policy(), Self::now());
         let (mut orders, mut sectors) = (Vec::new(), Vec::new());
         for owed in &self.snapshot.owed {
             let known: Vec<(&SectorView, Progress)> =
-                owed.sectors.iter().filter_map(|s| self.progress(s).map(|p| (s, p))).collect();
+                owed.sectors.iter().filter(|s| !out.contains(&s.id)).filter_map(|s| self.progress(s).map(|p| (s, p))).collect();
             let count = i64::try_from(known.len()).unwrap_or(0) + owed.held;
             let Some(order) = self.order(owed.id, owed.sector_bytes, count, owed.promised_at) else { continue };
             let id = world.add_order(order);
@@ -122,7 +128,12 @@ impl<'s> House<'s> {
     }
 
     fn drawing(&self, sectors: &[(SectorIx, &SectorView)]) -> Drawing {
-        let drawn = sectors.iter().filter_map(|(id, view)| {
+        // A sector that has its ticket does not give way to an equal one that still has to get one.
+        let ticketed = |s: &SectorView| s.state == SectorState::PreCommit1 && self.task_of(s.id).is_some();
+        let some_wait: HashSet<SectorId> = (self.snapshot.owed.iter().filter(|o| o.sectors.iter().any(ticketed)))
+            .flat_map(|o| o.sectors.iter().filter(|s| !ticketed(s)).map(|s| s.id))
+            .collect();
+        let drawn = sectors.iter().filter(|(_, view)| !some_wait.contains(&view.id)).filter_map(|(id, view)| {
             let drawn = view.drawn?;
             Some((self.at(drawn.at), *id, *self.machines.get(&drawn.machine)?))
         });
@@ -263,8 +274,10 @@ pub fn disk_left(snapshot: &Snapshot) -> i64 {
     let Some(largest) = snapshot.sizes.iter().copied().max() else { return 0 };
     let Kind { scratch_full, scratch_keep, .. } = kind(largest);
     let (full, keep) = (i64::from(scratch_full), i64::from(scratch_keep.max(1)));
-    let room_of = |m: &MachineView| (i64::from(mib(m.disk_bytes - m.stored_bytes)) - (full - keep)).max(0);
-    let room: i64 = snapshot.machines.iter().filter(|m| m.takes_new).map(room_of).sum();
+    let cost = Cost::of(TaskKind::PreCommit1, largest);
+    let seals = |m: &&MachineView| m.takes_new && m.cores >= cost.cores && m.memory_bytes >= cost.memory_bytes;
+    let places_of = |m: &MachineView| (i64::from(mib(m.disk_bytes - m.stored_bytes)) - (full - keep)).max(0) / keep * keep;
+    let room: i64 = snapshot.machines.iter().filter(seals).map(places_of).sum();
     // What a draining machine has begun it finishes on its own disk.
     let elsewhere = |at: Option<MachineId>| snapshot.machines.iter().any(|m| Some(m.id) == at && !m.takes_new);
     let comes = |o: &Owed| o.held + i64::try_from(o.sectors.iter().filter(|s| !elsewhere(s.machine)).count()).unwrap_or(0);

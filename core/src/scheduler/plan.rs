@@ -3,12 +3,12 @@
 //! Proofs that are due and the small steps beside sealing are placed first, where they fit best. What is left of each machine goes
 //! to the planner, which plays the house on from now: what it begins at once is assigned.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     House, MachineView, Snapshot, TaskView,
     house::Played,
-    planner::{Aim, Rounds, World, improve},
+    planner::{Aim, Rounds, SectorIx, improve},
 };
 use crate::{
     ids::{MachineId, SectorId, TaskId},
@@ -89,17 +89,28 @@ fn placed(snapshot: &Snapshot) -> (Vec<Assignment>, House<'_>) {
     (assignments, house)
 }
 
-fn is_late(world: &World<'_>) -> bool {
-    let mut usual = world.clone();
-    usual.run() && usual.cost().tardiness > 0
+/// Whether some sector would be late. `Err`: sectors that can never be sealed as things are, for want of disk perhaps.
+fn is_late(played: &Played<'_>) -> Result<bool, HashSet<SectorId>> {
+    let mut usual = played.world.clone();
+    if usual.run() {
+        return Ok(usual.cost().tardiness > 0);
+    }
+    let is_stuck = |id: &SectorIx| usual.sectors.get(*id).is_some_and(|sector| sector.row.vc < 0);
+    Err(played.sectors.iter().filter(|(id, _)| is_stuck(id)).map(|(_, view)| view.id).collect())
 }
 
 /// The house, and what goes first in it. Whoever asks for the same snapshot gets the same order of work: a slot that is meant for one
 /// sector must not wait while another one gets the ticket.
 fn decided<'h>(house: &'h House<'_>, budget: Option<&mut Rounds>) -> Played<'h> {
     let mut played = house.world();
-    if let Some(budget) = budget
-        && is_late(&played.world)
+    let Some(budget) = budget else { return played };
+    let mut late = is_late(&played);
+    if let Err(stuck) = &late {
+        // What cannot be done keeps nobody from doing the rest well.
+        played = house.world_without(stuck);
+        late = is_late(&played);
+    }
+    if late == Ok(true)
         && let Some(found) = improve(&played.world, Aim::Open, 1, budget)
     {
         played.world.adopt(&found);
@@ -284,6 +295,24 @@ mod tests {
         snapshot.history = History::of(&[(TaskKind::PreCommit1, 64 * GIB, MachineId(1), 20 * 3_600_000); 5]);
         assert_eq!(plan(&snapshot, None), [given(1, 1)], "the earlier date first");
         assert_eq!(plan(&snapshot, Some(&mut Rounds::most(20))), [given(2, 1)]);
+    }
+
+    #[test]
+    fn what_no_disk_has_room_for_does_not_keep_the_rest_from_being_in_time() {
+        // As above, and then more than the disk can ever hold.
+        let ((mut late, mut long), (mut good, mut short), (mut last, mut never)) = (owed(1, -1), owed(2, 0), owed(3, 30));
+        (late.sector_bytes, good.sector_bytes, last.sector_bytes) = (64 * GIB, 32 * GIB, 64 * GIB);
+        good.promised_at = NOW + FIRST_POST + 6 * HOUR;
+        let of = |bytes| Cost::of(TaskKind::PreCommit1, bytes);
+        (long.cost, short.cost, never.cost) = (of(64 * GIB), of(32 * GIB), of(64 * GIB));
+        let mut house = snapshot(vec![machine(1, 16)], vec![(late, long), (good, short), (last, never)], Vec::new());
+        let disk = of(64 * GIB).scratch_bytes + 40 * GIB;
+        let machine = &mut house.machines[0];
+        (machine.memory_bytes, machine.disk_bytes, machine.disk_free_bytes) = (1 << 40, disk, disk);
+        house.sizes = vec![32 * GIB, 64 * GIB];
+        house.history = History::of(&[(TaskKind::PreCommit1, 64 * GIB, MachineId(1), 20 * 3_600_000); 5]);
+        assert_eq!(plan(&house, None), [given(1, 1)], "the earlier date first");
+        assert_eq!(plan(&house, Some(&mut Rounds::most(20))), [given(2, 1)]);
     }
 
     #[test]

@@ -114,8 +114,7 @@ pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
 /// Bytes of sealed sectors that lie on each machine.
 fn load_stored(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResult<HashMap<MachineId, i64>> {
     let mut stored = HashMap::new();
-    let lies_there = |state: SectorState| !state.is_sealing() && state != SectorState::Expired;
-    for counted in count_sectors(conn)?.into_iter().filter(|counted| lies_there(counted.state)) {
+    for counted in count_sectors(conn)?.into_iter().filter(|counted| counted.state.is_on_chain()) {
         if let (Some(machine), Some(bytes)) = (counted.machine, sizes.get(&counted.pool)) {
             *stored.entry(machine).or_default() += counted.sectors * bytes;
         }

@@ -1,42 +1,124 @@
-//! Sectors' files on the machines: which of them nothing needs any more.
+//! Sectors' files on the machines: which of them nothing needs any more. Deleting cannot be undone, so in doubt they stay.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use diesel::prelude::*;
 
 use super::state::SectorState;
 use crate::{
+    clock::{DAY, Micros, SECOND},
     fleet::protocol::StoredSector,
-    ids::MachineId,
+    ids::{MachineId, PoolId, SectorId},
     store::{
         AnyConnection, DbResult,
-        schema::{pools, sectors},
+        schema::{chain_cursors, pools, sector_intervals, sectors, tasks},
     },
 };
 
 /// Numbers that one query asks for.
 const CHUNK: usize = 1000;
+/// Books whose chain was read up to so long ago are believed. Older ones may be a backup's, which knows less than the machines.
+const FRESH: Micros = 3 * DAY;
+
+#[derive(Queryable)]
+struct Known {
+    id: SectorId,
+    pool: PoolId,
+    miner: i64,
+    number: i64,
+    machine: Option<MachineId>,
+    state: String,
+    activation: Option<i64>,
+    expiration: i64,
+}
+
+/// What else there is to know before something is deleted.
+struct Facts {
+    machine: MachineId,
+    /// Sectors that a step here is about: one that another machine did not end runs here now, and only its end says that the files are
+    /// here.
+    works_on: HashSet<SectorId>,
+    /// First epoch that is not read yet of each pool whose chain is read up to date.
+    read_up_to: HashMap<PoolId, i64>,
+    /// Those that count on chain, by what is final of it.
+    counting: HashSet<(PoolId, i64)>,
+}
 
 /// Of the sectors whose files lie on a machine, those that are sealed elsewhere or from the beginning by now, or have ended on chain.
-/// What this house does not know is not its own to drop.
-pub fn not_needed(conn: &mut AnyConnection, machine: MachineId, stored: &[StoredSector]) -> DbResult<Vec<StoredSector>> {
+/// What this house does not know is not its own to drop, and what is on chain stays wherever it lies: a machine may have been enrolled
+/// anew, or its disk put into another one.
+pub fn not_needed(
+    conn: &mut AnyConnection,
+    machine: MachineId,
+    stored: &[StoredSector],
+    now: Micros,
+) -> DbResult<Vec<StoredSector>> {
     let mut over = Vec::new();
+    if stored.is_empty() {
+        return Ok(over);
+    }
+    let mut facts =
+        Facts { machine, works_on: works_on(conn, machine)?, read_up_to: read_up_to(conn, now)?, counting: HashSet::new() };
     for part in stored.chunks(CHUNK) {
         let numbers: Vec<i64> = part.iter().filter_map(|s| i64::try_from(s.number).ok()).collect();
-        let known: Vec<(i64, i64, Option<MachineId>, String)> = sectors::table
+        let counting: Vec<(PoolId, i64)> = sector_intervals::table
+            .filter(sector_intervals::number.eq_any(&numbers).and(sector_intervals::end_epoch.is_null()))
+            .select((sector_intervals::pool_id, sector_intervals::number))
+            .load(conn)?;
+        facts.counting = counting.into_iter().collect();
+        let known: Vec<Known> = sectors::table
             .inner_join(pools::table.on(pools::id.eq(sectors::pool_id)))
             .filter(sectors::number.eq_any(numbers))
-            .select((pools::miner_id, sectors::number, sectors::machine_id, sectors::state))
+            .select((
+                sectors::id,
+                sectors::pool_id,
+                pools::miner_id,
+                sectors::number,
+                sectors::machine_id,
+                sectors::state,
+                sectors::activation,
+                sectors::expiration,
+            ))
             .load(conn)?;
-        let is_needed = |at: Option<MachineId>, state: &str| at == Some(machine) && state != SectorState::Expired.name();
-        let needed: HashMap<StoredSector, bool> = known
-            .into_iter()
-            .filter_map(|(miner, number, at, state)| {
-                let sector = StoredSector { miner: u64::try_from(miner).ok()?, number: u64::try_from(number).ok()? };
-                Some((sector, is_needed(at, &state)))
-            })
-            .collect();
+        // Of two pools of one miner either may need it.
+        let mut needed: HashMap<StoredSector, bool> = HashMap::new();
+        for sector in known {
+            if let (Ok(miner), Ok(number)) = (u64::try_from(sector.miner), u64::try_from(sector.number)) {
+                *needed.entry(StoredSector { miner, number }).or_default() |= facts.need(&sector);
+            }
+        }
         over.extend(part.iter().filter(|sector| needed.get(sector) == Some(&false)));
     }
     Ok(over)
+}
+
+impl Facts {
+    fn need(&self, sector: &Known) -> bool {
+        let Some(read) = self.read_up_to.get(&sector.pool) else { return true };
+        if self.works_on.contains(&sector.id) || self.counting.contains(&(sector.pool, sector.number)) {
+            return true;
+        }
+        match SectorState::parse(&sector.state) {
+            // Of what never was on chain nothing is left to prove; what was has ended by what is final, not by what a node said once.
+            Some(SectorState::Expired) => sector.activation.is_some() && *read <= sector.expiration,
+            // With a ProveCommit on its way it may be on chain already; what is quarantined a person decides about.
+            Some(SectorState::ProveCommitting | SectorState::Quarantined) | None => true,
+            Some(state) => state.is_on_chain() || sector.machine == Some(self.machine),
+        }
+    }
+}
+
+fn works_on(conn: &mut AnyConnection, machine: MachineId) -> DbResult<HashSet<SectorId>> {
+    let here = tasks::table.filter(tasks::machine_id.eq(machine).and(tasks::state.eq("leased"))).select(tasks::sector_id);
+    Ok(here.load::<Option<SectorId>>(conn)?.into_iter().flatten().collect())
+}
+
+fn read_up_to(conn: &mut AnyConnection, now: Micros) -> DbResult<HashMap<PoolId, i64>> {
+    let cursors: Vec<(PoolId, Micros, i64, i64)> = chain_cursors::table
+        .select((chain_cursors::pool_id, chain_cursors::genesis_at, chain_cursors::epoch_seconds, chain_cursors::next_epoch))
+        .load(conn)?;
+    let at =
+        |genesis: Micros, seconds: i64, epoch: i64| genesis.saturating_add(seconds.saturating_mul(epoch).saturating_mul(SECOND));
+    let fresh = cursors.into_iter().filter(|(_, genesis, seconds, next)| at(*genesis, *seconds, *next) >= now - FRESH);
+    Ok(fresh.map(|(pool, _, _, next)| (pool, next)).collect())
 }

@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 
-use super::{SectorState, Task, in_states, machine_lost};
+use super::{SectorState, Task, TaskKind, in_states, machine_lost};
 use crate::{
     clock::Micros,
     fleet::{
@@ -29,13 +29,14 @@ pub fn assign(conn: &mut AnyConnection, task: TaskId, machine: MachineId, now: M
             tasks::progress.eq("assigned"),
         ))
         .execute(conn)?;
+    let (kind, sector): (String, Option<SectorId>) =
+        tasks::table.find(task).select((tasks::kind, tasks::sector_id)).first(conn)?;
     if won == 1
-        && let Some(sector) = tasks::table.find(task).select(tasks::sector_id).first::<Option<SectorId>>(conn)?
+        && kind == TaskKind::PreCommit1.name()
+        && let Some(sector) = sector
     {
-        // The first machine that works on a sector keeps its files.
-        diesel::update(sectors::table.filter(sectors::id.eq(sector).and(sectors::machine_id.is_null())))
-            .set(sectors::machine_id.eq(machine))
-            .execute(conn)?;
+        // Its files are where PC1 is done, and PC1 begins from nothing wherever it was before.
+        diesel::update(sectors::table.find(sector)).set(sectors::machine_id.eq(machine)).execute(conn)?;
     }
     Ok(won == 1)
 }

@@ -84,6 +84,7 @@ diesel::table! {
         expires_at -> BigInt,
         paid_at -> Nullable<BigInt>,
         pledge_each_nano -> BigInt,
+        refunded_at -> Nullable<BigInt>,
     }
 }
 

@@ -264,7 +264,7 @@ async fn orders_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpResp
         .map(|o| AdminOrder {
             price: o.price().to_string(),
             id: o.public_id,
-            state: o.state.replace('_', " "),
+            state: if o.refunded_at.is_some() { "refunded".into() } else { o.state.replace('_', " ") },
             bytes: Bytes(o.bytes).to_string(),
             at: minute_text(o.created_at),
         })

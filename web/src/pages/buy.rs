@@ -247,6 +247,7 @@ async fn order_page(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path
         "placed" => "waiting for payment",
         "fulfilled" => "paid",
         "expired" => "expired unpaid",
+        _ if order.refunded_at.is_some() => "paid too late; your money went back",
         _ => "paid too late; we send your money back",
     };
     html(&OrderPage {

@@ -1,6 +1,6 @@
-//! Leases, lost machines, the plan, what is down, expired orders.
+//! Expired orders, leases, lost machines, the plan, what is down.
 
-use sealyard_core::{capacity, clock::SECOND, fleet, orders, scheduler, sealing, units::Bytes};
+use sealyard_core::{capacity, clock::SECOND, fleet, orders, scheduler, sealing, store::DbFault, units::Bytes};
 
 use super::TurnResult;
 use crate::app::{Shared, transact};
@@ -9,8 +9,13 @@ pub async fn turn(app: Shared) -> TurnResult {
     let now = app.now();
     let lease = app.config.lease_s * SECOND;
     let patience = app.config.machine_lost_s * SECOND;
+    // By itself: every heartbeat writes that row as well.
+    transact(&app, move |conn| Ok::<_, DbFault>(fleet::look(conn, now)?)).await?;
+    let expired = transact(&app, move |conn| orders::expire_due(conn, now)).await?;
+    if expired > 0 {
+        tracing::info!(expired, "orders expired unpaid");
+    }
     let changes = transact(&app, move |conn| {
-        fleet::look(conn, now)?;
         sealing::expire_leases(conn, now)?;
         for machine in sealing::give_up_lost(conn, patience, now)? {
             tracing::warn!(%machine, "machine lost");
@@ -26,10 +31,6 @@ pub async fn turn(app: Shared) -> TurnResult {
             1.. => tracing::warn!(%pool, %bytes, "no working machine has room for so much: it is not sold"),
             _ => tracing::info!(%pool, %bytes, "can be sold again"),
         }
-    }
-    let expired = transact(&app, move |conn| orders::expire_due(conn, now)).await?;
-    if expired > 0 {
-        tracing::info!(expired, "orders expired unpaid");
     }
     Ok(())
 }
