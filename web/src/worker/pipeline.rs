@@ -11,6 +11,7 @@ use sealyard_core::{
     scheduler,
     sealing::{self, OnChain, Purpose, Sector, SectorState},
     store::DbFault,
+    yields,
 };
 use sealyard_filecoin::{
     actor::{self, Method, PreCommit, ProveCommit, RandomnessTag, miner_entropy},
@@ -216,7 +217,9 @@ impl Step<'_> {
     /// What the chain counts now, for the pages; earnings follow from what is final.
     async fn watch_power(&self) -> TurnResult {
         let id = self.pool.id;
-        let watched = read(self.app, move |conn| sealing::watched(conn, id)).await?;
+        let (watched, cursor) = read(self.app, move |conn| Ok((sealing::watched(conn, id)?, yields::cursor(conn, id)?))).await?;
+        // That a sector has ended cannot be taken back: what is final says so, not the head.
+        let read_up_to = cursor.map_or(0, |cursor| cursor.next_epoch);
         if watched.is_empty() {
             return Ok(());
         }
@@ -226,7 +229,8 @@ impl Step<'_> {
             let counts = active.contains(&u64::try_from(sector.number)?);
             let fact = match (sector.state, counts) {
                 (SectorState::Proving | SectorState::Faulty, true) => OnChain::Counts { at: self.head_at },
-                (_, false) if self.head > sector.expiration => OnChain::Gone,
+                (_, false) if read_up_to > sector.expiration => OnChain::Gone,
+                (_, false) if self.head > sector.expiration => continue,
                 (SectorState::Active, false) => OnChain::Faulty,
                 // It was never proven.
                 (SectorState::Proving | SectorState::Finalizing, false) if self.head > sector.activation + 2 * EPOCHS_PER_DAY => {

@@ -333,6 +333,7 @@ fn a_million_random_moments_break_no_capacity_lose_no_sector_and_never_stand_sti
         assert_sound(&world);
         lost += world.lost;
     }
+    println!("{moments} moments, {changes} changes of fleets, {lost} attempts lost, {done} sectors sealed");
     let enough = done > 10_000 && lost > 1000 && changes > 500;
     assert!(enough, "{done} sectors, {lost} attempts lost, {changes} changes of fleets: too little happened");
 }
@@ -457,6 +458,7 @@ fn one_more_machine_helps_and_seldom_does_harm() {
         before += without;
         after += with;
     }
+    println!("{cases} cases, {harmed} more than 2 % worse, lateness {before} becomes {after}");
     assert!(cases > 100 && harmed * 20 < cases, "{harmed} of {cases} plans are more than 2 % worse");
     assert!(after * 10 < before * 9, "lateness falls from {before} to {after} only");
 }
@@ -489,6 +491,7 @@ fn a_machine_that_comes_never_worsens_the_plan() {
         before += found.cost.tardiness;
         after += with.cost.tardiness;
     }
+    println!("{cases} cases, lateness {before} becomes {after}");
     assert!(cases > 100 && after * 10 < before * 9, "{cases} cases, lateness falls from {before} to {after} only");
 }
 
