@@ -221,8 +221,12 @@ fn files_are_dropped_once_the_sector_is_sealed_elsewhere_or_over_and_never_befor
         let over = |of: &Machine| db.read(|conn| sealing::not_needed(conn, of.id, &all, NOW).map_err(DbFault::from)).unwrap();
         let read_up_to = |epoch: i64| {
             use schema::chain_cursors as c;
-            let values =
-                (c::pool_id.eq(sector.pool_id), c::genesis_at.eq(NOW - DAY), c::epoch_seconds.eq(30), c::next_epoch.eq(epoch));
+            let values = (
+                c::pool_id.eq(sector.pool_id),
+                c::genesis_at.eq((NOW - DAY) / SECOND),
+                c::epoch_seconds.eq(30),
+                c::next_epoch.eq(epoch),
+            );
             let rest = (c::head_epoch.eq(epoch), c::last_cid.eq(""), c::network.eq("test"));
             db.transact(|conn| {
                 diesel::delete(c::table).execute(conn)?;

@@ -6,13 +6,14 @@ use diesel::prelude::*;
 
 use super::state::SectorState;
 use crate::{
-    clock::{DAY, Micros, SECOND},
+    clock::{DAY, Micros},
     fleet::protocol::StoredSector,
     ids::{MachineId, PoolId, SectorId},
     store::{
         AnyConnection, DbResult,
         schema::{chain_cursors, pools, sector_intervals, sectors, tasks},
     },
+    units::ChainTime,
 };
 
 /// Numbers that one query asks for.
@@ -114,11 +115,10 @@ fn works_on(conn: &mut AnyConnection, machine: MachineId) -> DbResult<HashSet<Se
 }
 
 fn read_up_to(conn: &mut AnyConnection, now: Micros) -> DbResult<HashMap<PoolId, i64>> {
-    let cursors: Vec<(PoolId, Micros, i64, i64)> = chain_cursors::table
+    let cursors: Vec<(PoolId, i64, i64, i64)> = chain_cursors::table
         .select((chain_cursors::pool_id, chain_cursors::genesis_at, chain_cursors::epoch_seconds, chain_cursors::next_epoch))
         .load(conn)?;
-    let at =
-        |genesis: Micros, seconds: i64, epoch: i64| genesis.saturating_add(seconds.saturating_mul(epoch).saturating_mul(SECOND));
-    let fresh = cursors.into_iter().filter(|(_, genesis, seconds, next)| at(*genesis, *seconds, *next) >= now - FRESH);
+    let is_fresh = |genesis_at, epoch_seconds, next| ChainTime { genesis_at, epoch_seconds }.micros(next) >= now - FRESH;
+    let fresh = cursors.into_iter().filter(|(_, genesis, seconds, next)| is_fresh(*genesis, *seconds, *next));
     Ok(fresh.map(|(pool, _, _, next)| (pool, next)).collect())
 }
