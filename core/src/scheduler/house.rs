@@ -267,22 +267,24 @@ fn class_of(view: &MachineView, (used, scratch): (&Cost, i32), snapshot: &Snapsh
     }
 }
 
-/// Bytes of sealed sectors that the disks of machines which work have room for, beside all that is owed. Where PC1 is done, the last
-/// sector's scratch becomes its place.
+/// Bytes of sealed sectors that the disks of machines which work have room for, beside all that is owed: of the size that each can seal
+/// most of. Where PC1 is done, the last sector's scratch becomes its place.
 #[must_use]
 pub fn disk_left(snapshot: &Snapshot) -> i64 {
-    let Some(largest) = snapshot.sizes.iter().copied().max() else { return 0 };
-    let Kind { scratch_full, scratch_keep, .. } = kind(largest);
-    let (full, keep) = (i64::from(scratch_full), i64::from(scratch_keep.max(1)));
-    let cost = Cost::of(TaskKind::PreCommit1, largest);
-    let seals = |m: &&MachineView| m.takes_new && m.cores >= cost.cores && m.memory_bytes >= cost.memory_bytes;
-    let places_of = |m: &MachineView| (i64::from(mib(m.disk_bytes - m.stored_bytes)) - (full - keep)).max(0) / keep * keep;
-    let room: i64 = snapshot.machines.iter().filter(seals).map(places_of).sum();
+    let places = |m: &MachineView, size: i64| {
+        let Kind { scratch_full, scratch_keep, .. } = kind(size);
+        let cost = Cost::of(TaskKind::PreCommit1, size);
+        let fits = m.takes_new && m.cores >= cost.cores && m.memory_bytes >= cost.memory_bytes;
+        let left = i64::from(mib(m.disk_bytes - m.stored_bytes)) - i64::from(scratch_full - scratch_keep);
+        if fits { left.max(0) / i64::from(scratch_keep.max(1)) } else { 0 }
+    };
+    let room_of = |m: &MachineView| snapshot.sizes.iter().map(|size| places(m, *size) * size).max().unwrap_or(0);
+    let room: i64 = snapshot.machines.iter().map(room_of).sum();
     // What a draining machine has begun it finishes on its own disk.
     let elsewhere = |at: Option<MachineId>| snapshot.machines.iter().any(|m| Some(m.id) == at && !m.takes_new);
     let comes = |o: &Owed| o.held + i64::try_from(o.sectors.iter().filter(|s| !elsewhere(s.machine)).count()).unwrap_or(0);
-    let owed: i64 = snapshot.owed.iter().map(|o| comes(o) * i64::from(kind(o.sector_bytes).scratch_keep)).sum();
-    (room - owed).max(0) / keep * largest
+    let owed: i64 = snapshot.owed.iter().map(|o| comes(o) * o.sector_bytes).sum();
+    (room - owed).max(0)
 }
 
 /// MiB for sealing: what is free now and what sectors in the pipeline will give back; but never more than what sealed sectors leave

@@ -339,7 +339,7 @@ mod tests {
     use crate::{
         clock::HOUR,
         scheduler::{
-            History,
+            History, disk_left,
             fixture::{GIB, NOW, machine, owed, snapshot},
         },
         sealing::{Cost, TaskKind},
@@ -355,6 +355,20 @@ mod tests {
         machine.disk_free_bytes = machine.disk_bytes - machine.stored_bytes;
         house.sizes = vec![32 * GIB];
         house
+    }
+
+    #[test]
+    fn a_disk_counts_for_the_sectors_that_its_machine_can_seal() {
+        let mut house = house(10, 0);
+        assert_eq!(disk_left(&house), 11 * 32 * GIB);
+        house.sizes.push(64 * GIB);
+        assert_eq!(disk_left(&house), 11 * 32 * GIB, "too small for PC1 of 64 GiB, not for 32");
+        let (mut contract, _) = owed(1, 90);
+        contract.sector_bytes = 32 * GIB;
+        house.owed.push(contract);
+        assert_eq!(disk_left(&house), 10 * 32 * GIB);
+        house.machines[0].takes_new = false;
+        assert_eq!(disk_left(&house), 0);
     }
 
     #[test]
