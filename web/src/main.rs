@@ -323,9 +323,7 @@ fn add_admin(config: &Config, email: &str, name: &str) -> anyhow::Result<()> {
 fn resize_pool(config: &Config, name: &str, bytes: i64) -> anyhow::Result<()> {
     let db = open(config)?;
     let pools = db.read(|conn| capacity::pools(conn).map_err(DbFault::from))?;
-    let known: Vec<&str> = pools.iter().map(|p| p.name.as_str()).collect();
-    let pool = pools.iter().find(|p| p.name == name);
-    let pool = pool.with_context(|| format!("there is no pool {name:?}; there are: {}", known.join(", ")))?;
+    let pool = planning::pool_named(&pools, name)?;
     let before = db.transact(|conn| capacity::resize(conn, pool, bytes, SystemClock.now())).map_err(|error| match error {
         LedgerError::Insufficient { free, .. } => {
             anyhow::anyhow!("only {} of it are free; the rest is sold, held, in use or down", Bytes(free))

@@ -1,10 +1,10 @@
 //! Capacity that would be free if all machines worked: it is not sold until they do.
 
-use super::{Pool, capacity, pools};
+use super::{capacity, hold::moved, pools};
 use crate::{
-    clock::{DAY, Micros},
+    clock::Micros,
     ids::PoolId,
-    ledger::{self, AccountSpec, LedgerError, Transfer},
+    ledger::{self, AccountSpec, LedgerError},
     store::AnyConnection,
 };
 
@@ -23,7 +23,10 @@ pub fn book_down(conn: &mut AnyConnection, backed: i64, now: Micros) -> Result<V
         if change == 0 {
             continue;
         }
-        match ledger::post(conn, &moved(pool, change, now)) {
+        let (free, down) = (AccountSpec::Free(pool.id), AccountSpec::Down(pool.id));
+        let (from, to) = if change > 0 { (free, down) } else { (down, free) };
+        let id = format!("down:{}:{now}", pool.id);
+        match ledger::post(conn, &moved(id, from, to, (&pool.public_id, change.abs()), now)) {
             Ok(()) => changes.push((pool.id, change)),
             // Somebody bought it meanwhile: next time.
             Err(LedgerError::Insufficient { .. }) => {}
@@ -31,21 +34,6 @@ pub fn book_down(conn: &mut AnyConnection, backed: i64, now: Micros) -> Result<V
         }
     }
     Ok(changes)
-}
-
-fn moved(pool: &Pool, change: i64, now: Micros) -> Transfer {
-    let (free, down) = (AccountSpec::Free(pool.id), AccountSpec::Down(pool.id));
-    let (from, to) = if change > 0 { (free, down) } else { (down, free) };
-    Transfer {
-        id: format!("down:{}:{now}", pool.id),
-        from,
-        to,
-        amount: change.abs(),
-        kind: "capacity",
-        subject: pool.public_id.clone(),
-        effective_day: now.div_euclid(DAY),
-        booked_at: now,
-    }
 }
 
 /// What is down of each pool's bytes, so that no more than `backed` are left: whole sectors, shared in proportion.

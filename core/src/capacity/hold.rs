@@ -64,7 +64,8 @@ fn free(conn: &mut AnyConnection, from: AccountSpec, (pool, contract, bytes): Pa
 /// Pool, contract (its public id) and bytes.
 type Part<'a> = (PoolId, &'a str, i64);
 
-fn moved(id: String, from: AccountSpec, to: AccountSpec, (subject, amount): (&str, i64), now: Micros) -> Transfer {
+/// Bytes that change hands.
+pub(super) fn moved(id: String, from: AccountSpec, to: AccountSpec, (subject, amount): (&str, i64), now: Micros) -> Transfer {
     let (kind, subject, effective_day) = ("capacity", subject.to_owned(), now.div_euclid(DAY));
     Transfer { id, from, to, amount, kind, subject, effective_day, booked_at: now }
 }

@@ -2,10 +2,11 @@
 
 use diesel::prelude::*;
 
+use super::hold::moved;
 use crate::{
-    clock::{DAY, Micros},
+    clock::Micros,
     ids::{PoolId, public_id},
-    ledger::{self, AccountSpec, LedgerError, Transfer},
+    ledger::{self, AccountSpec, LedgerError},
     store::{AnyConnection, DbResult, schema::pools},
 };
 
@@ -82,19 +83,8 @@ pub fn set_collateral(conn: &mut AnyConnection, pool: PoolId, sectors: i64, pled
 
 /// Takes `bytes` of new machines into the books. `id` makes a repetition harmless.
 pub fn grow(conn: &mut AnyConnection, pool: PoolId, id: &str, bytes: i64, now: Micros) -> Result<(), LedgerError> {
-    ledger::post(
-        conn,
-        &Transfer {
-            id: format!("grow:{pool}:{id}"),
-            from: AccountSpec::Owned(pool),
-            to: AccountSpec::Free(pool),
-            amount: bytes,
-            kind: "capacity",
-            subject: id.to_owned(),
-            effective_day: now.div_euclid(DAY),
-            booked_at: now,
-        },
-    )
+    let (owned, free) = (AccountSpec::Owned(pool), AccountSpec::Free(pool));
+    ledger::post(conn, &moved(format!("grow:{pool}:{id}"), owned, free, (id, bytes), now))
 }
 
 /// Sets what a pool owns to `bytes`: machines were bought, or are given back. What is down goes first, then what is free; nothing else
@@ -110,17 +100,8 @@ pub fn resize(conn: &mut AnyConnection, pool: &Pool, bytes: i64, now: Micros) ->
         ("free", free, owned, less - of_down),
     ];
     for (what, from, to, amount) in parts.into_iter().filter(|(.., amount)| *amount > 0) {
-        let change = Transfer {
-            id: format!("resize:{}:{now}:{what}", pool.id),
-            from,
-            to,
-            amount,
-            kind: "capacity",
-            subject: pool.public_id.clone(),
-            effective_day: now.div_euclid(DAY),
-            booked_at: now,
-        };
-        ledger::post(conn, &change)?;
+        let id = format!("resize:{}:{now}:{what}", pool.id);
+        ledger::post(conn, &moved(id, from, to, (&pool.public_id, amount), now))?;
     }
     Ok(before)
 }

@@ -10,6 +10,7 @@ use crate::{
     clock::{DAY, MINUTE, Micros},
     ids::{MachineId, SectorId},
     on_conn,
+    sealing::TaskKind,
     store::{AnyConnection, DbResult, schema::drawings},
 };
 
@@ -34,7 +35,7 @@ pub(super) fn load(conn: &mut AnyConnection) -> DbResult<HashMap<SectorId, Drawn
 pub fn keep_drawing(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &Outlook) -> DbResult<usize> {
     let mut before = load(conn)?;
     let mut moved = 0;
-    let begins = outlook.steps.iter().filter(|s| s.step == "PC1" && s.from >= snapshot.now);
+    let begins = outlook.steps.iter().filter(|s| s.step == TaskKind::PreCommit1 && s.from >= snapshot.now);
     for step in begins.filter(|s| s.from < snapshot.now + AHEAD) {
         let now = Drawn { machine: step.machine, at: step.from };
         let was = before.remove(&step.sector);

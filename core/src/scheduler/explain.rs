@@ -109,14 +109,10 @@ pub fn why(snapshot: &Snapshot, sector: SectorId) -> Option<Why> {
     let Some(step) = step else { return Some(why) };
     let task = snapshot.tasks.iter().find(|t| t.sector == Some(sector.id));
     let outlook = outlook(snapshot);
-    let name = match step {
-        TaskKind::PreCommit1 => "PC1",
-        TaskKind::PreCommit2 => "PC2",
-        _ => "C2",
-    };
-    let planned = outlook.steps.iter().find(|s| s.sector == sector.id && s.step == name);
+    let name = step.name().to_uppercase();
+    let planned = outlook.steps.iter().find(|s| s.sector == sector.id && s.step == step);
     for machine in &snapshot.machines {
-        let before = outlook.steps.iter().filter(|s| s.machine == machine.id && s.step == name);
+        let before = outlook.steps.iter().filter(|s| s.machine == machine.id && s.step == step);
         let before = before.filter(|s| planned.is_some_and(|p| s.from <= p.from && s.sector != sector.id)).count();
         let text = match (planned, lacking(machine, &Cost::of(step, owed.sector_bytes))) {
             _ if task.is_some_and(|t| t.leased_to == Some(machine.id)) => format!("{name} runs here"),

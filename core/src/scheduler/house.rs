@@ -137,11 +137,7 @@ impl<'s> House<'s> {
             let drawn = view.drawn?;
             Some((self.at(drawn.at), *id, *self.machines.get(&drawn.machine)?))
         });
-        let mut drawn: Vec<_> = drawn.collect();
-        drawn.sort_unstable();
-        let mut drawing = Drawing::new(self.fleet.machines.len());
-        drawn.into_iter().for_each(|(at, sector, machine)| drawing.push(machine, at, sector));
-        drawing
+        Drawing::of(self.fleet.machines.len(), drawn.collect())
     }
 
     /// What a new order would be to the planner. `None`: nothing to do, or a size that nobody seals here.

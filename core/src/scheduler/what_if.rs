@@ -9,7 +9,7 @@ use super::{
 use crate::{
     clock::Micros,
     ids::{MachineId, PoolId, SectorId},
-    sealing::{self, Event, Transition},
+    sealing::{self, Event, TaskKind, Transition},
 };
 
 /// One step in the plan.
@@ -18,7 +18,7 @@ pub struct Planned {
     pub machine: MachineId,
     pub sector: SectorId,
     pub number: i64,
-    pub step: &'static str,
+    pub step: TaskKind,
     pub from: Micros,
     pub until: Micros,
 }
@@ -105,8 +105,11 @@ pub fn outlook(snapshot: &Snapshot) -> Outlook {
 }
 
 fn steps(row: &Row, sector: &SectorView, house: &House<'_>) -> impl Iterator<Item = Planned> {
-    let parts: [(&'static str, MachineIx, Secs, Secs); 3] =
-        [("PC1", row.m1, row.s1, row.e1), ("PC2", row.m2, row.s2, row.e2), ("C2", row.m3, row.s3, row.e3)];
+    let parts: [(TaskKind, MachineIx, Secs, Secs); 3] = [
+        (TaskKind::PreCommit1, row.m1, row.s1, row.e1),
+        (TaskKind::PreCommit2, row.m2, row.s2, row.e2),
+        (TaskKind::Commit2, row.m3, row.s3, row.e3),
+    ];
     let (sector, number) = (sector.id, sector.number);
     parts.into_iter().filter_map(move |(step, machine, from, until)| {
         let machine = house.machine_id(machine).filter(|_| from >= 0 && until > from && until > House::now())?;
@@ -166,7 +169,7 @@ mod tests {
             History, TaskView,
             fixture::{NOW, machine, owed, snapshot},
         },
-        sealing::{SectorState, TaskKind},
+        sealing::SectorState,
     };
 
     /// PC1 takes four hours everywhere.
@@ -227,7 +230,7 @@ mod tests {
             .after
             .steps
             .iter()
-            .filter(|s| s.step == "PC1" && s.machine == MachineId(3))
+            .filter(|s| s.step == TaskKind::PreCommit1 && s.machine == MachineId(3))
             .map(|s| s.until - s.from)
             .min();
         assert_eq!(first, Some(HOUR / SECOND * SECOND));

@@ -248,10 +248,6 @@ pub(super) fn after_failure(
 ) -> DbResult<()> {
     let (level, reason) = failure;
     count_failure(conn, &mut sector, reason, now)?;
-    if kind == TaskKind::Finalize && sector.state().is_on_chain() {
-        // Whatever the chain says of it meanwhile, its files are tidied.
-        return queue_with(conn, &sector, kind, None, input.to_owned(), now);
-    }
     let machines = machines_failed(conn, &sector)?;
     let event = Event::StepFailed { level, failures: sector.failures, machines };
     match sector.apply(conn, event, now)? {

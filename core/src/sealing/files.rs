@@ -6,14 +6,15 @@ use diesel::prelude::*;
 
 use super::state::SectorState;
 use crate::{
+    capacity,
     clock::{DAY, Micros},
     fleet::protocol::StoredSector,
     ids::{MachineId, PoolId, SectorId},
     store::{
         AnyConnection, DbResult,
-        schema::{chain_cursors, pools, sector_intervals, sectors, tasks},
+        schema::{pools, sectors, tasks},
     },
-    units::ChainTime,
+    yields,
 };
 
 /// Numbers that one query asks for.
@@ -62,11 +63,7 @@ pub fn not_needed(
         Facts { machine, works_on: works_on(conn, machine)?, read_up_to: read_up_to(conn, now)?, counting: HashSet::new() };
     for part in stored.chunks(CHUNK) {
         let numbers: Vec<i64> = part.iter().filter_map(|s| i64::try_from(s.number).ok()).collect();
-        let counting: Vec<(PoolId, i64)> = sector_intervals::table
-            .filter(sector_intervals::number.eq_any(&numbers).and(sector_intervals::end_epoch.is_null()))
-            .select((sector_intervals::pool_id, sector_intervals::number))
-            .load(conn)?;
-        facts.counting = counting.into_iter().collect();
+        facts.counting = yields::counting(conn, &numbers)?;
         let known: Vec<Known> = sectors::table
             .inner_join(pools::table.on(pools::id.eq(sectors::pool_id)))
             .filter(sectors::number.eq_any(numbers))
@@ -115,10 +112,10 @@ fn works_on(conn: &mut AnyConnection, machine: MachineId) -> DbResult<HashSet<Se
 }
 
 fn read_up_to(conn: &mut AnyConnection, now: Micros) -> DbResult<HashMap<PoolId, i64>> {
-    let cursors: Vec<(PoolId, i64, i64, i64)> = chain_cursors::table
-        .select((chain_cursors::pool_id, chain_cursors::genesis_at, chain_cursors::epoch_seconds, chain_cursors::next_epoch))
-        .load(conn)?;
-    let is_fresh = |genesis_at, epoch_seconds, next| ChainTime { genesis_at, epoch_seconds }.micros(next) >= now - FRESH;
-    let fresh = cursors.into_iter().filter(|(_, genesis, seconds, next)| is_fresh(*genesis, *seconds, *next));
-    Ok(fresh.map(|(pool, _, _, next)| (pool, next)).collect())
+    let mut read = HashMap::new();
+    for pool in capacity::pools(conn)? {
+        let fresh = yields::cursor(conn, pool.id)?.filter(|cursor| cursor.time().micros(cursor.next_epoch) >= now - FRESH);
+        read.extend(fresh.map(|cursor| (pool.id, cursor.next_epoch)));
+    }
+    Ok(read)
 }

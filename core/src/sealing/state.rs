@@ -192,13 +192,13 @@ pub fn next(state: SectorState, event: Event) -> Transition {
 
 fn step_failed(state: SectorState, level: FailureLevel, failures: i64, machines: i64) -> Transition {
     use SectorState as S;
-    let running = matches!(state, S::PreCommit1 | S::PreCommit2 | S::Commit1 | S::Commit2 | S::Finalizing);
+    // A sector on chain is never given up for a failed clean-up, and tidied whatever the chain says of it meanwhile.
+    if state.is_on_chain() {
+        return Transition::Retry(Where::Anywhere);
+    }
+    let running = matches!(state, S::PreCommit1 | S::PreCommit2 | S::Commit1 | S::Commit2);
     if !running {
         return Transition::Ignore;
-    }
-    // A sector on chain is never given up for a failed clean-up.
-    if state == S::Finalizing {
-        return Transition::Retry(Where::Anywhere);
     }
     if level == FailureLevel::Critical || failures >= MOST_FAILURES || machines >= MOST_MACHINES {
         return Transition::To(S::Quarantined);

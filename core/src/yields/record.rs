@@ -1,5 +1,7 @@
 //! What the chain said, as rows: how far it was read, blocks won, when sectors counted.
 
+use std::collections::HashSet;
+
 use diesel::prelude::*;
 
 use super::{Interval, attribute::Costs};
@@ -154,6 +156,13 @@ pub struct SectorInterval {
     /// attoFIL, decimal.
     pub pledge_atto: String,
     pub daily_fee_atto: String,
+}
+
+/// Which of these sectors count at the cursor, by pool and number.
+pub fn counting(conn: &mut AnyConnection, numbers: &[i64]) -> DbResult<HashSet<(PoolId, i64)>> {
+    let open = sector_intervals::number.eq_any(numbers).and(sector_intervals::end_epoch.is_null());
+    let rows = sector_intervals::table.filter(open).select((sector_intervals::pool_id, sector_intervals::number));
+    Ok(rows.load(conn)?.into_iter().collect())
 }
 
 /// Sectors that count at the cursor.

@@ -69,9 +69,7 @@ pub fn change(conn: &mut AnyConnection, question: &Question) -> DbResult<anyhow:
             Question::Fail { machine } => (Change::Fail(find(machine)?), format!("{machine} is lost")),
             Question::Add { machine } => (Change::Add(find(machine)?), format!("one more machine like {machine}")),
             Question::Order { pool, sectors } => {
-                let known: Vec<&str> = pools.iter().map(|p| p.name.as_str()).collect();
-                let found = pools.iter().find(|p| p.name == *pool);
-                let found = found.with_context(|| format!("there is no pool {pool:?}; there are: {}", known.join(", ")))?;
+                let found = pool_named(&pools, pool)?;
                 if *sectors < 1 {
                     bail!("an order is for at least one sector");
                 }
@@ -111,6 +109,12 @@ fn plan_text(view: &PlanView) -> String {
         text += &format!("  {:<26} {}\n", row.pool, parts.join("  "));
     }
     text
+}
+
+pub fn pool_named<'p>(pools: &'p [Pool], name: &str) -> anyhow::Result<&'p Pool> {
+    let known: Vec<&str> = pools.iter().map(|p| p.name.as_str()).collect();
+    let found = pools.iter().find(|p| p.name == name);
+    found.with_context(|| format!("there is no pool {name:?}; there are: {}", known.join(", ")))
 }
 
 /// The sector of this number, of the pool that was named if several have one.

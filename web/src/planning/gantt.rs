@@ -84,12 +84,12 @@ impl Gantt {
             let title = format!(
                 "sector {}: {} from {} until {}",
                 step.number,
-                step.step,
+                step.step.name().to_uppercase(),
                 minute_text(step.from),
                 minute_text(step.until)
             );
             let y = y + i64::try_from(lane).unwrap_or(0) * LANE;
-            self.bars.push(Bar { x, y, width: (end - x).max(2) - 1, step: step.step.to_lowercase(), title });
+            self.bars.push(Bar { x, y, width: (end - x).max(2) - 1, step: step.step.name().to_owned(), title });
         }
         (free_at.len(), more)
     }
@@ -123,6 +123,7 @@ mod tests {
     use sealyard_core::{
         ids::{MachineId, SectorId},
         scheduler::MachineView,
+        sealing::TaskKind,
     };
 
     use super::*;
@@ -144,7 +145,7 @@ mod tests {
         let snapshot = Snapshot { now: 0, machines: vec![machine], ..Snapshot::default() };
         let step = |number, from: i64, until: i64| {
             let (from, until) = (from * HOUR, until * HOUR);
-            Planned { machine: MachineId(1), sector: SectorId(number), number, step: "PC1", from, until }
+            Planned { machine: MachineId(1), sector: SectorId(number), number, step: TaskKind::PreCommit1, from, until }
         };
         let steps = vec![step(1, -1, 3), step(2, 0, 2), step(3, 2, 5), step(4, 3, 9)];
         let chart = Gantt::of(&snapshot, &Outlook { steps, done: 10 * HOUR, ..Outlook::default() });

@@ -5,6 +5,6 @@ mod command;
 mod gantt;
 mod view;
 
-pub use command::{Question, answer, change};
+pub use command::{Question, answer, change, pool_named};
 pub use gantt::Gantt;
 pub use view::{EffectView, PlanView, effect_view, plan_view};

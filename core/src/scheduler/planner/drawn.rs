@@ -16,16 +16,13 @@ pub struct Drawing {
 }
 
 impl Drawing {
-    /// On `machines` machines nothing.
+    /// On `machines` machines: when each sector is to begin, and where.
     #[must_use]
-    pub fn new(machines: usize) -> Self {
-        Self { queues: (0..machines).map(|_| VecDeque::new()).collect(), places: HashMap::new() }
-    }
-
-    /// The next one on a machine, and when it is to begin.
-    pub fn push(&mut self, machine: MachineIx, at: Secs, sector: SectorIx) {
-        self.queues[machine].push_back((at, sector));
-        self.places.insert(sector, machine);
+    pub fn of(machines: usize, mut begins: Vec<(Secs, SectorIx, MachineIx)>) -> Self {
+        begins.sort_unstable();
+        let mut queues: Table<MachineIx, VecDeque<(Secs, SectorIx)>> = (0..machines).map(|_| VecDeque::new()).collect();
+        begins.iter().for_each(|(at, sector, machine)| queues[*machine].push_back((*at, *sector)));
+        Self { queues, places: begins.into_iter().map(|(_, sector, machine)| (sector, machine)).collect() }
     }
 
     /// Every sector, its machine, and when it is to begin.
@@ -45,16 +42,10 @@ impl World<'_> {
         played.expect_usual();
         played.run_until(self.now.saturating_add(seconds));
         let waiting = self.sectors.pairs().filter(|(_, sector)| sector.state == State::Wait);
-        let mut begun: Vec<(Secs, SectorIx, MachineIx)> = waiting
+        let begins = waiting
             .filter_map(|(id, _)| played.sectors.get(id).map(|sector| (sector.row.s1, id, sector.row.m1)))
-            .filter(|(_, _, machine)| machine.is_some())
-            .collect();
-        begun.sort_unstable();
-        let mut drawing = Drawing::new(self.fleet.machines.len());
-        for (at, sector, machine) in begun {
-            drawing.push(machine, at, sector);
-        }
-        drawing
+            .filter(|(_, _, machine)| machine.is_some());
+        Drawing::of(self.fleet.machines.len(), begins.collect())
     }
 
     /// Holds to `drawing` from now on.

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use super::{
     MachineIx, Secs, SectorIx,
     agenda::{Ending, Event},
-    fleet::Step,
+    fleet::{Step, Steps},
     sector::{Sector, State},
     world::{SHUT, World},
 };
@@ -51,23 +51,8 @@ pub struct Odds {
     pub step_failures: StepFailures,
 }
 
-/// Per mille of PC1, PC2 and C2 steps.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct StepFailures {
-    pub p1: i32,
-    pub p2: i32,
-    pub c2: i32,
-}
-
-impl StepFailures {
-    const fn of(self, step: Step) -> i32 {
-        match step {
-            Step::P1 => self.p1,
-            Step::P2 => self.p2,
-            Step::C2 => self.c2,
-        }
-    }
-}
+/// Per mille.
+pub type StepFailures = Steps<i32>;
 
 impl Default for Odds {
     /// Published experience, until a fleet has its own: steps vary by 12 %, a machine fails every 45 days for six hours.

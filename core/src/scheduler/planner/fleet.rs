@@ -48,17 +48,17 @@ impl Kind {
     }
 }
 
-/// Seconds of the steps of one sector size on one class of machine; 0: it cannot do that step.
+/// One value for each step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Durations {
-    pub p1: Secs,
-    pub p2: Secs,
-    pub c2: Secs,
+pub struct Steps<T> {
+    pub p1: T,
+    pub p2: T,
+    pub c2: T,
 }
 
-impl Durations {
+impl<T: Copy> Steps<T> {
     #[must_use]
-    pub const fn of(&self, step: Step) -> Secs {
+    pub const fn of(&self, step: Step) -> T {
         match step {
             Step::P1 => self.p1,
             Step::P2 => self.p2,
@@ -66,6 +66,9 @@ impl Durations {
         }
     }
 }
+
+/// Seconds of the steps of one sector size on one class of machine; 0: it cannot do that step.
+pub type Durations = Steps<Secs>;
 
 #[derive(Clone, Debug)]
 pub struct Class {
