@@ -132,7 +132,7 @@ pub fn load(path: &Path, clairvoyant: bool) -> anyhow::Result<Loaded> {
         ..Fleet::default()
     };
     for row in &instance.pools {
-        let moves = kinds.iter().map(|k| row.xfer_s.get(*k).map(|x| Moves { layers: x.layers, sealed: x.sealed }));
+        let moves = kinds.iter().map(|k| row.xfer_s.get(*k).map(|x| Moves { layers: x.layers, sealed: Some(x.sealed) }));
         fleet.pools.push(Pool { moves: moves.collect() });
     }
     for row in &instance.machines {

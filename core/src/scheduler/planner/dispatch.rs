@@ -135,7 +135,7 @@ impl World<'_> {
     /// Where nothing can be moved a sealed sector stays on the disk that it was made on.
     pub(super) fn stays(&self, sector: SectorIx) -> bool {
         let pool = self.fleet.pool(self.sectors[sector].row.m2);
-        self.fleet.pools[pool].moves[self.kind(sector)].is_none()
+        self.fleet.pools[pool].moves_sealed(self.kind(sector)).is_none()
     }
 
     pub(super) fn have_layers(&mut self, sector: SectorIx, first: bool) {
@@ -397,9 +397,9 @@ impl World<'_> {
     fn best_store(&mut self, pool: PoolIx, sector: SectorIx) -> Option<(MachineIx, Secs)> {
         let kind = self.kind(sector);
         let from = self.sectors[sector].row.m2;
-        let Some(moves) = self.fleet.pools[pool].moves[kind] else { return Some((from, 0)) };
+        let Some(seconds) = self.fleet.pools[pool].moves_sealed(kind) else { return Some((from, 0)) };
         let stored = self.fleet.kinds[kind].stored;
-        if self.rooms[from].nic <= 0 || !self.is_up_for(from, moves.sealed) {
+        if self.rooms[from].nic <= 0 || !self.is_up_for(from, seconds) {
             return None;
         }
         let mut best = None;
@@ -410,12 +410,12 @@ impl World<'_> {
             if room.store >= stored
                 && (room.nic > 0 || machine == from)
                 && best.is_none_or(|(b, _)| rank > b)
-                && self.is_up_for(machine, moves.sealed)
+                && self.is_up_for(machine, seconds)
             {
                 best = Some((rank, machine));
             }
         }
-        best.map(|(_, machine)| (machine, moves.sealed))
+        best.map(|(_, machine)| (machine, seconds))
     }
 
     fn start_store(&mut self, sector: SectorIx, machine: MachineIx, seconds: Secs) {

@@ -95,15 +95,24 @@ pub struct Machine {
 
 #[derive(Clone, Debug)]
 pub struct Pool {
-    /// Seconds of moving one sector's layers, and its sealed file, between two machines. `None`: cannot be moved; what is sealed stays
-    /// on the disk that was scratch for it.
+    /// Moves of one sector's files between two machines. `None`: none; PC2 is done where PC1 was.
     pub moves: Table<KindIx, Option<Moves>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct Moves {
+    /// Seconds from where PC1 was done to a GPU.
     pub layers: Secs,
-    pub sealed: Secs,
+    /// Seconds of the sealed file to a machine with storage. `None`: it stays on the disk that was scratch for it.
+    pub sealed: Option<Secs>,
+}
+
+impl Pool {
+    /// Seconds of moving a sealed file; `None`: it stays where it is.
+    #[must_use]
+    pub fn moves_sealed(&self, kind: KindIx) -> Option<Secs> {
+        self.moves[kind].and_then(|moves| moves.sealed)
+    }
 }
 
 /// The chain's delays.

@@ -96,7 +96,7 @@ pub(super) mod tests {
             nic: 2,
             durations: [Durations { p1: 4 * HOUR, p2: 900, c2: 900 }].into_iter().collect(),
         };
-        let pool = Pool { moves: [Some(Moves { layers: 360, sealed: 60 })].into_iter().collect() };
+        let pool = Pool { moves: [Some(Moves { layers: 360, sealed: Some(60) })].into_iter().collect() };
         Fleet {
             delays: Delays { message: 120, seed: 4500, c1: 60, ticket: 86_400, prove: 30 * 86_400 },
             kinds: [kind].into_iter().collect(),

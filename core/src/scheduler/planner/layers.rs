@@ -145,7 +145,8 @@ impl World<'_> {
     }
 
     fn targets(&self, pool: PoolIx, kind: KindIx) -> BinaryHeap<Reverse<Target>> {
-        let open = self.pools[pool].gpu_machines.iter().filter(|m| self.is_target(**m));
+        let takes = |m: &&MachineIx| self.is_target(**m) && !self.fleet.machines[**m].drains;
+        let open = self.pools[pool].gpu_machines.iter().filter(takes);
         open.filter_map(|m| self.target(*m, kind)).map(Reverse).collect()
     }
 
@@ -160,24 +161,30 @@ impl World<'_> {
     }
 
     fn bind(&mut self, sector: SectorIx, machine: MachineIx) {
-        let kind = self.kind(sector);
-        self.rooms[machine].bound += 1;
         let from = self.sectors[sector].row.m1;
-        self.sectors[sector].row.m2 = machine;
         if machine == from {
+            self.rooms[machine].bound += 1;
+            self.sectors[sector].row.m2 = machine;
             self.sectors[sector].state = State::Bound;
             self.rooms[machine].waiting.push(sector);
             return self.list_free(machine);
         }
-        let seconds = self.fleet.pools[self.fleet.pool(from)].moves[kind].map_or(0, |m| m.layers);
+        let ends = self.now + self.leave(sector, from, machine);
+        let row = &mut self.sectors[sector].row;
+        (row.xs, row.xe) = (self.now, ends);
+        self.at_end(ends, Ending::Move, sector);
+    }
+
+    /// Layers leave for the machine that they are bound to; the seconds that this usually takes.
+    pub(super) fn leave(&mut self, sector: SectorIx, from: MachineIx, to: MachineIx) -> Secs {
+        let kind = self.kind(sector);
         self.rooms[from].nic -= 1;
-        let room = &mut self.rooms[machine];
+        let room = &mut self.rooms[to];
+        room.bound += 1;
         room.nic -= 1;
         room.scratch -= self.fleet.kinds[kind].scratch_full;
-        let ends = self.now + seconds;
         let state = &mut self.sectors[sector];
-        state.state = State::Moving;
-        (state.row.xs, state.row.xe) = (self.now, ends);
-        self.at_end(ends, Ending::Move, sector);
+        (state.state, state.row.m2) = (State::Moving, to);
+        self.fleet.pools[self.fleet.pool(from)].moves[kind].map_or(0, |m| m.layers)
     }
 }

@@ -24,6 +24,13 @@ pub enum Progress {
         on: MachineIx,
         began: Secs,
     },
+    /// Layers are on their way.
+    Moving {
+        from: MachineIx,
+        to: MachineIx,
+        began: Secs,
+        since: Secs,
+    },
     PreCommit2 {
         on: MachineIx,
         began: Secs,
@@ -79,6 +86,11 @@ impl World<'_> {
                 self.sectors[sector].row.e1 = self.now;
                 self.have_layers(sector, false);
             }
+            Progress::Moving { from, to, began, since } => {
+                self.begin(sector, from, began);
+                self.sectors[sector].row.e1 = since;
+                self.move_on(sector, from, to, since);
+            }
             Progress::PreCommit2 { on, began, since } => {
                 self.begin(sector, on, began);
                 self.pools[self.fleet.pool(on)].wip -= 1;
@@ -130,11 +142,20 @@ impl World<'_> {
         (row.m1, row.m2) = (on, on);
     }
 
-    /// A step goes on; one that takes longer than usual may end at any time.
+    /// A move goes on.
+    fn move_on(&mut self, sector: SectorIx, from: MachineIx, to: MachineIx, since: Secs) {
+        let usual = self.leave(sector, from, to);
+        let ends = ends(since, usual, self.now);
+        let row = &mut self.sectors[sector].row;
+        (row.xs, row.xe) = (since, ends);
+        self.at_end(ends, Ending::Move, sector);
+    }
+
+    /// A step goes on.
     fn run_on(&mut self, sector: SectorIx, (on, step): (MachineIx, Step), since: Secs, need: Need) {
         self.take(on, need, step == Step::P1);
         let usual = self.fleet.duration(on, self.kind(sector), step);
-        let ends = since.saturating_add(usual).max(self.now.saturating_add(usual / 20 + 30));
+        let ends = ends(since, usual, self.now);
         let row = &mut self.sectors[sector].row;
         let ending = match step {
             Step::P1 => {
@@ -152,4 +173,9 @@ impl World<'_> {
         };
         self.at_end(ends, ending, sector);
     }
+}
+
+/// When what began at `since` and usually takes so long ends; one that takes longer than usual may end at any time.
+fn ends(since: Secs, usual: Secs, now: Secs) -> Secs {
+    since.saturating_add(usual).max(now.saturating_add(usual / 20 + 30))
 }

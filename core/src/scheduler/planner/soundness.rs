@@ -35,7 +35,8 @@ fn fleet(dice: &mut Dice) -> Fleet {
         kinds: [kind(1), kind(2)].into_iter().collect(),
         ..Fleet::default()
     };
-    let moves = (dice.below(4) > 0).then_some(Moves { layers: 1200, sealed: 300 });
+    let sealed = (dice.below(3) > 0).then_some(300);
+    let moves = (dice.below(4) > 0).then_some(Moves { layers: 1200, sealed });
     for _ in 0..=dice.below(2) {
         let pool = fleet.pools.push(Pool { moves: fleet.kinds.iter().map(|_| moves).collect() });
         for _ in 0..=dice.below(3) {
@@ -44,7 +45,7 @@ fn fleet(dice: &mut Dice) -> Fleet {
             add_machine(dice, &mut fleet, pool, class);
         }
         for _ in 0..=dice.below(3) {
-            let class = gpu_class(dice, moves.is_none());
+            let class = gpu_class(dice, moves.is_none() || sealed.is_none());
             add_machine(dice, &mut fleet, pool, class);
         }
     }
