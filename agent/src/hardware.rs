@@ -4,8 +4,9 @@ use std::{fs, path::Path};
 
 use sealyard_core::fleet::protocol::Hardware;
 
-/// Reads it from the kernel; `cores` overrides how many are offered.
-pub fn read(dir: &Path, cores: Option<i64>) -> Hardware {
+/// Reads it from the kernel; `offered` says how many cores and GPUs are offered, if not all.
+pub fn read(dir: &Path, offered: (Option<i64>, Option<usize>)) -> Hardware {
+    let (cores, gpus) = offered;
     let counted = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let (disk_bytes, disk_free_bytes) = disk(dir);
     Hardware {
@@ -13,7 +14,10 @@ pub fn read(dir: &Path, cores: Option<i64>) -> Hardware {
         memory_bytes: meminfo("MemTotal:"),
         disk_bytes,
         disk_free_bytes,
-        gpus: gpus(),
+        gpus: match gpus {
+            Some(count) => found_gpus().into_iter().chain(std::iter::repeat("GPU".to_owned())).take(count).collect(),
+            None => found_gpus(),
+        },
         description: format!("{}, Linux {}", cpu_model(), kernel()),
     }
 }
@@ -32,7 +36,7 @@ fn disk(dir: &Path) -> (i64, i64) {
 }
 
 /// Names of the graphics cards that a prover could use.
-fn gpus() -> Vec<String> {
+fn found_gpus() -> Vec<String> {
     let Ok(entries) = fs::read_dir("/proc/driver/nvidia/gpus") else { return Vec::new() };
     let model = |entry: fs::DirEntry| {
         let text = fs::read_to_string(entry.path().join("information")).unwrap_or_default();

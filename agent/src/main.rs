@@ -3,13 +3,15 @@
 //! Must not know: the database, customers. What a machine needs between two of its own restarts is in its folder.
 
 mod client;
+mod fetch;
+mod files;
 mod hardware;
 mod run;
 mod runner;
 mod step;
 mod work_dir;
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 
@@ -52,9 +54,26 @@ struct RunOptions {
     /// Cores to offer; default: all.
     #[arg(long)]
     cores: Option<i64>,
+    /// GPUs to offer, whatever is found here; default: those that are found.
+    #[arg(long)]
+    gpus: Option<usize>,
+    /// Show sectors' files on this address (port 0: any free one) to other machines of the house, and fetch theirs: so layers go from
+    /// machines for PC1 to machines with GPUs. For a network of your own: whoever reads a sector shows a pass, but nothing is encrypted.
+    #[arg(long, env = "SEALYARD_FILES_LISTEN")]
+    files_listen: Option<SocketAddr>,
+    /// How other machines reach that address; default: as it is.
+    #[arg(long, env = "SEALYARD_FILES_URL", requires = "files_listen")]
+    files_url: Option<String>,
     /// End when standard input ends, that is with the program that started this one.
     #[arg(long)]
     with_parent: bool,
+}
+
+impl RunOptions {
+    /// Cores and GPUs, if not all.
+    fn offered(&self) -> (Option<i64>, Option<usize>) {
+        (self.cores, self.gpus)
+    }
 }
 
 fn main() -> anyhow::Result<()> {

@@ -2,15 +2,17 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use sealyard_core::fleet::protocol::{EnrolRequest, HeartbeatRequest, Lease, Outcome, ReportRequest, Running, StoredSector};
 
 use crate::{
     RunOptions,
     client::House,
+    files::{self, Shown},
     hardware,
     runner::{Step, wants_disk},
     work_dir::{Key, WorkDir},
@@ -30,10 +32,17 @@ struct Agent {
     /// Stored sectors that the house is still to be told of, and when it is told again.
     untold: Vec<StoredSector>,
     inventory: Instant,
+    /// What other machines may read here, and where.
+    shown: Option<(Arc<Shown>, String)>,
+    /// Files of a transfer that goes on no more may lie about.
+    untidy: bool,
 }
 
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 const INVENTORY_PAUSE: Duration = Duration::from_secs(1800);
+/// While other machines fetch from here, what they have fetched is soon not needed any more.
+const INVENTORY_PAUSE_WHILE_READ: Duration = Duration::from_secs(60);
+const READ_LATELY: Duration = Duration::from_secs(600);
 /// Stored sectors that one heartbeat tells of.
 const TOLD_AT_ONCE: usize = 2000;
 const DISK_PAUSE: Duration = Duration::from_secs(30);
@@ -50,6 +59,7 @@ pub async fn run(options: RunOptions) -> Result<()> {
     };
     tracing::info!(machine = %key.machine, house = %options.url, "working");
     let house = House::new(&options.url, &key.key)?;
+    let shown = show_files(&options, &work, &key)?;
     let (steps, waiting, refused) = (HashMap::new(), HashMap::new(), HashMap::new());
     let mut agent = Agent {
         options,
@@ -61,6 +71,8 @@ pub async fn run(options: RunOptions) -> Result<()> {
         refused,
         untold: Vec::new(),
         inventory: Instant::now(),
+        shown,
+        untidy: true,
     };
     agent.empty();
     let heartbeat = Duration::from_millis(agent.options.heartbeat_ms);
@@ -81,10 +93,25 @@ pub async fn run(options: RunOptions) -> Result<()> {
     }
 }
 
+/// Where other machines are let in, and by which address they know it.
+fn show_files(options: &RunOptions, work: &WorkDir, key: &Key) -> Result<Option<(Arc<Shown>, String)>> {
+    let Some(listen) = options.files_listen else { return Ok(None) };
+    let (shown, at) = files::serve(listen, work.store(), key.key.clone())?;
+    let url = match &options.files_url {
+        Some(url) => url.clone(),
+        None if at.ip().is_unspecified() => {
+            bail!("say how other machines reach {at}: --files-url http://<this machine>:{}", at.port())
+        }
+        None => format!("http://{at}"),
+    };
+    tracing::info!(%url, "showing sectors' files to the house's machines");
+    Ok(Some((shown, url)))
+}
+
 async fn enrol(options: &RunOptions, work: &WorkDir) -> Result<Key> {
     let token =
         options.token.clone().context("this machine is new: give it the enrolment token that an administrator made (--token)")?;
-    let hardware = hardware::read(work.root(), options.cores);
+    let hardware = hardware::read(work.root(), options.offered());
     let house = House::new(&options.url, "")?;
     let request = EnrolRequest { token, hardware };
     let mut wait = Duration::from_millis(200);
@@ -123,7 +150,7 @@ impl Agent {
     async fn turn(&mut self) -> Result<bool> {
         self.collect(Duration::from_secs(self.options.step_timeout_s))?;
         let delivered = self.deliver().await?;
-        let hardware = hardware::read(self.work.root(), self.options.cores);
+        let hardware = hardware::read(self.work.root(), self.options.offered());
         let mut running: Vec<Running> = self.steps.values().map(Step::running).collect();
         running.extend(self.waiting.values().map(|(lease, _)| Running {
             task: lease.task,
@@ -142,9 +169,14 @@ impl Agent {
             });
             self.inventory = Instant::now() + INVENTORY_PAUSE;
         }
+        if self.is_read() {
+            self.inventory = self.inventory.min(Instant::now() + INVENTORY_PAUSE_WHILE_READ);
+        }
         let untold = self.untold.len().saturating_sub(TOLD_AT_ONCE);
         let stored = self.untold.get(untold..).unwrap_or_default().to_vec();
-        let answer = self.house.heartbeat(&HeartbeatRequest { hardware, running, stored: stored.clone() }).await?;
+        let files_url = self.shown.as_ref().map(|(_, url)| url.clone());
+        let request = HeartbeatRequest { hardware, running, stored: stored.clone(), files_url };
+        let answer = self.house.heartbeat(&request).await?;
         self.untold.truncate(untold);
         for task in answer.stop {
             self.waiting.remove(&task);
@@ -152,6 +184,7 @@ impl Agent {
             if let Some(step) = self.steps.remove(&task) {
                 tracing::info!(task, "stopped: the lease has moved on");
                 step.stop().await;
+                self.untidy = true;
             }
         }
         let over: Vec<StoredSector> =
@@ -166,7 +199,26 @@ impl Agent {
             self.waiting.remove(&lease.task);
             self.start(&lease).await;
         }
+        self.forget_incoming();
         Ok(delivered)
+    }
+
+    /// Whether another machine has fetched from here lately.
+    fn is_read(&self) -> bool {
+        let read_at = self.shown.as_ref().and_then(|(shown, _)| shown.read_at());
+        read_at.is_some_and(|at| at.elapsed() < READ_LATELY)
+    }
+
+    /// Deletes what arrived for transfers that do not go on.
+    fn forget_incoming(&mut self) {
+        if !std::mem::take(&mut self.untidy) {
+            return;
+        }
+        let going_on: Vec<i64> = self.steps.keys().chain(self.waiting.keys()).copied().collect();
+        if let Err(error) = self.work.forget_incoming(&going_on) {
+            tracing::warn!(error = format!("{error:#}"), "what arrived in vain stays");
+            self.untidy = true;
+        }
     }
 
     /// Whether a step that runs or waits here is about this sector.
@@ -234,6 +286,7 @@ impl Agent {
                     self.waiting.insert(report.task, (step.lease.clone(), Instant::now() + DISK_PAUSE));
                 }
                 _ => {
+                    self.untidy |= matches!(report.outcome, Outcome::Failed { .. });
                     if let Err(error) = self.work.keep(report) {
                         tracing::warn!(task = report.task, error = format!("{error:#}"), "the result is delivered from memory");
                         self.unwritten.push(report.clone());

@@ -4,7 +4,7 @@ use std::{fs, io::Read, path::Path, time::Instant};
 
 use anyhow::{Context, Result};
 use sealyard_core::{
-    fleet::protocol::{FailureLevel, Outcome, PostInput, SectorInput, Usage},
+    fleet::protocol::{FailureLevel, MoveInput, Outcome, PostInput, SectorInput, Usage},
     sealing::TaskKind,
 };
 use sealyard_filecoin::{
@@ -15,7 +15,10 @@ use sealyard_filecoin::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::work_dir::{StepInput, StepResult, sector_files, write_whole};
+use crate::{
+    fetch::fetch,
+    work_dir::{StepInput, StepResult, WorkDir, sector_files, write_whole},
+};
 
 pub fn main(folder: &Path) -> Result<()> {
     end_with_parent();
@@ -67,6 +70,7 @@ fn run(step: &StepInput) -> Result<Value, Failure> {
         TaskKind::parse(&step.kind).with_context(|| format!("this agent does not know step {:?}; update it", step.kind))?;
     match kind {
         TaskKind::PreCommit1 => pre_commit_1(step),
+        TaskKind::Move => move_here(step),
         TaskKind::PreCommit2 => pre_commit_2(step),
         TaskKind::Commit1 => commit_1(step),
         TaskKind::Commit2 => commit_2(step),
@@ -90,8 +94,18 @@ fn pre_commit_1(step: &StepInput) -> Result<Value, Failure> {
     let (folder, files) = sector_files(&step.store, &sector);
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let output = proofs::pc1(&sector, &files, input.ticket.parse::<Hash32>().context("ticket")?)?;
-    // PC2 runs on this machine: its input stays here.
+    // PC2's input stays with the layers, and goes where they go.
     write_whole(&folder.join("pc1.json"), &output)?;
+    Ok(json!({}))
+}
+
+/// What does not arrive is still where it was.
+fn move_here(step: &StepInput) -> Result<Value, Failure> {
+    let input: MoveInput = read(&step.input)?;
+    let work = WorkDir::of_store(&step.store)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("starting")?;
+    let fetched = runtime.block_on(fetch(&work, step.task, &input));
+    fetched.map_err(|error| Failure { level: FailureLevel::Temporary, reason: format!("{error:#}") })?;
     Ok(json!({}))
 }
 

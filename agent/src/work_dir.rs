@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 /// Sectors' folders that are being deleted.
 const DROPPED: &str = "dropped";
+/// Folders of sectors that are being fetched, by task.
+const INCOMING: &str = "incoming";
 
 #[derive(Clone)]
 pub struct WorkDir {
@@ -41,7 +43,7 @@ pub struct Key {
 
 impl WorkDir {
     pub fn open(root: &Path) -> Result<Self> {
-        for folder in ["store", "steps", DROPPED] {
+        for folder in ["store", "steps", DROPPED, INCOMING] {
             let path = root.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("creating {}; is --dir writable?", path.display()))?;
         }
@@ -53,6 +55,12 @@ impl WorkDir {
         let file = fs::File::create(self.root.join("lock")).context("creating the lock file")?;
         file.try_lock().with_context(|| format!("another agent works in {}", self.root.display()))?;
         Ok(file)
+    }
+
+    /// As an agent that holds the lock has opened it.
+    pub fn of_store(store: &Path) -> Result<Self> {
+        let root = store.parent().context("a store without a folder around it")?;
+        Ok(Self { root: root.to_owned() })
     }
 
     pub fn root(&self) -> &Path {
@@ -87,7 +95,7 @@ impl WorkDir {
             fence: lease.fence,
             kind: lease.kind.clone(),
             input: lease.input.clone(),
-            store: self.root.join("store"),
+            store: self.store(),
         };
         // What an earlier try in this folder left is not this one's result.
         let _ = fs::remove_file(folder.join("result.json"));
@@ -98,7 +106,7 @@ impl WorkDir {
     /// Sectors that have files here.
     pub fn stored(&self) -> Result<Vec<StoredSector>> {
         let mut stored = Vec::new();
-        for entry in fs::read_dir(self.root.join("store")).context("reading the store")? {
+        for entry in fs::read_dir(self.store()).context("reading the store")? {
             let name = entry.context("reading the store")?.file_name();
             let sector = name.to_str().and_then(proofs::sector_of_folder);
             stored.extend(sector.map(|(miner, number)| StoredSector { miner, number }));
@@ -108,11 +116,47 @@ impl WorkDir {
 
     /// Takes a sector out of the store; [`Self::empty`] gives its space back.
     pub fn drop_sector(&self, sector: &StoredSector) -> Result<()> {
-        let name = proofs::folder_name(sector.miner, sector.number);
-        let from = self.root.join("store").join(&name);
+        self.take_out(&proofs::folder_name(sector.miner, sector.number))
+    }
+
+    fn take_out(&self, name: &str) -> Result<()> {
+        let from = self.store().join(name);
         // One of that name may still be being deleted.
         let to = (0..).map(|n| self.root.join(DROPPED).join(format!("{name}-{n}"))).find(|to| !to.exists());
         fs::rename(&from, to.unwrap_or_default()).with_context(|| format!("taking {} out of the store", from.display()))
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    /// Where a task's files arrive.
+    pub fn incoming(&self, task: i64) -> PathBuf {
+        self.root.join(INCOMING).join(task.to_string())
+    }
+
+    /// Everything has arrived: it is a sector of the store from now on. What was there of that name is worth nothing any more.
+    pub fn take_in(&self, task: i64, name: &str) -> Result<()> {
+        let (from, to) = (self.incoming(task), self.store().join(name));
+        if to.exists() {
+            self.take_out(name)?;
+        }
+        fs::rename(&from, &to).with_context(|| format!("taking {name} into the store"))?;
+        let synced = fs::File::open(self.store()).and_then(|folder| folder.sync_all());
+        synced.context("writing to disk")
+    }
+
+    /// Deletes what arrived for tasks other than these.
+    pub fn forget_incoming(&self, but: &[i64]) -> Result<()> {
+        for entry in fs::read_dir(self.root.join(INCOMING)).context("reading what arrives")? {
+            let entry = entry.context("reading what arrives")?;
+            let task = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if !task.is_some_and(|task: i64| but.contains(&task)) {
+                let path = entry.path();
+                fs::remove_dir_all(&path).with_context(|| format!("deleting {}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes what was taken out of the store. Large folders take a while.
@@ -203,5 +247,16 @@ mod tests {
         work.empty().unwrap();
         let left = fs::read_dir(work.root().join(DROPPED)).unwrap().count();
         assert_eq!((left, fs::read_dir(work.root().join("store")).unwrap().count()), (0, 4));
+    }
+
+    #[test]
+    fn what_arrived_for_nothing_is_deleted_and_what_still_arrives_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = WorkDir::open(dir.path()).unwrap();
+        for task in [4, 5] {
+            fs::create_dir_all(work.incoming(task).join("cache")).unwrap();
+        }
+        work.forget_incoming(&[5]).unwrap();
+        assert!(!work.incoming(4).exists() && work.incoming(5).exists());
     }
 }

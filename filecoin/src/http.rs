@@ -6,9 +6,18 @@ static PROVIDER: Once = Once::new();
 
 /// An HTTP client with a total timeout per request. TLS uses ring, installed once per process.
 pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    builder().timeout(timeout).build()
+}
+
+/// For what takes as long as it is large: fails when nothing has come for `silence`.
+pub fn streaming_client(silence: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    builder().connect_timeout(silence).read_timeout(silence).build()
+}
+
+fn builder() -> reqwest::ClientBuilder {
     PROVIDER.call_once(|| {
         // A provider that is already installed is as good as ours.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
-    reqwest::Client::builder().timeout(timeout).no_proxy().build()
+    reqwest::Client::builder().no_proxy()
 }

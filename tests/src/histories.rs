@@ -1,5 +1,5 @@
 //! Random histories of a house: orders, holds, payments in time and late, machines that fail, drain and come back, steps that end well
-//! and badly, reports that come twice, contracts that end. After every event the house is sound, and every date it has given was
+//! and badly, files that move to a GPU, reports that come twice, contracts that end. After every event the house is sound, and every date it has given was
 //! one that its plan could keep.
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,7 +11,7 @@ use sealyard_core::{
     clock::{DAY, HOUR, MINUTE, Micros, SECOND},
     fleet::{
         self, Draining, Machine,
-        protocol::{FailureLevel, Outcome, ReportRequest, Running, Usage},
+        protocol::{FailureLevel, Hardware, Outcome, ReportRequest, Running, Usage},
     },
     ids::MachineId,
     ledger,
@@ -39,6 +39,8 @@ struct House<'d> {
     plan: Plan,
     user: sealyard_core::ids::UserId,
     machines: Vec<Machine>,
+    /// One machine has a GPU, and all show each other their files.
+    split: bool,
     dice: Dice,
     now: i64,
     placed: Vec<Order>,
@@ -85,7 +87,15 @@ impl<'d> House<'d> {
             machine(db, name);
         }
         let machines = db.read(|conn| fleet::machines(conn).map_err(DbFault::from)).unwrap();
-        Self { db, plan, user: user.id, machines, dice, now: NOW, placed: Vec::new(), sent: Vec::new(), keys: 0 }
+        let split = seed % 2 == 1;
+        let show = |conn: &mut AnyConnection, machine: &Machine| {
+            fleet::heartbeat(conn, machine, &hardware_of(machine, split), NOW)?;
+            fleet::offer_files(conn, machine, Some("http://files"))
+        };
+        if split {
+            db.transact(|conn| Ok::<_, DbFault>(machines.iter().try_for_each(|m| show(conn, m))?)).unwrap();
+        }
+        Self { db, plan, user: user.id, machines, split, dice, now: NOW, placed: Vec::new(), sent: Vec::new(), keys: 0 }
     }
 
     fn pick<T>(&mut self, from: Vec<T>) -> Option<T> {
@@ -252,7 +262,7 @@ impl<'d> House<'d> {
 
     /// One machine falls silent for good or for a while; all others are heard.
     fn machine_fails(&mut self) {
-        let (before, victim) = (self.now, self.dice.below(self.machines.len()));
+        let (before, victim, split) = (self.now, self.dice.below(self.machines.len()), self.split);
         self.now += MINUTE;
         let now = self.now;
         let comes_back = self.dice.below(3) > 0;
@@ -261,15 +271,15 @@ impl<'d> House<'d> {
                 let known = fleet::machines(conn)?;
                 for (at, machine) in known.iter().enumerate().filter(|(_, m)| !m.is_lost()) {
                     if at != victim {
-                        fleet::heartbeat(conn, machine, &hardware(), before)?;
-                        fleet::heartbeat(conn, machine, &hardware(), now)?;
+                        fleet::heartbeat(conn, machine, &hardware_of(machine, split), before)?;
+                        fleet::heartbeat(conn, machine, &hardware_of(machine, split), now)?;
                     }
                 }
                 sealing::give_up_lost(conn, 0, now)?;
                 if comes_back {
                     let again = fleet::machines(conn)?;
                     for machine in again.iter().filter(|m| m.is_lost()) {
-                        fleet::heartbeat(conn, machine, &hardware(), now)?;
+                        fleet::heartbeat(conn, machine, &hardware_of(machine, split), now)?;
                     }
                 }
                 Ok::<_, DbFault>(())
@@ -310,7 +320,7 @@ impl<'d> House<'d> {
         let before = self.fingerprint();
         for _ in 0..2 {
             let answer = self.db.transact(|conn| {
-                fleet::heartbeat(conn, machine, &hardware(), now)?;
+                fleet::heartbeat(conn, machine, &hardware_of(machine, self.split), now)?;
                 Ok::<_, DbFault>(sealing::leases_of(conn, id, &running, now + 4 * HOUR)?)
             });
             let answer = answer.unwrap();
@@ -358,7 +368,8 @@ impl<'d> House<'d> {
         let (sectors, open) = self.db.read(check).unwrap();
         let mut tasks: BTreeMap<i64, usize> = BTreeMap::new();
         // A sector may become faulty, and count again, before its files are tidied.
-        for task in open.iter().filter(|t| t.kind != "finalize").filter_map(|t| t.sector_id) {
+        let steps = open.iter().filter(|t| !["finalize", "move"].contains(&t.kind.as_str()));
+        for task in steps.filter_map(|t| t.sector_id) {
             *tasks.entry(task.0).or_default() += 1;
         }
         for sector in sectors {
@@ -368,8 +379,20 @@ impl<'d> House<'d> {
             let tidied = open.iter().filter(|t| t.kind == "finalize" && t.sector_id == Some(sector.id)).count();
             assert!(tidied <= 1 && (tidied == 1 || sector.state() != SectorState::Finalizing), "sector {}", sector.number);
             assert_eq!(found, wanted, "sector {} in {} has {found} open steps", sector.number, sector.state);
+            let of_kind = |kind| open.iter().filter(move |t| t.sector_id == Some(sector.id) && t.kind == kind);
+            let pc2_waits = of_kind("pc2").all(|t| t.state == "ready" && t.pinned_to == sector.machine_id);
+            for fetch in of_kind("move") {
+                let from_elsewhere = fetch.state == "leased" && fetch.machine_id != sector.machine_id;
+                assert!(from_elsewhere && pc2_waits && sector.state() == SectorState::PreCommit2, "sector {}", sector.number);
+            }
+            assert!(of_kind("move").count() <= 1, "sector {} goes to two machines", sector.number);
         }
     }
+}
+
+fn hardware_of(machine: &Machine, split: bool) -> Hardware {
+    let gpus = if split && machine.name == "yard" { vec!["a GPU".into()] } else { Vec::new() };
+    Hardware { gpus, ..hardware() }
 }
 
 fn output(kind: &str) -> serde_json::Value {
@@ -414,7 +437,7 @@ fn assert_nothing_broken(promised: &(HashMap<i64, i64>, HashMap<i64, i64>), befo
 #[test]
 fn no_history_oversells_loses_a_sector_or_gives_a_date_that_cannot_be_kept() {
     on_both(|db| {
-        let mut ended = 0;
+        let (mut ended, mut moved) = (0, 0);
         for seed in 0..count() {
             clear(db);
             let mut house = House::new(db, seed);
@@ -425,7 +448,15 @@ fn no_history_oversells_loses_a_sector_or_gives_a_date_that_cannot_be_kept() {
             let findings = db.read(|conn| ledger::check(conn).map_err(DbFault::from)).unwrap();
             assert!(findings.is_empty(), "history {seed}: {}: {}", findings[0].account, findings[0].what);
             ended += house.sectors(SectorState::Expired).len();
+            moved += house
+                .db
+                .read(|conn| Ok::<_, DbFault>(sealing::recent_tasks(conn, i64::MAX)?))
+                .unwrap()
+                .iter()
+                .filter(|t| t.kind == "move" && t.state == "done")
+                .count();
         }
         assert!(count() < 25 || ended > 0, "no history went as far as the end of a sector");
+        assert!(count() < 25 || moved > 0, "nothing moved");
     });
 }

@@ -9,6 +9,7 @@ mod full_cycle;
 mod histories;
 mod house;
 mod leases;
+mod moves;
 mod openrpc;
 mod proxy;
 mod random_days;

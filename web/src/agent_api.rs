@@ -98,6 +98,7 @@ async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Payload
     let until = now + app.config.lease_s * SECOND;
     let done = transact(&app, move |conn| {
         fleet::heartbeat(conn, &machine, &body.hardware, now)?;
+        fleet::offer_files(conn, &machine, body.files_url.as_deref())?;
         let leases = sealing::leases_of(conn, machine.id, &body.running, until)?;
         Ok::<_, DbFault>(HeartbeatAnswer { drop: sealing::not_needed(conn, machine.id, &body.stored, now)?, ..leases })
     });

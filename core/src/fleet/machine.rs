@@ -35,6 +35,8 @@ pub struct Machine {
     pub seen_at: Micros,
     /// Silent for so long that it counts as broken down.
     pub lost_since: Option<Micros>,
+    /// Where other machines can read the sectors' files that this one has.
+    pub files_url: Option<String>,
 }
 
 impl Machine {
@@ -88,6 +90,15 @@ pub fn heartbeat(conn: &mut AnyConnection, machine: &Machine, hardware: &Hardwar
         ))
         .execute(conn)
         .map(drop)
+}
+
+/// Where other machines can read this one's files from now on; `None`: nowhere.
+pub fn offer_files(conn: &mut AnyConnection, machine: &Machine, url: Option<&str>) -> DbResult<()> {
+    let url = url.filter(|url| url.starts_with("http://") || url.starts_with("https://"));
+    if url == machine.files_url.as_deref() {
+        return Ok(());
+    }
+    diesel::update(machines::table.find(machine.id)).set(machines::files_url.eq(url)).execute(conn).map(drop)
 }
 
 /// Machines silent for `patience` count as lost since they were last heard; returns them.

@@ -3,10 +3,13 @@
 mod enrol;
 mod listening;
 mod machine;
+mod pass;
 pub mod protocol;
 
 pub use enrol::{EnrolError, enrol, new_token};
 pub use listening::{Listening, listening, look};
 pub use machine::{
-    Breakdowns, Draining, Machine, breakdowns, by_key, by_public_id, heartbeat, lost_machines, machines, mark_lost, set_draining,
+    Breakdowns, Draining, Machine, breakdowns, by_key, by_public_id, heartbeat, lost_machines, machines, mark_lost, offer_files,
+    set_draining,
 };
+pub use pass::Pass;

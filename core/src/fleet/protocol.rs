@@ -49,6 +49,9 @@ pub struct HeartbeatRequest {
     /// Now and then all sectors that have files there; else empty.
     #[serde(default)]
     pub stored: Vec<StoredSector>,
+    /// Where other machines can read this one's files.
+    #[serde(default)]
+    pub files_url: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -165,4 +168,23 @@ pub struct PostInput {
     pub sectors: Vec<SectorInput>,
     /// Vanilla proofs collected so far, for the SNARK; one JSON document per machine.
     pub vanilla: Vec<serde_json::Value>,
+}
+
+/// A sector's files are to be fetched from another machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveInput {
+    #[serde(flatten)]
+    pub sector: StoredSector,
+    /// That machine's `files_url`.
+    pub from: String,
+    /// What it lets us read: a [`super::Pass`] as text.
+    pub pass: String,
+}
+
+/// A file of a sector, as the machine that has it tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredFile {
+    /// Below the sector's folder, with slashes.
+    pub path: String,
+    pub bytes: u64,
 }

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     clock::Micros,
     ids::SectorId,
-    sealing::assign,
+    sealing::{assign, begin_move},
     store::{
         AnyConnection, DbResult,
         dialect::{Turn, lock},
@@ -45,10 +45,9 @@ pub fn take_turn(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
 
 /// Assigns what can begin now in the house as [`take_turn`] found it.
 pub fn grant(conn: &mut AnyConnection, snapshot: &Snapshot, lease: Micros) -> DbResult<Vec<Assignment>> {
-    let now = snapshot.now;
     let mut granted = plan(snapshot, budget(snapshot).as_mut());
     let mut failure = None;
-    granted.retain(|given| match assign(conn, given.task, given.machine, now, now.saturating_add(lease)) {
+    granted.retain(|given| match grant_one(conn, snapshot, given, lease) {
         Ok(won) => won,
         Err(error) => {
             failure.get_or_insert(error);
@@ -56,4 +55,16 @@ pub fn grant(conn: &mut AnyConnection, snapshot: &Snapshot, lease: Micros) -> Db
         }
     });
     failure.map_or(Ok(granted), Err)
+}
+
+/// A PC2 whose files are on another machine than the one that is to do it: they go there first.
+fn grant_one(conn: &mut AnyConnection, snapshot: &Snapshot, given: &Assignment, lease: Micros) -> DbResult<bool> {
+    let (now, until) = (snapshot.now, snapshot.now.saturating_add(lease));
+    let task = snapshot.tasks.iter().find(|t| t.id == given.task);
+    let elsewhere = task.is_some_and(|t| t.pinned_to.is_some_and(|at| at != given.machine));
+    if elsewhere {
+        begin_move(conn, given.task, given.machine, now, until)
+    } else {
+        assign(conn, given.task, given.machine, now, until)
+    }
 }

@@ -1,12 +1,12 @@
 //! Why the plan is as it is: what limits it, what one more machine would buy, why a sector is here and not there.
 
 use super::{
-    Owed, Snapshot,
+    FileMoves, MachineView, Owed, Snapshot,
     what_if::{Change, Outlook, outlook, what_if},
 };
 use crate::{
     clock::{Micros, SECOND},
-    ids::{PoolId, SectorId},
+    ids::{MachineId, PoolId, SectorId},
     sealing::{Cost, SectorState, TaskKind},
 };
 
@@ -107,19 +107,25 @@ pub fn why(snapshot: &Snapshot, sector: SectorId) -> Option<Why> {
     };
     let mut why = Why { state: sector.state, promised_at: owed.promised_at, step, machines: Vec::new() };
     let Some(step) = step else { return Some(why) };
-    let task = snapshot.tasks.iter().find(|t| t.sector == Some(sector.id));
+    let of_kind = |kind| snapshot.tasks.iter().find(|t| t.sector == Some(sector.id) && t.kind == kind);
+    let (task, fetch) = (of_kind(step), of_kind(TaskKind::Move));
     let outlook = outlook(snapshot);
     let name = step.name().to_uppercase();
+    let shows = |id: MachineId| snapshot.machines.iter().any(|m| m.id == id && m.moves != FileMoves::Never);
+    let moves = |from: Option<MachineId>, to: &MachineView| from.is_some_and(shows) && to.moves != FileMoves::Never;
     let planned = outlook.steps.iter().find(|s| s.sector == sector.id && s.step == step);
     for machine in &snapshot.machines {
         let before = outlook.steps.iter().filter(|s| s.machine == machine.id && s.step == step);
         let before = before.filter(|s| planned.is_some_and(|p| s.from <= p.from && s.sector != sector.id)).count();
         let text = match (planned, lacking(machine, &Cost::of(step, owed.sector_bytes))) {
             _ if task.is_some_and(|t| t.leased_to == Some(machine.id)) => format!("{name} runs here"),
+            _ if fetch.is_some_and(|t| t.leased_to == Some(machine.id)) => "its files are on their way here".to_owned(),
             (Some(p), _) if p.machine == machine.id => {
                 format!("{name} is planned here, behind {before} {}", if before == 1 { "other" } else { "others" })
             }
-            _ if step == TaskKind::PreCommit2 => "its layers are on another machine, and layers do not move".to_owned(),
+            _ if step == TaskKind::PreCommit2 && sector.machine != Some(machine.id) && !moves(sector.machine, machine) => {
+                "its layers are on another machine, and do not move between the two".to_owned()
+            }
             _ if !machine.takes_new => "it is draining".to_owned(),
             _ if task.is_some_and(|t| t.avoid == Some(machine.id)) => format!("{name} failed there"),
             (_, Some(what)) => format!("too small: {what}"),
@@ -130,7 +136,7 @@ pub fn why(snapshot: &Snapshot, sector: SectorId) -> Option<Why> {
     Some(why)
 }
 
-fn lacking(machine: &super::MachineView, cost: &Cost) -> Option<String> {
+fn lacking(machine: &MachineView, cost: &Cost) -> Option<String> {
     if machine.cores < cost.cores {
         Some(format!("{} cores, {} are needed", machine.cores, cost.cores))
     } else if machine.memory_bytes < cost.memory_bytes {

@@ -1,6 +1,6 @@
 //! Houses for tests: machines of 8 GiB and a TiB, contracts of one sector of 2 KiB.
 
-use super::{MachineView, Owed, SectorView, Snapshot, TaskView};
+use super::{FileMoves, MachineView, Owed, SectorView, Snapshot, TaskView};
 use crate::{
     clock::{DAY, Micros},
     ids::{MachineId, PoolId, SectorId, TaskId},
@@ -21,6 +21,7 @@ pub fn machine(id: i64, cores: i64) -> MachineView {
         disk_free_bytes: 1 << 40,
         stored_bytes: 0,
         gpus: 0,
+        moves: FileMoves::Never,
         quick_as: MachineId(id),
     }
 }

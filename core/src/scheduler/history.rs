@@ -29,8 +29,8 @@ const PRIOR_FAILURES: i64 = 2;
 /// The same of steps: one fails in so many.
 const PRIOR_STEPS: i64 = 200;
 
-/// Steps that the planner plays.
-const STEPS: [TaskKind; 3] = [TaskKind::PreCommit1, TaskKind::PreCommit2, TaskKind::Commit2];
+/// What the planner plays.
+const STEPS: [TaskKind; 4] = [TaskKind::PreCommit1, TaskKind::Move, TaskKind::PreCommit2, TaskKind::Commit2];
 
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -93,7 +93,8 @@ impl History {
             let mean = means.get(&(*kind, *size, Some(*machine)))?;
             i32::try_from(ms * 1000 / mean).ok()
         };
-        let mut spread: Vec<i32> = steps.iter().filter_map(ratio).collect();
+        let of_steps = steps.iter().filter(|step| step.0 != TaskKind::Move);
+        let mut spread: Vec<i32> = of_steps.filter_map(ratio).collect();
         spread.sort_unstable();
         if spread.len() < ENOUGH_FOR_SPREAD {
             spread.clear();
@@ -107,11 +108,17 @@ impl History {
         Self { ended: [(kind, ended)].into_iter().collect(), ..Self::default() }
     }
 
-    /// Seconds that a step takes on a machine: its own mean, else the fleet's, else published experience.
+    /// Seconds that a step takes on a machine: its own mean, else the fleet's.
     #[must_use]
     pub fn seconds(&self, kind: TaskKind, sector_bytes: i64, machine: MachineId) -> i64 {
         let own = self.means.get(&(kind, sector_bytes, Some(machine)));
-        let mean = own.or_else(|| self.means.get(&(kind, sector_bytes, None)));
+        own.map_or_else(|| self.usual_seconds(kind, sector_bytes), |ms| ((ms + 999) / 1000).max(1))
+    }
+
+    /// Seconds that a step takes in this fleet, else by published experience.
+    #[must_use]
+    pub fn usual_seconds(&self, kind: TaskKind, sector_bytes: i64) -> i64 {
+        let mean = self.means.get(&(kind, sector_bytes, None));
         mean.map_or_else(|| typical_seconds(kind, sector_bytes), |ms| (ms + 999) / 1000).max(1)
     }
 
@@ -130,7 +137,7 @@ impl History {
             let (well, failed) = self.ended.get(&kind).copied().unwrap_or_default();
             i32::try_from((1 + failed) * 1000 / (PRIOR_STEPS + well + failed)).unwrap_or(1000)
         };
-        let [p1, p2, c2] = STEPS.map(fails);
+        let [p1, p2, c2] = [TaskKind::PreCommit1, TaskKind::PreCommit2, TaskKind::Commit2].map(fails);
         let step_failures = StepFailures { p1, p2, c2 };
         Arc::new(Odds { spread, between_failures, repair, step_failures, ..usual })
     }

@@ -1,13 +1,13 @@
-//! The house's own fleet as the planner plays it. All machines are one pool of the planner's: each can work for any miner. Files
-//! stay where PC1 was done; only C2 is done anywhere.
+//! The house's own fleet as the planner plays it. All machines are one pool of the planner's: each can work for any miner. Layers go to
+//! a GPU between machines that show each other their files; what is sealed stays where PC2 was done; C2 is done anywhere.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    MachineView, Owed, SectorView, Snapshot, TaskView,
+    FileMoves, MachineView, Owed, SectorView, Snapshot, TaskView,
     planner::{
-        Class, Delays, Drawing, Durations, Fleet, Key, Kind, KindIx, Machine, MachineIx, Need, Order, OrderIx, Policy, Pool,
-        PoolIx, Progress, Rule, Secs, SectorIx, Table, World,
+        Class, Delays, Drawing, Durations, Fleet, Key, Kind, KindIx, Machine, MachineIx, Moves, Need, Order, OrderIx, Policy,
+        Pool, PoolIx, Progress, Rule, Secs, SectorIx, Table, World,
     },
 };
 use crate::{
@@ -40,6 +40,8 @@ pub struct House<'s> {
     sizes: Vec<i64>,
     machines: HashMap<MachineId, MachineIx>,
     tasks: HashMap<SectorId, &'s TaskView>,
+    /// Sectors whose files are on their way.
+    on_the_way: HashMap<SectorId, &'s TaskView>,
     /// Quarantined sectors are played as if they were let begin again now.
     with_quarantined: bool,
 }
@@ -87,9 +89,10 @@ impl<'s> House<'s> {
             kinds: sizes.iter().map(|size| kind(*size)).collect(),
             ..Fleet::default()
         };
-        let pool = fleet.pools.push(Pool { moves: sizes.iter().map(|_| None).collect() });
-        let tasks: HashMap<SectorId, &TaskView> = snapshot.tasks.iter().filter_map(|t| Some((t.sector?, t))).collect();
-        let held = scratch_held(snapshot, &tasks);
+        let pool = fleet.pools.push(Pool { moves: sizes.iter().map(|size| moves(snapshot, *size)).collect() });
+        let of_sectors = snapshot.tasks.iter().filter_map(|t| Some((t.sector?, t)));
+        let (on_the_way, tasks): (HashMap<_, _>, HashMap<_, _>) = of_sectors.partition(|(_, task)| task.kind == TaskKind::Move);
+        let held = scratch_held(snapshot, &tasks, &on_the_way);
         let mut machines = HashMap::new();
         for view in &snapshot.machines {
             let used = taken.get(&view.id).copied().unwrap_or_default();
@@ -98,7 +101,7 @@ impl<'s> House<'s> {
             let machine = Machine { pool, class, down: Vec::new(), drains: !view.takes_new };
             machines.insert(view.id, fleet.machines.push(machine));
         }
-        Self { snapshot, fleet, sizes, machines, tasks, with_quarantined: false }
+        Self { snapshot, fleet, sizes, machines, tasks, on_the_way, with_quarantined: false }
     }
 
     /// The house as it is, at the moment [`Self::now`].
@@ -180,9 +183,11 @@ impl<'s> House<'s> {
         self.snapshot.machines.get(machine.at()).map(|view| view.id)
     }
 
+    /// The step that a sector waits for a machine to do.
     #[must_use]
     pub fn task_of(&self, sector: SectorId) -> Option<TaskId> {
-        self.tasks.get(&sector).filter(|t| t.leased_to.is_none()).map(|t| t.id)
+        let waits = |t: &&&TaskView| t.leased_to.is_none() && !self.on_the_way.contains_key(&sector);
+        self.tasks.get(&sector).filter(waits).map(|t| t.id)
     }
 
     /// How far a sector is; `None`: a person decides about it, or its machine is gone.
@@ -203,10 +208,14 @@ impl<'s> House<'s> {
                 Some((on, since)) => Progress::PreCommit1 { on, since },
                 None => Progress::Waiting { avoid },
             },
-            SectorState::PreCommit2 => match running {
-                Some((on, since)) => Progress::PreCommit2 { on, began: changed, since },
-                None => Progress::Layers { on: machine(sector.machine)?, began: changed },
-            },
+            SectorState::PreCommit2 => {
+                let fetch = self.on_the_way.get(&sector.id).and_then(|t| Some((machine(t.leased_to)?, self.at(t.started_at))));
+                match (running, fetch) {
+                    (Some((on, since)), _) => Progress::PreCommit2 { on, began: changed, since },
+                    (None, Some((to, since))) => Progress::Moving { from: machine(sector.machine)?, to, began: changed, since },
+                    (None, None) => Progress::Layers { on: machine(sector.machine)?, began: changed },
+                }
+            }
             SectorState::PreCommitting => Progress::Seed { on: home?, until: now + delays.message + delays.seed + delays.c1 },
             SectorState::WaitSeed => Progress::Seed { on: home?, until: (changed + delays.seed).max(now) + delays.c1 },
             SectorState::Commit1 => Progress::Seed { on: home?, until: now + delays.c1 },
@@ -237,12 +246,32 @@ fn kind(sector_bytes: i64) -> Kind {
     }
 }
 
-/// A step that a machine is too small for takes no time there: it is never planned.
+/// Files that one machine fetches, or gives, at a time.
+const MOVES_AT_ONCE: i32 = 2;
+
+/// How layers move in this house. `None`: not at all, there are no two machines that show each other their files.
+fn moves(snapshot: &Snapshot, sector_bytes: i64) -> Option<Moves> {
+    let take_part = snapshot.machines.iter().filter(|m| m.moves != FileMoves::Never).count();
+    let layers = whole(snapshot.history.usual_seconds(TaskKind::Move, sector_bytes));
+    (take_part > 1).then_some(Moves { layers, sealed: None })
+}
+
+/// Whether a machine is to do PC2 and C2. Where there are GPUs, cores are no match for them; but what a machine without them shows to
+/// nobody, it has to seal itself.
+fn is_asked_for(step: TaskKind, view: &MachineView, snapshot: &Snapshot) -> bool {
+    match step {
+        TaskKind::PreCommit2 => view.gpus > 0 || !snapshot.has_gpus || view.moves == FileMoves::Never,
+        TaskKind::Commit2 => view.gpus > 0 || !snapshot.has_gpus,
+        _ => true,
+    }
+}
+
+/// A step that a machine is too small for, or not meant for, takes no time there: it is never planned.
 fn class_of(view: &MachineView, (used, scratch): (&Cost, i32), snapshot: &Snapshot, sizes: &[i64]) -> Class {
     let seconds = |step, size: i64| {
         let cost = Cost::of(step, size);
         let fits = cost.cores <= view.cores && cost.memory_bytes <= view.memory_bytes && mib(cost.scratch_bytes) <= scratch;
-        if fits { whole(snapshot.history.seconds(step, size, view.quick_as)) } else { 0 }
+        if fits && is_asked_for(step, view, snapshot) { whole(snapshot.history.seconds(step, size, view.quick_as)) } else { 0 }
     };
     let durations = sizes.iter().map(|size| Durations {
         p1: seconds(TaskKind::PreCommit1, *size),
@@ -258,19 +287,24 @@ fn class_of(view: &MachineView, (used, scratch): (&Cost, i32), snapshot: &Snapsh
         gpus: whole(gpus),
         scratch,
         store: 0,
-        nic: 1,
+        nic: if view.moves == FileMoves::Now { MOVES_AT_ONCE } else { 0 },
         durations: durations.collect::<Table<KindIx, Durations>>(),
     }
 }
 
 /// Bytes of sealed sectors that the disks of machines which work have room for, beside all that is owed: of the size that each can seal
-/// most of. Where PC1 is done, the last sector's scratch becomes its place.
+/// most of. Where PC2 is done, the last sector's scratch becomes its place.
 #[must_use]
 pub fn disk_left(snapshot: &Snapshot) -> i64 {
     let places = |m: &MachineView, size: i64| {
         let Kind { scratch_full, scratch_keep, .. } = kind(size);
-        let cost = Cost::of(TaskKind::PreCommit1, size);
-        let fits = m.takes_new && m.cores >= cost.cores && m.memory_bytes >= cost.memory_bytes;
+        // Layers come from elsewhere, or are made here.
+        let begins = if m.moves == FileMoves::Never { TaskKind::PreCommit1 } else { TaskKind::PreCommit2 };
+        let fits_step = |step| {
+            let cost = Cost::of(step, size);
+            m.cores >= cost.cores && m.memory_bytes >= cost.memory_bytes && is_asked_for(step, m, snapshot)
+        };
+        let fits = m.takes_new && fits_step(begins) && fits_step(TaskKind::PreCommit2);
         let left = i64::from(mib(m.disk_bytes - m.stored_bytes)) - i64::from(scratch_full - scratch_keep);
         if fits { left.max(0) / i64::from(scratch_keep.max(1)) } else { 0 }
     };
@@ -291,8 +325,18 @@ fn scratch_of(view: &MachineView, held: i32) -> i32 {
 }
 
 /// MiB that sectors in the pipeline hold on each machine.
-fn scratch_held(snapshot: &Snapshot, tasks: &HashMap<SectorId, &TaskView>) -> HashMap<MachineId, i32> {
+fn scratch_held(
+    snapshot: &Snapshot,
+    tasks: &HashMap<SectorId, &TaskView>,
+    on_the_way: &HashMap<SectorId, &TaskView>,
+) -> HashMap<MachineId, i32> {
     let mut held: HashMap<MachineId, i32> = HashMap::new();
+    let mut hold = |machine: Option<MachineId>, holds: i32| {
+        if let Some(machine) = machine {
+            let sum = held.entry(machine).or_default();
+            *sum = sum.saturating_add(holds);
+        }
+    };
     for (sector, size) in snapshot.owed.iter().flat_map(|o| o.sectors.iter().map(move |s| (s, o.sector_bytes))) {
         let kind = kind(size);
         let holds = match sector.state {
@@ -306,10 +350,8 @@ fn scratch_held(snapshot: &Snapshot, tasks: &HashMap<SectorId, &TaskView>) -> Ha
             SectorState::Commit2 | SectorState::Verifying | SectorState::ProveCommitting => kind.scratch_keep,
             _ => 0,
         };
-        if let Some(machine) = sector.machine {
-            let sum = held.entry(machine).or_default();
-            *sum = sum.saturating_add(holds);
-        }
+        hold(sector.machine, holds);
+        hold(on_the_way.get(&sector.id).and_then(|task| task.leased_to), kind.scratch_full);
     }
     held
 }

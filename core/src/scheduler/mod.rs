@@ -24,5 +24,5 @@ pub use promise::{
     MonthRecord, Promisable, Promise, Promised, available_to_promise, can_give, forecast_again, lessons, months,
     of_order as promise_of_order, paid_late, promise, record, settle,
 };
-pub use snapshot::{MachineView, Owed, SectorView, Snapshot, TaskView, load};
+pub use snapshot::{FileMoves, MachineView, Owed, SectorView, Snapshot, TaskView, load};
 pub use what_if::{Change, Effect, Outlook, Planned, outlook, what_if};

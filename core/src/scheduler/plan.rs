@@ -15,6 +15,7 @@ use crate::{
     sealing::{Cost, SectorState, TaskKind},
 };
 
+/// A machine is to do a task now; a PC2 whose files are on another machine is to fetch them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Assignment {
     pub task: TaskId,
@@ -56,7 +57,7 @@ const fn rank(kind: TaskKind) -> u8 {
 
 /// Steps that the planner plays.
 const fn is_played(kind: TaskKind) -> bool {
-    matches!(kind, TaskKind::PreCommit1 | TaskKind::PreCommit2 | TaskKind::Commit2)
+    matches!(kind, TaskKind::PreCommit1 | TaskKind::Move | TaskKind::PreCommit2 | TaskKind::Commit2)
 }
 
 /// Assigns ready tasks to machines with room. If some sector would be late that way, other orders of work are tried within `budget`,
@@ -73,7 +74,7 @@ pub fn plan(snapshot: &Snapshot, budget: Option<&mut Rounds>) -> Vec<Assignment>
         let Some(task) = house.task_of(view.id) else { continue };
         let begun = match view.state {
             SectorState::PreCommit1 if row.s1 == now => row.m1,
-            SectorState::PreCommit2 if row.s2 == now => row.m2,
+            SectorState::PreCommit2 if row.s2 == now || row.xs == now => row.m2,
             SectorState::Commit2 if row.s3 == now => row.m3,
             _ => continue,
         };
@@ -218,7 +219,7 @@ mod tests {
     use crate::{
         clock::HOUR,
         scheduler::{
-            Drawn, FIRST_POST, History, Owed,
+            Drawn, FIRST_POST, FileMoves, History, Owed,
             fixture::{GIB, NOW, machine, owed, snapshot, task},
         },
     };
@@ -268,6 +269,86 @@ mod tests {
         assert_eq!(plan(&only_first, None), [given(2, 1)], "there is no other machine");
         let two = snapshot(vec![machine(1, 4), machine(2, 4)], both, Vec::new());
         assert_eq!(plan(&two, None), [given(1, 2), given(2, 2)]);
+    }
+
+    /// Two machines that show each other their files, the second with a GPU; the first has layers of 32 GiB sectors.
+    fn split(sectors: i64) -> Snapshot {
+        let layers = |id| {
+            let (mut owed, mut pc2) = owed(id, id);
+            owed.sector_bytes = 32 * GIB;
+            (owed.sectors[0].state, owed.sectors[0].machine) = (SectorState::PreCommit2, Some(MachineId(1)));
+            let cost = Cost::of(TaskKind::PreCommit2, 32 * GIB);
+            (pc2.kind, pc2.cost, pc2.pinned_to) = (TaskKind::PreCommit2, cost, Some(MachineId(1)));
+            (owed, pc2)
+        };
+        let mut house = snapshot(vec![machine(1, 32), machine(2, 32)], (1..=sectors).map(layers).collect(), Vec::new());
+        for machine in &mut house.machines {
+            let disk = 3000 * GIB;
+            (machine.memory_bytes, machine.disk_bytes, machine.disk_free_bytes) = (1 << 40, disk, disk);
+            machine.moves = FileMoves::Now;
+        }
+        house.machines[1].gpus = 1;
+        (house.sizes, house.has_gpus) = (vec![32 * GIB], true);
+        house
+    }
+
+    /// A sector's files go to a machine.
+    fn on_the_way(sector: i64, to: i64) -> TaskView {
+        let leased_to = Some(MachineId(to));
+        TaskView { sector: Some(SectorId(sector)), leased_to, ..task(90 + sector, TaskKind::Move, NOW) }
+    }
+
+    #[test]
+    fn layers_go_to_a_gpu_and_no_more_of_them_than_it_can_soon_use() {
+        let mut house = split(3);
+        assert_eq!(plan(&house, None), [given(1, 2), given(2, 2)], "PC2 is to be done there: one now, one next");
+        house.tasks.push(on_the_way(1, 2));
+        assert_eq!(plan(&house, None), [given(2, 2)]);
+        house.tasks.push(on_the_way(2, 2));
+        assert_eq!(plan(&house, None), []);
+        // They have arrived.
+        house.tasks.retain(|t| t.kind != TaskKind::Move);
+        for at in 0..2 {
+            house.tasks[at].pinned_to = Some(MachineId(2));
+            house.owed[at].sectors[0].machine = Some(MachineId(2));
+        }
+        assert_eq!(plan(&house, None), [given(1, 2)]);
+        house.tasks[0].leased_to = Some(MachineId(2));
+        assert_eq!(plan(&house, None), [given(3, 2)], "the next one comes while the first is on the GPU");
+    }
+
+    #[test]
+    fn layers_stay_where_they_are_while_they_cannot_be_moved() {
+        let changed = |change: fn(&mut Snapshot)| {
+            let mut house = split(1);
+            change(&mut house);
+            plan(&house, None)
+        };
+        assert_eq!(changed(|h| h.machines[1].moves = FileMoves::NotNow), [], "they wait for the GPU");
+        assert_eq!(changed(|h| h.machines[1].takes_new = false), [], "it is draining");
+        assert_eq!(changed(|h| h.machines[1].disk_free_bytes = 400 * GIB), [], "there is no room for them");
+        let full = |h: &mut Snapshot| h.machines[1].stored_bytes = 2700 * GIB;
+        assert_eq!(changed(full), [], "what is free belongs to sealed sectors");
+        assert_eq!(changed(|h| h.machines[0].moves = FileMoves::Never), [given(1, 1)], "cores are better than nothing");
+        assert_eq!(changed(|h| h.machines[0].takes_new = false), [given(1, 2)], "what drains gives its layers away");
+        let lost = |h: &mut Snapshot| {
+            h.machines.pop();
+            h.has_gpus = false;
+        };
+        assert_eq!(changed(lost), [given(1, 1)], "there has been no GPU for a day");
+    }
+
+    #[test]
+    fn where_there_are_gpus_cores_do_no_c2() {
+        let mut house = split(1);
+        (house.owed[0].sectors[0].state, house.tasks[0].kind) = (SectorState::Commit2, TaskKind::Commit2);
+        (house.tasks[0].pinned_to, house.tasks[0].cost) = (None, Cost::of(TaskKind::Commit2, 32 * GIB));
+        assert_eq!(plan(&house, None), [given(1, 2)]);
+        house.machines[1].takes_new = false;
+        assert_eq!(plan(&house, None), [], "not on the first one's cores");
+        house.has_gpus = false;
+        house.machines.pop();
+        assert_eq!(plan(&house, None), [given(1, 1)]);
     }
 
     #[test]

@@ -10,11 +10,11 @@ use super::{
 };
 use crate::{
     capacity::pools,
-    clock::{Micros, SECOND},
+    clock::{DAY, Micros, SECOND},
     fleet::{Machine, machines},
     ids::{MachineId, PoolId, SectorId, TaskId},
     orders,
-    sealing::{Cost, SectorState, TaskKind, count_sectors, in_states, open_tasks},
+    sealing::{Cost, SectorState, TaskKind, count_sectors, in_states, open_tasks, paused_moves},
     store::{AnyConnection, DbResult, schema::chain_cursors},
 };
 
@@ -31,8 +31,20 @@ pub struct MachineView {
     /// Sealed sectors that are kept there.
     pub stored_bytes: i64,
     pub gpus: i64,
+    /// Others can fetch files from it, and it from them.
+    pub moves: FileMoves,
     /// Whose step times are expected of it: its own.
     pub quick_as: MachineId,
+}
+
+/// Whether a machine takes part when files move from one to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileMoves {
+    /// It shows its files to nobody: what it began it seals to the end.
+    Never,
+    /// Not now: the last move failed.
+    NotNow,
+    Now,
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +93,8 @@ pub struct Owed {
 pub struct Snapshot {
     pub now: Micros,
     pub machines: Vec<MachineView>,
+    /// Some machine has GPUs, or had until lately: those that have none are not asked for PC2 and C2.
+    pub has_gpus: bool,
     /// Names of machines that are lost or draining.
     pub away: Vec<String>,
     pub tasks: Vec<TaskView>,
@@ -98,10 +112,20 @@ pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
     let epoch_seconds = chain_cursors::table.select(chain_cursors::epoch_seconds).first(conn).optional()?;
     let machines = machines(conn)?;
     let stored = load_stored(conn, &sizes)?;
-    let view = |machine: &Machine| view(machine, stored.get(&machine.id).copied().unwrap_or(0));
+    let paused = paused_moves(conn, now)?;
+    let view = |machine: &Machine| MachineView {
+        moves: match &machine.files_url {
+            None => FileMoves::Never,
+            Some(_) if paused.contains(&machine.id) => FileMoves::NotNow,
+            Some(_) => FileMoves::Now,
+        },
+        ..view(machine, stored.get(&machine.id).copied().unwrap_or(0))
+    };
+    let works = |machine: &Machine| machine.lost_since.is_none_or(|since| since > now - DAY);
     Ok(Snapshot {
         now,
         machines: machines.iter().filter(|m| !m.is_lost()).map(view).collect(),
+        has_gpus: machines.iter().any(|m| m.gpus > 0 && works(m)),
         away: machines.iter().filter(|m| m.is_lost() || m.is_draining()).map(|m| m.name.clone()).collect(),
         tasks: load_tasks(conn, &sizes)?,
         owed: load_owed(conn, &sizes, now)?,
@@ -133,6 +157,7 @@ fn view(machine: &Machine, stored_bytes: i64) -> MachineView {
         disk_free_bytes: machine.disk_free_bytes,
         stored_bytes,
         gpus: machine.gpus,
+        moves: FileMoves::Never,
         quick_as: machine.id,
     }
 }

@@ -105,8 +105,9 @@ pub fn outlook(snapshot: &Snapshot) -> Outlook {
 }
 
 fn steps(row: &Row, sector: &SectorView, house: &House<'_>) -> impl Iterator<Item = Planned> {
-    let parts: [(TaskKind, MachineIx, Secs, Secs); 3] = [
+    let parts: [(TaskKind, MachineIx, Secs, Secs); 4] = [
         (TaskKind::PreCommit1, row.m1, row.s1, row.e1),
+        (TaskKind::Move, row.m2, row.xs, row.xe),
         (TaskKind::PreCommit2, row.m2, row.s2, row.e2),
         (TaskKind::Commit2, row.m3, row.s3, row.e3),
     ];

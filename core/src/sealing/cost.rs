@@ -21,6 +21,8 @@ impl Cost {
         let large = sector_bytes >= 32 * GIB;
         let scale = if sector_bytes > 32 * GIB { 2 } else { 1 };
         let (cores, memory_bytes) = match kind {
+            // Disk and network.
+            TaskKind::Move => (0, 0),
             TaskKind::PreCommit1 if large => (4, 64 * GIB * scale),
             TaskKind::PreCommit2 if large => (6, 16 * GIB * scale),
             TaskKind::Commit2 if large => (6, 150 * GIB + 40 * GIB * (scale - 1)),
@@ -42,6 +44,8 @@ pub fn typical_seconds(kind: TaskKind, sector_bytes: i64) -> i64 {
     let large = sector_bytes >= 32 * GIB;
     match kind {
         TaskKind::PreCommit1 if large => 3 * 3600,
+        // 450 GiB at 10 Gb/s.
+        TaskKind::Move if large => 8 * 60,
         TaskKind::PreCommit2 if large => 12 * 60,
         TaskKind::Commit2 if large => 16 * 60,
         TaskKind::Commit2 => 90,

@@ -10,6 +10,7 @@ mod report;
 mod sector;
 mod state;
 mod task;
+mod transfer;
 
 pub use advance::{
     Activation, OnChain, begin_sealing, machine_lost, mark_on_chain, proof_verified, release, renew_ticket, seed_drawn,
@@ -33,3 +34,4 @@ pub use task::{
     create as create_task, for_post as tasks_for_post, heads_for_post as task_heads_for_post, of_sector as tasks_of_sector,
     open as open_tasks, open_of_contract as open_tasks_of_contract, recent as recent_tasks,
 };
+pub use transfer::{begin_move, paused as paused_moves};

@@ -9,6 +9,7 @@ use super::{
     sector::by_id,
     state::Event,
     task::forget_c1_output,
+    transfer::arrived,
 };
 use crate::{
     clock::Micros,
@@ -110,6 +111,7 @@ fn sector_step_done(
                 queue(conn, &sector, TaskKind::PreCommit2, now)?;
             }
         }
+        TaskKind::Move => arrived(conn, id, task.machine_id)?,
         TaskKind::PreCommit2 => {
             let sealed: Sealed = serde_json::from_value(output.clone()).map_err(|error| unreadable(error.to_string()))?;
             if sector.apply(conn, Event::PreCommit2Done, now)?.is_some() {
@@ -161,8 +163,8 @@ fn failed(
     now: Micros,
 ) -> Result<(), ReportError> {
     match (task.sector_id, task.post_id) {
-        // Reading a faulty sector again failed: it stays faulty.
-        (Some(_), _) if kind.is_proving() => Ok(()),
+        // Reading a faulty sector again failed: it stays faulty. Files that did not arrive are still where they were.
+        (Some(_), _) if kind.is_proving() || kind == TaskKind::Move => Ok(()),
         (Some(sector), _) => {
             let sector = by_id(conn, sector)?;
             Ok(after_failure(conn, sector, kind, failure, Some(machine), &task.input, now)?)

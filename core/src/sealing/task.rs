@@ -14,6 +14,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TaskKind {
     PreCommit1,
+    /// The sector's files come from the machine that did PC1.
+    Move,
     PreCommit2,
     Commit1,
     Commit2,
@@ -25,13 +27,22 @@ pub enum TaskKind {
 }
 
 impl TaskKind {
-    pub const ALL: [Self; 7] =
-        [Self::PreCommit1, Self::PreCommit2, Self::Commit1, Self::Commit2, Self::Finalize, Self::Vanilla, Self::WindowPost];
+    pub const ALL: [Self; 8] = [
+        Self::PreCommit1,
+        Self::Move,
+        Self::PreCommit2,
+        Self::Commit1,
+        Self::Commit2,
+        Self::Finalize,
+        Self::Vanilla,
+        Self::WindowPost,
+    ];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::PreCommit1 => "pc1",
+            Self::Move => "move",
             Self::PreCommit2 => "pc2",
             Self::Commit1 => "c1",
             Self::Commit2 => "c2",

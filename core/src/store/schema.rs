@@ -174,6 +174,7 @@ diesel::table! {
         enrolled_at -> BigInt,
         seen_at -> BigInt,
         lost_since -> Nullable<BigInt>,
+        files_url -> Nullable<Text>,
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Bar {
     pub x: i64,
     pub y: i64,
     pub width: i64,
-    /// `pc1`, `pc2` or `c2`.
+    /// `pc1`, `move`, `pc2` or `c2`.
     pub step: String,
     pub title: String,
 }
@@ -122,7 +122,7 @@ impl Scale {
 mod tests {
     use sealyard_core::{
         ids::{MachineId, SectorId},
-        scheduler::MachineView,
+        scheduler::{FileMoves, MachineView},
         sealing::TaskKind,
     };
 
@@ -140,6 +140,7 @@ mod tests {
             disk_free_bytes: 1,
             stored_bytes: 0,
             quick_as: MachineId(1),
+            moves: FileMoves::Never,
             gpus: 0,
         };
         let snapshot = Snapshot { now: 0, machines: vec![machine], ..Snapshot::default() };
