@@ -64,6 +64,9 @@ struct RunOptions {
     /// How other machines reach that address; default: as it is.
     #[arg(long, env = "SEALYARD_FILES_URL", requires = "files_listen")]
     files_url: Option<String>,
+    /// This machine keeps what others seal, and seals nothing.
+    #[arg(long, requires = "files_listen")]
+    storage: bool,
     /// End when standard input ends, that is with the program that started this one.
     #[arg(long)]
     with_parent: bool,

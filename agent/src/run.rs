@@ -175,7 +175,7 @@ impl Agent {
         let untold = self.untold.len().saturating_sub(TOLD_AT_ONCE);
         let stored = self.untold.get(untold..).unwrap_or_default().to_vec();
         let files_url = self.shown.as_ref().map(|(_, url)| url.clone());
-        let request = HeartbeatRequest { hardware, running, stored: stored.clone(), files_url };
+        let request = HeartbeatRequest { hardware, running, stored: stored.clone(), files_url, keeps: self.options.storage };
         let answer = self.house.heartbeat(&request).await?;
         self.untold.truncate(untold);
         for task in answer.stop {

@@ -2,14 +2,14 @@
 
 use std::{fs, io::Read, path::Path, time::Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use sealyard_core::{
     fleet::protocol::{FailureLevel, MoveInput, Outcome, PostInput, SectorInput, Usage},
     sealing::TaskKind,
 };
 use sealyard_filecoin::{
     hash::Hash32,
-    proofs::{self, C1Input, ProofError, Replica, VanillaOutcome},
+    proofs::{self, C1Input, ProofError, Replica, SealFiles, VanillaOutcome},
     sector::{SealProof, SectorIdent},
 };
 use serde::Deserialize;
@@ -70,7 +70,7 @@ fn run(step: &StepInput) -> Result<Value, Failure> {
         TaskKind::parse(&step.kind).with_context(|| format!("this agent does not know step {:?}; update it", step.kind))?;
     match kind {
         TaskKind::PreCommit1 => pre_commit_1(step),
-        TaskKind::Move => move_here(step),
+        TaskKind::Move | TaskKind::Store => fetch_here(step),
         TaskKind::PreCommit2 => pre_commit_2(step),
         TaskKind::Commit1 => commit_1(step),
         TaskKind::Commit2 => commit_2(step),
@@ -99,14 +99,30 @@ fn pre_commit_1(step: &StepInput) -> Result<Value, Failure> {
     Ok(json!({}))
 }
 
-/// What does not arrive is still where it was.
-fn move_here(step: &StepInput) -> Result<Value, Failure> {
+/// What does not arrive whole is still where it was.
+fn fetch_here(step: &StepInput) -> Result<Value, Failure> {
     let input: MoveInput = read(&step.input)?;
     let work = WorkDir::of_store(&step.store)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("starting")?;
-    let fetched = runtime.block_on(fetch(&work, step.task, &input));
-    fetched.map_err(|error| Failure { level: FailureLevel::Temporary, reason: format!("{error:#}") })?;
+    let temporary = |error: anyhow::Error| Failure { level: FailureLevel::Temporary, reason: format!("{error:#}") };
+    runtime.block_on(fetch(&work, step.task, &input)).map_err(temporary)?;
+    if !input.prove_with.is_empty() {
+        can_be_proven(&work, step.task, &input).map_err(temporary)?;
+    }
+    let name = proofs::folder_name(input.sector.miner, input.sector.number);
+    work.take_in(step.task, &name).map_err(temporary)?;
     Ok(json!({}))
+}
+
+/// A sealed sector's copy counts as whole when it can be proven.
+fn can_be_proven(work: &WorkDir, task: i64, input: &MoveInput) -> Result<()> {
+    let (sector, files) = (ident(&input.sector)?, SealFiles::under(&work.incoming(task)));
+    let replica = Replica { sector, comm_r: input.sector.comm_r.parse().context("CommR")?, files };
+    let outcome = proofs::window_vanilla(&[replica], input.prove_with.parse().context("randomness")?);
+    match outcome.faulty.first() {
+        None => Ok(()),
+        Some((_, reason)) => bail!("what arrived cannot be proven: {reason}"),
+    }
 }
 
 fn pre_commit_2(step: &StepInput) -> Result<Value, Failure> {

@@ -12,7 +12,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fvm_shared::{address::Address, econ::TokenAmount};
 use sealyard_core::{
-    capacity,
+    capacity, fleet, sealing,
     store::{Database, DbFault},
     yields,
 };
@@ -106,7 +106,7 @@ fn the_job_finishes_although_every_process_is_killed_at_random_moments() {
     let (config, home) = (house.shop.config.display().to_string(), dir.path().display().to_string());
     let buyer = ["sealyard", "--config", &config, "demo", "--attach", "--sectors", "1", "--dir", &home];
     let mut buyer = Part::new(dir.path(), "buyer", &buyer).started();
-    let (mut kills, mut in_c2) = ([0; 5], false);
+    let (mut kills, mut in_c2) = ([0; 6], false);
     let story = loop {
         std::thread::sleep(Duration::from_millis(500 + moments.next(7_000)));
         in_c2 = in_c2 || kill_in_the_middle_of_c2(&mut house, &mut moments);
@@ -117,13 +117,13 @@ fn the_job_finishes_although_every_process_is_killed_at_random_moments() {
             None => {}
         }
         assert!(started.elapsed() < Duration::from_secs(1500), "not finished; kills {kills:?}\n{}", buyer.log());
-        let which = usize::try_from(moments.next(5)).unwrap();
+        let which = usize::try_from(moments.next(6)).unwrap();
         let most = if which < 3 { 6 } else { 1 };
         if kills[which] < most {
             kills[which] += 1;
-            let [granite, basalt] = house.agents.as_mut_slice() else { unreachable!() };
-            let part =
-                [&mut house.shop.serve, &mut house.work, &mut house.devnet, granite, basalt].into_iter().nth(which).unwrap();
+            let [granite, basalt, quarry] = house.agents.as_mut_slice() else { unreachable!() };
+            let (serve, work, devnet) = (&mut house.shop.serve, &mut house.work, &mut house.devnet);
+            let part = [serve, work, devnet, granite, basalt, quarry].into_iter().nth(which).unwrap();
             part.kill();
             std::thread::sleep(Duration::from_millis(moments.next(1_500)));
             part.start();
@@ -273,8 +273,13 @@ fn what_the_miner_pays_is_told_kind_by_kind(dir: &Path, house: &House) {
 
 /// The house of the test above goes on: its sector's replica disappears for two days, then comes back.
 fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, house: &House) {
-    let stores = ["granite", "basalt"].map(|name| dir.join("agents").join(name).join("store/s-f01000-1"));
-    let replica = stores.into_iter().find(|path| path.exists()).unwrap();
+    let db = Database::open(&house::database_url(dir), 2).unwrap();
+    let machine = db.read(|conn| {
+        let sector = sealing::all_sectors(conn, 1)?.remove(0);
+        Ok::<_, DbFault>(fleet::machines(conn)?.into_iter().find(|m| Some(m.id) == sector.machine_id).unwrap().name)
+    });
+    assert_eq!(machine.unwrap(), "quarry", "it was proven from where it is kept");
+    let replica = dir.join("agents/quarry/store/s-f01000-1");
     let hidden = replica.with_extension("hidden");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let node = openrpc::node(&house.node_url, &house.node_token);
@@ -303,6 +308,39 @@ fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, house: &House) {
     }
     fs::rename(&hidden, &replica).unwrap();
     until(false, false);
+}
+
+/// Each machine does one PC1; PC2 and all that follows is done where the GPU is, with files that came from the other one.
+#[test]
+fn layers_go_to_the_machine_with_the_gpu() {
+    let _one = ONE_AT_A_TIME.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let house = House::open(dir.path());
+    let (config, home) = (house.shop.config.display().to_string(), dir.path().display().to_string());
+    let buyer = ["sealyard", "--config", &config, "demo", "--attach", "--sectors", "2", "--dir", &home];
+    let _buyer = Part::new(dir.path(), "buyer", &buyer).started();
+    let db = Database::open(&house::database_url(dir.path()), 2).unwrap();
+    let started = Instant::now();
+    loop {
+        let (sectors, tasks, machines) = db
+            .read(|conn| {
+                let (sectors, tasks) = (sealing::all_sectors(conn, 9)?, sealing::recent_tasks(conn, 99)?);
+                Ok::<_, DbFault>((sectors, tasks, fleet::machines(conn)?))
+            })
+            .unwrap();
+        let done = |kind: &str, machine: &str| {
+            let at = machines.iter().find(|m| m.name == machine).map(|m| m.id);
+            tasks.iter().filter(|t| t.kind == kind && t.state == "done" && t.machine_id == at).count()
+        };
+        if (done("c1", "basalt"), sectors.len()) == (2, 2) {
+            assert_eq!((done("pc1", "granite"), done("pc1", "basalt")), (1, 1));
+            assert_eq!((done("move", "basalt"), done("pc2", "basalt"), done("pc2", "granite")), (1, 2, 0));
+            break;
+        }
+        let failed: Vec<_> = tasks.iter().filter_map(|t| t.failure.as_ref()).collect();
+        assert!(failed.is_empty() && started.elapsed() < Duration::from_secs(180), "{failed:?}\n{}", house.work.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use sealyard_core::{
     catalog::Plan,
     clock::{DAY, HOUR, MINUTE, Micros, SECOND},
     fleet::{
-        self, Draining, Machine,
+        self, Draining, Machine, Offer,
         protocol::{FailureLevel, Hardware, Outcome, ReportRequest, Running, Usage},
     },
     ids::MachineId,
@@ -90,7 +90,9 @@ impl<'d> House<'d> {
         let split = seed % 2 == 1;
         let show = |conn: &mut AnyConnection, machine: &Machine| {
             fleet::heartbeat(conn, machine, &hardware_of(machine, split), NOW)?;
-            fleet::offer_files(conn, machine, Some("http://files"))
+            // With a third machine that one keeps what is sealed.
+            let offer = Offer { files_url: Some("http://files"), keeps: machine.name == "third" };
+            fleet::offer(conn, machine, offer)
         };
         if split {
             db.transact(|conn| Ok::<_, DbFault>(machines.iter().try_for_each(|m| show(conn, m))?)).unwrap();
@@ -368,7 +370,7 @@ impl<'d> House<'d> {
         let (sectors, open) = self.db.read(check).unwrap();
         let mut tasks: BTreeMap<i64, usize> = BTreeMap::new();
         // A sector may become faulty, and count again, before its files are tidied.
-        let steps = open.iter().filter(|t| !["finalize", "move"].contains(&t.kind.as_str()));
+        let steps = open.iter().filter(|t| !["finalize", "move", "store"].contains(&t.kind.as_str()));
         for task in steps.filter_map(|t| t.sector_id) {
             *tasks.entry(task.0).or_default() += 1;
         }

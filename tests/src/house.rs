@@ -121,7 +121,8 @@ pub fn database_url(dir: &Path) -> String {
     format!("sqlite://{}/house.db", dir.display())
 }
 
-/// Everything: shop, network, mail server, worker and two machines.
+/// Everything: shop, network, mail server, worker and three machines. The second one has a GPU (it says so), and PC2 is done there; the
+/// third one keeps what is sealed.
 pub struct House {
     pub shop: Shop,
     pub devnet: Part,
@@ -173,14 +174,16 @@ impl House {
         let shop = Shop::open(dir, &more);
         let config = shop.config.display().to_string();
         let work = Part::new(dir, "work", &["sealyard", "--config", &config, "work"]).started();
-        let agents = ["granite", "basalt"].map(|name| {
+        let agents = [("granite", "0", None), ("basalt", "1", None), ("quarry", "0", Some("--storage"))];
+        let agents = agents.map(|(name, gpus, storage)| {
             let now = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap();
             let token = db.transact(|conn| Ok::<_, DbFault>(fleet::new_token(conn, name, now, now.max(NOW) * 2)?)).unwrap();
             let home = dir.join("agents").join(name).display().to_string();
             let arguments =
                 ["sealyard-agent", "run", "--url", &shop.url, "--heartbeat-ms", "100", "--cores", "1", "--dir", &home];
-            let more = ["--parameters-dir", &parameters, "--token", &token];
-            Part::new(dir, name, &[arguments.as_slice(), more.as_slice()].concat()).started()
+            let files = free_address().to_string();
+            let more = ["--parameters-dir", &parameters, "--token", &token, "--gpus", gpus, "--files-listen", &files];
+            Part::new(dir, name, &[arguments.as_slice(), more.as_slice(), storage.as_slice()].concat()).started()
         });
         Self { shop, devnet, work, agents: agents.into(), node_url, node_token, _mail: sink }
     }

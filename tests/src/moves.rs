@@ -1,10 +1,10 @@
 //! Sectors' files on their way from the machine that did PC1 to one with a GPU.
 
-use diesel::{ExpressionMethods, RunQueryDsl};
+use diesel::{ExpressionMethods, QueryDsl, RunQueryDsl};
 use sealyard_core::{
     clock::{DAY, HOUR, MINUTE, Micros, SECOND},
     fleet::{
-        self, Machine, Pass,
+        self, Machine, Offer, Pass,
         protocol::{FailureLevel, Hardware, MoveInput, Outcome, ReportRequest, StoredSector, Usage},
     },
     scheduler::{self, Assignment},
@@ -30,7 +30,8 @@ struct House<'d> {
 fn beat(conn: &mut AnyConnection, machine: &Machine, gpus: usize, now: Micros) -> Result<(), DbFault> {
     let hardware = Hardware { gpus: vec!["a GPU".into(); gpus], ..hardware() };
     fleet::heartbeat(conn, machine, &hardware, now)?;
-    Ok(fleet::offer_files(conn, machine, Some(&format!("http://{}", machine.name)))?)
+    let url = format!("http://{}", machine.name);
+    Ok(fleet::offer(conn, machine, Offer { files_url: Some(&url), keeps: machine.name == "keeper" })?)
 }
 
 /// These are heard every minute, and the others are not.
@@ -98,7 +99,7 @@ fn files_go_to_the_machine_with_the_gpu_and_pc2_follows_them() {
         let leases = db.transact(|conn| Ok::<_, DbFault>(sealing::leases_of(conn, house.second.id, &[], NOW + HOUR)?)).unwrap();
         let input: MoveInput = serde_json::from_value(leases.leases[0].input.clone()).unwrap();
         let sector = StoredSector { miner: 1000, number: u64::try_from(house.sector.number).unwrap() };
-        assert_eq!((input.sector, input.from.as_str()), (sector, "http://first"));
+        assert_eq!((input.sector.number, input.from.as_str()), (sector.number, "http://first"));
         assert!(Pass::read(&input.pass, sector, &house.key, NOW).is_some(), "the first one lets it in");
         assert_eq!(house.dispatch(NOW + SECOND), [], "it is on its way");
         assert_eq!(house.sector().machine_id, Some(house.first.id), "what has not arrived is where it was");
@@ -188,12 +189,97 @@ fn who_shows_its_files_to_nobody_seals_to_the_end() {
         for url in [None, Some("ftp://first")] {
             db.transact(|conn| {
                 let first = fleet::by_key(conn, &house.key)?.unwrap();
-                Ok::<_, DbFault>(fleet::offer_files(conn, &first, url)?)
+                Ok::<_, DbFault>(fleet::offer(conn, &first, Offer { files_url: url, keeps: false })?)
             })
             .unwrap();
         }
         house.dispatch(NOW);
         assert!(house.open("move").is_none());
         assert_eq!(house.open("pc2").unwrap().machine_id, Some(house.first.id));
+    });
+}
+
+/// The sector is sealed, its files are on the second machine, and a third one keeps what is sealed.
+fn sealed(house: &House<'_>) -> Machine {
+    let keeper = machine(house.db, "keeper");
+    house
+        .db
+        .transact(|conn| {
+            use schema::sectors as s;
+            beat(conn, &keeper, 0, NOW)?;
+            let values = (s::state.eq("active"), s::machine_id.eq(house.second.id), s::activation.eq(10), s::comm_r.eq("33"));
+            diesel::update(s::table.find(house.sector.id)).set((values, s::expiration.eq(900_000))).execute(conn)?;
+            use schema::sector_intervals as i;
+            let values = (i::pool_id.eq(house.sector.pool_id), i::number.eq(house.sector.number), i::start_epoch.eq(1));
+            let rest = (i::qa_power.eq(2048), i::pledge_atto.eq("0"), i::daily_fee_atto.eq("0"));
+            diesel::insert_into(i::table).values((values, rest)).execute(conn)?;
+            Ok::<_, DbFault>(())
+        })
+        .unwrap();
+    keeper
+}
+
+#[test]
+fn a_sealed_sector_goes_where_it_is_kept_and_its_old_copy_goes_when_it_was_proven_there() {
+    on_both(|db| {
+        let house = house(db);
+        let keeper = sealed(&house);
+        chain_is_read(db, &house);
+        house.dispatch(NOW);
+        let fetch = house.open("store").unwrap();
+        assert_eq!(fetch.machine_id, Some(keeper.id));
+        let leases = db.transact(|conn| Ok::<_, DbFault>(sealing::leases_of(conn, keeper.id, &[], NOW + HOUR)?)).unwrap();
+        let input: MoveInput = serde_json::from_value(leases.leases[0].input.clone()).unwrap();
+        assert_eq!((input.from.as_str(), input.sector.comm_r.as_str(), input.prove_with.len()), ("http://second", "33", 64));
+        house.dispatch(NOW + SECOND);
+        let twice = db.read(|conn| Ok::<_, DbFault>(sealing::open_tasks(conn)?)).unwrap();
+        assert_eq!(twice.iter().filter(|t| t.kind == "store").count(), 1, "it goes once");
+        let report = ReportRequest { task: fetch.id.0, fence: fetch.fence, outcome: done(), usage: Usage::default() };
+        assert!(db.transact(|conn| sealing::report(conn, keeper.id, &report, NOW)).unwrap());
+        assert_eq!((house.sector().state(), house.sector().machine_id), (SectorState::Active, Some(keeper.id)));
+        let sector = StoredSector { miner: 1000, number: u64::try_from(house.sector.number).unwrap() };
+        let over = |of: &Machine, now| {
+            db.read(|conn| Ok::<_, DbFault>(sealing::not_needed(conn, of.id, &[sector], now)?)).unwrap().len()
+        };
+        let read_until = |at: Micros| {
+            use schema::chain_cursors as c;
+            let epoch = (at - (NOW - DAY)) / SECOND / 30;
+            db.transact(|conn| Ok::<_, DbFault>(diesel::update(c::table).set(c::next_epoch.eq(epoch)).execute(conn)?)).unwrap();
+        };
+        let becomes = |state: &str| {
+            use schema::sectors as s;
+            let row = s::table.find(house.sector.id);
+            db.transact(|conn| Ok::<_, DbFault>(diesel::update(row).set(s::state.eq(state)).execute(conn)?)).unwrap();
+        };
+        assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "the chain is not read so far");
+        read_until(NOW + 2 * DAY - MINUTE);
+        assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "it may not have been proven from its new place");
+        read_until(NOW + 2 * DAY);
+        becomes("faulty");
+        assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "its copy may be what saves it");
+        becomes("active");
+        assert_eq!((over(&house.second, NOW + 2 * DAY), over(&keeper, NOW + 2 * DAY)), (1, 0));
+        assert_eq!(over(&house.first, NOW + 2 * DAY), 0, "nothing went from there by our knowledge");
+        house.dispatch(NOW + 2 * DAY);
+        assert!(house.open("store").is_none(), "it stays where it is kept");
+    });
+}
+
+#[test]
+fn a_sector_that_cannot_be_stored_stays_where_it_is() {
+    on_both(|db| {
+        let house = house(db);
+        let keeper = sealed(&house);
+        house.dispatch(NOW);
+        let fetch = house.open("store").unwrap();
+        let outcome = Outcome::Failed { level: FailureLevel::Temporary, reason: "what arrived cannot be proven".into() };
+        let report = ReportRequest { task: fetch.id.0, fence: fetch.fence, outcome, usage: Usage::default() };
+        assert!(db.transact(|conn| sealing::report(conn, keeper.id, &report, NOW)).unwrap());
+        let sector = house.sector();
+        assert_eq!((sector.state(), sector.failures, sector.machine_id), (SectorState::Active, 0, Some(house.second.id)));
+        house.dispatch(NOW + MINUTE);
+        assert!(house.open("store").is_none(), "not at once");
+        house.dispatch(NOW + 11 * MINUTE);
+        assert!(house.open("store").is_some());
     });
 }

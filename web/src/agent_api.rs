@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, http::header, web};
 use sealyard_core::{
     clock::SECOND,
     fleet::{
-        self, EnrolError, Machine,
+        self, EnrolError, Machine, Offer,
         protocol::{EnrolRequest, ErrorAnswer, ErrorCode, HeartbeatAnswer, HeartbeatRequest, ReportAnswer, ReportRequest},
     },
     sealing::{self, ReportError},
@@ -98,7 +98,8 @@ async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Payload
     let until = now + app.config.lease_s * SECOND;
     let done = transact(&app, move |conn| {
         fleet::heartbeat(conn, &machine, &body.hardware, now)?;
-        fleet::offer_files(conn, &machine, body.files_url.as_deref())?;
+        let offer = Offer { files_url: body.files_url.as_deref(), keeps: body.keeps };
+        fleet::offer(conn, &machine, offer)?;
         let leases = sealing::leases_of(conn, machine.id, &body.running, until)?;
         Ok::<_, DbFault>(HeartbeatAnswer { drop: sealing::not_needed(conn, machine.id, &body.stored, now)?, ..leases })
     });

@@ -37,12 +37,19 @@ pub struct Machine {
     pub lost_since: Option<Micros>,
     /// Where other machines can read the sectors' files that this one has.
     pub files_url: Option<String>,
+    /// 1: it keeps sealed sectors, and seals none.
+    pub keeps: i64,
 }
 
 impl Machine {
     #[must_use]
     pub const fn is_lost(&self) -> bool {
         self.lost_since.is_some()
+    }
+
+    #[must_use]
+    pub const fn is_for_storage(&self) -> bool {
+        self.keeps != 0
     }
 
     #[must_use]
@@ -92,13 +99,25 @@ pub fn heartbeat(conn: &mut AnyConnection, machine: &Machine, hardware: &Hardwar
         .map(drop)
 }
 
-/// Where other machines can read this one's files from now on; `None`: nowhere.
-pub fn offer_files(conn: &mut AnyConnection, machine: &Machine, url: Option<&str>) -> DbResult<()> {
-    let url = url.filter(|url| url.starts_with("http://") || url.starts_with("https://"));
-    if url == machine.files_url.as_deref() {
+/// What a machine is there for in the traffic of files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Offer<'o> {
+    /// Where other machines can read its files; `None`: nowhere.
+    pub files_url: Option<&'o str>,
+    /// It keeps sealed sectors, and seals none.
+    pub keeps: bool,
+}
+
+/// What it offers from now on.
+pub fn offer(conn: &mut AnyConnection, machine: &Machine, offer: Offer<'_>) -> DbResult<()> {
+    let url = offer.files_url.filter(|url| url.starts_with("http://") || url.starts_with("https://"));
+    if (url, offer.keeps) == (machine.files_url.as_deref(), machine.is_for_storage()) {
         return Ok(());
     }
-    diesel::update(machines::table.find(machine.id)).set(machines::files_url.eq(url)).execute(conn).map(drop)
+    diesel::update(machines::table.find(machine.id))
+        .set((machines::files_url.eq(url), machines::keeps.eq(i64::from(offer.keeps))))
+        .execute(conn)
+        .map(drop)
 }
 
 /// Machines silent for `patience` count as lost since they were last heard; returns them.

@@ -52,6 +52,9 @@ pub struct HeartbeatRequest {
     /// Where other machines can read this one's files.
     #[serde(default)]
     pub files_url: Option<String>,
+    /// It keeps sealed sectors, and seals none.
+    #[serde(default)]
+    pub keeps: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -174,11 +177,13 @@ pub struct PostInput {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveInput {
     #[serde(flatten)]
-    pub sector: StoredSector,
+    pub sector: SectorInput,
     /// That machine's `files_url`.
     pub from: String,
     /// What it lets us read: a [`super::Pass`] as text.
     pub pass: String,
+    /// Hex. A sealed sector has to be proven from its copy with this randomness before that counts as whole; empty for layers.
+    pub prove_with: String,
 }
 
 /// A file of a sector, as the machine that has it tells of it.

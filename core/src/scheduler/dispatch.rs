@@ -4,11 +4,12 @@ use super::{
     Assignment, Snapshot, load,
     plan::{plan, starting_soon},
     planner::Rounds,
+    storing::storing,
 };
 use crate::{
     clock::Micros,
     ids::SectorId,
-    sealing::{assign, begin_move},
+    sealing::{Grant, assign, begin_move, begin_store},
     store::{
         AnyConnection, DbResult,
         dialect::{Turn, lock},
@@ -54,17 +55,22 @@ pub fn grant(conn: &mut AnyConnection, snapshot: &Snapshot, lease: Micros) -> Db
             false
         }
     });
-    failure.map_or(Ok(granted), Err)
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    for (sector, to) in storing(snapshot) {
+        begin_store(conn, sector, Grant { to, now: snapshot.now, until: snapshot.now.saturating_add(lease) })?;
+    }
+    Ok(granted)
 }
 
 /// A PC2 whose files are on another machine than the one that is to do it: they go there first.
 fn grant_one(conn: &mut AnyConnection, snapshot: &Snapshot, given: &Assignment, lease: Micros) -> DbResult<bool> {
-    let (now, until) = (snapshot.now, snapshot.now.saturating_add(lease));
+    let grant = Grant { to: given.machine, now: snapshot.now, until: snapshot.now.saturating_add(lease) };
     let task = snapshot.tasks.iter().find(|t| t.id == given.task);
-    let elsewhere = task.is_some_and(|t| t.pinned_to.is_some_and(|at| at != given.machine));
-    if elsewhere {
-        begin_move(conn, given.task, given.machine, now, until)
+    if task.is_some_and(|t| t.pinned_to.is_some_and(|at| at != given.machine)) {
+        begin_move(conn, given.task, grant)
     } else {
-        assign(conn, given.task, given.machine, now, until)
+        assign(conn, given.task, given.machine, grant.now, grant.until)
     }
 }

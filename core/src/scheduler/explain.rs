@@ -126,6 +126,7 @@ pub fn why(snapshot: &Snapshot, sector: SectorId) -> Option<Why> {
             _ if step == TaskKind::PreCommit2 && sector.machine != Some(machine.id) && !moves(sector.machine, machine) => {
                 "its layers are on another machine, and do not move between the two".to_owned()
             }
+            _ if machine.keeps => "it keeps sealed sectors, and seals none".to_owned(),
             _ if !machine.takes_new => "it is draining".to_owned(),
             _ if task.is_some_and(|t| t.avoid == Some(machine.id)) => format!("{name} failed there"),
             (_, Some(what)) => format!("too small: {what}"),

@@ -22,6 +22,7 @@ pub fn machine(id: i64, cores: i64) -> MachineView {
         stored_bytes: 0,
         gpus: 0,
         moves: FileMoves::Never,
+        keeps: false,
         quick_as: MachineId(id),
     }
 }
@@ -29,7 +30,7 @@ pub fn machine(id: i64, cores: i64) -> MachineView {
 pub fn task(id: i64, kind: TaskKind, due_at: i64) -> TaskView {
     let (cost, id) = (Cost::of(kind, 2048), TaskId(id));
     let (pinned_to, avoid, leased_to) = (None, None, None);
-    TaskView { id, kind, sector: None, cost, due_at, pinned_to, avoid, leased_to, started_at: NOW }
+    TaskView { id, kind, sector: None, sector_bytes: 2048, cost, due_at, pinned_to, avoid, leased_to, started_at: NOW }
 }
 
 /// A contract of one sector in PC1, promised in `days`, whose step waits.

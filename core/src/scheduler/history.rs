@@ -30,7 +30,7 @@ const PRIOR_FAILURES: i64 = 2;
 const PRIOR_STEPS: i64 = 200;
 
 /// What the planner plays.
-const STEPS: [TaskKind; 4] = [TaskKind::PreCommit1, TaskKind::Move, TaskKind::PreCommit2, TaskKind::Commit2];
+const STEPS: [TaskKind; 5] = [TaskKind::PreCommit1, TaskKind::Move, TaskKind::PreCommit2, TaskKind::Commit2, TaskKind::Store];
 
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -93,7 +93,7 @@ impl History {
             let mean = means.get(&(*kind, *size, Some(*machine)))?;
             i32::try_from(ms * 1000 / mean).ok()
         };
-        let of_steps = steps.iter().filter(|step| step.0 != TaskKind::Move);
+        let of_steps = steps.iter().filter(|step| !step.0.is_transfer());
         let mut spread: Vec<i32> = of_steps.filter_map(ratio).collect();
         spread.sort_unstable();
         if spread.len() < ENOUGH_FOR_SPREAD {

@@ -1,5 +1,6 @@
 //! The house's own fleet as the planner plays it. All machines are one pool of the planner's: each can work for any miner. Layers go to
-//! a GPU between machines that show each other their files; what is sealed stays where PC2 was done; C2 is done anywhere.
+//! a GPU between machines that show each other their files, and what is sealed to those that keep it, if there are such; C2 is done
+//! anywhere.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,11 +10,12 @@ use super::{
         Class, Delays, Drawing, Durations, Fleet, Key, Kind, KindIx, Machine, MachineIx, Moves, Need, Order, OrderIx, Policy,
         Pool, PoolIx, Progress, Rule, Secs, SectorIx, Table, World,
     },
+    storing::{TO_ONE, keepers, rooms},
 };
 use crate::{
     clock::{DAY, Micros, SECOND},
     ids::{MachineId, SectorId, TaskId},
-    sealing::{Cost, SectorState, TaskKind},
+    sealing::{Cost, SectorState, TRANSFER_PAUSE, TaskKind},
 };
 
 /// The planner's clock begins so long before now, that everything that runs has begun after it.
@@ -93,11 +95,14 @@ impl<'s> House<'s> {
         let of_sectors = snapshot.tasks.iter().filter_map(|t| Some((t.sector?, t)));
         let (on_the_way, tasks): (HashMap<_, _>, HashMap<_, _>) = of_sectors.partition(|(_, task)| task.kind == TaskKind::Move);
         let held = scratch_held(snapshot, &tasks, &on_the_way);
+        let rooms = rooms_for_new(snapshot);
         let mut machines = HashMap::new();
         for view in &snapshot.machines {
             let used = taken.get(&view.id).copied().unwrap_or_default();
             let scratch = scratch_of(view, held.get(&view.id).copied().unwrap_or(0));
-            let class = fleet.classes.push(class_of(view, (&used, scratch), snapshot, &sizes));
+            let class = class_of(view, (&used, scratch), snapshot, &sizes);
+            let store = rooms.get(&view.id).map_or(0, |bytes| whole(*bytes / MIB));
+            let class = fleet.classes.push(Class { store, ..class });
             let machine = Machine { pool, class, down: Vec::new(), drains: !view.takes_new };
             machines.insert(view.id, fleet.machines.push(machine));
         }
@@ -114,6 +119,10 @@ impl<'s> House<'s> {
     #[must_use]
     pub fn world_without(&self, out: &HashSet<SectorId>) -> Played<'_> {
         let mut world = World::at(&self.fleet, house_policy(), Self::now());
+        for view in self.snapshot.machines.iter().filter(|m| m.moves == FileMoves::NotNow) {
+            let machine = self.machines.get(&view.id).copied().unwrap_or(MachineIx::NONE);
+            world.keep_still(machine, Self::now() + whole(TRANSFER_PAUSE / SECOND));
+        }
         let (mut orders, mut sectors) = (Vec::new(), Vec::new());
         for owed in &self.snapshot.owed {
             let known: Vec<(&SectorView, Progress)> =
@@ -253,13 +262,15 @@ const MOVES_AT_ONCE: i32 = 2;
 fn moves(snapshot: &Snapshot, sector_bytes: i64) -> Option<Moves> {
     let take_part = snapshot.machines.iter().filter(|m| m.moves != FileMoves::Never).count();
     let layers = whole(snapshot.history.usual_seconds(TaskKind::Move, sector_bytes));
-    (take_part > 1).then_some(Moves { layers, sealed: None })
+    let sealed = keepers(snapshot).next().map(|_| whole(snapshot.history.usual_seconds(TaskKind::Store, sector_bytes)));
+    (take_part > 1).then_some(Moves { layers, sealed })
 }
 
-/// Whether a machine is to do PC2 and C2. Where there are GPUs, cores are no match for them; but what a machine without them shows to
+/// Whether a machine is to do a step. Who keeps sectors seals none. Where there are GPUs, cores are no match for them; but what a machine without them shows to
 /// nobody, it has to seal itself.
 fn is_asked_for(step: TaskKind, view: &MachineView, snapshot: &Snapshot) -> bool {
     match step {
+        _ if view.keeps => false,
         TaskKind::PreCommit2 => view.gpus > 0 || !snapshot.has_gpus || view.moves == FileMoves::Never,
         TaskKind::Commit2 => view.gpus > 0 || !snapshot.has_gpus,
         _ => true,
@@ -287,9 +298,28 @@ fn class_of(view: &MachineView, (used, scratch): (&Cost, i32), snapshot: &Snapsh
         gpus: whole(gpus),
         scratch,
         store: 0,
-        nic: if view.moves == FileMoves::Now { MOVES_AT_ONCE } else { 0 },
+        nic: match view.moves {
+            FileMoves::Never => 0,
+            _ if view.keeps => whole(i64::try_from(TO_ONE).unwrap_or(1)),
+            _ => MOVES_AT_ONCE,
+        },
         durations: durations.collect::<Table<KindIx, Durations>>(),
     }
+}
+
+/// Bytes that machines which keep sectors have room for beside what lies elsewhere and still has to come; that is taken from the emptiest.
+fn rooms_for_new(snapshot: &Snapshot) -> HashMap<MachineId, i64> {
+    let mut rooms = rooms(snapshot);
+    let waits = snapshot.machines.iter().filter(|m| !m.keeps && m.moves != FileMoves::Never);
+    let mut coming: i64 = waits.map(|m| m.stored_bytes).sum();
+    let mut emptiest: Vec<&mut i64> = rooms.values_mut().collect();
+    emptiest.sort_unstable_by_key(|room| std::cmp::Reverse(**room));
+    for room in emptiest {
+        let here = coming.min(*room).max(0);
+        *room -= here;
+        coming -= here;
+    }
+    rooms
 }
 
 /// Bytes of sealed sectors that the disks of machines which work have room for, beside all that is owed: of the size that each can seal
@@ -309,9 +339,11 @@ pub fn disk_left(snapshot: &Snapshot) -> i64 {
         if fits { left.max(0) / i64::from(scratch_keep.max(1)) } else { 0 }
     };
     let room_of = |m: &MachineView| snapshot.sizes.iter().map(|size| places(m, *size) * size).max().unwrap_or(0);
-    let room: i64 = snapshot.machines.iter().map(room_of).sum();
+    let kept: Vec<i64> = rooms_for_new(snapshot).into_values().collect();
+    // Where some keep what others seal, nothing stays with the others.
+    let room: i64 = if kept.is_empty() { snapshot.machines.iter().map(room_of).sum() } else { kept.iter().sum() };
     // What a draining machine has begun it finishes on its own disk.
-    let elsewhere = |at: Option<MachineId>| snapshot.machines.iter().any(|m| Some(m.id) == at && !m.takes_new);
+    let elsewhere = |at: Option<MachineId>| kept.is_empty() && snapshot.machines.iter().any(|m| Some(m.id) == at && !m.takes_new);
     let comes = |o: &Owed| o.held + i64::try_from(o.sectors.iter().filter(|s| !elsewhere(s.machine)).count()).unwrap_or(0);
     let owed: i64 = snapshot.owed.iter().map(|o| comes(o) * o.sector_bytes).sum();
     (room - owed).max(0)

@@ -12,6 +12,7 @@ mod plan;
 pub mod planner;
 mod promise;
 mod snapshot;
+mod storing;
 mod what_if;
 
 pub use dispatch::{dispatch, grant, need_tickets, take_turn};

@@ -55,9 +55,9 @@ const fn rank(kind: TaskKind) -> u8 {
     }
 }
 
-/// Steps that the planner plays.
+/// What the planner plays, transfers included.
 const fn is_played(kind: TaskKind) -> bool {
-    matches!(kind, TaskKind::PreCommit1 | TaskKind::Move | TaskKind::PreCommit2 | TaskKind::Commit2)
+    kind.is_transfer() || matches!(kind, TaskKind::PreCommit1 | TaskKind::PreCommit2 | TaskKind::Commit2)
 }
 
 /// Assigns ready tasks to machines with room. If some sector would be late that way, other orders of work are tried within `budget`,

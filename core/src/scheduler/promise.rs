@@ -338,8 +338,9 @@ mod tests {
     use super::*;
     use crate::{
         clock::HOUR,
+        ids::MachineId,
         scheduler::{
-            History, disk_left,
+            FileMoves, History, disk_left,
             fixture::{GIB, NOW, machine, owed, snapshot},
         },
         sealing::{Cost, TaskKind},
@@ -369,6 +370,38 @@ mod tests {
         assert_eq!(disk_left(&house), 10 * 32 * GIB);
         house.machines[0].takes_new = false;
         assert_eq!(disk_left(&house), 0);
+    }
+
+    /// One machine for PC1, one with a GPU and a disk for 3 sectors, one that keeps 100.
+    fn split() -> Snapshot {
+        let mut house = house(3, 0);
+        for id in 2..=3 {
+            house.machines.push(crate::scheduler::MachineView { id: MachineId(id), ..house.machines[0].clone() });
+        }
+        house.machines.iter_mut().for_each(|m| m.moves = FileMoves::Now);
+        house.has_gpus = true;
+        (house.machines[1].gpus, house.machines[2].keeps) = (1, true);
+        house.machines[2].disk_bytes = 100 * 32 * GIB;
+        house.machines[2].disk_free_bytes = 100 * 32 * GIB;
+        house
+    }
+
+    #[test]
+    fn what_is_sealed_is_kept_where_there_is_room_for_it() {
+        let can = |house: &Snapshot, sectors| promise(house, 32 * GIB, sectors, (Lessons::default(), 0)).is_some();
+        let mut house = split();
+        assert_eq!(disk_left(&house), 100 * 32 * GIB);
+        assert!(can(&house, 100) && !can(&house, 101));
+        let second = &mut house.machines[1];
+        (second.stored_bytes, second.disk_bytes) = (10 * 32 * GIB, second.disk_bytes + 10 * 32 * GIB);
+        assert_eq!(disk_left(&house), 90 * 32 * GIB, "what is sealed already comes first");
+        assert!(can(&house, 90) && !can(&house, 91));
+        house.machines[2].moves = FileMoves::NotNow;
+        assert!(can(&house, 90), "a transfer that has just failed says nothing of the days to come");
+        house.machines.pop();
+        assert_eq!(disk_left(&house), 4 * 32 * GIB, "with nobody to keep it, it stays where PC2 was done");
+        house.machines[0].moves = FileMoves::NotNow;
+        assert!(can(&house, 4) && !can(&house, 5));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     fleet::{Machine, machines},
     ids::{MachineId, PoolId, SectorId, TaskId},
     orders,
-    sealing::{Cost, SectorState, TaskKind, count_sectors, in_states, open_tasks, paused_moves},
+    sealing::{Cost, SectorState, TaskKind, ToStore, count_sectors, in_states, open_tasks, paused_transfers, to_store},
     store::{AnyConnection, DbResult, schema::chain_cursors},
 };
 
@@ -33,6 +33,8 @@ pub struct MachineView {
     pub gpus: i64,
     /// Others can fetch files from it, and it from them.
     pub moves: FileMoves,
+    /// It keeps sealed sectors, and seals none.
+    pub keeps: bool,
     /// Whose step times are expected of it: its own.
     pub quick_as: MachineId,
 }
@@ -52,6 +54,7 @@ pub struct TaskView {
     pub id: TaskId,
     pub kind: TaskKind,
     pub sector: Option<SectorId>,
+    pub sector_bytes: i64,
     pub cost: Cost,
     pub due_at: Micros,
     pub pinned_to: Option<MachineId>,
@@ -99,6 +102,8 @@ pub struct Snapshot {
     pub away: Vec<String>,
     pub tasks: Vec<TaskView>,
     pub owed: Vec<Owed>,
+    /// Sealed sectors that are where they cannot stay, the oldest.
+    pub to_store: Vec<ToStore>,
     /// Sector sizes that are on sale.
     pub sizes: Vec<i64>,
     pub history: History,
@@ -106,13 +111,16 @@ pub struct Snapshot {
     pub epoch_seconds: i64,
 }
 
+/// Sectors that are looked at for a way to a machine that keeps them.
+const TO_STORE: i64 = 200;
+
 /// Machines that are not lost, tasks that are not done, sectors that do not count yet, holds that have not run out.
 pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
     let sizes: HashMap<PoolId, i64> = pools(conn)?.into_iter().map(|p| (p.id, p.sector_bytes)).collect();
     let epoch_seconds = chain_cursors::table.select(chain_cursors::epoch_seconds).first(conn).optional()?;
     let machines = machines(conn)?;
     let stored = load_stored(conn, &sizes)?;
-    let paused = paused_moves(conn, now)?;
+    let paused = paused_transfers(conn, now)?;
     let view = |machine: &Machine| MachineView {
         moves: match &machine.files_url {
             None => FileMoves::Never,
@@ -122,8 +130,10 @@ pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
         ..view(machine, stored.get(&machine.id).copied().unwrap_or(0))
     };
     let works = |machine: &Machine| machine.lost_since.is_none_or(|since| since > now - DAY);
+    let has_storage = machines.iter().any(|m| m.is_for_storage() && !m.is_lost());
     Ok(Snapshot {
         now,
+        to_store: if has_storage { to_store(conn, &paused, TO_STORE)? } else { Vec::new() },
         machines: machines.iter().filter(|m| !m.is_lost()).map(view).collect(),
         has_gpus: machines.iter().any(|m| m.gpus > 0 && works(m)),
         away: machines.iter().filter(|m| m.is_lost() || m.is_draining()).map(|m| m.name.clone()).collect(),
@@ -158,6 +168,7 @@ fn view(machine: &Machine, stored_bytes: i64) -> MachineView {
         stored_bytes,
         gpus: machine.gpus,
         moves: FileMoves::Never,
+        keeps: machine.is_for_storage(),
         quick_as: machine.id,
     }
 }
@@ -165,11 +176,13 @@ fn view(machine: &Machine, stored_bytes: i64) -> MachineView {
 fn load_tasks(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResult<Vec<TaskView>> {
     let tasks = open_tasks(conn)?.into_iter().filter_map(|task| {
         let kind = task.kind()?;
+        let sector_bytes = *sizes.get(&task.pool_id)?;
         Some(TaskView {
             id: task.id,
             kind,
             sector: task.sector_id,
-            cost: Cost::of(kind, *sizes.get(&task.pool_id)?),
+            sector_bytes,
+            cost: Cost::of(kind, sector_bytes),
             due_at: task.due_at,
             pinned_to: task.pinned_to,
             avoid: task.avoid,

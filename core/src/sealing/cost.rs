@@ -22,7 +22,7 @@ impl Cost {
         let scale = if sector_bytes > 32 * GIB { 2 } else { 1 };
         let (cores, memory_bytes) = match kind {
             // Disk and network.
-            TaskKind::Move => (0, 0),
+            TaskKind::Move | TaskKind::Store => (0, 0),
             TaskKind::PreCommit1 if large => (4, 64 * GIB * scale),
             TaskKind::PreCommit2 if large => (6, 16 * GIB * scale),
             TaskKind::Commit2 if large => (6, 150 * GIB + 40 * GIB * (scale - 1)),
@@ -46,6 +46,7 @@ pub fn typical_seconds(kind: TaskKind, sector_bytes: i64) -> i64 {
         TaskKind::PreCommit1 if large => 3 * 3600,
         // 450 GiB at 10 Gb/s.
         TaskKind::Move if large => 8 * 60,
+        TaskKind::Store if large => 60,
         TaskKind::PreCommit2 if large => 12 * 60,
         TaskKind::Commit2 if large => 16 * 60,
         TaskKind::Commit2 => 90,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use diesel::prelude::*;
 
-use super::state::SectorState;
+use super::{state::SectorState, transfer};
 use crate::{
     capacity,
     clock::{DAY, Micros},
@@ -34,21 +34,27 @@ struct Known {
     expiration: i64,
 }
 
+/// A sector is proven at least once in so long.
+const PROVEN_SINCE: Micros = 2 * DAY;
+
 /// What else there is to know before something is deleted.
 struct Facts {
     machine: MachineId,
     /// Sectors that a step here is about: one that another machine did not end runs here now, and only its end says that the files are
     /// here.
     works_on: HashSet<SectorId>,
-    /// First epoch that is not read yet of each pool whose chain is read up to date.
-    read_up_to: HashMap<PoolId, i64>,
+    /// First epoch that is not read yet of each pool whose chain is read up to date, and its time.
+    read_up_to: HashMap<PoolId, (i64, Micros)>,
     /// Those that count on chain, by what is final of it.
     counting: HashSet<(PoolId, i64)>,
+    /// When sectors went from here to another machine.
+    left_at: HashMap<SectorId, Micros>,
 }
 
 /// Of the sectors whose files lie on a machine, those that are sealed elsewhere or from the beginning by now, or have ended on chain.
 /// What this house does not know is not its own to drop, and what is on chain stays wherever it lies: a machine may have been enrolled
-/// anew, or its disk put into another one.
+/// anew, or its disk put into another one. Only where it went to another machine, and was proven there for two days since, the copy
+/// that stayed behind is not needed.
 pub fn not_needed(
     conn: &mut AnyConnection,
     machine: MachineId,
@@ -59,8 +65,13 @@ pub fn not_needed(
     if stored.is_empty() {
         return Ok(over);
     }
-    let mut facts =
-        Facts { machine, works_on: works_on(conn, machine)?, read_up_to: read_up_to(conn, now)?, counting: HashSet::new() };
+    let mut facts = Facts {
+        machine,
+        works_on: works_on(conn, machine)?,
+        read_up_to: read_up_to(conn, now)?,
+        counting: HashSet::new(),
+        left_at: HashMap::new(),
+    };
     for part in stored.chunks(CHUNK) {
         let numbers: Vec<i64> = part.iter().filter_map(|s| i64::try_from(s.number).ok()).collect();
         facts.counting = yields::counting(conn, &numbers)?;
@@ -78,6 +89,8 @@ pub fn not_needed(
                 sectors::expiration,
             ))
             .load(conn)?;
+        let ids: Vec<SectorId> = known.iter().map(|sector| sector.id).collect();
+        facts.left_at = transfer::left(conn, machine, &ids)?.into_iter().collect();
         // Of two pools of one miner either may need it.
         let mut needed: HashMap<StoredSector, bool> = HashMap::new();
         for sector in known {
@@ -92,9 +105,14 @@ pub fn not_needed(
 
 impl Facts {
     fn need(&self, sector: &Known) -> bool {
-        let Some(read) = self.read_up_to.get(&sector.pool) else { return true };
-        if self.works_on.contains(&sector.id) || self.counting.contains(&(sector.pool, sector.number)) {
+        let Some((read, read_at)) = self.read_up_to.get(&sector.pool) else { return true };
+        if self.works_on.contains(&sector.id) {
             return true;
+        }
+        if self.counting.contains(&(sector.pool, sector.number)) {
+            let elsewhere = sector.machine.is_some_and(|machine| machine != self.machine);
+            let proven = self.left_at.get(&sector.id).is_some_and(|left| left.saturating_add(PROVEN_SINCE) <= *read_at);
+            return !(elsewhere && proven && sector.state == SectorState::Active.name());
         }
         match SectorState::parse(&sector.state) {
             // Of what never was on chain nothing is left to prove; what was has ended by what is final, not by what a node said once.
@@ -111,11 +129,14 @@ fn works_on(conn: &mut AnyConnection, machine: MachineId) -> DbResult<HashSet<Se
     Ok(here.load::<Option<SectorId>>(conn)?.into_iter().flatten().collect())
 }
 
-fn read_up_to(conn: &mut AnyConnection, now: Micros) -> DbResult<HashMap<PoolId, i64>> {
+fn read_up_to(conn: &mut AnyConnection, now: Micros) -> DbResult<HashMap<PoolId, (i64, Micros)>> {
     let mut read = HashMap::new();
     for pool in capacity::pools(conn)? {
-        let fresh = yields::cursor(conn, pool.id)?.filter(|cursor| cursor.time().micros(cursor.next_epoch) >= now - FRESH);
-        read.extend(fresh.map(|cursor| (pool.id, cursor.next_epoch)));
+        let Some(cursor) = yields::cursor(conn, pool.id)? else { continue };
+        let read_at = cursor.time().micros(cursor.next_epoch);
+        if read_at >= now - FRESH {
+            read.insert(pool.id, (cursor.next_epoch, read_at));
+        }
     }
     Ok(read)
 }

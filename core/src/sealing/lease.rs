@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 
-use super::{SectorState, Task, TaskKind, in_states, machine_lost, transfer::call_off_moves};
+use super::{SectorState, Task, TaskKind, in_states, machine_lost, transfer::call_off_transfers};
 use crate::{
     clock::Micros,
     fleet::{
@@ -82,7 +82,7 @@ pub fn expire_leases(conn: &mut AnyConnection, now: Micros) -> DbResult<usize> {
     let expired = diesel::update(tasks::table.filter(tasks::state.eq("leased").and(tasks::lease_until.lt(now))))
         .set((tasks::state.eq("ready"), tasks::machine_id.eq(None::<MachineId>), tasks::lease_until.eq(None::<Micros>)))
         .execute(conn)?;
-    call_off_moves(conn, now)?;
+    call_off_transfers(conn, now)?;
     Ok(expired)
 }
 
@@ -93,7 +93,7 @@ pub fn give_up_lost(conn: &mut AnyConnection, patience: Micros, now: Micros) -> 
     diesel::update(tasks::table.filter(tasks::state.eq("leased").and(tasks::machine_id.eq_any(&newly))))
         .set((tasks::state.eq("ready"), tasks::machine_id.eq(None::<MachineId>), tasks::lease_until.eq(None::<Micros>)))
         .execute(conn)?;
-    call_off_moves(conn, now)?;
+    call_off_transfers(conn, now)?;
     let lost = lost_machines(conn)?;
     if !lost.is_empty() {
         let sealing = SectorState::ALL.into_iter().filter(|s| s.is_sealing()).collect::<Vec<_>>();

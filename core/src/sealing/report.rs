@@ -111,7 +111,7 @@ fn sector_step_done(
                 queue(conn, &sector, TaskKind::PreCommit2, now)?;
             }
         }
-        TaskKind::Move => arrived(conn, id, task.machine_id)?,
+        TaskKind::Move | TaskKind::Store => arrived(conn, task, kind, id)?,
         TaskKind::PreCommit2 => {
             let sealed: Sealed = serde_json::from_value(output.clone()).map_err(|error| unreadable(error.to_string()))?;
             if sector.apply(conn, Event::PreCommit2Done, now)?.is_some() {
@@ -164,7 +164,7 @@ fn failed(
 ) -> Result<(), ReportError> {
     match (task.sector_id, task.post_id) {
         // Reading a faulty sector again failed: it stays faulty. Files that did not arrive are still where they were.
-        (Some(_), _) if kind.is_proving() || kind == TaskKind::Move => Ok(()),
+        (Some(_), _) if kind.is_proving() || kind.is_transfer() => Ok(()),
         (Some(sector), _) => {
             let sector = by_id(conn, sector)?;
             Ok(after_failure(conn, sector, kind, failure, Some(machine), &task.input, now)?)

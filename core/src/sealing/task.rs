@@ -20,6 +20,8 @@ pub enum TaskKind {
     Commit1,
     Commit2,
     Finalize,
+    /// The sealed sector's files come to a machine that keeps them.
+    Store,
     /// Vanilla proofs of the sectors that one machine stores.
     Vanilla,
     /// The SNARK over a partition's vanilla proofs.
@@ -27,13 +29,14 @@ pub enum TaskKind {
 }
 
 impl TaskKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::PreCommit1,
         Self::Move,
         Self::PreCommit2,
         Self::Commit1,
         Self::Commit2,
         Self::Finalize,
+        Self::Store,
         Self::Vanilla,
         Self::WindowPost,
     ];
@@ -47,6 +50,7 @@ impl TaskKind {
             Self::Commit1 => "c1",
             Self::Commit2 => "c2",
             Self::Finalize => "finalize",
+            Self::Store => "store",
             Self::Vanilla => "vanilla",
             Self::WindowPost => "window_post",
         }
@@ -55,6 +59,12 @@ impl TaskKind {
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Files come from another machine.
+    #[must_use]
+    pub const fn is_transfer(self) -> bool {
+        matches!(self, Self::Move | Self::Store)
     }
 
     /// Proofs that are due go before any sealing.

@@ -175,6 +175,7 @@ diesel::table! {
         seen_at -> BigInt,
         lost_since -> Nullable<BigInt>,
         files_url -> Nullable<Text>,
+        keeps -> BigInt,
     }
 }
 

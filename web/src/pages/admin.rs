@@ -45,6 +45,11 @@ struct MachineRow {
     detail: String,
     seen: String,
     doing: String,
+    /// Sealed sectors that are there.
+    kept: i64,
+    /// Where other machines read its files.
+    files: String,
+    is_for_storage: bool,
     is_draining: bool,
     is_lost: bool,
 }
@@ -60,10 +65,15 @@ struct FleetPage {
 async fn load_fleet(app: &Shared) -> Result<Vec<MachineRow>, WebError> {
     let rows = read(app, |conn| {
         let open = sealing::open_tasks(conn)?;
+        let counted = sealing::count_sectors(conn)?;
         let rows = fleet::machines(conn)?.into_iter().map(|m| {
             let doing: Vec<String> =
                 open.iter().filter(|t| t.machine_id == Some(m.id)).map(|t| t.progress.clone().unwrap_or_default()).collect();
+            let kept = counted.iter().filter(|c| c.machine == Some(m.id) && c.state.is_on_chain());
             MachineRow {
+                kept: kept.map(|c| c.sectors).sum(),
+                is_for_storage: m.is_for_storage(),
+                files: m.files_url.clone().unwrap_or_else(|| "to nobody".into()),
                 is_draining: m.is_draining(),
                 is_lost: m.is_lost(),
                 id: m.public_id,

@@ -141,6 +141,7 @@ mod tests {
             stored_bytes: 0,
             quick_as: MachineId(1),
             moves: FileMoves::Never,
+            keeps: false,
             gpus: 0,
         };
         let snapshot = Snapshot { now: 0, machines: vec![machine], ..Snapshot::default() };

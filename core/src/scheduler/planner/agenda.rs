@@ -13,6 +13,8 @@ pub enum Event {
     Wake(MachineIx),
     /// A machine breaks down.
     Fail(MachineIx),
+    /// Moves to and from a machine may begin again.
+    Moves(MachineIx),
     /// Somebody outside wants to act at this moment.
     Pause,
 }

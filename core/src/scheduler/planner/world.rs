@@ -377,6 +377,10 @@ impl<'f> World<'f> {
                 }
                 Event::Wake(machine) => self.list_free(machine),
                 Event::Fail(machine) => self.fail_by_chance(machine),
+                Event::Moves(machine) => {
+                    self.rooms[machine].nic += self.fleet.class(machine).nic;
+                    self.stir();
+                }
                 Event::Pause => self.stir(),
             }
         }
@@ -412,6 +416,12 @@ impl<'f> World<'f> {
     /// Makes a moment happen at which the caller wants to look.
     pub fn pause_at(&mut self, at: Secs) {
         self.agenda.push(at, Event::Pause);
+    }
+
+    /// No move to or from a machine begins before then.
+    pub fn keep_still(&mut self, machine: MachineIx, until: Secs) {
+        self.rooms[machine].nic -= self.fleet.class(machine).nic;
+        self.agenda.push(until, Event::Moves(machine));
     }
 
     /// Everything is looked at again.
