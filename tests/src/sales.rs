@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use sealyard_core::{
     capacity,
     catalog::Plan,
+    clock::DAY,
     contracts,
     fleet::{self, Draining, Machine, protocol::Hardware},
     ids::UserId,
@@ -130,6 +131,26 @@ fn an_unpaid_order_gives_its_capacity_back_and_a_late_payment_is_still_honoured_
         assert_eq!(sound(db, pool.id).free, 2 * SECTOR);
         assert!(pay(db, &order, 5000).unwrap().is_some());
         assert_eq!(sound(db, pool.id).sold, 2 * SECTOR);
+    });
+}
+
+#[test]
+fn a_date_that_moves_because_of_a_late_payment_leaves_the_first_one_on_record() {
+    on_both(|db| {
+        let (_, plan, user) = shop(db, 2);
+        let order = place(db, user.id, &plan, 2, "key").unwrap();
+        open_payment(db, &order);
+        let promise = || db.read(|conn| Ok::<_, DbFault>(scheduler::promise_of_order(conn, order.id)?)).unwrap().unwrap();
+        let (first, late) = (promise(), order.expires_at + DAY);
+        assert_eq!((first.promised_at, first.moved_from), (order.promised_at, None));
+        db.transact(|conn| orders::expire_due(conn, late)).unwrap();
+        let paid = Paid { rail: "stripe", rail_ref: &order.public_id, minor: order.amount_minor, currency: "usd" };
+        assert!(db.transact(|conn| orders::fulfil(conn, &paid, late)).unwrap().is_some());
+        let moved = promise();
+        assert_eq!((moved.moved_from, moved.forecast_why.as_str()), (Some(order.promised_at), "it was paid late"));
+        assert!(moved.promised_at > order.promised_at && moved.promised_at <= order.promised_at + (late - order.created_at));
+        let months = db.read(|conn| Ok::<_, DbFault>(scheduler::months(conn)?)).unwrap();
+        assert_eq!(months.iter().map(|m| (m.made, m.moved)).collect::<Vec<_>>(), [(1, 1)]);
     });
 }
 

@@ -160,11 +160,11 @@ fn move_date(conn: &mut AnyConnection, order: &mut Order, now: Micros) -> DbResu
     let lessons = scheduler::lessons(conn, order.pool_id)?;
     let promised = scheduler::promise(&snapshot, sector_bytes, order.bytes / sector_bytes, lessons);
     let latest = order.promised_at.saturating_add(now - order.created_at);
-    let Some(date) = promised.map(|p| p.p95).filter(|p95| *p95 <= latest) else { return Ok(false) };
-    if date > order.promised_at {
-        order.promised_at = date;
-        diesel::update(orders::table.find(order.id)).set(orders::promised_at.eq(date)).execute(conn)?;
-        scheduler::paid_late(conn, order.id, date)?;
+    let Some(date) = promised.filter(|date| date.p95 <= latest) else { return Ok(false) };
+    if date.p95 > order.promised_at {
+        order.promised_at = date.p95;
+        diesel::update(orders::table.find(order.id)).set(orders::promised_at.eq(date.p95)).execute(conn)?;
+        scheduler::paid_late(conn, order.id, &date)?;
     }
     Ok(true)
 }

@@ -52,6 +52,8 @@ pub struct Promise {
     pub forecast_why: String,
     pub met_at: Option<Micros>,
     pub kept: Option<bool>,
+    /// The date that was given first, where it moved because the order was paid late.
+    pub moved_from: Option<Micros>,
 }
 
 /// When `sectors` more of a size would all count, behind everything that is owed already. `None`: nothing here can seal
@@ -186,14 +188,22 @@ pub fn record(
         forecast_why: "as promised".into(),
         met_at: None,
         kept: None,
+        moved_from: None,
     };
     diesel::insert_into(promises::table).values(row).execute(conn).map(drop)
 }
 
-/// The buyer paid later than agreed: the only way in which a promised date moves.
-pub fn paid_late(conn: &mut AnyConnection, order: OrderId, date: Micros) -> DbResult<()> {
+/// The buyer paid later than agreed: the only way in which a promised date moves. The first one stays on record.
+pub fn paid_late(conn: &mut AnyConnection, order: OrderId, date: &Promised) -> DbResult<()> {
+    let Some(given) = of_order(conn, order)? else { return Ok(()) };
     diesel::update(promises::table.find(order.0))
-        .set((promises::promised_at.eq(date), promises::forecast_at.eq(date), promises::forecast_why.eq("it was paid late")))
+        .set((
+            promises::moved_from.eq(given.moved_from.unwrap_or(given.promised_at)),
+            promises::promised_at.eq(date.p95),
+            promises::p50_at.eq(date.p50),
+            promises::forecast_at.eq(date.p50),
+            promises::forecast_why.eq("it was paid late"),
+        ))
         .execute(conn)
         .map(drop)
 }
@@ -302,6 +312,8 @@ pub struct MonthRecord {
     pub made: i64,
     pub kept: i64,
     pub broken: i64,
+    /// Of those made: moved to this date because the order was paid late.
+    pub moved: i64,
 }
 
 impl MonthRecord {
@@ -315,15 +327,16 @@ impl MonthRecord {
 
 /// The public record, the latest month first. Promises of orders that were never paid do not count.
 pub fn months(conn: &mut AnyConnection) -> DbResult<Vec<MonthRecord>> {
-    let rows: Vec<(Micros, Option<bool>)> = promises::table
+    let rows: Vec<(Micros, Option<bool>, Option<Micros>)> = promises::table
         .inner_join(contracts::table.on(contracts::order_id.eq(promises::order_id)))
-        .select((promises::promised_at, promises::kept))
+        .select((promises::promised_at, promises::kept, promises::moved_from))
         .load(conn)?;
     let mut months: BTreeMap<Month, MonthRecord> = BTreeMap::new();
-    for (promised_at, kept) in rows {
+    for (promised_at, kept, moved_from) in rows {
         let Some(month) = Month::of_day(promised_at.div_euclid(DAY)) else { continue };
-        let record = months.entry(month).or_insert(MonthRecord { month, made: 0, kept: 0, broken: 0 });
+        let record = months.entry(month).or_insert(MonthRecord { month, made: 0, kept: 0, broken: 0, moved: 0 });
         record.made += 1;
+        record.moved += i64::from(moved_from.is_some());
         match kept {
             Some(true) => record.kept += 1,
             Some(false) => record.broken += 1,

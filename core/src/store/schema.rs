@@ -102,6 +102,7 @@ diesel::table! {
         forecast_why -> Text,
         met_at -> Nullable<BigInt>,
         kept -> Nullable<Bool>,
+        moved_from -> Nullable<BigInt>,
     }
 }
 

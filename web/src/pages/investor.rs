@@ -181,6 +181,8 @@ struct ContractPage {
     put_off: String,
     terms: Vec<TermRow>,
     promised: String,
+    /// The first date; empty: it never moved.
+    moved_from: String,
     /// What is expected now, and why that is not what was promised.
     expected: String,
     expected_why: String,
@@ -286,6 +288,7 @@ async fn load_contract(app: &Shared, user: User, id: String, before: Option<i64>
             put_off: put_off(&contract),
             terms: term_rows(&terms),
             promised: minute_text(contract.promised_at),
+            moved_from: promise.as_ref().and_then(|p| p.moved_from).map(minute_text).unwrap_or_default(),
             expected: promise.as_ref().map(|p| minute_text(p.forecast_at)).unwrap_or_default(),
             expected_why: promise.map(|p| p.forecast_why).unwrap_or_default(),
             active_since: contract.active_at.map(minute_text).unwrap_or_default(),

@@ -93,6 +93,7 @@ struct MonthRow {
     kept: i64,
     broken: i64,
     open: i64,
+    moved: i64,
     share: String,
 }
 
@@ -112,6 +113,7 @@ async fn promises(app: web::Data<App>, Maybe(user): Maybe) -> Result<HttpRespons
         made: m.made,
         kept: m.kept,
         broken: m.broken,
+        moved: m.moved,
     });
     html(&Promises { user: user.as_ref().map(Visitor::from), months: rows.collect() })
 }
