@@ -87,7 +87,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tokio::spawn(serve::start(app.clone(), listener)?);
     tokio::spawn(worker::run(app.clone()));
     let _agents = setup::start_agents(&app, &dir, &public_url, &parameters.canonicalize()?)?;
-    story.say(&format!("site, worker and two agents are up: {public_url}"));
+    story.say(&format!("site, worker, two machines that seal and one that keeps are up: {public_url}"));
 
     let sound = live(&story, &app, &dir, options.sectors).await?;
     println!("\nSign in at {public_url}/login");

@@ -21,7 +21,8 @@ use super::{Options, fake_stripe, mail_sink};
 use crate::{app::Shared, config::Config};
 
 pub const NETWORK: &str = "sealyard-devnet-demo";
-const AGENTS: [&str; 2] = ["granite", "basalt"];
+/// The last one keeps what the others seal.
+const AGENTS: [(&str, Option<&str>); 3] = [("granite", None), ("basalt", None), ("quarry", Some("--storage"))];
 
 /// Makes what is missing, with a progress bar; a second call is instant.
 pub fn make_parameters(dir: &Path) -> anyhow::Result<()> {
@@ -138,7 +139,7 @@ impl Drop for Agents {
 pub fn start_agents(app: &Shared, dir: &Path, url: &str, parameters: &Path) -> anyhow::Result<Agents> {
     let program = agent_program()?;
     let mut agents = Agents(Vec::new());
-    for name in AGENTS {
+    for (name, storage) in AGENTS {
         let home = dir.join("agents").join(name);
         std::fs::create_dir_all(&home)?;
         let mut command = Command::new(&program);
@@ -153,8 +154,10 @@ pub fn start_agents(app: &Shared, dir: &Path, url: &str, parameters: &Path) -> a
             "--step-timeout-s",
             "1200",
             "--with-parent",
-            "--dir",
+            "--files-listen",
+            "127.0.0.1:0",
         ]);
+        command.args(storage).arg("--dir");
         command.arg(&home).arg("--parameters-dir").arg(parameters);
         if !home.join("machine.json").exists() {
             let now = app.now();
