@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use sealyard_core::fleet::protocol::{EnrolRequest, HeartbeatRequest, Lease, Outcome, ReportRequest, Running, StoredSector};
+use sealyard_core::{
+    fleet::protocol::{EnrolRequest, HeartbeatRequest, Lease, Outcome, ReportRequest, Running, StoredSector},
+    sealing::TaskKind,
+};
 
 use crate::{
     RunOptions,
@@ -162,7 +165,7 @@ impl Agent {
             fence: *fence,
             progress: format!("its result is not taken: {why}"),
         }));
-        if self.inventory <= Instant::now() {
+        if self.inventory <= Instant::now() && self.untold.is_empty() {
             self.untold = self.work.stored().unwrap_or_else(|error| {
                 tracing::warn!(error = format!("{error:#}"), "what is stored here cannot be told");
                 Vec::new()
@@ -219,6 +222,7 @@ impl Agent {
             tracing::warn!(error = format!("{error:#}"), "what arrived in vain stays");
             self.untidy = true;
         }
+        self.empty();
     }
 
     /// Whether a step that runs or waits here is about this sector.
@@ -281,12 +285,13 @@ impl Agent {
         for report in &ended {
             let step = self.steps.remove(&report.task);
             match step {
-                Some(step) if wants_disk(report) => {
+                Some(step) if wants_disk(&step.lease.kind, report) => {
                     tracing::warn!(task = report.task, "the disk is full; the step waits for space");
                     self.waiting.insert(report.task, (step.lease.clone(), Instant::now() + DISK_PAUSE));
                 }
                 _ => {
-                    self.untidy |= matches!(report.outcome, Outcome::Failed { .. });
+                    // What arrived in vain, or took the place of something older.
+                    self.untidy |= step.is_some_and(|step| TaskKind::parse(&step.lease.kind).is_some_and(TaskKind::is_transfer));
                     if let Err(error) = self.work.keep(report) {
                         tracing::warn!(task = report.task, error = format!("{error:#}"), "the result is delivered from memory");
                         self.unwritten.push(report.clone());

@@ -120,10 +120,13 @@ impl WorkDir {
     }
 
     fn take_out(&self, name: &str) -> Result<()> {
-        let from = self.store().join(name);
+        self.put_away(&self.store().join(name), name)
+    }
+
+    fn put_away(&self, from: &Path, name: &str) -> Result<()> {
         // One of that name may still be being deleted.
         let to = (0..).map(|n| self.root.join(DROPPED).join(format!("{name}-{n}"))).find(|to| !to.exists());
-        fs::rename(&from, to.unwrap_or_default()).with_context(|| format!("taking {} out of the store", from.display()))
+        fs::rename(from, to.unwrap_or_default()).with_context(|| format!("putting {} away", from.display()))
     }
 
     pub fn store(&self) -> PathBuf {
@@ -146,14 +149,13 @@ impl WorkDir {
         synced.context("writing to disk")
     }
 
-    /// Deletes what arrived for tasks other than these.
+    /// Takes away what arrived for tasks other than these; [`Self::empty`] gives its space back.
     pub fn forget_incoming(&self, but: &[i64]) -> Result<()> {
         for entry in fs::read_dir(self.root.join(INCOMING)).context("reading what arrives")? {
             let entry = entry.context("reading what arrives")?;
             let task = entry.file_name().to_str().and_then(|name| name.parse().ok());
             if !task.is_some_and(|task: i64| but.contains(&task)) {
-                let path = entry.path();
-                fs::remove_dir_all(&path).with_context(|| format!("deleting {}", path.display()))?;
+                self.put_away(&entry.path(), &entry.file_name().to_string_lossy())?;
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use sealyard_core::{
         protocol::{FailureLevel, Hardware, MoveInput, Outcome, ReportRequest, StoredSector, Usage},
     },
     scheduler::{self, Assignment},
-    sealing::{self, Sector, SectorState, TaskHead},
+    sealing::{self, Sector, SectorState, TaskHead, TaskKind},
     store::{AnyConnection, Database, DbFault, schema},
 };
 
@@ -47,6 +47,7 @@ fn heard(conn: &mut AnyConnection, machines: &[(&Machine, usize)], until: Micros
 fn house(db: &Database) -> House<'_> {
     let (_, plan, user) = shop(db, 10);
     let contract = buy(db, &plan, user.id, 1, "key");
+    buy(db, &plan, user.id, 3, "others");
     let second = machine(db, "second");
     db.transact(|conn| {
         let token = fleet::new_token(conn, "first", NOW, NOW + DAY)?;
@@ -122,21 +123,101 @@ fn chain_is_read(db: &Database, house: &House<'_>) {
     db.transact(|conn| Ok::<_, DbFault>(diesel::insert_into(c::table).values((begin, read)).execute(conn)?)).unwrap();
 }
 
+fn failed(reason: &str) -> Outcome {
+    Outcome::Failed { level: FailureLevel::Temporary, reason: reason.into() }
+}
+
 #[test]
 fn a_transfer_that_fails_is_tried_again_later_and_is_no_fault_of_the_sectors() {
     on_both(|db| {
         let house = house(db);
         let mut now = NOW;
-        for _ in 0..7 {
-            assert_eq!(house.dispatch(now).len(), 1);
+        for tried in 0..7 {
+            assert_eq!(house.dispatch(now).len(), 1, "{tried}");
             let fetch = house.open("move").unwrap();
-            let outcome = Outcome::Failed { level: FailureLevel::Temporary, reason: "no route to host".into() };
-            assert!(house.report(&fetch, outcome, now));
-            assert_eq!(house.dispatch(now + 9 * MINUTE), [], "not at once");
-            now += 11 * MINUTE;
+            assert!(house.report(&fetch, failed("no route to host"), now));
+            let pause = 10 * MINUTE << tried;
+            assert_eq!(house.dispatch(now + pause - MINUTE), [], "not at once");
+            now += pause + MINUTE;
         }
         let sector = house.sector();
         assert_eq!((sector.state(), sector.failures, sector.machine_id), (SectorState::PreCommit2, 0, Some(house.first.id)));
+    });
+}
+
+/// A transfer of another sector's from the first machine to the second, that ended so.
+fn transfer(house: &House<'_>, at: usize, outcome: &Outcome, now: Micros) {
+    house
+        .db
+        .transact(|conn| {
+            let other = sealing::all_sectors(conn, 9)?.into_iter().filter(|s| s.id != house.sector.id).nth(at).unwrap();
+            let fetch = sealing::NewTask {
+                kind: TaskKind::Move,
+                sector: Some(other.id),
+                post: None,
+                pool: other.pool_id,
+                pinned_to: Some(house.second.id),
+                avoid: Some(house.first.id),
+                input: "{}".into(),
+                due_at: now,
+            };
+            let task = sealing::create_task(conn, &fetch, now)?;
+            assert!(sealing::assign(conn, task, house.second.id, now, now + HOUR)?);
+            let report = ReportRequest { task: task.0, fence: 1, outcome: outcome.clone(), usage: Usage::default() };
+            assert!(sealing::report(conn, house.second.id, &report, now).unwrap());
+            Ok::<_, DbFault>(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn layers_that_do_not_come_while_others_do_are_made_again() {
+    on_both(|db| {
+        let house = house(db);
+        let mut now = NOW;
+        for tried in 0..3 {
+            house.dispatch(now);
+            let fetch = house.open("move").unwrap();
+            assert!(house.report(&fetch, failed("Input/output error"), now));
+            transfer(&house, 0, &done(), now + MINUTE);
+            now += (10 * MINUTE << tried) + MINUTE;
+        }
+        let sector = house.sector();
+        assert_eq!((sector.state(), sector.failures, sector.machine_id), (SectorState::Planned, 1, None));
+        assert!(sector.reason.unwrap().contains("Input/output error"));
+    });
+}
+
+#[test]
+fn machines_are_to_blame_when_several_sectors_do_not_come_and_none_does() {
+    on_both(|db| {
+        let house = house(db);
+        let blamed = |now| db.read(|conn| Ok::<_, DbFault>(sealing::setbacks(conn, now)?)).unwrap();
+        for at in 0..3 {
+            assert!(blamed(NOW + MINUTE).machines.is_empty(), "{at} may be chance");
+            transfer(&house, at, &failed("no route to host"), NOW);
+        }
+        let mut both = blamed(NOW + MINUTE).machines;
+        both.sort_unstable();
+        assert_eq!(both, [house.second.id, house.first.id]);
+        assert_eq!(blamed(NOW + MINUTE).sectors.len(), 3);
+        assert!(blamed(NOW + 11 * MINUTE).machines.is_empty() && blamed(NOW + 11 * MINUTE).sectors.is_empty());
+        transfer(&house, 0, &done(), NOW + MINUTE);
+        assert!(blamed(NOW + 2 * MINUTE).machines.is_empty(), "one that came shows that they are well");
+    });
+}
+
+#[test]
+fn layers_whose_ticket_is_too_old_begin_again_unless_they_are_on_their_way() {
+    on_both(|db| {
+        let house = house(db);
+        let renew = || db.transact(|conn| Ok::<_, DbFault>(sealing::renew_ticket(conn, house.sector.id, NOW)?)).unwrap();
+        house.dispatch(NOW);
+        assert!(!renew(), "they are on their way");
+        assert!(house.report(&house.open("move").unwrap(), failed("no route to host"), NOW));
+        assert!(renew());
+        assert_eq!((house.sector().state(), house.sector().failures), (SectorState::Planned, 0));
+        assert!(house.open("pc2").is_none());
     });
 }
 
@@ -258,7 +339,24 @@ fn a_sealed_sector_goes_where_it_is_kept_and_its_old_copy_goes_when_it_was_prove
         becomes("faulty");
         assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "its copy may be what saves it");
         becomes("active");
+        assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "the new one has not said that it has it");
+        let tell = |of: &Machine, what: StoredSector, now| {
+            db.transact(|conn| Ok::<_, DbFault>(sealing::copies_seen(conn, of.id, &[what], now)?)).unwrap();
+        };
+        tell(&keeper, sector, NOW + 2 * DAY - 3 * HOUR);
+        tell(&keeper, StoredSector { number: sector.number + 1, ..sector }, NOW + 2 * DAY);
+        tell(&house.second, sector, NOW + 2 * DAY);
+        assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "not for hours");
+        tell(&keeper, sector, NOW + 2 * DAY - HOUR);
         assert_eq!((over(&house.second, NOW + 2 * DAY), over(&keeper, NOW + 2 * DAY)), (1, 0));
+        let lost = |since: Option<Micros>| {
+            use schema::machines as m;
+            let row = m::table.find(keeper.id);
+            db.transact(|conn| Ok::<_, DbFault>(diesel::update(row).set(m::lost_since.eq(since)).execute(conn)?)).unwrap();
+        };
+        lost(Some(NOW));
+        assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "the new one is lost");
+        lost(None);
         assert_eq!(over(&house.first, NOW + 2 * DAY), 0, "nothing went from there by our knowledge");
         house.dispatch(NOW + 2 * DAY);
         assert!(house.open("store").is_none(), "it stays where it is kept");

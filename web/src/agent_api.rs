@@ -100,6 +100,7 @@ async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Payload
         fleet::heartbeat(conn, &machine, &body.hardware, now)?;
         let offer = Offer { files_url: body.files_url.as_deref(), keeps: body.keeps };
         fleet::offer(conn, &machine, offer)?;
+        sealing::copies_seen(conn, machine.id, &body.stored, now)?;
         let leases = sealing::leases_of(conn, machine.id, &body.running, until)?;
         Ok::<_, DbFault>(HeartbeatAnswer { drop: sealing::not_needed(conn, machine.id, &body.stored, now)?, ..leases })
     });

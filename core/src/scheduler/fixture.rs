@@ -20,6 +20,7 @@ pub fn machine(id: i64, cores: i64) -> MachineView {
         disk_bytes: 1 << 40,
         disk_free_bytes: 1 << 40,
         stored_bytes: 0,
+        leftover_bytes: 0,
         gpus: 0,
         moves: FileMoves::Never,
         keeps: false,
@@ -36,7 +37,17 @@ pub fn task(id: i64, kind: TaskKind, due_at: i64) -> TaskView {
 /// A contract of one sector in PC1, promised in `days`, whose step waits.
 pub fn owed(id: i64, days: i64) -> (Owed, TaskView) {
     let state = SectorState::PreCommit1;
-    let sector = SectorView { id: SectorId(id), number: id, state, machine: None, changed_at: NOW, setback: None, drawn: None };
+    let sector = SectorView {
+        id: SectorId(id),
+        number: id,
+        state,
+        machine: None,
+        changed_at: NOW,
+        setback: None,
+        drawn: None,
+        fetched: false,
+        moves_at: 0,
+    };
     let promised_at = NOW + days * DAY;
     let owed = Owed { id, pool: PoolId(1), sector_bytes: 2048, promised_at, held: 0, sectors: vec![sector] };
     (owed, TaskView { sector: Some(SectorId(id)), ..task(id, TaskKind::PreCommit1, promised_at) })

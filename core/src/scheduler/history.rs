@@ -20,8 +20,9 @@ use crate::{
 const ENOUGH: usize = 5;
 /// Steps of all kinds that make a distribution of their own.
 const ENOUGH_FOR_SPREAD: usize = 64;
-/// Latest steps that are looked at.
+/// Latest steps, and transfers, that are looked at.
 const LATEST: i64 = 1000;
+const LATEST_TRANSFERS: i64 = 200;
 /// How far breakdowns are looked back on.
 const WATCHED: Micros = 180 * DAY;
 /// What published experience counts for: so many failures, and the machine-time between them.
@@ -30,7 +31,8 @@ const PRIOR_FAILURES: i64 = 2;
 const PRIOR_STEPS: i64 = 200;
 
 /// What the planner plays.
-const STEPS: [TaskKind; 5] = [TaskKind::PreCommit1, TaskKind::Move, TaskKind::PreCommit2, TaskKind::Commit2, TaskKind::Store];
+const STEPS: [TaskKind; 3] = [TaskKind::PreCommit1, TaskKind::PreCommit2, TaskKind::Commit2];
+const TRANSFERS: [TaskKind; 2] = [TaskKind::Move, TaskKind::Store];
 
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -53,15 +55,8 @@ struct EndedStep {
 }
 
 pub(super) fn load(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros) -> DbResult<History> {
-    let kinds = STEPS.map(TaskKind::name);
-    let rows: Vec<EndedStep> = tasks::table
-        // What was called off has not failed.
-        .filter(tasks::state.eq("done").or(tasks::failure_level.is_not_null()))
-        .filter(tasks::kind.eq_any(kinds))
-        .order(tasks::id.desc())
-        .limit(LATEST)
-        .select((tasks::kind, tasks::state, tasks::pool_id, tasks::machine_id, tasks::wall_ms))
-        .load(conn)?;
+    let mut rows = latest(conn, &STEPS, LATEST)?;
+    rows.extend(latest(conn, &TRANSFERS, LATEST_TRANSFERS)?);
     let mut ended: BTreeMap<TaskKind, (i64, i64)> = BTreeMap::new();
     for step in &rows {
         if let Some(kind) = TaskKind::parse(&step.kind) {
@@ -75,6 +70,17 @@ pub(super) fn load(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: 
     });
     let steps: Vec<_> = steps.collect();
     Ok(History { breakdowns: breakdowns(conn, now - WATCHED, now)?, ended, ..History::of(&steps) })
+}
+
+fn latest(conn: &mut AnyConnection, kinds: &[TaskKind], most: i64) -> DbResult<Vec<EndedStep>> {
+    tasks::table
+        // What was called off has not failed.
+        .filter(tasks::state.eq("done").or(tasks::failure_level.is_not_null()))
+        .filter(tasks::kind.eq_any(kinds.iter().map(|kind| kind.name())))
+        .order(tasks::id.desc())
+        .limit(most)
+        .select((tasks::kind, tasks::state, tasks::pool_id, tasks::machine_id, tasks::wall_ms))
+        .load(conn)
 }
 
 impl History {
@@ -137,7 +143,7 @@ impl History {
             let (well, failed) = self.ended.get(&kind).copied().unwrap_or_default();
             i32::try_from((1 + failed) * 1000 / (PRIOR_STEPS + well + failed)).unwrap_or(1000)
         };
-        let [p1, p2, c2] = [TaskKind::PreCommit1, TaskKind::PreCommit2, TaskKind::Commit2].map(fails);
+        let [p1, p2, c2] = STEPS.map(fails);
         let step_failures = StepFailures { p1, p2, c2 };
         Arc::new(Odds { spread, between_failures, repair, step_failures, ..usual })
     }

@@ -218,11 +218,16 @@ impl<'s> House<'s> {
                 None => Progress::Waiting { avoid },
             },
             SectorState::PreCommit2 => {
+                // Its ticket was drawn before PC1, and that has ended then.
+                let pc1 =
+                    machine(sector.machine).map_or(0, |m| self.fleet.class(m).durations.iter().map(|d| d.p1).max().unwrap_or(0));
+                let began = changed - pc1;
                 let fetch = self.on_the_way.get(&sector.id).and_then(|t| Some((machine(t.leased_to)?, self.at(t.started_at))));
                 match (running, fetch) {
-                    (Some((on, since)), _) => Progress::PreCommit2 { on, began: changed, since },
-                    (None, Some((to, since))) => Progress::Moving { from: machine(sector.machine)?, to, began: changed, since },
-                    (None, None) => Progress::Layers { on: machine(sector.machine)?, began: changed },
+                    (Some((on, since)), _) => Progress::PreCommit2 { on, began, since },
+                    (None, Some((to, since))) => Progress::Moving { from: machine(sector.machine)?, to, began, since },
+                    (None, None) if sector.fetched => Progress::Bound { on: machine(sector.machine)?, began },
+                    (None, None) => Progress::Layers { on: machine(sector.machine)?, began, until: self.at(sector.moves_at) },
                 }
             }
             SectorState::PreCommitting => Progress::Seed { on: home?, until: now + delays.message + delays.seed + delays.c1 },
@@ -266,23 +271,32 @@ fn moves(snapshot: &Snapshot, sector_bytes: i64) -> Option<Moves> {
     (take_part > 1).then_some(Moves { layers, sealed })
 }
 
-/// Whether a machine is to do a step. Who keeps sectors seals none. Where there are GPUs, cores are no match for them; but what a machine without them shows to
-/// nobody, it has to seal itself.
-fn is_asked_for(step: TaskKind, view: &MachineView, snapshot: &Snapshot) -> bool {
-    match step {
-        _ if view.keeps => false,
-        TaskKind::PreCommit2 => view.gpus > 0 || !snapshot.has_gpus || view.moves == FileMoves::Never,
-        TaskKind::Commit2 => view.gpus > 0 || !snapshot.has_gpus,
-        _ => true,
+/// Whether a machine is to do a step. Who keeps sectors seals none. Where a GPU can do it, cores are no match for it; but what its machine
+/// cannot get at, cores have to do.
+fn is_asked_for(step: TaskKind, (view, size): (&MachineView, i64), snapshot: &Snapshot) -> bool {
+    if view.keeps {
+        return false;
     }
+    if step == TaskKind::PreCommit1 || view.gpus > 0 {
+        return true;
+    }
+    let cost = Cost::of(step, size);
+    let shows = |m: &MachineView| m.moves != FileMoves::Never;
+    let reaches = |gpu: &MachineView| step == TaskKind::Commit2 || (shows(view) && shows(gpu));
+    let with_gpu = |m: &&MachineView| m.gpus > 0 && !m.keeps && m.takes_new && m.fits(&cost);
+    !snapshot.machines.iter().chain(&snapshot.lately_lost).filter(with_gpu).any(reaches)
 }
 
 /// A step that a machine is too small for, or not meant for, takes no time there: it is never planned.
 fn class_of(view: &MachineView, (used, scratch): (&Cost, i32), snapshot: &Snapshot, sizes: &[i64]) -> Class {
     let seconds = |step, size: i64| {
         let cost = Cost::of(step, size);
-        let fits = cost.cores <= view.cores && cost.memory_bytes <= view.memory_bytes && mib(cost.scratch_bytes) <= scratch;
-        if fits && is_asked_for(step, view, snapshot) { whole(snapshot.history.seconds(step, size, view.quick_as)) } else { 0 }
+        let fits = view.fits(&cost) && mib(cost.scratch_bytes) <= scratch;
+        if fits && is_asked_for(step, (view, size), snapshot) {
+            whole(snapshot.history.seconds(step, size, view.quick_as))
+        } else {
+            0
+        }
     };
     let durations = sizes.iter().map(|size| Durations {
         p1: seconds(TaskKind::PreCommit1, *size),
@@ -330,20 +344,18 @@ pub fn disk_left(snapshot: &Snapshot) -> i64 {
         let Kind { scratch_full, scratch_keep, .. } = kind(size);
         // Layers come from elsewhere, or are made here.
         let begins = if m.moves == FileMoves::Never { TaskKind::PreCommit1 } else { TaskKind::PreCommit2 };
-        let fits_step = |step| {
-            let cost = Cost::of(step, size);
-            m.cores >= cost.cores && m.memory_bytes >= cost.memory_bytes && is_asked_for(step, m, snapshot)
-        };
+        let fits_step = |step| m.fits(&Cost::of(step, size)) && is_asked_for(step, (m, size), snapshot);
         let fits = m.takes_new && fits_step(begins) && fits_step(TaskKind::PreCommit2);
-        let left = i64::from(mib(m.disk_bytes - m.stored_bytes)) - i64::from(scratch_full - scratch_keep);
+        let left = i64::from(mib(m.disk_bytes - m.stored_bytes - m.leftover_bytes)) - i64::from(scratch_full - scratch_keep);
         if fits { left.max(0) / i64::from(scratch_keep.max(1)) } else { 0 }
     };
     let room_of = |m: &MachineView| snapshot.sizes.iter().map(|size| places(m, *size) * size).max().unwrap_or(0);
-    let kept: Vec<i64> = rooms_for_new(snapshot).into_values().collect();
-    // Where some keep what others seal, nothing stays with the others.
-    let room: i64 = if kept.is_empty() { snapshot.machines.iter().map(room_of).sum() } else { kept.iter().sum() };
+    let kept: i64 = rooms(snapshot).into_values().map(|room| room.max(0)).sum();
+    let room = kept + snapshot.machines.iter().map(room_of).sum::<i64>();
     // What a draining machine has begun it finishes on its own disk.
-    let elsewhere = |at: Option<MachineId>| kept.is_empty() && snapshot.machines.iter().any(|m| Some(m.id) == at && !m.takes_new);
+    let elsewhere = |at: Option<MachineId>| {
+        keepers(snapshot).next().is_none() && snapshot.machines.iter().any(|m| Some(m.id) == at && !m.takes_new)
+    };
     let comes = |o: &Owed| o.held + i64::try_from(o.sectors.iter().filter(|s| !elsewhere(s.machine)).count()).unwrap_or(0);
     let owed: i64 = snapshot.owed.iter().map(|o| comes(o) * o.sector_bytes).sum();
     (room - owed).max(0)
@@ -352,7 +364,7 @@ pub fn disk_left(snapshot: &Snapshot) -> i64 {
 /// MiB for sealing: what is free now and what sectors in the pipeline will give back; but never more than what sealed sectors leave
 /// of the disk, since a sector that has just begun has written nothing yet.
 fn scratch_of(view: &MachineView, held: i32) -> i32 {
-    let left = (view.disk_bytes - view.stored_bytes).max(0);
+    let left = (view.disk_bytes - view.stored_bytes - view.leftover_bytes).max(0);
     mib(view.disk_free_bytes.max(0)).saturating_add(held).min(mib(left))
 }
 

@@ -288,7 +288,7 @@ mod tests {
             machine.moves = FileMoves::Now;
         }
         house.machines[1].gpus = 1;
-        (house.sizes, house.has_gpus) = (vec![32 * GIB], true);
+        house.sizes = vec![32 * GIB];
         house
     }
 
@@ -310,11 +310,10 @@ mod tests {
         house.tasks.retain(|t| t.kind != TaskKind::Move);
         for at in 0..2 {
             house.tasks[at].pinned_to = Some(MachineId(2));
-            house.owed[at].sectors[0].machine = Some(MachineId(2));
+            let sector = &mut house.owed[at].sectors[0];
+            (sector.machine, sector.fetched) = (Some(MachineId(2)), true);
         }
-        assert_eq!(plan(&house, None), [given(1, 2)]);
-        house.tasks[0].leased_to = Some(MachineId(2));
-        assert_eq!(plan(&house, None), [given(3, 2)], "the next one comes while the first is on the GPU");
+        assert_eq!(plan(&house, None), [given(1, 2), given(3, 2)], "the next one comes while the first is on the GPU");
     }
 
     #[test]
@@ -325,17 +324,20 @@ mod tests {
             plan(&house, None)
         };
         assert_eq!(changed(|h| h.machines[1].moves = FileMoves::NotNow), [], "they wait for the GPU");
-        assert_eq!(changed(|h| h.machines[1].takes_new = false), [], "it is draining");
+        assert_eq!(changed(|h| h.machines[1].takes_new = false), [given(1, 1)], "it drains, and there is no other GPU");
         assert_eq!(changed(|h| h.machines[1].disk_free_bytes = 400 * GIB), [], "there is no room for them");
         let full = |h: &mut Snapshot| h.machines[1].stored_bytes = 2700 * GIB;
         assert_eq!(changed(full), [], "what is free belongs to sealed sectors");
         assert_eq!(changed(|h| h.machines[0].moves = FileMoves::Never), [given(1, 1)], "cores are better than nothing");
         assert_eq!(changed(|h| h.machines[0].takes_new = false), [given(1, 2)], "what drains gives its layers away");
-        let lost = |h: &mut Snapshot| {
-            h.machines.pop();
-            h.has_gpus = false;
-        };
-        assert_eq!(changed(lost), [given(1, 1)], "there has been no GPU for a day");
+        let lost = |h: &mut Snapshot| h.lately_lost.extend(h.machines.pop());
+        assert_eq!(changed(lost), [], "the GPU may be back soon");
+        assert_eq!(changed(|h| drop(h.machines.pop())), [given(1, 1)]);
+        let too_small = |h: &mut Snapshot| h.machines[1].memory_bytes = 8 * GIB;
+        assert_eq!(changed(too_small), [given(1, 1)], "a GPU in a machine that is too small helps nobody");
+        assert_eq!(changed(|h| h.machines[1].keeps = true), [given(1, 1)], "nor does one that keeps sectors");
+        assert_eq!(changed(|h| h.machines[1].moves = FileMoves::Never), [given(1, 1)], "nor one that shows its files to nobody");
+        assert_eq!(changed(|h| h.owed[0].sectors[0].moves_at = NOW + HOUR), [], "they did not come a while ago");
     }
 
     #[test]
@@ -344,11 +346,12 @@ mod tests {
         (house.owed[0].sectors[0].state, house.tasks[0].kind) = (SectorState::Commit2, TaskKind::Commit2);
         (house.tasks[0].pinned_to, house.tasks[0].cost) = (None, Cost::of(TaskKind::Commit2, 32 * GIB));
         assert_eq!(plan(&house, None), [given(1, 2)]);
+        house.machines[1].gpus = 2;
+        house.machines[1].cores = 0;
+        assert_eq!(plan(&house, None), [given(1, 1)], "it is too small");
+        house.machines[1].cores = 32;
         house.machines[1].takes_new = false;
-        assert_eq!(plan(&house, None), [], "not on the first one's cores");
-        house.has_gpus = false;
-        house.machines.pop();
-        assert_eq!(plan(&house, None), [given(1, 1)]);
+        assert_eq!(plan(&house, None), [given(1, 1)], "it drains");
     }
 
     #[test]

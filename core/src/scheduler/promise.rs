@@ -392,7 +392,6 @@ mod tests {
             house.machines.push(crate::scheduler::MachineView { id: MachineId(id), ..house.machines[0].clone() });
         }
         house.machines.iter_mut().for_each(|m| m.moves = FileMoves::Now);
-        house.has_gpus = true;
         (house.machines[1].gpus, house.machines[2].keeps) = (1, true);
         house.machines[2].disk_bytes = 100 * 32 * GIB;
         house.machines[2].disk_free_bytes = 100 * 32 * GIB;
@@ -403,18 +402,26 @@ mod tests {
     fn what_is_sealed_is_kept_where_there_is_room_for_it() {
         let can = |house: &Snapshot, sectors| promise(house, 32 * GIB, sectors, (Lessons::default(), 0)).is_some();
         let mut house = split();
-        assert_eq!(disk_left(&house), 100 * 32 * GIB);
-        assert!(can(&house, 100) && !can(&house, 101));
+        assert_eq!(disk_left(&house), 104 * 32 * GIB, "and the last ones where they are sealed");
+        assert!(can(&house, 104) && !can(&house, 105));
         let second = &mut house.machines[1];
         (second.stored_bytes, second.disk_bytes) = (10 * 32 * GIB, second.disk_bytes + 10 * 32 * GIB);
-        assert_eq!(disk_left(&house), 90 * 32 * GIB, "what is sealed already comes first");
-        assert!(can(&house, 90) && !can(&house, 91));
+        assert_eq!(disk_left(&house), 104 * 32 * GIB, "what leaves makes room");
+        assert!(can(&house, 94), "what is sealed already comes first");
         house.machines[2].moves = FileMoves::NotNow;
-        assert!(can(&house, 90), "a transfer that has just failed says nothing of the days to come");
-        house.machines.pop();
-        assert_eq!(disk_left(&house), 4 * 32 * GIB, "with nobody to keep it, it stays where PC2 was done");
-        house.machines[0].moves = FileMoves::NotNow;
-        assert!(can(&house, 4) && !can(&house, 5));
+        assert!(can(&house, 94), "a transfer that has just failed says nothing of the days to come");
+        house.machines[1].moves = FileMoves::Never;
+        assert!(can(&house, 4), "with nobody to get at it, it stays where PC2 was done");
+        let mut alone = split();
+        alone.machines.pop();
+        assert_eq!(disk_left(&alone), 4 * 32 * GIB);
+        alone.machines[0].moves = FileMoves::NotNow;
+        assert!(can(&alone, 4) && !can(&alone, 5));
+        alone.machines[1].leftover_bytes = 2 * 32 * GIB;
+        assert!(
+            disk_left(&alone) == 2 * 32 * GIB && can(&alone, 2) && !can(&alone, 3),
+            "what is about to be deleted is still there"
+        );
     }
 
     #[test]

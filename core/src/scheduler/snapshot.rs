@@ -10,11 +10,14 @@ use super::{
 };
 use crate::{
     capacity::pools,
-    clock::{DAY, Micros, SECOND},
+    clock::{HOUR, Micros, SECOND},
     fleet::{Machine, machines},
     ids::{MachineId, PoolId, SectorId, TaskId},
     orders,
-    sealing::{Cost, SectorState, TaskKind, ToStore, count_sectors, in_states, open_tasks, paused_transfers, to_store},
+    sealing::{
+        Cost, SectorState, Setbacks, TaskKind, ToStore, count_sectors, fetched, in_states, leftovers, open_tasks, setbacks,
+        to_store,
+    },
     store::{AnyConnection, DbResult, schema::chain_cursors},
 };
 
@@ -30,6 +33,8 @@ pub struct MachineView {
     pub disk_free_bytes: i64,
     /// Sealed sectors that are kept there.
     pub stored_bytes: i64,
+    /// Files of sectors that have left, and are about to be deleted.
+    pub leftover_bytes: i64,
     pub gpus: i64,
     /// Others can fetch files from it, and it from them.
     pub moves: FileMoves,
@@ -37,6 +42,14 @@ pub struct MachineView {
     pub keeps: bool,
     /// Whose step times are expected of it: its own.
     pub quick_as: MachineId,
+}
+
+impl MachineView {
+    /// Whether it is large enough for a step.
+    #[must_use]
+    pub const fn fits(&self, cost: &Cost) -> bool {
+        cost.cores <= self.cores && cost.memory_bytes <= self.memory_bytes
+    }
 }
 
 /// Whether a machine takes part when files move from one to another.
@@ -77,6 +90,10 @@ pub struct SectorView {
     pub setback: Option<String>,
     /// Where it was last expected to begin.
     pub drawn: Option<Drawn>,
+    /// Its layers were fetched to where they are.
+    pub fetched: bool,
+    /// Its files are not fetched before then: that has failed.
+    pub moves_at: Micros,
 }
 
 /// Equal sectors with one promised date: a contract, or an order that is not paid yet.
@@ -96,8 +113,8 @@ pub struct Owed {
 pub struct Snapshot {
     pub now: Micros,
     pub machines: Vec<MachineView>,
-    /// Some machine has GPUs, or had until lately: those that have none are not asked for PC2 and C2.
-    pub has_gpus: bool,
+    /// Machines with GPUs that were lost a short while ago: their work is not yet asked of others.
+    pub lately_lost: Vec<MachineView>,
     /// Names of machines that are lost or draining.
     pub away: Vec<String>,
     pub tasks: Vec<TaskView>,
@@ -114,31 +131,36 @@ pub struct Snapshot {
 /// Sectors that are looked at for a way to a machine that keeps them.
 const TO_STORE: i64 = 200;
 
+/// A machine with GPUs that was lost may be back as soon as that; cores take longer.
+const GPU_IS_WAITED_FOR: Micros = 2 * HOUR;
+
 /// Machines that are not lost, tasks that are not done, sectors that do not count yet, holds that have not run out.
 pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
     let sizes: HashMap<PoolId, i64> = pools(conn)?.into_iter().map(|p| (p.id, p.sector_bytes)).collect();
     let epoch_seconds = chain_cursors::table.select(chain_cursors::epoch_seconds).first(conn).optional()?;
     let machines = machines(conn)?;
     let stored = load_stored(conn, &sizes)?;
-    let paused = paused_transfers(conn, now)?;
+    let setbacks = setbacks(conn, now)?;
+    let left = load_leftovers(conn, &sizes, now)?;
     let view = |machine: &Machine| MachineView {
         moves: match &machine.files_url {
             None => FileMoves::Never,
-            Some(_) if paused.contains(&machine.id) => FileMoves::NotNow,
+            Some(_) if setbacks.machines.contains(&machine.id) => FileMoves::NotNow,
             Some(_) => FileMoves::Now,
         },
+        leftover_bytes: left.get(&machine.id).copied().unwrap_or(0),
         ..view(machine, stored.get(&machine.id).copied().unwrap_or(0))
     };
-    let works = |machine: &Machine| machine.lost_since.is_none_or(|since| since > now - DAY);
+    let lately_lost = |m: &&Machine| m.gpus > 0 && m.lost_since.is_some_and(|since| since > now - GPU_IS_WAITED_FOR);
     let has_storage = machines.iter().any(|m| m.is_for_storage() && !m.is_lost());
     Ok(Snapshot {
         now,
-        to_store: if has_storage { to_store(conn, &paused, TO_STORE)? } else { Vec::new() },
+        to_store: if has_storage { to_store(conn, &setbacks, TO_STORE)? } else { Vec::new() },
         machines: machines.iter().filter(|m| !m.is_lost()).map(view).collect(),
-        has_gpus: machines.iter().any(|m| m.gpus > 0 && works(m)),
+        lately_lost: machines.iter().filter(lately_lost).map(view).collect(),
         away: machines.iter().filter(|m| m.is_lost() || m.is_draining()).map(|m| m.name.clone()).collect(),
         tasks: load_tasks(conn, &sizes)?,
-        owed: load_owed(conn, &sizes, now)?,
+        owed: load_owed(conn, &sizes, &setbacks, now)?,
         sizes: sizes.values().copied().collect(),
         history: history::load(conn, &sizes, now)?,
         epoch_seconds: epoch_seconds.unwrap_or(30).max(1),
@@ -156,6 +178,17 @@ fn load_stored(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResu
     Ok(stored)
 }
 
+/// Bytes that sectors which have left still take of each machine.
+fn load_leftovers(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros) -> DbResult<HashMap<MachineId, i64>> {
+    let mut left: HashMap<MachineId, i64> = HashMap::new();
+    for (machine, pool, kind) in leftovers(conn, now)? {
+        let size = sizes.get(&pool).copied().unwrap_or(0);
+        let bytes = if kind == TaskKind::Move { Cost::of(TaskKind::PreCommit1, size).scratch_bytes } else { size };
+        *left.entry(machine).or_default() += bytes;
+    }
+    Ok(left)
+}
+
 fn view(machine: &Machine, stored_bytes: i64) -> MachineView {
     MachineView {
         id: machine.id,
@@ -166,6 +199,7 @@ fn view(machine: &Machine, stored_bytes: i64) -> MachineView {
         disk_bytes: machine.disk_bytes,
         disk_free_bytes: machine.disk_free_bytes,
         stored_bytes,
+        leftover_bytes: 0,
         gpus: machine.gpus,
         moves: FileMoves::Never,
         keeps: machine.is_for_storage(),
@@ -193,12 +227,15 @@ fn load_tasks(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResul
     Ok(tasks.collect())
 }
 
-fn load_owed(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros) -> DbResult<Vec<Owed>> {
+fn load_owed(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, setbacks: &Setbacks, now: Micros) -> DbResult<Vec<Owed>> {
     let owed = |state: &SectorState| state.is_sealing() || *state == SectorState::Quarantined;
     let sealing = SectorState::ALL.into_iter().filter(owed).collect::<Vec<_>>();
     let drawn = drawing::load(conn)?;
     let mut contracts: BTreeMap<i64, Owed> = BTreeMap::new();
-    for sector in in_states(conn, &sealing)? {
+    let sectors = in_states(conn, &sealing)?;
+    let in_pc2: Vec<SectorId> = sectors.iter().filter(|s| s.state() == SectorState::PreCommit2).map(|s| s.id).collect();
+    let fetched = fetched(conn, &in_pc2)?;
+    for sector in sectors {
         let Some(sector_bytes) = sizes.get(&sector.pool_id) else { continue };
         let owed = contracts.entry(sector.contract_id.0).or_insert_with(|| Owed {
             id: sector.contract_id.0,
@@ -216,6 +253,8 @@ fn load_owed(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros
             changed_at: sector.changed_at,
             setback: sector.reason.filter(|_| sector.failures > 0),
             drawn: drawn.get(&sector.id).copied(),
+            fetched: fetched.contains(&sector.id),
+            moves_at: setbacks.sectors.get(&sector.id).copied().unwrap_or(0),
         });
     }
     let mut owed: Vec<Owed> = contracts.into_values().collect();

@@ -134,6 +134,7 @@ pub fn what_if(snapshot: &Snapshot, change: &Change) -> Effect {
                 takes_new: true,
                 disk_free_bytes: m.disk_bytes,
                 stored_bytes: 0,
+                leftover_bytes: 0,
                 ..m
             }));
         }

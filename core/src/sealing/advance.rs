@@ -179,8 +179,8 @@ pub fn ticket_expired(conn: &mut AnyConnection, mut sector: Sector, now: Micros)
     Ok(())
 }
 
-/// A sector that waits for PC1 with a ticket that would be too old at its end gets a new one. Nothing is lost: PC1 has not begun. What
-/// runs is left alone, and a ticket that is on chain stays.
+/// A sector that waits for a step with a ticket that would be too old at its end gets a new one: layers that waited so long are worth
+/// nothing any more. What runs, or is on its way, is left alone, and a ticket that is on chain stays.
 pub fn renew_ticket(conn: &mut AnyConnection, id: SectorId, now: Micros) -> DbResult<bool> {
     let mut sector = by_id(conn, id)?;
     let runs = tasks::table.filter(tasks::sector_id.eq(id).and(tasks::state.eq("leased")));
@@ -188,7 +188,8 @@ pub fn renew_ticket(conn: &mut AnyConnection, id: SectorId, now: Micros) -> DbRe
         return Ok(false);
     }
     let reason = sector.reason.clone();
-    if sector.state() != SectorState::PreCommit1 || sector.apply(conn, Event::TicketExpired, now)?.is_none() {
+    let waits = matches!(sector.state(), SectorState::PreCommit1 | SectorState::PreCommit2);
+    if !waits || sector.apply(conn, Event::TicketExpired, now)?.is_none() {
         return Ok(false);
     }
     restart(conn, &sector, reason.as_deref().unwrap_or("its ticket became too old while it waited"), now).map(|()| true)

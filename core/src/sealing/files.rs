@@ -4,11 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use diesel::prelude::*;
 
-use super::{state::SectorState, transfer};
+use super::{
+    state::SectorState,
+    transfer::{self, Left},
+};
 use crate::{
     capacity,
-    clock::{DAY, Micros},
-    fleet::protocol::StoredSector,
+    clock::{DAY, HOUR, Micros},
+    fleet::{lost_machines, protocol::StoredSector},
     ids::{MachineId, PoolId, SectorId},
     store::{
         AnyConnection, DbResult,
@@ -37,6 +40,9 @@ struct Known {
 /// A sector is proven at least once in so long.
 const PROVEN_SINCE: Micros = 2 * DAY;
 
+/// A machine tells at least as often what it stores.
+const SEEN_LATELY: Micros = 2 * HOUR;
+
 /// What else there is to know before something is deleted.
 struct Facts {
     machine: MachineId,
@@ -47,8 +53,10 @@ struct Facts {
     read_up_to: HashMap<PoolId, (i64, Micros)>,
     /// Those that count on chain, by what is final of it.
     counting: HashSet<(PoolId, i64)>,
-    /// When sectors went from here to another machine.
-    left_at: HashMap<SectorId, Micros>,
+    /// Of sectors that went from here to another machine, the last time.
+    left: HashMap<SectorId, Left>,
+    lost: HashSet<MachineId>,
+    now: Micros,
 }
 
 /// Of the sectors whose files lie on a machine, those that are sealed elsewhere or from the beginning by now, or have ended on chain.
@@ -70,14 +78,17 @@ pub fn not_needed(
         works_on: works_on(conn, machine)?,
         read_up_to: read_up_to(conn, now)?,
         counting: HashSet::new(),
-        left_at: HashMap::new(),
+        left: HashMap::new(),
+        lost: lost_machines(conn)?,
+        now,
     };
+    let pools_here: Vec<PoolId> = capacity::pools(conn)?.into_iter().map(|pool| pool.id).collect();
     for part in stored.chunks(CHUNK) {
         let numbers: Vec<i64> = part.iter().filter_map(|s| i64::try_from(s.number).ok()).collect();
-        facts.counting = yields::counting(conn, &numbers)?;
+        facts.counting = yields::counting(conn, &pools_here, &numbers)?;
         let known: Vec<Known> = sectors::table
             .inner_join(pools::table.on(pools::id.eq(sectors::pool_id)))
-            .filter(sectors::number.eq_any(numbers))
+            .filter(sectors::pool_id.eq_any(&pools_here).and(sectors::number.eq_any(numbers)))
             .select((
                 sectors::id,
                 sectors::pool_id,
@@ -90,7 +101,7 @@ pub fn not_needed(
             ))
             .load(conn)?;
         let ids: Vec<SectorId> = known.iter().map(|sector| sector.id).collect();
-        facts.left_at = transfer::left(conn, machine, &ids)?.into_iter().collect();
+        facts.left = transfer::left(conn, machine, &ids)?.into_iter().map(|left| (left.sector, left)).collect();
         // Of two pools of one miner either may need it.
         let mut needed: HashMap<StoredSector, bool> = HashMap::new();
         for sector in known {
@@ -104,15 +115,21 @@ pub fn not_needed(
 }
 
 impl Facts {
+    /// It left for a machine that has it, by its own word of just now, and was proven there since.
+    fn is_well_elsewhere(&self, sector: &Known, read_at: Micros) -> bool {
+        let (Some(left), Some(at)) = (self.left.get(&sector.id), sector.machine) else { return false };
+        let proven = left.at.saturating_add(PROVEN_SINCE) <= read_at && at != self.machine && !self.lost.contains(&at);
+        let seen = |(to, seen_at): (MachineId, Micros)| to == at && seen_at > self.now - SEEN_LATELY;
+        proven && (left.is_layers || left.sealed.is_some_and(seen))
+    }
+
     fn need(&self, sector: &Known) -> bool {
         let Some((read, read_at)) = self.read_up_to.get(&sector.pool) else { return true };
         if self.works_on.contains(&sector.id) {
             return true;
         }
         if self.counting.contains(&(sector.pool, sector.number)) {
-            let elsewhere = sector.machine.is_some_and(|machine| machine != self.machine);
-            let proven = self.left_at.get(&sector.id).is_some_and(|left| left.saturating_add(PROVEN_SINCE) <= *read_at);
-            return !(elsewhere && proven && sector.state == SectorState::Active.name());
+            return sector.state != SectorState::Active.name() || !self.is_well_elsewhere(sector, *read_at);
         }
         match SectorState::parse(&sector.state) {
             // Of what never was on chain nothing is left to prove; what was has ended by what is final, not by what a node said once.

@@ -34,4 +34,6 @@ pub use task::{
     create as create_task, for_post as tasks_for_post, heads_for_post as task_heads_for_post, of_sector as tasks_of_sector,
     open as open_tasks, open_of_contract as open_tasks_of_contract, recent as recent_tasks,
 };
-pub use transfer::{Grant, TRANSFER_PAUSE, ToStore, begin_move, begin_store, paused as paused_transfers, to_store};
+pub use transfer::{
+    Grant, Setbacks, TRANSFER_PAUSE, ToStore, begin_move, begin_store, copies_seen, fetched, leftovers, setbacks, to_store,
+};

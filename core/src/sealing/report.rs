@@ -9,7 +9,7 @@ use super::{
     sector::by_id,
     state::Event,
     task::forget_c1_output,
-    transfer::arrived,
+    transfer::{are_bad, arrived},
 };
 use crate::{
     clock::Micros,
@@ -163,8 +163,14 @@ fn failed(
     now: Micros,
 ) -> Result<(), ReportError> {
     match (task.sector_id, task.post_id) {
-        // Reading a faulty sector again failed: it stays faulty. Files that did not arrive are still where they were.
-        (Some(_), _) if kind.is_proving() || kind.is_transfer() => Ok(()),
+        // Reading a faulty sector again failed: it stays faulty.
+        (Some(_), _) if kind.is_proving() => Ok(()),
+        // Files that did not arrive are still where they were, and may arrive next time.
+        (Some(_), _) if kind.is_transfer() && !(kind == TaskKind::Move && are_bad(conn, task, now)?) => Ok(()),
+        (Some(sector), _) if kind == TaskKind::Move => {
+            let (sector, failure) = (by_id(conn, sector)?, (FailureLevel::Abort, failure.1));
+            Ok(after_failure(conn, sector, kind, failure, Some(machine), "", now)?)
+        }
         (Some(sector), _) => {
             let sector = by_id(conn, sector)?;
             Ok(after_failure(conn, sector, kind, failure, Some(machine), &task.input, now)?)

@@ -156,7 +156,7 @@ pub fn next(state: SectorState, event: Event) -> Transition {
         (S::PreCommit1, Event::PreCommit1Done) => To(S::PreCommit2),
         (S::PreCommit2, Event::PreCommit2Done) => To(S::PreCommitting),
         (S::PreCommitting, Event::PreCommitLanded) => To(S::WaitSeed),
-        (S::PreCommit1 | S::PreCommitting, Event::TicketExpired) => To(S::Planned),
+        (S::PreCommit1 | S::PreCommit2 | S::PreCommitting, Event::TicketExpired) => To(S::Planned),
         (S::WaitSeed, Event::SeedDrawn) => To(S::Commit1),
         (S::Commit1, Event::Commit1Done) => To(S::Commit2),
         (S::Commit2, Event::Commit2Done) => To(S::Verifying),

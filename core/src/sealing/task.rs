@@ -101,6 +101,8 @@ pub struct Task {
     pub done_at: Option<Micros>,
     /// Start of the present lease.
     pub started_at: Option<Micros>,
+    /// When the machine that stored a sector last told that it has it.
+    pub seen_at: Option<Micros>,
 }
 
 /// States of a task that is still to be done.

@@ -1,6 +1,8 @@
 //! Sectors' files on their way between machines: layers from where PC1 was done to a GPU, sealed sectors to a machine that keeps them.
 //! Until they have arrived whole the sector is where it was; a transfer that fails is no fault of the sector's.
 
+use std::collections::{HashMap, HashSet};
+
 use diesel::prelude::*;
 
 use super::{
@@ -10,21 +12,23 @@ use super::{
 };
 use crate::{
     capacity::pool_by_id,
-    clock::{DAY, MINUTE, Micros},
+    clock::{DAY, HOUR, MINUTE, Micros},
     fleet::{
         Machine, Pass,
         protocol::{MoveInput, StoredSector},
     },
-    ids::{self, MachineId, SectorId, TaskId},
+    ids::{self, MachineId, PoolId, SectorId, TaskId},
     store::{
         AnyConnection, DbResult,
         schema::{machines, sectors, tasks},
     },
 };
 
+/// Copies that were fetched since then are looked for.
+const WATCHED: Micros = 5 * DAY;
 /// How long the files may be read.
 const PASS_LASTS: Micros = 2 * DAY;
-/// Machines between which a transfer failed are left out of others for so long.
+/// A sector whose transfer failed waits so long at first, and so do machines that are to blame.
 pub const TRANSFER_PAUSE: Micros = 10 * MINUTE;
 
 /// A lease that begins now.
@@ -49,14 +53,17 @@ pub fn begin_move(conn: &mut AnyConnection, pc2: TaskId, grant: Grant) -> DbResu
 /// Has a sealed sector fetched by a machine that keeps it. False: it is not sealed, or nobody may read where it is.
 pub fn begin_store(conn: &mut AnyConnection, id: SectorId, grant: Grant) -> DbResult<bool> {
     let sector = by_id(conn, id)?;
-    if !may_be_stored(sector.state()) {
+    // A sector may count again before its files are tidied.
+    let open =
+        tasks::sector_id.eq(id).and(tasks::kind.eq(TaskKind::Finalize.name())).and(tasks::state.eq_any(["ready", "leased"]));
+    if !may_be_stored(sector.state()) || tasks::table.filter(open).count().get_result::<i64>(conn)? > 0 {
         return Ok(false);
     }
     let randomness = ids::digest(&ids::secret());
     begin(conn, &sector, (TaskKind::Store, randomness), grant)
 }
 
-/// It is whole, and tidied.
+/// It is whole.
 const fn may_be_stored(state: SectorState) -> bool {
     matches!(state, SectorState::Proving | SectorState::Active)
 }
@@ -106,12 +113,60 @@ pub(super) fn call_off_transfers(conn: &mut AnyConnection, now: Micros) -> DbRes
     diesel::update(tasks::table.filter(left)).set(over).execute(conn).map(drop)
 }
 
-/// Machines between which a transfer failed a short while ago: which of the two is to blame cannot be told.
-pub fn paused(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<MachineId>> {
-    let lately = tasks::failure_level.is_not_null().and(tasks::done_at.gt(now - TRANSFER_PAUSE));
-    let failed: Vec<(Option<MachineId>, Option<MachineId>)> =
-        tasks::table.filter(tasks::kind.eq_any(TRANSFERS).and(lately)).select((tasks::machine_id, tasks::avoid)).load(conn)?;
-    Ok(failed.into_iter().flat_map(|(to, from)| [to, from]).flatten().collect())
+/// Of which transfers nothing is to be expected for a while.
+#[derive(Clone, Debug, Default)]
+pub struct Setbacks {
+    /// Machines to and from which several sectors did not come, and none did.
+    pub machines: Vec<MachineId>,
+    /// Sectors that are tried again from then on.
+    pub sectors: HashMap<SectorId, Micros>,
+}
+
+/// So many sectors that did not come are no chance.
+const NO_CHANCE: usize = 3;
+
+/// What failed lately. A sector waits, each time longer; which machine is to blame, if one is, shows by several sectors.
+pub fn setbacks(conn: &mut AnyConnection, now: Micros) -> DbResult<Setbacks> {
+    type Ended = (Option<SectorId>, Option<MachineId>, Option<MachineId>, Option<Micros>);
+    let columns = (tasks::sector_id, tasks::machine_id, tasks::avoid, tasks::done_at);
+    let ended = |state: &'static str| tasks::table.filter(tasks::kind.eq_any(TRANSFERS).and(tasks::state.eq(state)));
+    let told = tasks::failure_level.is_not_null().and(tasks::done_at.gt(now - DAY));
+    let failed: Vec<Ended> = ended("failed").filter(told).order(tasks::id.asc()).select(columns).load(conn)?;
+    if failed.is_empty() {
+        return Ok(Setbacks::default());
+    }
+    let done: Vec<Ended> = ended("done").filter(tasks::done_at.gt(now - TRANSFER_PAUSE)).select(columns).load(conn)?;
+    let ends = |(_, to, from, _): &Ended| [*to, *from];
+    let well: HashSet<MachineId> = done.iter().flat_map(ends).flatten().collect();
+    let mut setbacks = Setbacks::default();
+    let mut lately: HashMap<MachineId, HashSet<SectorId>> = HashMap::new();
+    let mut tries: HashMap<SectorId, u32> = HashMap::new();
+    for task in &failed {
+        let (Some(sector), _, _, Some(at)) = *task else { continue };
+        let tried = tries.entry(sector).or_default();
+        let pause = TRANSFER_PAUSE.saturating_mul(1 << (*tried).min(10)).min(DAY);
+        *tried += 1;
+        setbacks.sectors.insert(sector, at.saturating_add(pause));
+        if at > now - TRANSFER_PAUSE {
+            for machine in ends(task).into_iter().flatten() {
+                lately.entry(machine).or_default().insert(sector);
+            }
+        }
+    }
+    setbacks.sectors.retain(|_, until| *until > now);
+    let bad = lately.into_iter().filter(|(machine, sectors)| sectors.len() >= NO_CHANCE && !well.contains(machine));
+    setbacks.machines = bad.map(|(machine, _)| machine).collect();
+    Ok(setbacks)
+}
+
+/// Whether a sector's layers are to be given up: they did not come time and again, while others did from the same machine.
+pub(super) fn are_bad(conn: &mut AnyConnection, transfer: &Task, now: Micros) -> DbResult<bool> {
+    let from_there = tasks::kind.eq(TaskKind::Move.name()).and(tasks::avoid.eq(transfer.avoid)).and(tasks::done_at.gt(now - DAY));
+    let own = tasks::sector_id.eq(transfer.sector_id).and(tasks::state.eq("failed")).and(tasks::failure_level.is_not_null());
+    let failed: Vec<Option<Micros>> = tasks::table.filter(from_there).filter(own).select(tasks::done_at).load(conn)?;
+    let Some(first) = failed.iter().flatten().min().filter(|_| failed.len() >= NO_CHANCE) else { return Ok(false) };
+    let others = tasks::table.filter(from_there).filter(tasks::state.eq("done").and(tasks::done_at.gt(*first)));
+    Ok(others.count().get_result::<i64>(conn)? > 0)
 }
 
 /// A sealed sector that is to go to a machine that keeps it.
@@ -122,22 +177,29 @@ pub struct ToStore {
     pub bytes: i64,
 }
 
-/// Sealed sectors on machines that show their files and are not meant to keep them, oldest first, at most `most`; without those that
-/// are on their way, or on one of the machines `but`.
-pub fn to_store(conn: &mut AnyConnection, but: &[MachineId], most: i64) -> DbResult<Vec<ToStore>> {
+/// Sealed and tidied sectors on machines that show their files and are not meant to keep them, oldest first, at most `most`; without
+/// those that are on their way, that are on a machine which gives one already, or of which nothing is to be expected.
+pub fn to_store(conn: &mut AnyConnection, setbacks: &Setbacks, most: i64) -> DbResult<Vec<ToStore>> {
     use crate::store::schema::pools;
     let states = SectorState::ALL.into_iter().filter(|s| may_be_stored(*s)).map(SectorState::name);
-    let under_way: Vec<Option<SectorId>> = tasks::table
-        .filter(tasks::kind.eq(TaskKind::Store.name()).and(tasks::state.eq_any(["ready", "leased"])))
-        .select(tasks::sector_id)
+    let kinds = [TaskKind::Store.name(), TaskKind::Finalize.name()];
+    let open: Vec<(String, Option<SectorId>, Option<MachineId>)> = tasks::table
+        .filter(tasks::kind.eq_any(kinds).and(tasks::state.eq_any(["ready", "leased"])))
+        .select((tasks::kind, tasks::sector_id, tasks::avoid))
         .load(conn)?;
-    let under_way: Vec<SectorId> = under_way.into_iter().flatten().collect();
-    let rows: Vec<(SectorId, Option<MachineId>, i64)> = sectors::table
-        .inner_join(machines::table.on(sectors::machine_id.eq(machines::id.nullable())))
-        .inner_join(pools::table.on(pools::id.eq(sectors::pool_id)))
-        .filter(sectors::state.eq_any(states).and(sectors::id.ne_all(under_way)))
-        .filter(machines::id.ne_all(but))
+    let gives: Vec<MachineId> =
+        open.iter().filter(|(kind, ..)| kind == TaskKind::Store.name()).filter_map(|(.., at)| *at).collect();
+    let not_now: Vec<SectorId> =
+        open.iter().filter_map(|(_, sector, _)| *sector).chain(setbacks.sectors.keys().copied()).collect();
+    let from: Vec<MachineId> = machines::table
         .filter(machines::keeps.eq(0).and(machines::files_url.is_not_null()).and(machines::lost_since.is_null()))
+        .filter(machines::id.ne_all(gives.iter().chain(&setbacks.machines).copied().collect::<Vec<_>>()))
+        .select(machines::id)
+        .load(conn)?;
+    let rows: Vec<(SectorId, Option<MachineId>, i64)> = sectors::table
+        .inner_join(pools::table.on(pools::id.eq(sectors::pool_id)))
+        .filter(sectors::machine_id.eq_any(from).and(sectors::state.eq_any(states)))
+        .filter(sectors::id.ne_all(not_now))
         .order(sectors::id.asc())
         .limit(most)
         .select((sectors::id, sectors::machine_id, pools::sector_bytes))
@@ -145,13 +207,76 @@ pub fn to_store(conn: &mut AnyConnection, but: &[MachineId], most: i64) -> DbRes
     Ok(rows.into_iter().filter_map(|(sector, from, bytes)| Some(ToStore { sector, from: from?, bytes })).collect())
 }
 
-/// When each of these sectors last left a machine for another one.
-pub(super) fn left(conn: &mut AnyConnection, machine: MachineId, of: &[SectorId]) -> DbResult<Vec<(SectorId, Micros)>> {
-    let rows: Vec<(Option<SectorId>, Option<Micros>)> = tasks::table
+/// A machine tells what it has stored: copies that it fetched lately are really there.
+pub fn copies_seen(conn: &mut AnyConnection, machine: MachineId, told: &[StoredSector], now: Micros) -> DbResult<()> {
+    use crate::store::schema::pools;
+    if told.is_empty() {
+        return Ok(());
+    }
+    let told: HashSet<&StoredSector> = told.iter().collect();
+    let stored: Vec<(TaskId, i64, i64)> = tasks::table
+        .inner_join(sectors::table.on(tasks::sector_id.eq(sectors::id.nullable())))
+        .inner_join(pools::table.on(pools::id.eq(sectors::pool_id)))
+        .filter(tasks::kind.eq(TaskKind::Store.name()).and(tasks::state.eq("done")).and(tasks::done_at.gt(now - WATCHED)))
+        .filter(tasks::machine_id.eq(machine))
+        .select((tasks::id, pools::miner_id, sectors::number))
+        .load(conn)?;
+    let is_there = |miner: &i64, number: &i64| {
+        let (Ok(miner), Ok(number)) = (u64::try_from(*miner), u64::try_from(*number)) else { return false };
+        told.contains(&StoredSector { miner, number })
+    };
+    let seen: Vec<TaskId> = stored.iter().filter(|(_, miner, number)| is_there(miner, number)).map(|(id, ..)| *id).collect();
+    diesel::update(tasks::table.filter(tasks::id.eq_any(seen))).set(tasks::seen_at.eq(now)).execute(conn).map(drop)
+}
+
+/// Files that stayed behind when their sector left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Left {
+    pub sector: SectorId,
+    pub at: Micros,
+    /// Sealed already: the machine that it went to, and when it last told that it has it.
+    pub sealed: Option<(MachineId, Micros)>,
+    pub is_layers: bool,
+}
+
+/// Which of these sectors left a machine for another one.
+pub(super) fn left(conn: &mut AnyConnection, machine: MachineId, of: &[SectorId]) -> DbResult<Vec<Left>> {
+    let rows: Vec<Task> = tasks::table
         .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq_any(TRANSFERS)))
         .filter(tasks::avoid.eq(machine).and(tasks::state.eq("done")))
         .order(tasks::id.asc())
-        .select((tasks::sector_id, tasks::done_at))
         .load(conn)?;
-    Ok(rows.into_iter().filter_map(|(sector, at)| Some((sector?, at?))).collect())
+    let of = |task: Task| {
+        let is_layers = task.kind() == Some(TaskKind::Move);
+        Some(Left { sector: task.sector_id?, at: task.done_at?, sealed: task.machine_id.zip(task.seen_at), is_layers })
+    };
+    Ok(rows.into_iter().filter_map(of).collect())
+}
+
+/// How long what stays behind when layers, and when a sealed sector, leave usually lies there.
+const LAYERS_LINGER: Micros = 2 * MINUTE;
+const SEALED_LINGER: Micros = 2 * DAY + 12 * HOUR;
+
+/// Files that stayed behind and may still be there, by machine and pool: layers, and sealed sectors.
+pub fn leftovers(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<(MachineId, PoolId, TaskKind)>> {
+    let mut left = Vec::new();
+    for (kind, since) in [(TaskKind::Move, now - LAYERS_LINGER), (TaskKind::Store, now - SEALED_LINGER)] {
+        let rows: Vec<(Option<MachineId>, PoolId)> = tasks::table
+            .filter(tasks::kind.eq(kind.name()).and(tasks::state.eq("done")).and(tasks::done_at.gt(since)))
+            .select((tasks::avoid, tasks::pool_id))
+            .load(conn)?;
+        left.extend(rows.into_iter().filter_map(|(machine, pool)| Some((machine?, pool, kind))));
+    }
+    Ok(left)
+}
+
+/// Sectors whose layers were fetched to where they are.
+pub fn fetched(conn: &mut AnyConnection, of: &[SectorId]) -> DbResult<HashSet<SectorId>> {
+    let rows: Vec<Option<SectorId>> = tasks::table
+        .inner_join(sectors::table.on(tasks::sector_id.eq(sectors::id.nullable())))
+        .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq(TaskKind::Move.name())).and(tasks::state.eq("done")))
+        .filter(tasks::machine_id.eq(sectors::machine_id))
+        .select(tasks::sector_id)
+        .load(conn)?;
+    Ok(rows.into_iter().flatten().collect())
 }

@@ -264,6 +264,7 @@ diesel::table! {
         created_at -> BigInt,
         done_at -> Nullable<BigInt>,
         started_at -> Nullable<BigInt>,
+        seen_at -> Nullable<BigInt>,
     }
 }
 

@@ -159,8 +159,11 @@ pub struct SectorInterval {
 }
 
 /// Which of these sectors count at the cursor, by pool and number.
-pub fn counting(conn: &mut AnyConnection, numbers: &[i64]) -> DbResult<HashSet<(PoolId, i64)>> {
-    let open = sector_intervals::number.eq_any(numbers).and(sector_intervals::end_epoch.is_null());
+pub fn counting(conn: &mut AnyConnection, pools: &[PoolId], numbers: &[i64]) -> DbResult<HashSet<(PoolId, i64)>> {
+    let open = sector_intervals::pool_id
+        .eq_any(pools)
+        .and(sector_intervals::number.eq_any(numbers))
+        .and(sector_intervals::end_epoch.is_null());
     let rows = sector_intervals::table.filter(open).select((sector_intervals::pool_id, sector_intervals::number));
     Ok(rows.load(conn)?.into_iter().collect())
 }

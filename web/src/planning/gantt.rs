@@ -139,6 +139,7 @@ mod tests {
             disk_bytes: 1,
             disk_free_bytes: 1,
             stored_bytes: 0,
+            leftover_bytes: 0,
             quick_as: MachineId(1),
             moves: FileMoves::Never,
             keeps: false,

@@ -42,6 +42,7 @@ pub async fn turn(app: Shared) -> TurnResult {
             &[
                 SectorState::Planned,
                 SectorState::PreCommit1,
+                SectorState::PreCommit2,
                 SectorState::PreCommitting,
                 SectorState::WaitSeed,
                 SectorState::Verifying,
@@ -63,7 +64,8 @@ pub async fn turn(app: Shared) -> TurnResult {
         for sector in &of_pool {
             let outcome = match sector.state() {
                 SectorState::Planned if soon.contains(&sector.id) => step.draw_ticket(sector).await,
-                SectorState::PreCommit1 => step.renew_ticket(sector).await,
+                SectorState::PreCommit1 => step.renew_ticket(sector, SEALING_EPOCHS).await,
+                SectorState::PreCommit2 => step.renew_ticket(sector, 0).await,
                 SectorState::PreCommitting => step.pre_commit(sector).await,
                 SectorState::WaitSeed => step.draw_seed(sector).await,
                 SectorState::Verifying => step.verify(sector).await,
@@ -125,9 +127,9 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// PC1 and PC2 with an old ticket would be for nothing.
-    async fn renew_ticket(&self, sector: &Sector) -> TurnResult {
-        if sector.ticket_epoch.is_none_or(|epoch| self.head <= epoch + OLDEST_TICKET - SEALING_EPOCHS) {
+    /// What is still to be sealed with an old ticket, for so many epochs, would be for nothing.
+    async fn renew_ticket(&self, sector: &Sector, takes: i64) -> TurnResult {
+        if sector.ticket_epoch.is_none_or(|epoch| self.head <= epoch + OLDEST_TICKET - takes) {
             return Ok(());
         }
         let (id, now) = (sector.id, self.app.now());

@@ -100,6 +100,7 @@ impl World<'_> {
                 self.give(row.m1, kind.p1, true);
                 self.have_layers(sector, false);
             }
+            Ending::Still => self.have_layers(sector, false),
             Ending::Move => {
                 self.give_nics(row.m1, row.m2);
                 self.give_scratch(row.m1, kind.scratch_full);
@@ -132,10 +133,10 @@ impl World<'_> {
         }
     }
 
-    /// Where nothing can be moved a sealed sector stays on the disk that it was made on.
+    /// Whether a stored sector lies on the disk that it was made on, with scratch for its place.
     pub(super) fn stays(&self, sector: SectorIx) -> bool {
-        let pool = self.fleet.pool(self.sectors[sector].row.m2);
-        self.fleet.pools[pool].moves_sealed(self.kind(sector)).is_none()
+        let row = self.sectors[sector].row;
+        row.ye == row.ys
     }
 
     pub(super) fn have_layers(&mut self, sector: SectorIx, first: bool) {
@@ -393,12 +394,17 @@ impl World<'_> {
         self.pools[pool].to_store = queue;
     }
 
-    /// Where the sealed file goes, and the seconds that takes. Where nothing can be moved it stays.
+    /// Where the sealed file goes, and the seconds that takes. Where nothing can be moved, or nobody has room for it, it stays.
     fn best_store(&mut self, pool: PoolIx, sector: SectorIx) -> Option<(MachineIx, Secs)> {
         let kind = self.kind(sector);
         let from = self.sectors[sector].row.m2;
-        let Some(seconds) = self.fleet.pools[pool].moves_sealed(kind) else { return Some((from, 0)) };
+        let stays = Some((from, 0));
+        let Some(seconds) = self.fleet.pools[pool].moves_sealed(kind) else { return stays };
         let stored = self.fleet.kinds[kind].stored;
+        let has_room = |m: &MachineIx| self.rooms[*m].store >= stored;
+        if self.fleet.class(from).nic == 0 || !self.pools[pool].stores.iter().any(has_room) {
+            return stays;
+        }
         if self.rooms[from].nic <= 0 || !self.is_up_for(from, seconds) {
             return None;
         }

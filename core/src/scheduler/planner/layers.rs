@@ -160,7 +160,7 @@ impl World<'_> {
         (seconds > 0).then_some((ends, room.gpu_place, machine))
     }
 
-    fn bind(&mut self, sector: SectorIx, machine: MachineIx) {
+    pub(super) fn bind(&mut self, sector: SectorIx, machine: MachineIx) {
         let from = self.sectors[sector].row.m1;
         if machine == from {
             self.rooms[machine].bound += 1;

@@ -19,8 +19,14 @@ pub enum Progress {
         on: MachineIx,
         since: Secs,
     },
-    /// Layers are there, PC2 is not begun.
+    /// Layers are there, PC2 is not begun; nor is anything before `until`.
     Layers {
+        on: MachineIx,
+        began: Secs,
+        until: Secs,
+    },
+    /// Layers were fetched, and wait for a GPU here.
+    Bound {
         on: MachineIx,
         began: Secs,
     },
@@ -81,10 +87,14 @@ impl World<'_> {
                 self.run_on(sector, (on, Step::P1), since, needs.p1);
                 self.sectors[sector].state = State::P1;
             }
-            Progress::Layers { on, began } => {
+            Progress::Layers { on, began, until } => {
+                self.begin(sector, on, began);
+                self.lie_still(sector, until);
+            }
+            Progress::Bound { on, began } => {
                 self.begin(sector, on, began);
                 self.sectors[sector].row.e1 = self.now;
-                self.have_layers(sector, false);
+                self.bind(sector, on);
             }
             Progress::Moving { from, to, began, since } => {
                 self.begin(sector, from, began);
@@ -140,6 +150,16 @@ impl World<'_> {
         self.rooms[on].scratch -= scratch;
         let row = &mut self.sectors[sector].row;
         (row.m1, row.m2) = (on, on);
+    }
+
+    /// Layers that are not moved before then.
+    fn lie_still(&mut self, sector: SectorIx, until: Secs) {
+        self.sectors[sector].row.e1 = self.now;
+        if until <= self.now {
+            return self.have_layers(sector, false);
+        }
+        self.sectors[sector].state = State::Layers;
+        self.at_end(until, Ending::Still, sector);
     }
 
     /// A move goes on.
