@@ -136,7 +136,7 @@ fn a_transfer_that_fails_is_tried_again_later_and_is_no_fault_of_the_sectors() {
             assert_eq!(house.dispatch(now).len(), 1, "{tried}");
             let fetch = house.open("move").unwrap();
             assert!(house.report(&fetch, failed("no route to host"), now));
-            let pause = 10 * MINUTE << tried;
+            let pause = (10 * MINUTE) << tried;
             assert_eq!(house.dispatch(now + pause - MINUTE), [], "not at once");
             now += pause + MINUTE;
         }
@@ -180,7 +180,7 @@ fn layers_that_do_not_come_while_others_do_are_made_again() {
             let fetch = house.open("move").unwrap();
             assert!(house.report(&fetch, failed("Input/output error"), now));
             transfer(&house, 0, &done(), now + MINUTE);
-            now += (10 * MINUTE << tried) + MINUTE;
+            now += ((10 * MINUTE) << tried) + MINUTE;
         }
         let sector = house.sector();
         assert_eq!((sector.state(), sector.failures, sector.machine_id), (SectorState::Planned, 1, None));
