@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use sealyard_core::{
-    fleet::protocol::{EnrolRequest, HeartbeatRequest, Lease, Outcome, ReportRequest, Running, StoredSector},
+    fleet::protocol::{
+        EnrolRequest, FailureLevel, HeartbeatRequest, Lease, Outcome, ReportRequest, Running, StoredSector, Usage,
+    },
     sealing::TaskKind,
 };
 
@@ -266,6 +268,12 @@ impl Agent {
         match Step::start(&self.work, &self.options.parameters_dir, lease) {
             Ok(step) => drop(self.steps.insert(lease.task, step)),
             Err(error) => {
+                if TaskKind::parse(&lease.kind).is_some_and(TaskKind::is_transfer) {
+                    // Another machine may have the room that it takes.
+                    let outcome = Outcome::Failed { level: FailureLevel::Temporary, reason: format!("{error:#}") };
+                    let Lease { task, fence, .. } = *lease;
+                    return self.unwritten.push(ReportRequest { task, fence, outcome, usage: Usage::default() });
+                }
                 tracing::warn!(task = lease.task, error = format!("{error:#}"), "the step waits");
                 self.waiting.insert(lease.task, (lease.clone(), Instant::now() + DISK_PAUSE));
             }

@@ -136,7 +136,7 @@ fn a_transfer_that_fails_is_tried_again_later_and_is_no_fault_of_the_sectors() {
             assert_eq!(house.dispatch(now).len(), 1, "{tried}");
             let fetch = house.open("move").unwrap();
             assert!(house.report(&fetch, failed("no route to host"), now));
-            let pause = (10 * MINUTE) << tried;
+            let pause = ((10 * MINUTE) << tried).min(HOUR);
             assert_eq!(house.dispatch(now + pause - MINUTE), [], "not at once");
             now += pause + MINUTE;
         }
@@ -343,11 +343,11 @@ fn a_sealed_sector_goes_where_it_is_kept_and_its_old_copy_goes_when_it_was_prove
         let tell = |of: &Machine, what: StoredSector, now| {
             db.transact(|conn| Ok::<_, DbFault>(sealing::copies_seen(conn, of.id, &[what], now)?)).unwrap();
         };
-        tell(&keeper, sector, NOW + 2 * DAY - 3 * HOUR);
+        tell(&keeper, sector, NOW + 2 * DAY - HOUR);
         tell(&keeper, StoredSector { number: sector.number + 1, ..sector }, NOW + 2 * DAY);
         tell(&house.second, sector, NOW + 2 * DAY);
-        assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "not for hours");
-        tell(&keeper, sector, NOW + 2 * DAY - HOUR);
+        assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "not for an hour");
+        tell(&keeper, sector, NOW + 2 * DAY - MINUTE);
         assert_eq!((over(&house.second, NOW + 2 * DAY), over(&keeper, NOW + 2 * DAY)), (1, 0));
         let lost = |since: Option<Micros>| {
             use schema::machines as m;

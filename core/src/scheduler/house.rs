@@ -199,6 +199,11 @@ impl<'s> House<'s> {
         self.tasks.get(&sector).filter(waits).map(|t| t.id)
     }
 
+    fn does_pc2(&self, machine: Option<MachineId>) -> bool {
+        let machine = machine.and_then(|id| self.machines.get(&id));
+        machine.is_some_and(|m| self.fleet.class(*m).durations.iter().any(|d| d.p2 > 0))
+    }
+
     /// How far a sector is; `None`: a person decides about it, or its machine is gone.
     fn progress(&self, sector: &SectorView) -> Option<Progress> {
         let task = self.tasks.get(&sector.id);
@@ -226,7 +231,9 @@ impl<'s> House<'s> {
                 match (running, fetch) {
                     (Some((on, since)), _) => Progress::PreCommit2 { on, began, since },
                     (None, Some((to, since))) => Progress::Moving { from: machine(sector.machine)?, to, began, since },
-                    (None, None) if sector.fetched => Progress::Bound { on: machine(sector.machine)?, began },
+                    (None, None) if sector.fetched && self.does_pc2(sector.machine) => {
+                        Progress::Bound { on: machine(sector.machine)?, began }
+                    }
                     (None, None) => Progress::Layers { on: machine(sector.machine)?, began, until: self.at(sector.moves_at) },
                 }
             }
@@ -283,7 +290,9 @@ fn is_asked_for(step: TaskKind, (view, size): (&MachineView, i64), snapshot: &Sn
     let cost = Cost::of(step, size);
     let shows = |m: &MachineView| m.moves != FileMoves::Never;
     let reaches = |gpu: &MachineView| step == TaskKind::Commit2 || (shows(view) && shows(gpu));
-    let with_gpu = |m: &&MachineView| m.gpus > 0 && !m.keeps && m.takes_new && m.fits(&cost);
+    let holds = |m: &MachineView| m.disk_bytes - m.stored_bytes >= Cost::of(TaskKind::PreCommit1, size).scratch_bytes;
+    let has_room = |m: &MachineView| step == TaskKind::Commit2 || holds(m);
+    let with_gpu = |m: &&MachineView| m.gpus > 0 && !m.keeps && m.takes_new && m.fits(&cost) && has_room(m);
     !snapshot.machines.iter().chain(&snapshot.lately_lost).filter(with_gpu).any(reaches)
 }
 

@@ -33,7 +33,7 @@ pub struct MachineView {
     pub disk_free_bytes: i64,
     /// Sealed sectors that are kept there.
     pub stored_bytes: i64,
-    /// Files of sectors that have left, and are about to be deleted.
+    /// Sealed sectors that have left, and whose copies are about to be deleted.
     pub leftover_bytes: i64,
     pub gpus: i64,
     /// Others can fetch files from it, and it from them.
@@ -178,13 +178,11 @@ fn load_stored(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResu
     Ok(stored)
 }
 
-/// Bytes that sectors which have left still take of each machine.
+/// Bytes that sealed sectors which have left still take of each machine.
 fn load_leftovers(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros) -> DbResult<HashMap<MachineId, i64>> {
     let mut left: HashMap<MachineId, i64> = HashMap::new();
-    for (machine, pool, kind) in leftovers(conn, now)? {
-        let size = sizes.get(&pool).copied().unwrap_or(0);
-        let bytes = if kind == TaskKind::Move { Cost::of(TaskKind::PreCommit1, size).scratch_bytes } else { size };
-        *left.entry(machine).or_default() += bytes;
+    for (machine, pool) in leftovers(conn, now)? {
+        *left.entry(machine).or_default() += sizes.get(&pool).copied().unwrap_or(0);
     }
     Ok(left)
 }

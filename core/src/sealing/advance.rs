@@ -21,6 +21,7 @@ use crate::{
     ledger::LedgerError,
     store::{
         AnyConnection, DbResult,
+        dialect::{Turn, lock},
         schema::{sectors, tasks},
     },
 };
@@ -182,6 +183,8 @@ pub fn ticket_expired(conn: &mut AnyConnection, mut sector: Sector, now: Micros)
 /// A sector that waits for a step with a ticket that would be too old at its end gets a new one: layers that waited so long are worth
 /// nothing any more. What runs, or is on its way, is left alone, and a ticket that is on chain stays.
 pub fn renew_ticket(conn: &mut AnyConnection, id: SectorId, now: Micros) -> DbResult<bool> {
+    // No plan gives it to a machine meanwhile.
+    lock(conn, Turn::Plan)?;
     let mut sector = by_id(conn, id)?;
     let runs = tasks::table.filter(tasks::sector_id.eq(id).and(tasks::state.eq("leased")));
     if sector.seed_epoch.is_some() || runs.count().get_result::<i64>(conn)? > 0 {

@@ -6,11 +6,11 @@ use diesel::prelude::*;
 
 use super::{
     state::SectorState,
-    transfer::{self, Left},
+    transfer::{self, Went},
 };
 use crate::{
     capacity,
-    clock::{DAY, HOUR, Micros},
+    clock::{DAY, MINUTE, Micros},
     fleet::{lost_machines, protocol::StoredSector},
     ids::{MachineId, PoolId, SectorId},
     store::{
@@ -41,7 +41,7 @@ struct Known {
 const PROVEN_SINCE: Micros = 2 * DAY;
 
 /// A machine tells at least as often what it stores.
-const SEEN_LATELY: Micros = 2 * HOUR;
+const SEEN_LATELY: Micros = 45 * MINUTE;
 
 /// What else there is to know before something is deleted.
 struct Facts {
@@ -53,8 +53,8 @@ struct Facts {
     read_up_to: HashMap<PoolId, (i64, Micros)>,
     /// Those that count on chain, by what is final of it.
     counting: HashSet<(PoolId, i64)>,
-    /// Of sectors that went from here to another machine, the last time.
-    left: HashMap<SectorId, Left>,
+    /// The ways that sectors went.
+    ways: HashMap<SectorId, Vec<Went>>,
     lost: HashSet<MachineId>,
     now: Micros,
 }
@@ -78,7 +78,7 @@ pub fn not_needed(
         works_on: works_on(conn, machine)?,
         read_up_to: read_up_to(conn, now)?,
         counting: HashSet::new(),
-        left: HashMap::new(),
+        ways: HashMap::new(),
         lost: lost_machines(conn)?,
         now,
     };
@@ -101,7 +101,10 @@ pub fn not_needed(
             ))
             .load(conn)?;
         let ids: Vec<SectorId> = known.iter().map(|sector| sector.id).collect();
-        facts.left = transfer::left(conn, machine, &ids)?.into_iter().map(|left| (left.sector, left)).collect();
+        facts.ways.clear();
+        for went in transfer::ways(conn, &ids)? {
+            facts.ways.entry(went.sector).or_default().push(went);
+        }
         // Of two pools of one miner either may need it.
         let mut needed: HashMap<StoredSector, bool> = HashMap::new();
         for sector in known {
@@ -117,10 +120,11 @@ pub fn not_needed(
 impl Facts {
     /// It left for a machine that has it, by its own word of just now, and was proven there since.
     fn is_well_elsewhere(&self, sector: &Known, read_at: Micros) -> bool {
-        let (Some(left), Some(at)) = (self.left.get(&sector.id), sector.machine) else { return false };
-        let proven = left.at.saturating_add(PROVEN_SINCE) <= read_at && at != self.machine && !self.lost.contains(&at);
-        let seen = |(to, seen_at): (MachineId, Micros)| to == at && seen_at > self.now - SEEN_LATELY;
-        proven && (left.is_layers || left.sealed.is_some_and(seen))
+        let (Some(ways), Some(at)) = (self.ways.get(&sector.id), sector.machine) else { return false };
+        let left = ways.iter().rev().find(|went| went.from == self.machine).map(|went| went.at);
+        let proven = left.is_some_and(|left| left.saturating_add(PROVEN_SINCE) <= read_at);
+        let seen = ways.iter().any(|went| went.to == at && went.seen_at.is_some_and(|seen| seen > self.now - SEEN_LATELY));
+        proven && seen && at != self.machine && !self.lost.contains(&at)
     }
 
     fn need(&self, sector: &Known) -> bool {

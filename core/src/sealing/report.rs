@@ -166,10 +166,12 @@ fn failed(
         // Reading a faulty sector again failed: it stays faulty.
         (Some(_), _) if kind.is_proving() => Ok(()),
         // Files that did not arrive are still where they were, and may arrive next time.
-        (Some(_), _) if kind.is_transfer() && !(kind == TaskKind::Move && are_bad(conn, task, now)?) => Ok(()),
-        (Some(sector), _) if kind == TaskKind::Move => {
-            let (sector, failure) = (by_id(conn, sector)?, (FailureLevel::Abort, failure.1));
-            Ok(after_failure(conn, sector, kind, failure, Some(machine), "", now)?)
+        (Some(sector), _) if kind.is_transfer() => {
+            let sector = by_id(conn, sector)?;
+            if kind == TaskKind::Move && are_bad(conn, task, &sector)? {
+                return Ok(after_failure(conn, sector, kind, (FailureLevel::Abort, failure.1), Some(machine), "", now)?);
+            }
+            Ok(())
         }
         (Some(sector), _) => {
             let sector = by_id(conn, sector)?;

@@ -24,8 +24,8 @@ use crate::{
     },
 };
 
-/// Copies that were fetched since then are looked for.
-const WATCHED: Micros = 5 * DAY;
+/// What was fetched since then is looked for.
+const WATCHED: Micros = 30 * DAY;
 /// How long the files may be read.
 const PASS_LASTS: Micros = 2 * DAY;
 /// A sector whose transfer failed waits so long at first, and so do machines that are to blame.
@@ -122,6 +122,9 @@ pub struct Setbacks {
     pub sectors: HashMap<SectorId, Micros>,
 }
 
+/// A network that is back is not waited for much longer; tickets age.
+const LONGEST_PAUSE: Micros = HOUR;
+
 /// So many sectors that did not come are no chance.
 const NO_CHANCE: usize = 3;
 
@@ -144,7 +147,7 @@ pub fn setbacks(conn: &mut AnyConnection, now: Micros) -> DbResult<Setbacks> {
     for task in &failed {
         let (Some(sector), _, _, Some(at)) = *task else { continue };
         let tried = tries.entry(sector).or_default();
-        let pause = TRANSFER_PAUSE.saturating_mul(1 << (*tried).min(10)).min(DAY);
+        let pause = TRANSFER_PAUSE.saturating_mul(1 << (*tried).min(10)).min(LONGEST_PAUSE);
         *tried += 1;
         setbacks.sectors.insert(sector, at.saturating_add(pause));
         if at > now - TRANSFER_PAUSE {
@@ -159,13 +162,14 @@ pub fn setbacks(conn: &mut AnyConnection, now: Micros) -> DbResult<Setbacks> {
     Ok(setbacks)
 }
 
-/// Whether a sector's layers are to be given up: they did not come time and again, while others did from the same machine.
-pub(super) fn are_bad(conn: &mut AnyConnection, transfer: &Task, now: Micros) -> DbResult<bool> {
-    let from_there = tasks::kind.eq(TaskKind::Move.name()).and(tasks::avoid.eq(transfer.avoid)).and(tasks::done_at.gt(now - DAY));
-    let own = tasks::sector_id.eq(transfer.sector_id).and(tasks::state.eq("failed")).and(tasks::failure_level.is_not_null());
-    let failed: Vec<Option<Micros>> = tasks::table.filter(from_there).filter(own).select(tasks::done_at).load(conn)?;
+/// Whether a sector's layers are to be given up: since PC1 they did not come time and again, while others did on the same way.
+pub(super) fn are_bad(conn: &mut AnyConnection, transfer: &Task, sector: &Sector) -> DbResult<bool> {
+    let ways = tasks::avoid.eq(transfer.avoid).and(tasks::machine_id.eq(transfer.machine_id));
+    let same_way = tasks::kind.eq(TaskKind::Move.name()).and(ways).and(tasks::done_at.ge(sector.changed_at));
+    let own = tasks::sector_id.eq(sector.id).and(tasks::state.eq("failed")).and(tasks::failure_level.is_not_null());
+    let failed: Vec<Option<Micros>> = tasks::table.filter(same_way).filter(own).select(tasks::done_at).load(conn)?;
     let Some(first) = failed.iter().flatten().min().filter(|_| failed.len() >= NO_CHANCE) else { return Ok(false) };
-    let others = tasks::table.filter(from_there).filter(tasks::state.eq("done").and(tasks::done_at.gt(*first)));
+    let others = tasks::table.filter(same_way).filter(tasks::state.eq("done").and(tasks::done_at.gt(*first)));
     Ok(others.count().get_result::<i64>(conn)? > 0)
 }
 
@@ -207,7 +211,7 @@ pub fn to_store(conn: &mut AnyConnection, setbacks: &Setbacks, most: i64) -> DbR
     Ok(rows.into_iter().filter_map(|(sector, from, bytes)| Some(ToStore { sector, from: from?, bytes })).collect())
 }
 
-/// A machine tells what it has stored: copies that it fetched lately are really there.
+/// A machine tells what it has stored: what it fetched is really there.
 pub fn copies_seen(conn: &mut AnyConnection, machine: MachineId, told: &[StoredSector], now: Micros) -> DbResult<()> {
     use crate::store::schema::pools;
     if told.is_empty() {
@@ -217,7 +221,7 @@ pub fn copies_seen(conn: &mut AnyConnection, machine: MachineId, told: &[StoredS
     let stored: Vec<(TaskId, i64, i64)> = tasks::table
         .inner_join(sectors::table.on(tasks::sector_id.eq(sectors::id.nullable())))
         .inner_join(pools::table.on(pools::id.eq(sectors::pool_id)))
-        .filter(tasks::kind.eq(TaskKind::Store.name()).and(tasks::state.eq("done")).and(tasks::done_at.gt(now - WATCHED)))
+        .filter(tasks::kind.eq_any(TRANSFERS).and(tasks::state.eq("done")).and(tasks::done_at.gt(now - WATCHED)))
         .filter(tasks::machine_id.eq(machine))
         .select((tasks::id, pools::miner_id, sectors::number))
         .load(conn)?;
@@ -229,53 +233,45 @@ pub fn copies_seen(conn: &mut AnyConnection, machine: MachineId, told: &[StoredS
     diesel::update(tasks::table.filter(tasks::id.eq_any(seen))).set(tasks::seen_at.eq(now)).execute(conn).map(drop)
 }
 
-/// Files that stayed behind when their sector left.
+/// A sector that went from one machine to another.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Left {
+pub(super) struct Went {
     pub sector: SectorId,
+    pub from: MachineId,
+    pub to: MachineId,
     pub at: Micros,
-    /// Sealed already: the machine that it went to, and when it last told that it has it.
-    pub sealed: Option<(MachineId, Micros)>,
-    pub is_layers: bool,
+    /// When that machine last told that it has it.
+    pub seen_at: Option<Micros>,
 }
 
-/// Which of these sectors left a machine for another one.
-pub(super) fn left(conn: &mut AnyConnection, machine: MachineId, of: &[SectorId]) -> DbResult<Vec<Left>> {
-    let rows: Vec<Task> = tasks::table
-        .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq_any(TRANSFERS)))
-        .filter(tasks::avoid.eq(machine).and(tasks::state.eq("done")))
+/// The ways of these sectors, in order.
+pub(super) fn ways(conn: &mut AnyConnection, of: &[SectorId]) -> DbResult<Vec<Went>> {
+    type Row = (Option<SectorId>, Option<MachineId>, Option<MachineId>, Option<Micros>, Option<Micros>);
+    let rows: Vec<Row> = tasks::table
+        .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq_any(TRANSFERS)).and(tasks::state.eq("done")))
         .order(tasks::id.asc())
+        .select((tasks::sector_id, tasks::avoid, tasks::machine_id, tasks::done_at, tasks::seen_at))
         .load(conn)?;
-    let of = |task: Task| {
-        let is_layers = task.kind() == Some(TaskKind::Move);
-        Some(Left { sector: task.sector_id?, at: task.done_at?, sealed: task.machine_id.zip(task.seen_at), is_layers })
-    };
+    let of = |(sector, from, to, at, seen_at): Row| Some(Went { sector: sector?, from: from?, to: to?, at: at?, seen_at });
     Ok(rows.into_iter().filter_map(of).collect())
 }
 
-/// How long what stays behind when layers, and when a sealed sector, leave usually lies there.
-const LAYERS_LINGER: Micros = 2 * MINUTE;
-const SEALED_LINGER: Micros = 2 * DAY + 12 * HOUR;
+/// How long what stays behind when a sealed sector leaves usually lies there.
+const LINGERS: Micros = 2 * DAY + 12 * HOUR;
 
-/// Files that stayed behind and may still be there, by machine and pool: layers, and sealed sectors.
-pub fn leftovers(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<(MachineId, PoolId, TaskKind)>> {
-    let mut left = Vec::new();
-    for (kind, since) in [(TaskKind::Move, now - LAYERS_LINGER), (TaskKind::Store, now - SEALED_LINGER)] {
-        let rows: Vec<(Option<MachineId>, PoolId)> = tasks::table
-            .filter(tasks::kind.eq(kind.name()).and(tasks::state.eq("done")).and(tasks::done_at.gt(since)))
-            .select((tasks::avoid, tasks::pool_id))
-            .load(conn)?;
-        left.extend(rows.into_iter().filter_map(|(machine, pool)| Some((machine?, pool, kind))));
-    }
-    Ok(left)
+/// Sealed sectors that stayed behind and may still be there, by machine and pool.
+pub fn leftovers(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<(MachineId, PoolId)>> {
+    let lately = tasks::kind.eq(TaskKind::Store.name()).and(tasks::state.eq("done")).and(tasks::done_at.gt(now - LINGERS));
+    let rows: Vec<(Option<MachineId>, PoolId)> = tasks::table.filter(lately).select((tasks::avoid, tasks::pool_id)).load(conn)?;
+    Ok(rows.into_iter().filter_map(|(machine, pool)| Some((machine?, pool))).collect())
 }
 
-/// Sectors whose layers were fetched to where they are.
+/// Sectors whose layers were fetched to where they are, since PC1.
 pub fn fetched(conn: &mut AnyConnection, of: &[SectorId]) -> DbResult<HashSet<SectorId>> {
     let rows: Vec<Option<SectorId>> = tasks::table
         .inner_join(sectors::table.on(tasks::sector_id.eq(sectors::id.nullable())))
         .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq(TaskKind::Move.name())).and(tasks::state.eq("done")))
-        .filter(tasks::machine_id.eq(sectors::machine_id))
+        .filter(tasks::machine_id.eq(sectors::machine_id).and(tasks::done_at.ge(sectors::changed_at.nullable())))
         .select(tasks::sector_id)
         .load(conn)?;
     Ok(rows.into_iter().flatten().collect())

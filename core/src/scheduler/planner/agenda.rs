@@ -22,8 +22,6 @@ pub enum Event {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {
     P1,
-    /// Layers that were not to be moved may be.
-    Still,
     Move,
     P2,
     C1,

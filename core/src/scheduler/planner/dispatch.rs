@@ -100,7 +100,6 @@ impl World<'_> {
                 self.give(row.m1, kind.p1, true);
                 self.have_layers(sector, false);
             }
-            Ending::Still => self.have_layers(sector, false),
             Ending::Move => {
                 self.give_nics(row.m1, row.m2);
                 self.give_scratch(row.m1, kind.scratch_full);

@@ -108,7 +108,8 @@ impl World<'_> {
         let from = self.sectors[sector].row.m1;
         let moves = self.fleet.pools[self.fleet.pool(from)].moves[kind];
         let near = (self.rooms[from].can_gpu && self.is_target(from)).then(|| self.target(from, kind)).flatten();
-        let can_leave = moves.filter(|m| self.rooms[from].nic > 0 && self.is_up_for(from, m.layers));
+        let lies_still = self.sectors[sector].still_until > self.now;
+        let can_leave = moves.filter(|m| !lies_still && self.rooms[from].nic > 0 && self.is_up_for(from, m.layers));
         let Some(moves) = can_leave else { return near.map(|(.., machine)| machine) };
         let far = self.best_far(from, kind, moves.layers, pass);
         // Of two that are as good, the one that comes first among the pool's machines.

@@ -19,7 +19,7 @@ pub enum Progress {
         on: MachineIx,
         since: Secs,
     },
-    /// Layers are there, PC2 is not begun; nor is anything before `until`.
+    /// Layers are there, PC2 is not begun; they are not moved before `until`.
     Layers {
         on: MachineIx,
         began: Secs,
@@ -155,11 +155,11 @@ impl World<'_> {
     /// Layers that are not moved before then.
     fn lie_still(&mut self, sector: SectorIx, until: Secs) {
         self.sectors[sector].row.e1 = self.now;
-        if until <= self.now {
-            return self.have_layers(sector, false);
+        if until > self.now {
+            self.sectors[sector].still_until = until;
+            self.pause_at(until);
         }
-        self.sectors[sector].state = State::Layers;
-        self.at_end(until, Ending::Still, sector);
+        self.have_layers(sector, false);
     }
 
     /// A move goes on.

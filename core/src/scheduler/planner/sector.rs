@@ -75,6 +75,8 @@ pub struct Sector {
     pub attempt: u8,
     /// Not there, if there is another machine that can.
     pub avoid: MachineIx,
+    /// Its layers are not moved before then.
+    pub still_until: Secs,
     pub row: Row,
 }
 

@@ -351,7 +351,8 @@ impl<'f> World<'f> {
                 lane,
                 listed: false,
             });
-            let sector = Sector { group, state: State::Wait, attempt: 0, avoid: MachineIx::NONE, row: Row::EMPTY };
+            let sector =
+                Sector { group, state: State::Wait, attempt: 0, avoid: MachineIx::NONE, still_until: 0, row: Row::EMPTY };
             self.sectors.extend_with(&sector, usize::try_from(count).unwrap_or(0));
             self.agenda.push(known.max(self.now), Event::Open(group));
             from += count;
