@@ -7,11 +7,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use sealyard_core::{
-    fleet::protocol::{
-        EnrolRequest, FailureLevel, HeartbeatRequest, Lease, Outcome, ReportRequest, Running, StoredSector, Usage,
-    },
-    sealing::TaskKind,
+use sealyard_core::fleet::protocol::{
+    EnrolRequest, FailureLevel, HeartbeatRequest, Lease, Outcome, ReportRequest, Running, StoredSector, Usage,
 };
 
 use crate::{
@@ -19,7 +16,7 @@ use crate::{
     client::House,
     files::{self, Shown},
     hardware,
-    runner::{Step, wants_disk},
+    runner::{Step, is_transfer, wants_disk},
     work_dir::{Key, WorkDir},
 };
 
@@ -268,7 +265,7 @@ impl Agent {
         match Step::start(&self.work, &self.options.parameters_dir, lease) {
             Ok(step) => drop(self.steps.insert(lease.task, step)),
             Err(error) => {
-                if TaskKind::parse(&lease.kind).is_some_and(TaskKind::is_transfer) {
+                if is_transfer(lease) {
                     // Another machine may have the room that it takes.
                     let outcome = Outcome::Failed { level: FailureLevel::Temporary, reason: format!("{error:#}") };
                     let Lease { task, fence, .. } = *lease;
@@ -293,13 +290,13 @@ impl Agent {
         for report in &ended {
             let step = self.steps.remove(&report.task);
             match step {
-                Some(step) if wants_disk(&step.lease.kind, report) => {
+                Some(step) if wants_disk(&step.lease, report) => {
                     tracing::warn!(task = report.task, "the disk is full; the step waits for space");
                     self.waiting.insert(report.task, (step.lease.clone(), Instant::now() + DISK_PAUSE));
                 }
                 _ => {
                     // What arrived in vain, or took the place of something older.
-                    self.untidy |= step.is_some_and(|step| TaskKind::parse(&step.lease.kind).is_some_and(TaskKind::is_transfer));
+                    self.untidy |= step.is_some_and(|step| is_transfer(&step.lease));
                     if let Err(error) = self.work.keep(report) {
                         tracing::warn!(task = report.task, error = format!("{error:#}"), "the result is delivered from memory");
                         self.unwritten.push(report.clone());

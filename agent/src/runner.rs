@@ -8,8 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use sealyard_core::fleet::protocol::{FailureLevel, Lease, Outcome, ReportRequest, Running, Usage};
-use sealyard_core::sealing::TaskKind;
+use sealyard_core::{
+    fleet::protocol::{FailureLevel, Lease, Outcome, ReportRequest, Running, Usage},
+    sealing::TaskKind,
+};
 use tokio::process::{Child, Command};
 
 use crate::work_dir::{StepResult, WorkDir};
@@ -98,9 +100,13 @@ fn resident_mib(pid: u32) -> u64 {
 
 const DISK_FULL: &str = "No space left on device";
 
+/// Whether the step fetches files.
+pub fn is_transfer(lease: &Lease) -> bool {
+    TaskKind::parse(&lease.kind).is_some_and(TaskKind::is_transfer)
+}
+
 /// The disk is full: the same step goes well once there is room, so this is no failure to report. But nothing is lost by a transfer
 /// that is given up, and what arrived of it may be in the way.
-pub fn wants_disk(kind: &str, report: &ReportRequest) -> bool {
-    let is_transfer = TaskKind::parse(kind).is_some_and(TaskKind::is_transfer);
-    !is_transfer && matches!(&report.outcome, Outcome::Failed { reason, .. } if reason.contains(DISK_FULL))
+pub fn wants_disk(lease: &Lease, report: &ReportRequest) -> bool {
+    !is_transfer(lease) && matches!(&report.outcome, Outcome::Failed { reason, .. } if reason.contains(DISK_FULL))
 }

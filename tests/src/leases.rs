@@ -21,7 +21,7 @@ use sealyard_core::{
 
 use crate::{
     books::buy,
-    support::{NOW, hardware, machine, on_both, shop},
+    support::{NOW, counts, hardware, machine, on_both, read_up_to, shop},
 };
 
 /// A bought sector with its PC1 waiting.
@@ -219,21 +219,7 @@ fn files_are_dropped_once_the_sector_is_sealed_elsewhere_or_over_and_never_befor
         let here = StoredSector { miner: 1000, number: u64::try_from(sector.number).unwrap() };
         let all = [StoredSector { miner: 1001, ..here }, here, StoredSector { number: 999, ..here }];
         let over = |of: &Machine| db.read(|conn| sealing::not_needed(conn, of.id, &all, NOW).map_err(DbFault::from)).unwrap();
-        let read_up_to = |epoch: i64| {
-            use schema::chain_cursors as c;
-            let values = (
-                c::pool_id.eq(sector.pool_id),
-                c::genesis_at.eq((NOW - DAY) / SECOND),
-                c::epoch_seconds.eq(30),
-                c::next_epoch.eq(epoch),
-            );
-            let rest = (c::head_epoch.eq(epoch), c::last_cid.eq(""), c::network.eq("test"));
-            db.transact(|conn| {
-                diesel::delete(c::table).execute(conn)?;
-                Ok::<_, DbFault>(diesel::insert_into(c::table).values((values, rest)).execute(conn)?)
-            })
-            .unwrap();
-        };
+        let read_up_to = |epoch: i64| read_up_to(db, sector.pool_id, epoch);
         assert_eq!(over(&a), [], "who has not read the chain does not know what is over");
         read_up_to(2880);
         assert_eq!(over(&a), [here], "what was begun there is begun anew; what is not ours stays");
@@ -266,13 +252,7 @@ fn files_are_dropped_once_the_sector_is_sealed_elsewhere_or_over_and_never_befor
         assert_eq!(over(&a), [here], "it never was on chain");
         becomes(SectorState::Planned, None);
         assert_eq!(over(&b), [here]);
-        let counts = |conn: &mut AnyConnection| {
-            use schema::sector_intervals as i;
-            let values = (i::pool_id.eq(sector.pool_id), i::number.eq(sector.number), i::start_epoch.eq(1), i::qa_power.eq(2048));
-            let rest = (i::pledge_atto.eq("0"), i::daily_fee_atto.eq("0"));
-            Ok::<_, DbFault>(diesel::insert_into(i::table).values((values, rest)).execute(conn)?)
-        };
-        db.transact(counts).unwrap();
+        counts(db, sector.pool_id, sector.number);
         assert_eq!(over(&b), [], "whatever our rows say, the chain counts it");
     });
 }

@@ -14,7 +14,7 @@ use sealyard_core::{
 
 use crate::{
     books::buy,
-    support::{NOW, hardware, machine, on_both, shop},
+    support::{NOW, counts, hardware, machine, on_both, read_up_to, shop},
 };
 
 /// A sector whose PC1 was done on the first machine, which shows its files to the second one, which has a GPU.
@@ -84,9 +84,16 @@ impl House<'_> {
         self.db.read(|conn| Ok::<_, DbFault>(sealing::sector_by_id(conn, self.sector.id)?)).unwrap()
     }
 
+    /// By the machine that was to do it.
     fn report(&self, task: &TaskHead, outcome: Outcome, now: Micros) -> bool {
         let report = ReportRequest { task: task.id.0, fence: task.fence, outcome, usage: Usage::default() };
-        self.db.transact(|conn| sealing::report(conn, self.second.id, &report, now)).unwrap()
+        self.db.transact(|conn| sealing::report(conn, task.machine_id.unwrap(), &report, now)).unwrap()
+    }
+
+    /// What a machine is told of the one step that it is to begin.
+    fn told(&self, machine: &Machine) -> MoveInput {
+        let answer = self.db.transact(|conn| Ok::<_, DbFault>(sealing::leases_of(conn, machine.id, &[], NOW + HOUR)?)).unwrap();
+        serde_json::from_value(answer.leases[0].input.clone()).unwrap()
     }
 }
 
@@ -97,8 +104,7 @@ fn files_go_to_the_machine_with_the_gpu_and_pc2_follows_them() {
         assert_eq!(house.dispatch(NOW).len(), 1);
         let fetch = house.open("move").unwrap();
         assert_eq!((fetch.state.as_str(), fetch.machine_id), ("leased", Some(house.second.id)));
-        let leases = db.transact(|conn| Ok::<_, DbFault>(sealing::leases_of(conn, house.second.id, &[], NOW + HOUR)?)).unwrap();
-        let input: MoveInput = serde_json::from_value(leases.leases[0].input.clone()).unwrap();
+        let input = house.told(&house.second);
         let sector = StoredSector { miner: 1000, number: u64::try_from(house.sector.number).unwrap() };
         assert_eq!((input.sector.number, input.from.as_str()), (sector.number, "http://first"));
         assert!(Pass::read(&input.pass, sector, &house.key, NOW).is_some(), "the first one lets it in");
@@ -111,16 +117,9 @@ fn files_go_to_the_machine_with_the_gpu_and_pc2_follows_them() {
         assert_eq!(house.dispatch(NOW + 2 * SECOND), [Assignment { task: pc2.id, machine: house.second.id }]);
         assert_eq!(house.open("pc2").unwrap().machine_id, Some(house.second.id));
         let over = |of: &Machine| db.read(|conn| Ok::<_, DbFault>(sealing::not_needed(conn, of.id, &[sector], NOW)?)).unwrap();
-        chain_is_read(db, &house);
+        read_up_to(db, house.sector.pool_id, 2880);
         assert_eq!((over(&house.first), over(&house.second)), (vec![sector], vec![]), "the first one's copy can go");
     });
-}
-
-fn chain_is_read(db: &Database, house: &House<'_>) {
-    use schema::chain_cursors as c;
-    let begin = (c::pool_id.eq(house.sector.pool_id), c::genesis_at.eq((NOW - DAY) / SECOND), c::epoch_seconds.eq(30));
-    let read = (c::next_epoch.eq(2880), c::head_epoch.eq(2880), c::last_cid.eq(""), c::network.eq("test"));
-    db.transact(|conn| Ok::<_, DbFault>(diesel::insert_into(c::table).values((begin, read)).execute(conn)?)).unwrap();
 }
 
 fn failed(reason: &str) -> Outcome {
@@ -290,13 +289,10 @@ fn sealed(house: &House<'_>) -> Machine {
             beat(conn, &keeper, 0, NOW)?;
             let values = (s::state.eq("active"), s::machine_id.eq(house.second.id), s::activation.eq(10), s::comm_r.eq("33"));
             diesel::update(s::table.find(house.sector.id)).set((values, s::expiration.eq(900_000))).execute(conn)?;
-            use schema::sector_intervals as i;
-            let values = (i::pool_id.eq(house.sector.pool_id), i::number.eq(house.sector.number), i::start_epoch.eq(1));
-            let rest = (i::qa_power.eq(2048), i::pledge_atto.eq("0"), i::daily_fee_atto.eq("0"));
-            diesel::insert_into(i::table).values((values, rest)).execute(conn)?;
             Ok::<_, DbFault>(())
         })
         .unwrap();
+    counts(house.db, house.sector.pool_id, house.sector.number);
     keeper
 }
 
@@ -305,28 +301,22 @@ fn a_sealed_sector_goes_where_it_is_kept_and_its_old_copy_goes_when_it_was_prove
     on_both(|db| {
         let house = house(db);
         let keeper = sealed(&house);
-        chain_is_read(db, &house);
+        read_up_to(db, house.sector.pool_id, 2880);
         house.dispatch(NOW);
         let fetch = house.open("store").unwrap();
         assert_eq!(fetch.machine_id, Some(keeper.id));
-        let leases = db.transact(|conn| Ok::<_, DbFault>(sealing::leases_of(conn, keeper.id, &[], NOW + HOUR)?)).unwrap();
-        let input: MoveInput = serde_json::from_value(leases.leases[0].input.clone()).unwrap();
+        let input = house.told(&keeper);
         assert_eq!((input.from.as_str(), input.sector.comm_r.as_str(), input.prove_with.len()), ("http://second", "33", 64));
         house.dispatch(NOW + SECOND);
         let twice = db.read(|conn| Ok::<_, DbFault>(sealing::open_tasks(conn)?)).unwrap();
         assert_eq!(twice.iter().filter(|t| t.kind == "store").count(), 1, "it goes once");
-        let report = ReportRequest { task: fetch.id.0, fence: fetch.fence, outcome: done(), usage: Usage::default() };
-        assert!(db.transact(|conn| sealing::report(conn, keeper.id, &report, NOW)).unwrap());
+        assert!(house.report(&fetch, done(), NOW));
         assert_eq!((house.sector().state(), house.sector().machine_id), (SectorState::Active, Some(keeper.id)));
         let sector = StoredSector { miner: 1000, number: u64::try_from(house.sector.number).unwrap() };
         let over = |of: &Machine, now| {
             db.read(|conn| Ok::<_, DbFault>(sealing::not_needed(conn, of.id, &[sector], now)?)).unwrap().len()
         };
-        let read_until = |at: Micros| {
-            use schema::chain_cursors as c;
-            let epoch = (at - (NOW - DAY)) / SECOND / 30;
-            db.transact(|conn| Ok::<_, DbFault>(diesel::update(c::table).set(c::next_epoch.eq(epoch)).execute(conn)?)).unwrap();
-        };
+        let read_until = |at: Micros| read_up_to(db, house.sector.pool_id, (at - (NOW - DAY)) / SECOND / 30);
         let becomes = |state: &str| {
             use schema::sectors as s;
             let row = s::table.find(house.sector.id);
@@ -370,9 +360,8 @@ fn a_sector_that_cannot_be_stored_stays_where_it_is() {
         let keeper = sealed(&house);
         house.dispatch(NOW);
         let fetch = house.open("store").unwrap();
-        let outcome = Outcome::Failed { level: FailureLevel::Temporary, reason: "what arrived cannot be proven".into() };
-        let report = ReportRequest { task: fetch.id.0, fence: fetch.fence, outcome, usage: Usage::default() };
-        assert!(db.transact(|conn| sealing::report(conn, keeper.id, &report, NOW)).unwrap());
+        assert_eq!(fetch.machine_id, Some(keeper.id));
+        assert!(house.report(&fetch, failed("what arrived cannot be proven"), NOW));
         let sector = house.sector();
         assert_eq!((sector.state(), sector.failures, sector.machine_id), (SectorState::Active, 0, Some(house.second.id)));
         house.dispatch(NOW + MINUTE);

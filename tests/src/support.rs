@@ -5,15 +5,16 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use diesel::{Connection, RunQueryDsl};
+use diesel::{Connection, ExpressionMethods, RunQueryDsl};
 use sealyard_core::{
     accounts::{self, NewUser, Registration, Role, User},
     capacity::{self, NewPool, Pool},
     catalog::{self, NewPlan, Plan, Terms},
-    clock::DAY,
+    clock::{DAY, SECOND},
     fleet::{self, Machine, protocol::Hardware},
+    ids::PoolId,
     money::Fiat,
-    store::{Database, DbFault},
+    store::{Database, DbFault, schema},
 };
 
 pub const NOW: i64 = 1_790_000_000_000_000;
@@ -91,6 +92,26 @@ pub fn machine(db: &Database, name: &str) -> Machine {
 pub fn investor(conn: &mut sealyard_core::store::AnyConnection, email: &str) -> User {
     let new = NewUser { email, name: "Ada", password: "long enough", role: Role::Investor };
     accounts::register(conn, &Registration::of(&new).unwrap(), NOW).unwrap()
+}
+
+/// The pool's chain, which began a day before [`NOW`], is read up to this epoch.
+pub fn read_up_to(db: &Database, pool: PoolId, epoch: i64) {
+    use schema::chain_cursors as c;
+    let begin = (c::pool_id.eq(pool), c::genesis_at.eq((NOW - DAY) / SECOND), c::epoch_seconds.eq(30), c::next_epoch.eq(epoch));
+    let rest = (c::head_epoch.eq(epoch), c::last_cid.eq(""), c::network.eq("test"));
+    db.transact(|conn| {
+        diesel::delete(c::table).execute(conn)?;
+        Ok::<_, DbFault>(diesel::insert_into(c::table).values((begin, rest)).execute(conn)?)
+    })
+    .unwrap();
+}
+
+/// The chain counts a sector, by what is read of it.
+pub fn counts(db: &Database, pool: PoolId, number: i64) {
+    use schema::sector_intervals as i;
+    let values = (i::pool_id.eq(pool), i::number.eq(number), i::start_epoch.eq(1), i::qa_power.eq(2048));
+    let rest = (i::pledge_atto.eq("0"), i::daily_fee_atto.eq("0"));
+    db.transact(|conn| Ok::<_, DbFault>(diesel::insert_into(i::table).values((values, rest)).execute(conn)?)).unwrap();
 }
 
 /// Beside the test binary's folder, built by `scripts/test`.

@@ -42,6 +42,14 @@ pub struct StoredSector {
     pub number: u64,
 }
 
+impl StoredSector {
+    /// From rows; `None`: there is no such sector.
+    #[must_use]
+    pub fn of(miner: i64, number: i64) -> Option<Self> {
+        Some(Self { miner: u64::try_from(miner).ok()?, number: u64::try_from(number).ok()? })
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HeartbeatRequest {
     pub hardware: Hardware,

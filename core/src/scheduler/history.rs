@@ -32,7 +32,6 @@ const PRIOR_STEPS: i64 = 200;
 
 /// What the planner plays.
 const STEPS: [TaskKind; 3] = [TaskKind::PreCommit1, TaskKind::PreCommit2, TaskKind::Commit2];
-const TRANSFERS: [TaskKind; 2] = [TaskKind::Move, TaskKind::Store];
 
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -56,7 +55,7 @@ struct EndedStep {
 
 pub(super) fn load(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros) -> DbResult<History> {
     let mut rows = latest(conn, &STEPS, LATEST)?;
-    rows.extend(latest(conn, &TRANSFERS, LATEST_TRANSFERS)?);
+    rows.extend(latest(conn, &TaskKind::TRANSFERS, LATEST_TRANSFERS)?);
     let mut ended: BTreeMap<TaskKind, (i64, i64)> = BTreeMap::new();
     for step in &rows {
         if let Some(kind) = TaskKind::parse(&step.kind) {

@@ -100,9 +100,8 @@ impl<'s> House<'s> {
         for view in &snapshot.machines {
             let used = taken.get(&view.id).copied().unwrap_or_default();
             let scratch = scratch_of(view, held.get(&view.id).copied().unwrap_or(0));
-            let class = class_of(view, (&used, scratch), snapshot, &sizes);
             let store = rooms.get(&view.id).map_or(0, |bytes| whole(*bytes / MIB));
-            let class = fleet.classes.push(Class { store, ..class });
+            let class = fleet.classes.push(class_of(view, &used, (scratch, store), snapshot, &sizes));
             let machine = Machine { pool, class, down: Vec::new(), drains: !view.takes_new };
             machines.insert(view.id, fleet.machines.push(machine));
         }
@@ -297,7 +296,7 @@ fn is_asked_for(step: TaskKind, (view, size): (&MachineView, i64), snapshot: &Sn
 }
 
 /// A step that a machine is too small for, or not meant for, takes no time there: it is never planned.
-fn class_of(view: &MachineView, (used, scratch): (&Cost, i32), snapshot: &Snapshot, sizes: &[i64]) -> Class {
+fn class_of(view: &MachineView, used: &Cost, (scratch, store): (i32, i32), snapshot: &Snapshot, sizes: &[i64]) -> Class {
     let seconds = |step, size: i64| {
         let cost = Cost::of(step, size);
         let fits = view.fits(&cost) && mib(cost.scratch_bytes) <= scratch;
@@ -320,7 +319,7 @@ fn class_of(view: &MachineView, (used, scratch): (&Cost, i32), snapshot: &Snapsh
         memory: mib((view.memory_bytes - used.memory_bytes).max(0)),
         gpus: whole(gpus),
         scratch,
-        store: 0,
+        store,
         nic: match view.moves {
             FileMoves::Never => 0,
             _ if view.keeps => whole(i64::try_from(TO_ONE).unwrap_or(1)),
@@ -361,10 +360,9 @@ pub fn disk_left(snapshot: &Snapshot) -> i64 {
     let room_of = |m: &MachineView| snapshot.sizes.iter().map(|size| places(m, *size) * size).max().unwrap_or(0);
     let kept: i64 = rooms(snapshot).into_values().map(|room| room.max(0)).sum();
     let room = kept + snapshot.machines.iter().map(room_of).sum::<i64>();
-    // What a draining machine has begun it finishes on its own disk.
-    let elsewhere = |at: Option<MachineId>| {
-        keepers(snapshot).next().is_none() && snapshot.machines.iter().any(|m| Some(m.id) == at && !m.takes_new)
-    };
+    // What a draining machine has begun it finishes on its own disk, where nobody else keeps it.
+    let all_stay = keepers(snapshot).next().is_none();
+    let elsewhere = |at: Option<MachineId>| all_stay && snapshot.machines.iter().any(|m| Some(m.id) == at && !m.takes_new);
     let comes = |o: &Owed| o.held + i64::try_from(o.sectors.iter().filter(|s| !elsewhere(s.machine)).count()).unwrap_or(0);
     let owed: i64 = snapshot.owed.iter().map(|o| comes(o) * o.sector_bytes).sum();
     (room - owed).max(0)

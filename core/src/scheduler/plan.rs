@@ -56,7 +56,7 @@ const fn rank(kind: TaskKind) -> u8 {
 }
 
 /// What the planner plays, transfers included.
-const fn is_played(kind: TaskKind) -> bool {
+fn is_played(kind: TaskKind) -> bool {
     kind.is_transfer() || matches!(kind, TaskKind::PreCommit1 | TaskKind::PreCommit2 | TaskKind::Commit2)
 }
 

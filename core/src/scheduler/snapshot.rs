@@ -57,7 +57,7 @@ impl MachineView {
 pub enum FileMoves {
     /// It shows its files to nobody: what it began it seals to the end.
     Never,
-    /// Not now: the last move failed.
+    /// Not now: several sectors did not come to or from it, and none did.
     NotNow,
     Now,
 }
@@ -139,18 +139,10 @@ pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
     let sizes: HashMap<PoolId, i64> = pools(conn)?.into_iter().map(|p| (p.id, p.sector_bytes)).collect();
     let epoch_seconds = chain_cursors::table.select(chain_cursors::epoch_seconds).first(conn).optional()?;
     let machines = machines(conn)?;
-    let stored = load_stored(conn, &sizes)?;
     let setbacks = setbacks(conn, now)?;
-    let left = load_leftovers(conn, &sizes, now)?;
-    let view = |machine: &Machine| MachineView {
-        moves: match &machine.files_url {
-            None => FileMoves::Never,
-            Some(_) if setbacks.machines.contains(&machine.id) => FileMoves::NotNow,
-            Some(_) => FileMoves::Now,
-        },
-        leftover_bytes: left.get(&machine.id).copied().unwrap_or(0),
-        ..view(machine, stored.get(&machine.id).copied().unwrap_or(0))
-    };
+    let (stored, left) = (load_stored(conn, &sizes)?, load_leftovers(conn, &sizes, now)?);
+    let bytes_of = |of: &HashMap<MachineId, i64>, machine: &Machine| of.get(&machine.id).copied().unwrap_or(0);
+    let view = |m: &Machine| view(m, (bytes_of(&stored, m), bytes_of(&left, m)), &setbacks);
     let lately_lost = |m: &&Machine| m.gpus > 0 && m.lost_since.is_some_and(|since| since > now - GPU_IS_WAITED_FOR);
     let has_storage = machines.iter().any(|m| m.is_for_storage() && !m.is_lost());
     Ok(Snapshot {
@@ -187,7 +179,7 @@ fn load_leftovers(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: M
     Ok(left)
 }
 
-fn view(machine: &Machine, stored_bytes: i64) -> MachineView {
+fn view(machine: &Machine, (stored_bytes, leftover_bytes): (i64, i64), setbacks: &Setbacks) -> MachineView {
     MachineView {
         id: machine.id,
         name: machine.name.clone(),
@@ -197,9 +189,13 @@ fn view(machine: &Machine, stored_bytes: i64) -> MachineView {
         disk_bytes: machine.disk_bytes,
         disk_free_bytes: machine.disk_free_bytes,
         stored_bytes,
-        leftover_bytes: 0,
+        leftover_bytes,
         gpus: machine.gpus,
-        moves: FileMoves::Never,
+        moves: match &machine.files_url {
+            None => FileMoves::Never,
+            Some(_) if setbacks.machines.contains(&machine.id) => FileMoves::NotNow,
+            Some(_) => FileMoves::Now,
+        },
         keeps: machine.is_for_storage(),
         quick_as: machine.id,
     }

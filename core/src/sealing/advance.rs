@@ -10,7 +10,7 @@ use super::{
     sector::{by_id, of_contract},
     state::{Event, SectorState, Transition, Where},
     task::{NewTask, Of, cancel_open, create},
-    transfer::TRANSFERS,
+    transfer::transfers,
 };
 use crate::{
     capacity::{Pool, pool_by_id},
@@ -275,7 +275,7 @@ pub(super) fn after_failure(
 /// On how many machines the sector itself failed, not for want of disk or time, since it was last released.
 fn machines_failed(conn: &mut AnyConnection, sector: &Sector) -> DbResult<i64> {
     let failed: Vec<(Option<MachineId>, Option<String>)> = tasks::table
-        .filter(tasks::sector_id.eq(sector.id).and(tasks::state.eq("failed")).and(tasks::kind.ne_all(TRANSFERS)))
+        .filter(tasks::sector_id.eq(sector.id).and(tasks::state.eq("failed")).and(tasks::kind.ne_all(transfers())))
         .order(tasks::id.desc())
         .limit(sector.failures)
         .select((tasks::machine_id, tasks::failure_level))

@@ -108,8 +108,8 @@ pub fn not_needed(
         // Of two pools of one miner either may need it.
         let mut needed: HashMap<StoredSector, bool> = HashMap::new();
         for sector in known {
-            if let (Ok(miner), Ok(number)) = (u64::try_from(sector.miner), u64::try_from(sector.number)) {
-                *needed.entry(StoredSector { miner, number }).or_default() |= facts.need(&sector);
+            if let Some(stored) = StoredSector::of(sector.miner, sector.number) {
+                *needed.entry(stored).or_default() |= facts.need(&sector);
             }
         }
         over.extend(part.iter().filter(|sector| needed.get(sector) == Some(&false)));

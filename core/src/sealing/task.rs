@@ -62,9 +62,11 @@ impl TaskKind {
     }
 
     /// Files come from another machine.
+    pub const TRANSFERS: [Self; 2] = [Self::Move, Self::Store];
+
     #[must_use]
-    pub const fn is_transfer(self) -> bool {
-        matches!(self, Self::Move | Self::Store)
+    pub fn is_transfer(self) -> bool {
+        Self::TRANSFERS.contains(&self)
     }
 
     /// Proofs that are due go before any sealing.
@@ -106,7 +108,7 @@ pub struct Task {
 }
 
 /// States of a task that is still to be done.
-const OPEN: [&str; 2] = ["ready", "leased"];
+pub(super) const OPEN: [&str; 2] = ["ready", "leased"];
 
 /// A task without what goes in and what came out: C1's output is tens of megabytes.
 #[derive(Clone, Debug, Queryable, Selectable)]

@@ -8,7 +8,7 @@ use diesel::prelude::*;
 use super::{
     Sector, SectorState, Task, TaskKind, assign,
     sector::by_id,
-    task::{self, NewTask},
+    task::{self, NewTask, OPEN},
 };
 use crate::{
     capacity::pool_by_id,
@@ -50,13 +50,10 @@ pub fn begin_move(conn: &mut AnyConnection, pc2: TaskId, grant: Grant) -> DbResu
     begin(conn, &sector, (TaskKind::Move, String::new()), grant)
 }
 
-/// Has a sealed sector fetched by a machine that keeps it. False: it is not sealed, or nobody may read where it is.
+/// Has a sealed sector, one of [`to_store`], fetched by a machine that keeps it. False: it is not sealed, or nobody may read where it is.
 pub fn begin_store(conn: &mut AnyConnection, id: SectorId, grant: Grant) -> DbResult<bool> {
     let sector = by_id(conn, id)?;
-    // A sector may count again before its files are tidied.
-    let open =
-        tasks::sector_id.eq(id).and(tasks::kind.eq(TaskKind::Finalize.name())).and(tasks::state.eq_any(["ready", "leased"]));
-    if !may_be_stored(sector.state()) || tasks::table.filter(open).count().get_result::<i64>(conn)? > 0 {
+    if !may_be_stored(sector.state()) {
         return Ok(false);
     }
     let randomness = ids::digest(&ids::secret());
@@ -104,11 +101,13 @@ pub(super) fn arrived(conn: &mut AnyConnection, transfer: &Task, kind: TaskKind,
     diesel::update(tasks::table.filter(waits)).set(tasks::pinned_to.eq(transfer.machine_id)).execute(conn).map(drop)
 }
 
-pub(super) const TRANSFERS: [&str; 2] = [TaskKind::Move.name(), TaskKind::Store.name()];
+pub(super) fn transfers() -> [&'static str; 2] {
+    TaskKind::TRANSFERS.map(TaskKind::name)
+}
 
 /// A transfer whose machine went silent is not taken up by another: the next plan decides anew.
 pub(super) fn call_off_transfers(conn: &mut AnyConnection, now: Micros) -> DbResult<()> {
-    let left = tasks::kind.eq_any(TRANSFERS).and(tasks::state.eq("ready"));
+    let left = tasks::kind.eq_any(transfers()).and(tasks::state.eq("ready"));
     let over = (tasks::state.eq("failed"), tasks::failure.eq("the machine that fetched went silent"), tasks::done_at.eq(now));
     diesel::update(tasks::table.filter(left)).set(over).execute(conn).map(drop)
 }
@@ -132,7 +131,7 @@ const NO_CHANCE: usize = 3;
 pub fn setbacks(conn: &mut AnyConnection, now: Micros) -> DbResult<Setbacks> {
     type Ended = (Option<SectorId>, Option<MachineId>, Option<MachineId>, Option<Micros>);
     let columns = (tasks::sector_id, tasks::machine_id, tasks::avoid, tasks::done_at);
-    let ended = |state: &'static str| tasks::table.filter(tasks::kind.eq_any(TRANSFERS).and(tasks::state.eq(state)));
+    let ended = |state: &'static str| tasks::table.filter(tasks::kind.eq_any(transfers()).and(tasks::state.eq(state)));
     let told = tasks::failure_level.is_not_null().and(tasks::done_at.gt(now - DAY));
     let failed: Vec<Ended> = ended("failed").filter(told).order(tasks::id.asc()).select(columns).load(conn)?;
     if failed.is_empty() {
@@ -187,8 +186,9 @@ pub fn to_store(conn: &mut AnyConnection, setbacks: &Setbacks, most: i64) -> DbR
     use crate::store::schema::pools;
     let states = SectorState::ALL.into_iter().filter(|s| may_be_stored(*s)).map(SectorState::name);
     let kinds = [TaskKind::Store.name(), TaskKind::Finalize.name()];
+    // A sector may count again before its files are tidied.
     let open: Vec<(String, Option<SectorId>, Option<MachineId>)> = tasks::table
-        .filter(tasks::kind.eq_any(kinds).and(tasks::state.eq_any(["ready", "leased"])))
+        .filter(tasks::kind.eq_any(kinds).and(tasks::state.eq_any(OPEN)))
         .select((tasks::kind, tasks::sector_id, tasks::avoid))
         .load(conn)?;
     let gives: Vec<MachineId> =
@@ -221,15 +221,12 @@ pub fn copies_seen(conn: &mut AnyConnection, machine: MachineId, told: &[StoredS
     let stored: Vec<(TaskId, i64, i64)> = tasks::table
         .inner_join(sectors::table.on(tasks::sector_id.eq(sectors::id.nullable())))
         .inner_join(pools::table.on(pools::id.eq(sectors::pool_id)))
-        .filter(tasks::kind.eq_any(TRANSFERS).and(tasks::state.eq("done")).and(tasks::done_at.gt(now - WATCHED)))
+        .filter(tasks::kind.eq_any(transfers()).and(tasks::state.eq("done")).and(tasks::done_at.gt(now - WATCHED)))
         .filter(tasks::machine_id.eq(machine))
         .select((tasks::id, pools::miner_id, sectors::number))
         .load(conn)?;
-    let is_there = |miner: &i64, number: &i64| {
-        let (Ok(miner), Ok(number)) = (u64::try_from(*miner), u64::try_from(*number)) else { return false };
-        told.contains(&StoredSector { miner, number })
-    };
-    let seen: Vec<TaskId> = stored.iter().filter(|(_, miner, number)| is_there(miner, number)).map(|(id, ..)| *id).collect();
+    let is_there = |miner: i64, number: i64| StoredSector::of(miner, number).is_some_and(|sector| told.contains(&sector));
+    let seen = stored.into_iter().filter(|(_, miner, number)| is_there(*miner, *number)).map(|(id, ..)| id);
     diesel::update(tasks::table.filter(tasks::id.eq_any(seen))).set(tasks::seen_at.eq(now)).execute(conn).map(drop)
 }
 
@@ -248,7 +245,7 @@ pub(super) struct Went {
 pub(super) fn ways(conn: &mut AnyConnection, of: &[SectorId]) -> DbResult<Vec<Went>> {
     type Row = (Option<SectorId>, Option<MachineId>, Option<MachineId>, Option<Micros>, Option<Micros>);
     let rows: Vec<Row> = tasks::table
-        .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq_any(TRANSFERS)).and(tasks::state.eq("done")))
+        .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq_any(transfers())).and(tasks::state.eq("done")))
         .order(tasks::id.asc())
         .select((tasks::sector_id, tasks::avoid, tasks::machine_id, tasks::done_at, tasks::seen_at))
         .load(conn)?;
