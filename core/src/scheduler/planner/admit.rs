@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use super::{
     GroupIx, Key, KindIx, MachineIx, PoolIx, Secs, SectorIx, Table,
     fleet::Step,
-    policy::Rule,
+    policy::{Rule, Urgency},
     world::{Wish, World},
 };
 
@@ -23,11 +23,11 @@ impl World<'_> {
         let ranked = std::mem::take(&mut self.ranked);
         let mut pass = std::mem::take(&mut self.admission);
         pass.begin(self.pools.len(), self.fleet.kinds.len());
-        for (_, group) in &ranked {
+        for (_, group, among) in &ranked {
             if pass.open == 0 || !self.fleet.pools.keys().any(|p| open(self, p)) {
                 break;
             }
-            self.admit_group(*group, &mut pass);
+            self.admit_group(*group, *among, &mut pass);
         }
         self.ranked = ranked;
         self.admission = pass;
@@ -39,7 +39,7 @@ impl World<'_> {
         if self.spent * 4 > self.ranked.len() {
             self.drop_spent_of_ready();
             let groups = &self.groups;
-            self.ranked.retain(|(_, group)| groups[*group].listed);
+            self.ranked.retain(|(_, group, _)| groups[*group].listed);
         }
     }
 
@@ -61,21 +61,38 @@ impl World<'_> {
         self.drop_spent_of_ready();
         let mut ranked = std::mem::take(&mut self.ranked);
         ranked.clear();
-        ranked.extend(self.ready.iter().map(|group| (self.urgency(*group, Step::P1), *group)));
+        self.measure_longer();
+        self.ready.iter().for_each(|group| self.rank_group(*group, &mut ranked));
         ranked.sort_unstable();
         self.ranked = ranked;
         let lasts = match self.policy.rule {
-            Rule::Keyed | Rule::Fifo | Rule::Edd => Secs::MAX / 2,
+            Rule::Keyed | Rule::Fifo => Secs::MAX / 2,
+            Rule::Edd if !self.gives_way() => Secs::MAX / 2,
             _ => Secs::try_from(self.ready.len() / RANKED_ALWAYS).unwrap_or(0).min(30) * 60,
         };
         self.ranked_until = self.now.saturating_add(lasts).max(self.now + 1);
     }
 
-    fn admit_group(&mut self, group: GroupIx, pass: &mut Admission) {
+    fn rank_group(&self, group: GroupIx, ranked: &mut Vec<(Urgency, GroupIx, Option<PoolIx>)>) {
+        let urgency = self.urgency(group, Step::P1);
+        let state = &self.groups[group];
+        if self.pools.len() < 2 || self.orders[state.order].pool.or(state.wish.only).is_some() {
+            return ranked.push((urgency, group, None));
+        }
+        let urgency = self.later(urgency, self.policy.any_later.into());
+        ranked.push((urgency, group, None));
+        for (pool, state) in self.pools.pairs().filter(|(_, state)| state.longer > 0) {
+            let urgency = self.later(urgency, self.policy.give_way.saturating_mul(state.longer));
+            ranked.push((urgency, group, Some(pool)));
+        }
+    }
+
+    /// `among`: the pool that a group which gives way there is looked at for.
+    fn admit_group(&mut self, group: GroupIx, among: Option<PoolIx>, pass: &mut Admission) {
         let Wish { on, only, hold, .. } = self.groups[group].wish;
         let order = &self.orders[self.groups[group].order];
-        let (pool, kind) = (order.pool.or(only), order.kind);
-        if pass.is_closed(pool, kind) {
+        let (pool, kind) = (order.pool.or(only).or(among), order.kind);
+        if pass.is_closed(kind, |there| self.may_go(pool, there)) {
             return;
         }
         let arrived = self.arrived(group, self.now);
@@ -100,11 +117,14 @@ impl World<'_> {
                     continue;
                 }
                 if on.is_none() && !avoid.is_some() {
-                    pass.close(pool, kind);
+                    pass.close(kind, |there| self.may_go(pool, there));
                 }
                 return;
             };
-            let open = |w: &Self, machine: &MachineIx| w.pool_is_open(w.fleet.pool(*machine), pass);
+            let open = |w: &Self, machine: &MachineIx| {
+                let there = w.fleet.pool(*machine);
+                w.may_go(pool, there) && w.pool_is_open(there, pass)
+            };
             let drawn = self.drawn_place(sector, best).filter(|machine| open(self, machine));
             let (sector, machine) = match drawn {
                 Some(machine) => (sector, machine),
@@ -118,7 +138,7 @@ impl World<'_> {
                 *spare -= 1;
             }
         }
-        if self.policy.ahead > 0 {
+        if self.policy.ahead > 0 && among.is_none() {
             self.keep_slots(group, arrived, pool, kind, pass);
         }
     }
@@ -148,13 +168,16 @@ impl World<'_> {
     }
 
     /// Keeps slots for data of this group that arrives soon.
-    fn keep_slots(&mut self, group: GroupIx, arrived: u32, pool: Option<PoolIx>, kind: KindIx, pass: &mut Admission) {
+    fn keep_slots(&mut self, group: GroupIx, arrived: u32, meant: Option<PoolIx>, kind: KindIx, pass: &mut Admission) {
         let soon = self.arrived(group, self.now.saturating_add(self.policy.ahead));
         let mut wanted = i32::try_from(soon.saturating_sub(arrived)).unwrap_or(i32::MAX);
         if wanted == 0 {
             return;
         }
-        for pool in self.fleet.pools.keys().filter(|p| pool.is_none_or(|only| only == *p)) {
+        for pool in self.fleet.pools.keys() {
+            if !self.may_go(meant, pool) {
+                continue;
+            }
             let spare = match pass.spare[pool] {
                 Some(spare) => spare,
                 None => self.p1_slots(pool, kind),
@@ -170,13 +193,22 @@ impl World<'_> {
         let mut slots = 0;
         for at in 0..self.pools[pool].free_p1.len() {
             let Some(machine) = self.pools[pool].free_p1.get(at).copied() else { break };
-            let seconds = self.fleet.duration(machine, kind, Step::P1);
+            let seconds = self.p1_stay(machine, kind);
             if seconds > 0 && !self.fleet.machines[machine].drains && self.is_up_for(machine, seconds) {
                 let (cores, memory, scratch) = self.p1_room(machine);
                 slots += self.fleet.kinds[kind].p1_slots(cores, memory, scratch);
             }
         }
         slots
+    }
+
+    /// Seconds of PC1, and of its layers' way to a GPU behind others that end with it: layers that are still there when a window begins
+    /// wait for its end. 0: not possible.
+    fn p1_stay(&self, machine: MachineIx, kind: KindIx) -> Secs {
+        match self.fleet.duration(machine, kind, Step::P1) {
+            0 => 0,
+            seconds => seconds + 2 * self.fleet.pools[self.fleet.pool(machine)].moves[kind].map_or(0, |moves| moves.layers),
+        }
     }
 
     /// Cores, memory and scratch that PC1 may take there.
@@ -204,7 +236,7 @@ impl World<'_> {
     pub(super) fn p1_fits(&mut self, machine: MachineIx, kind: KindIx) -> bool {
         let needs = &self.fleet.kinds[kind];
         let (cores, memory, scratch) = self.p1_room(machine);
-        let seconds = self.fleet.duration(machine, kind, Step::P1);
+        let seconds = self.p1_stay(machine, kind);
         let room = cores >= needs.p1.cores && memory >= needs.p1.memory && scratch >= needs.scratch_full;
         room && !self.fleet.machines[machine].drains && seconds > 0 && self.is_up_for(machine, seconds)
     }
@@ -212,14 +244,14 @@ impl World<'_> {
     /// The fastest machine with room; of equal ones the fullest, or the emptiest if the policy spreads.
     fn best_p1(
         &mut self,
-        pool: Option<PoolIx>,
+        meant: Option<PoolIx>,
         kind: KindIx,
         (on, avoid): (Option<MachineIx>, MachineIx),
         pass: &mut Admission,
     ) -> Option<MachineIx> {
         let mut best: Option<Slot> = None;
-        for pool in self.fleet.pools.keys().filter(|p| pool.is_none_or(|only| only == *p)) {
-            if !self.pool_is_open(pool, pass) {
+        for pool in self.fleet.pools.keys() {
+            if !self.may_go(meant, pool) || !self.pool_is_open(pool, pass) {
                 continue;
             }
             let at = pass.list(pool, kind);
@@ -325,19 +357,45 @@ impl Admission {
         pool.at() * self.kinds + kind.at()
     }
 
-    /// Whether no machine has room in the pool, or in any.
-    fn is_closed(&self, pool: Option<PoolIx>, kind: KindIx) -> bool {
+    /// Whether no machine has room in any of these pools.
+    fn is_closed(&self, kind: KindIx, is_meant: impl Fn(PoolIx) -> bool) -> bool {
         let is_closed = |pool| self.closed.get(self.list(pool, kind)).copied().unwrap_or(false);
-        pool.map_or_else(|| self.spare.keys().all(is_closed), is_closed)
+        self.spare.keys().filter(|pool| is_meant(*pool)).all(is_closed)
     }
 
-    fn close(&mut self, pool: Option<PoolIx>, kind: KindIx) {
-        for pool in self.spare.keys().filter(|p| pool.is_none_or(|only| only == *p)) {
+    fn close(&mut self, kind: KindIx, is_meant: impl Fn(PoolIx) -> bool) {
+        for pool in self.spare.keys().filter(|pool| is_meant(*pool)) {
             let at = self.list(pool, kind);
             if let Some(closed) = self.closed.get_mut(at) {
                 self.open -= usize::from(!*closed);
                 *closed = true;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Order, Policy, gpus::tests::fleet},
+        *,
+    };
+
+    const HOUR: Secs = 3600;
+
+    #[test]
+    fn layers_leave_before_the_machine_is_down() {
+        // PC1 takes 4 h and a move 360 s; two that end together leave one after the other.
+        for (down, begins) in [(4 * HOUR + 720, 0), (4 * HOUR + 719, 20 * HOUR)] {
+            let mut fleet = fleet();
+            fleet.machines[MachineIx::of(0)].down.push((down, 20 * HOUR));
+            let mut world = World::new(&fleet, Policy::default());
+            let due = 100 * HOUR;
+            let order = Order { id: 0, pool: None, kind: KindIx::of(0), n: 1, release: 0, step: 0, due, weight: 1, known: 0 };
+            let order = world.add_order(order);
+            assert!(world.run());
+            let sector = world.sectors_of(order).next().unwrap();
+            assert_eq!(world.sectors[sector].row.s1, begins, "down at {down}");
         }
     }
 }

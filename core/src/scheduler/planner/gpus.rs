@@ -6,17 +6,27 @@ use super::{
     world::{SHUT, World},
 };
 
-/// What a machine's GPUs can do of a sector size, in sectors per [`SPAN`] seconds.
-#[derive(Clone, Copy)]
-struct Pace {
+/// What machines can do of a sector size, in sectors per [`SPAN`] seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    pub p1: i64,
     /// PC2 and C2 of a sector.
-    both: i64,
+    pub both: i64,
     /// PC2 alone, and C2 alone.
-    p2: i64,
-    c2: i64,
+    pub p2: i64,
+    pub c2: i64,
 }
 
-const SPAN: i64 = 1 << 20;
+impl Pace {
+    pub fn add(&mut self, more: Self) {
+        self.p1 += more.p1;
+        self.both += more.both;
+        self.p2 += more.p2;
+        self.c2 += more.c2;
+    }
+}
+
+pub(super) const SPAN: i64 = 1 << 20;
 
 impl World<'_> {
     /// GPU work of a pool, in sectors, during one PC1 and the gate.
@@ -30,11 +40,12 @@ impl World<'_> {
         i32::try_from(gpu * i64::from(p1 + gate) / SPAN + 2).unwrap_or(i32::MAX)
     }
 
-    fn pace_of(&self, machine: MachineIx, kind: KindIx) -> Pace {
+    pub(super) fn pace_of(&self, machine: MachineIx, kind: KindIx) -> Pace {
         let class = self.fleet.class(machine);
-        let Durations { p2, c2, .. } = class.durations[kind];
-        let pace = |seconds: Secs| if seconds > 0 { SPAN * i64::from(class.gpus) / i64::from(seconds) } else { 0 };
-        Pace { both: pace(p2 + c2), p2: pace(p2), c2: pace(c2) }
+        let Durations { p1, p2, c2 } = class.durations[kind];
+        let slots = self.fleet.kinds[kind].p1_slots(class.cores, class.memory, class.scratch);
+        let pace = |units: i32, seconds: Secs| if seconds > 0 { SPAN * i64::from(units) / i64::from(seconds) } else { 0 };
+        Pace { p1: pace(slots, p1), both: pace(class.gpus, p2 + c2), p2: pace(class.gpus, p2), c2: pace(class.gpus, c2) }
     }
 
     /// Which GPUs of a pool are better used for C2: those that need relatively longest for PC2, as many as it takes for C2 to keep

@@ -9,6 +9,7 @@
 
 mod admit;
 mod agenda;
+mod balance;
 mod change;
 mod dispatch;
 mod drawn;

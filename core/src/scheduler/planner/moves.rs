@@ -2,7 +2,7 @@
 
 use super::{
     GroupIx, Key, PoolIx, Rule, Secs,
-    search::{Aim, Choice, Search},
+    search::{Aim, Choice, GIVE_WAY, Search},
 };
 
 const HOUR: Secs = 3600;
@@ -185,7 +185,9 @@ impl Search<'_, '_> {
     fn change_policy(&mut self, choice: &mut Choice) {
         let policy = &mut choice.policy;
         let newcomers = !self.from.newcomers.is_empty();
-        match self.dice.below(5 + usize::from(newcomers)) {
+        let pools = self.from.pools.len() > 1;
+        match self.dice.below(5 + usize::from(pools) + usize::from(newcomers)) {
+            5 if pools => policy.give_way = GIVE_WAY.get(self.dice.below(GIVE_WAY.len())).copied().unwrap_or(policy.give_way),
             5.. => choice.shut = !choice.shut,
             0 => policy.spread = !policy.spread,
             1 => policy.reserve = !policy.reserve,

@@ -36,6 +36,11 @@ pub struct Policy {
     pub gate: Option<Secs>,
     /// PC1 goes where most scratch is free, not where least is.
     pub spread: bool,
+    /// What can go to any pool counts as due later by so many seconds for each by which a pool needs longer than the others. 0: it
+    /// takes any slot.
+    pub give_way: i64,
+    /// And by so many anywhere: it finds a slot more easily.
+    pub any_later: Secs,
     /// A machine with GPUs keeps room for one GPU step beside PC1.
     pub reserve: bool,
 }
@@ -44,7 +49,17 @@ const HOUR: Secs = 3600;
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { rule: Rule::Atc, look: 2 * HOUR, age: 48 * HOUR, ahead: HOUR, gate: Some(HOUR / 2), spread: true, reserve: true }
+        Self {
+            rule: Rule::Atc,
+            look: 2 * HOUR,
+            age: 48 * HOUR,
+            ahead: HOUR,
+            gate: Some(HOUR / 2),
+            spread: true,
+            give_way: 2,
+            any_later: HOUR,
+            reserve: true,
+        }
     }
 }
 
@@ -143,7 +158,10 @@ impl World<'_> {
         if left < TICKET_GUARD {
             return (EXPIRING + i64::from(left), 0);
         }
-        let urgency = self.urgency(group, Step::P2);
+        let row = &self.sectors[sector].row;
+        // What has waited counts twice, or one sector that is overtaken all the time keeps its order, and its scratch, for long.
+        let waited = self.now.saturating_sub(row.s1).saturating_sub(self.fleet.duration(row.m1, self.kind(sector), Step::P1));
+        let urgency = self.later(self.urgency(group, Step::P2), -i64::from(waited.max(0)));
         // C2 needs less of the GPUs until its sector is active. Who owes whole orders by a date gains nothing by that.
         let after_c2 = if self.policy.rule == Rule::Edd { 0 } else { i64::from(self.policy.look) / 2 };
         self.later(urgency, after_c2)
@@ -153,7 +171,7 @@ impl World<'_> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{KindIx, gpus::tests::fleet, table::Key},
+        super::{KindIx, MachineIx, gpus::tests::fleet, table::Key},
         *,
     };
 
@@ -172,6 +190,26 @@ mod tests {
         urgent.sort_unstable();
         let order: Vec<(Secs, i64)> = urgent.into_iter().map(|(_, terms)| terms).collect();
         assert_eq!(order, [(100, 1), (104, 6), (101, 1), (130, 6)], "six times the weight is worth 3.6 h of a look-ahead of 2 h");
+    }
+
+    #[test]
+    fn layers_that_have_waited_are_not_overtaken_for_ever() {
+        let fleet = fleet();
+        let mut world = World::new(&fleet, Policy::default());
+        let order = |due| Order { id: 0, pool: None, kind: KindIx::of(0), n: 1, release: 0, step: 0, due, weight: 1, known: 0 };
+        let [patient, urgent] = [45, 40].map(|hours| world.add_order(order(hours * HOUR)));
+        let [patient, urgent] = [patient, urgent].map(|order| world.sectors_of(order).next().unwrap());
+        world.now = 10 * HOUR;
+        let mut goes_first = |patient_began: Secs| {
+            for (sector, began) in [(patient, patient_began), (urgent, 6 * HOUR)] {
+                let row = &mut world.sectors[sector].row;
+                (row.m1, row.s1) = (MachineIx::of(0), began);
+            }
+            let urgency = |sector| world.layers_urgency(world.sectors[sector].group, sector);
+            if urgency(patient) < urgency(urgent) { "patient" } else { "urgent" }
+        };
+        assert_eq!(goes_first(2 * HOUR), "urgent", "PC1 took 4 h: four hours of waiting");
+        assert_eq!(goes_first(0), "patient", "six hours of waiting, due five later");
     }
 
     #[test]

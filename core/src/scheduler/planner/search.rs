@@ -26,14 +26,16 @@ impl Cost {
 pub enum Aim {
     /// Least weighted lateness: everything that will ever be ordered is known.
     Exact,
-    /// More will be ordered: a date that is met only just, and a long tail, cost a little as well.
+    /// More will be ordered: a date that is met only just costs a little as well, and so does a pool that is done long after the others.
     Open,
 }
 
 /// So near to its due date a sector begins to cost a tenth.
 const MARGIN: Secs = 4 * HOUR;
-/// Weight of each second until everything is done.
-const MAKESPAN_WEIGHT: i64 = 20;
+/// Where there are several pools: what each second until everything is done counts, in thousandths of the weight of all that is open.
+/// A pool that has days of work while another has none has no place for the next urgent order. (In one pool there is always the same
+/// work left, whatever goes first.)
+const TAIL_SHARE: i64 = 30;
 
 /// How much is tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,21 +123,10 @@ impl World<'_> {
         cost
     }
 
-    /// As [`Self::cost`], as `aim` counts it.
-    fn cost_for(&self, aim: Aim) -> Cost {
-        let mut cost = self.cost();
-        if aim == Aim::Exact {
-            return cost;
-        }
-        let mut narrow = 0;
-        let mut end = self.now;
-        for sector in self.sectors.iter() {
-            let order = &self.orders[self.groups[sector.group].order];
-            narrow += order.weight * i64::from(sector.row.vc.saturating_sub(order.due.saturating_sub(MARGIN)).max(0));
-            end = end.max(sector.row.vc);
-        }
-        cost.tardiness += narrow / 10 + MAKESPAN_WEIGHT * i64::from(end - self.now);
-        cost
+    /// Weight of all sectors that are not active yet.
+    fn open_weight(&self) -> i64 {
+        let open = self.sectors.iter().filter(|sector| sector.row.vc < 0);
+        open.map(|sector| self.orders[self.groups[sector.group].order].weight).sum()
     }
 
     fn follow(&mut self, choice: &Choice) {
@@ -202,6 +193,9 @@ fn portfolio() -> impl Iterator<Item = Policy> {
     })
 }
 
+/// How much orders for any pool give way; see [`Policy::give_way`].
+pub(super) const GIVE_WAY: [i64; 6] = [0, 2, 6, 20, 100, 1000];
+
 /// Improves on how `world` is decided so far, and on the best rule, for what is left to do, within `budget`. The same world, aim,
 /// seed and answers of `budget` give the same result. `None`: some sector can never be sealed.
 pub fn improve<'f>(world: &World<'f>, aim: Aim, seed: u64, budget: &mut dyn Budget) -> Option<Improved<'f>> {
@@ -209,7 +203,9 @@ pub fn improve<'f>(world: &World<'f>, aim: Aim, seed: u64, budget: &mut dyn Budg
     let (current, before) = search.current()?;
     // What wins on the orders of today by an unusual rule often loses on those of tomorrow.
     let rules = if aim == Aim::Open { USUAL_RULES } else { usize::MAX };
-    for policy in portfolio().take(rules) {
+    let ways = if aim == Aim::Open && world.pools.len() > 1 { GIVE_WAY.as_slice() } else { &[] };
+    let ways = ways.iter().map(|give_way| Policy { give_way: *give_way, ..Policy::default() });
+    for policy in portfolio().take(rules).chain(ways) {
         search.try_rule(policy);
         if budget.effort() == Effort::Search && budget.used() >= 600 {
             break;
@@ -246,6 +242,8 @@ pub(super) struct Search<'w, 'f> {
     /// What changes are tried on: under a rule, and under keys.
     states: Vec<(Choice, Cost)>,
     rounds: u32,
+    /// Of each second until everything is done.
+    tail_weight: i64,
     /// Moments worth waiting for: arrivals.
     pub moments: Vec<Secs>,
     pub p1_machines: Vec<MachineIx>,
@@ -266,6 +264,7 @@ impl<'w, 'f> Search<'w, 'f> {
             best: None,
             states: vec![(current, Cost::WORST)],
             rounds: 0,
+            tail_weight: if from.pools.len() > 1 { from.open_weight() * TAIL_SHARE / 1000 } else { 0 },
             moments,
             p1_machines,
         }
@@ -287,11 +286,28 @@ impl<'w, 'f> Search<'w, 'f> {
     fn play(&mut self, choice: &Choice) -> Option<Cost> {
         self.rounds += 1;
         let world = self.from.played(choice)?;
-        let cost = world.cost_for(self.aim);
+        let cost = self.cost_of(&world);
         if self.best.as_ref().is_none_or(|b| cost < b.cost) {
             self.best = Some(Best { cost, world, choice: choice.clone() });
         }
         Some(cost)
+    }
+
+    /// As [`World::cost`], as the search's aim counts it.
+    fn cost_of(&self, world: &World<'f>) -> Cost {
+        let mut cost = world.cost();
+        if self.aim == Aim::Exact {
+            return cost;
+        }
+        let mut narrow = 0;
+        let mut end = self.from.now;
+        for sector in world.sectors.iter() {
+            let order = &world.orders[world.groups[sector.group].order];
+            narrow += order.weight * i64::from(sector.row.vc.saturating_sub(order.due.saturating_sub(MARGIN)).max(0));
+            end = end.max(sector.row.vc);
+        }
+        cost.tardiness += narrow / 10 + self.tail_weight * i64::from(end - self.from.now);
+        cost
     }
 
     fn try_rule(&mut self, policy: Policy) {

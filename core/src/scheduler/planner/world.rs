@@ -12,6 +12,7 @@ use super::{
     drawn::Drawing,
     failure::Luck,
     fleet::{Durations, Fleet, Need, Order, Step},
+    gpus::Pace,
     layers::Moving,
     policy::{Policy, Urgency},
     sector::{Row, Sector, State},
@@ -113,6 +114,10 @@ pub(super) struct PoolState {
     /// Something has changed there since the last dispatch.
     pub stirred: bool,
     pub most_wip: i32,
+    /// What its machines can do; known where there are several pools.
+    pub paces: Table<KindIx, Pace>,
+    /// Seconds that it needs longer than the others, as of the last ranking; 0 where nothing gives way.
+    pub longer: i64,
 }
 
 /// A machine that is kept out of a plan is dead until then.
@@ -153,7 +158,7 @@ pub struct World<'f> {
     pub(super) agenda: Agenda,
     pub(super) ready: Vec<GroupIx>,
     /// What may begin, most urgent first.
-    pub(super) ranked: Vec<(Urgency, GroupIx)>,
+    pub(super) ranked: Vec<(Urgency, GroupIx, Option<PoolIx>)>,
     pub(super) ranked_until: Secs,
     /// How many of these have nothing left to begin.
     pub(super) spent: usize,
@@ -227,6 +232,7 @@ impl<'f> World<'f> {
             }
         }
         self.share_gpus();
+        self.measure_paces();
         self.set_policy(self.policy);
     }
 

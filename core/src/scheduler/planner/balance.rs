@@ -1,0 +1,189 @@
+//! Which pools need longer than the others for what waits: there, orders for any pool give way.
+
+use super::{
+    KindIx, MachineIx, PoolIx, Table,
+    gpus::{Pace, SPAN},
+    policy::Rule,
+    world::World,
+};
+
+/// Sectors of each size that wait for PC1, and those that wait for a GPU, as of the first size.
+#[derive(Clone, Default)]
+struct Waiting {
+    to_begin: Table<KindIx, i64>,
+    layers: i64,
+    c2: i64,
+}
+
+impl Waiting {
+    /// Seconds that machines which are as quick as that need for it: of PC1 or of GPUs, whichever is scarcer.
+    fn seconds(&self, paces: &Table<KindIx, Pace>) -> i64 {
+        let all = |pace: fn(&Pace) -> i64| self.to_begin.iter().zip(paces.iter()).map(|(n, p)| seconds(*n, pace(p))).sum::<i64>();
+        let first = paces.iter().next().copied().unwrap_or_default();
+        let gpus = all(|pace| pace.both) + seconds(self.layers, first.both) + seconds(self.c2, first.c2);
+        all(|pace| pace.p1).max(gpus)
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.to_begin.iter_mut().zip(other.to_begin.iter()).for_each(|(n, more)| *n += more);
+        self.layers += other.layers;
+        self.c2 += other.c2;
+    }
+}
+
+/// Longer than anything is planned for, and short enough to add up.
+const NEVER: i64 = 1 << 40;
+
+fn seconds(n: i64, pace: i64) -> i64 {
+    match (n, pace) {
+        (0, _) => 0,
+        (_, 0) => NEVER,
+        _ => (n.saturating_mul(SPAN) / pace).min(NEVER),
+    }
+}
+
+impl World<'_> {
+    /// Whether a group for that pool, or for any, may go there now: what can go to several keeps out of pools that need longer, until
+    /// its turn comes there.
+    pub(super) fn may_go(&self, pool: Option<PoolIx>, there: PoolIx) -> bool {
+        pool.map_or(self.pools[there].longer == 0, |only| only == there)
+    }
+
+    pub(super) fn gives_way(&self) -> bool {
+        self.pools.len() > 1 && self.policy.give_way > 0 && !matches!(self.policy.rule, Rule::Fifo | Rule::Keyed)
+    }
+
+    /// What each pool's machines can do.
+    pub(super) fn measure_paces(&mut self) {
+        if self.pools.len() < 2 {
+            return;
+        }
+        let mut all: Table<PoolIx, Table<KindIx, Pace>> = self.fleet.pools.iter().map(|_| self.by_kind()).collect();
+        for machine in self.present() {
+            for (kind, pace) in self.fleet.kinds.keys().zip(all[self.fleet.pool(machine)].iter_mut()) {
+                pace.add(self.pace_of(machine, kind));
+            }
+        }
+        self.pools.iter_mut().zip(all.iter()).for_each(|(state, paces)| state.paces.clone_from(paces));
+    }
+
+    fn by_kind<T: Default>(&self) -> Table<KindIx, T> {
+        self.fleet.kinds.iter().map(|_| T::default()).collect()
+    }
+
+    /// How much longer each pool needs for what can go nowhere else than the others together need for what is left, were all that can
+    /// go anywhere to go to them.
+    pub(super) fn measure_longer(&mut self) {
+        if !self.gives_way() {
+            return self.pools.iter_mut().for_each(|pool| pool.longer = 0);
+        }
+        let (any, bound) = self.waiting();
+        for pool in self.fleet.pools.keys() {
+            let (mut left, mut paces) = (any.clone(), self.by_kind::<Pace>());
+            for other in self.fleet.pools.keys().filter(|other| *other != pool && self.is_at_work(*other)) {
+                left.add(&bound[other]);
+                paces.iter_mut().zip(self.pools[other].paces.iter()).for_each(|(pace, more)| pace.add(*more));
+            }
+            let longer = bound[pool].seconds(&self.pools[pool].paces) - left.seconds(&paces);
+            self.pools[pool].longer = longer.max(0);
+        }
+    }
+
+    /// What waits and can go to any pool, and what is bound to each.
+    fn waiting(&self) -> (Waiting, Table<PoolIx, Waiting>) {
+        let none = Waiting { to_begin: self.by_kind(), layers: 0, c2: 0 };
+        let mut any = none.clone();
+        let mut bound: Table<PoolIx, Waiting> = self.pools.iter().map(|_| none.clone()).collect();
+        for (state, bound) in self.pools.iter().zip(bound.iter_mut()) {
+            bound.layers = i64::from(state.wip);
+            bound.c2 = state.c2.iter().map(|lane| i64::try_from(self.lanes[*lane].c2.len()).unwrap_or(0)).sum();
+        }
+        for group in &self.ready {
+            let state = &self.groups[*group];
+            let order = &self.orders[state.order];
+            let n = i64::from(state.n - state.begun) + i64::try_from(state.again.len()).unwrap_or(0);
+            let waiting = order.pool.or(state.wish.only).map_or(&mut any, |pool| &mut bound[pool]);
+            waiting.to_begin[order.kind] += n;
+        }
+        (any, bound)
+    }
+
+    /// Some machine for PC1 and some with GPUs are up: a pool that is down is no place to wait for.
+    fn is_at_work(&self, pool: PoolIx) -> bool {
+        let is_up = |machine: &MachineIx| {
+            let windows = &self.fleet.machines[*machine].down;
+            self.rooms[*machine].dead_until <= self.now && !windows.iter().any(|(from, to)| (*from..*to).contains(&self.now))
+        };
+        let mut there = self.fleet.machines.keys().filter(|m| self.fleet.pool(*m) == pool);
+        there.any(|m| self.rooms[m].can_p1 && is_up(&m)) && self.pools[pool].gpu_machines.iter().any(is_up)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            Aim, Fleet, Machine, Order, Policy, Rounds, Secs,
+            gpus::tests::fleet,
+            improve,
+            table::{ClassIx, Key},
+        },
+        *,
+    };
+
+    const HOUR: Secs = 3600;
+
+    /// Two pools with one machine that does everything each, ten PC1 steps of 4 h at a time; the second is down until then.
+    fn two_pools(second_down: Secs) -> Fleet {
+        let mut fleet = fleet();
+        let second = fleet.pools.iter().next().unwrap().clone();
+        let pool = fleet.pools.push(second);
+        fleet.machines.push(Machine { pool, class: ClassIx::of(0), down: vec![(0, second_down)], drains: false });
+        fleet
+    }
+
+    fn order(pool: Option<usize>, n: u32, due: Secs) -> Order {
+        let pool = pool.map(PoolIx::of);
+        Order { id: 0, pool, kind: KindIx::of(0), n, release: 0, step: 0, due, weight: 1, known: 0 }
+    }
+
+    /// Of 30 sectors for any pool: how many go to each, beside so many that can only go to the first and are due in 200 h.
+    fn parts(bound: u32, due: Secs, second_down: Secs) -> [usize; 2] {
+        let fleet = two_pools(second_down);
+        let mut world = World::new(&fleet, Policy::default());
+        world.add_order(order(Some(0), bound, 200 * HOUR));
+        let any = world.add_order(order(None, 30, due));
+        assert!(world.run());
+        let in_first = world.sectors_of(any).filter(|s| fleet.pool(world.sectors[*s].row.m1) == PoolIx::of(0)).count();
+        [in_first, 30 - in_first]
+    }
+
+    #[test]
+    fn what_can_go_anywhere_gives_way_where_others_need_longer_anyway() {
+        assert_eq!(parts(90, 190 * HOUR, 0), [0, 30], "though due earlier: the first pool has enough to do without it");
+        let [in_first, in_second] = parts(20, 190 * HOUR, 0);
+        assert!(in_first >= 8 && in_second >= 8, "the second alone would need longer: {in_first} and {in_second}");
+        let [in_first, in_second] = parts(90, HOUR, 0);
+        assert!(in_first >= 8 && in_second >= 8, "what is late goes first in both: {in_first} and {in_second}");
+        assert_eq!(
+            parts(90, 190 * HOUR, 500 * HOUR),
+            [30, 0],
+            "a pool that is down has nothing to do, but is no place to wait for"
+        );
+    }
+
+    #[test]
+    fn a_search_leaves_no_pool_with_work_long_after_the_others() {
+        let fleet = two_pools(0);
+        let mut world = World::new(&fleet, Policy { give_way: 0, ..Policy::default() });
+        world.add_order(order(Some(0), 90, 200 * HOUR));
+        world.add_order(order(None, 30, 190 * HOUR));
+        world.run_until(1);
+        let end = |world: &World<'_>| world.sectors.iter().map(|s| s.row.vc).max().unwrap();
+        let mut as_it_is = world.clone();
+        assert!(as_it_is.run());
+        let found = improve(&world, Aim::Open, 1, &mut Rounds::most(20)).unwrap();
+        assert_eq!(found.world.cost().tardiness, 0);
+        assert!(end(&found.world) < end(&as_it_is) - HOUR, "{} {}", end(&found.world), end(&as_it_is));
+    }
+}
