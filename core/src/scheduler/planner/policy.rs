@@ -158,13 +158,17 @@ impl World<'_> {
         if left < TICKET_GUARD {
             return (EXPIRING + i64::from(left), 0);
         }
-        let row = &self.sectors[sector].row;
+        let urgency = self.urgency(group, Step::P2);
+        if self.policy.rule == Rule::Edd {
+            // Who owes whole orders by a date gains nothing by what follows: dates vary more.
+            return urgency;
+        }
+        // C2 needs less of the GPUs until its sector is active.
+        let after_c2 = self.policy.look / 2;
         // What has waited counts twice, or one sector that is overtaken all the time keeps its order, and its scratch, for long.
+        let row = &self.sectors[sector].row;
         let waited = self.now.saturating_sub(row.s1).saturating_sub(self.fleet.duration(row.m1, self.kind(sector), Step::P1));
-        let urgency = self.later(self.urgency(group, Step::P2), -i64::from(waited.max(0)));
-        // C2 needs less of the GPUs until its sector is active. Who owes whole orders by a date gains nothing by that.
-        let after_c2 = if self.policy.rule == Rule::Edd { 0 } else { i64::from(self.policy.look) / 2 };
-        self.later(urgency, after_c2)
+        self.later(urgency, i64::from(after_c2) - i64::from(waited.max(0)))
     }
 }
 
