@@ -120,12 +120,11 @@ impl World<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::{
         super::{
-            Aim, Fleet, Machine, Order, Policy, Rounds, Secs,
+            Fleet, Machine, Order, Policy, Secs,
             gpus::tests::fleet,
-            improve,
             table::{ClassIx, Key},
         },
         *,
@@ -134,7 +133,7 @@ mod tests {
     const HOUR: Secs = 3600;
 
     /// Two pools with one machine that does everything each, ten PC1 steps of 4 h at a time; the second is down until then.
-    fn two_pools(second_down: Secs) -> Fleet {
+    pub(in super::super) fn two_pools(second_down: Secs) -> Fleet {
         let mut fleet = fleet();
         let second = fleet.pools.iter().next().unwrap().clone();
         let pool = fleet.pools.push(second);
@@ -142,7 +141,7 @@ mod tests {
         fleet
     }
 
-    fn order(pool: Option<usize>, n: u32, due: Secs) -> Order {
+    pub(in super::super) fn order(pool: Option<usize>, n: u32, due: Secs) -> Order {
         let pool = pool.map(PoolIx::of);
         Order { id: 0, pool, kind: KindIx::of(0), n, release: 0, step: 0, due, weight: 1, known: 0 }
     }
@@ -170,20 +169,5 @@ mod tests {
             [30, 0],
             "a pool that is down has nothing to do, but is no place to wait for"
         );
-    }
-
-    #[test]
-    fn a_search_leaves_no_pool_with_work_long_after_the_others() {
-        let fleet = two_pools(0);
-        let mut world = World::new(&fleet, Policy { give_way: 0, ..Policy::default() });
-        world.add_order(order(Some(0), 90, 200 * HOUR));
-        world.add_order(order(None, 30, 190 * HOUR));
-        world.run_until(1);
-        let end = |world: &World<'_>| world.sectors.iter().map(|s| s.row.vc).max().unwrap();
-        let mut as_it_is = world.clone();
-        assert!(as_it_is.run());
-        let found = improve(&world, Aim::Open, 1, &mut Rounds::most(20)).unwrap();
-        assert_eq!(found.world.cost().tardiness, 0);
-        assert!(end(&found.world) < end(&as_it_is) - HOUR, "{} {}", end(&found.world), end(&as_it_is));
     }
 }

@@ -242,7 +242,7 @@ pub(super) struct Search<'w, 'f> {
     /// What changes are tried on: under a rule, and under keys.
     states: Vec<(Choice, Cost)>,
     rounds: u32,
-    /// Of each second until everything is done.
+    /// Of each second until everything is done, in thousandths.
     tail_weight: i64,
     /// Moments worth waiting for: arrivals.
     pub moments: Vec<Secs>,
@@ -264,7 +264,7 @@ impl<'w, 'f> Search<'w, 'f> {
             best: None,
             states: vec![(current, Cost::WORST)],
             rounds: 0,
-            tail_weight: if from.pools.len() > 1 { from.open_weight() * TAIL_SHARE / 1000 } else { 0 },
+            tail_weight: if from.pools.len() > 1 { from.open_weight().saturating_mul(TAIL_SHARE) } else { 0 },
             moments,
             p1_machines,
         }
@@ -306,7 +306,8 @@ impl<'w, 'f> Search<'w, 'f> {
             narrow += order.weight * i64::from(sector.row.vc.saturating_sub(order.due.saturating_sub(MARGIN)).max(0));
             end = end.max(sector.row.vc);
         }
-        cost.tardiness += narrow / 10 + self.tail_weight * i64::from(end - self.from.now);
+        let tail = self.tail_weight.saturating_mul(i64::from(end - self.from.now)) / 1000;
+        cost.tardiness += narrow / 10 + tail;
         cost
     }
 
@@ -372,5 +373,34 @@ impl<'w, 'f> Search<'w, 'f> {
         {
             *state = (choice, cost);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::balance::tests::{order, two_pools},
+        *,
+    };
+
+    #[test]
+    fn who_will_learn_of_more_orders_leaves_no_pool_with_work_long_after_the_others() {
+        let fleet = two_pools(0);
+        let mut world = World::new(&fleet, Policy { give_way: 0, ..Policy::default() });
+        world.add_order(order(Some(0), 90, 200 * HOUR));
+        world.add_order(order(None, 30, 190 * HOUR));
+        world.run_until(1);
+        let end = |world: &World<'_>| i64::from(world.sectors.iter().map(|s| s.row.vc).max().unwrap());
+        let mut as_it_is = world.clone();
+        assert!(as_it_is.run());
+        let found = improve(&world, Aim::Open, 1, &mut Rounds::most(20)).unwrap();
+        assert_eq!(found.world.cost().tardiness, 0);
+        let earlier = end(&as_it_is) - end(&found.world);
+        assert!(earlier > 3600, "{earlier} s");
+        assert_eq!(
+            found.before.tardiness - found.cost.tardiness,
+            earlier * 120 * TAIL_SHARE / 1000,
+            "by the weight of 120 sectors"
+        );
     }
 }
