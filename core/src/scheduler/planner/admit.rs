@@ -377,7 +377,7 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Order, Policy, gpus::tests::fleet},
+        super::{Policy, balance::tests::order, gpus::tests::fleet},
         *,
     };
 
@@ -390,9 +390,7 @@ mod tests {
             let mut fleet = fleet();
             fleet.machines[MachineIx::of(0)].down.push((down, 20 * HOUR));
             let mut world = World::new(&fleet, Policy::default());
-            let due = 100 * HOUR;
-            let order = Order { id: 0, pool: None, kind: KindIx::of(0), n: 1, release: 0, step: 0, due, weight: 1, known: 0 };
-            let order = world.add_order(order);
+            let order = world.add_order(order(None, 1, 100 * HOUR));
             assert!(world.run());
             let sector = world.sectors_of(order).next().unwrap();
             assert_eq!(world.sectors[sector].row.s1, begins, "down at {down}");

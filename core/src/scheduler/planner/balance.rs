@@ -1,10 +1,10 @@
 //! Which pools need longer than the others for what waits: there, orders for any pool give way.
 
 use super::{
-    KindIx, MachineIx, PoolIx, Table,
+    KindIx, PoolIx, Table,
     gpus::{Pace, SPAN},
     policy::Rule,
-    world::World,
+    world::{Room, World},
 };
 
 /// Sectors of each size that wait for PC1, and those that wait for a GPU, as of the first size.
@@ -78,9 +78,10 @@ impl World<'_> {
             return self.pools.iter_mut().for_each(|pool| pool.longer = 0);
         }
         let (any, bound) = self.waiting();
+        let at_work: Vec<PoolIx> = self.fleet.pools.keys().filter(|pool| self.is_at_work(*pool)).collect();
         for pool in self.fleet.pools.keys() {
             let (mut left, mut paces) = (any.clone(), self.by_kind::<Pace>());
-            for other in self.fleet.pools.keys().filter(|other| *other != pool && self.is_at_work(*other)) {
+            for other in at_work.iter().copied().filter(|other| *other != pool) {
                 left.add(&bound[other]);
                 paces.iter_mut().zip(self.pools[other].paces.iter()).for_each(|(pace, more)| pace.add(*more));
             }
@@ -109,13 +110,13 @@ impl World<'_> {
     }
 
     /// Some machine for PC1 and some with GPUs are up: a pool that is down is no place to wait for.
-    fn is_at_work(&self, pool: PoolIx) -> bool {
-        let is_up = |machine: &MachineIx| {
-            let windows = &self.fleet.machines[*machine].down;
-            self.rooms[*machine].dead_until <= self.now && !windows.iter().any(|(from, to)| (*from..*to).contains(&self.now))
+    fn is_at_work(&mut self, pool: PoolIx) -> bool {
+        let fleet = self.fleet;
+        let mut has = |can: fn(&Room) -> bool| {
+            let mut there = fleet.machines.keys().filter(|machine| fleet.pool(*machine) == pool);
+            there.any(|machine| can(&self.rooms[machine]) && self.is_up_for(machine, 1))
         };
-        let mut there = self.fleet.machines.keys().filter(|m| self.fleet.pool(*m) == pool);
-        there.any(|m| self.rooms[m].can_p1 && is_up(&m)) && self.pools[pool].gpu_machines.iter().any(is_up)
+        has(|room| room.can_p1) && has(|room| room.can_gpu)
     }
 }
 

@@ -175,7 +175,7 @@ impl World<'_> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{KindIx, MachineIx, gpus::tests::fleet, table::Key},
+        super::{KindIx, MachineIx, balance::tests::order, gpus::tests::fleet, table::Key},
         *,
     };
 
@@ -200,8 +200,7 @@ mod tests {
     fn layers_that_have_waited_are_not_overtaken_for_ever() {
         let fleet = fleet();
         let mut world = World::new(&fleet, Policy::default());
-        let order = |due| Order { id: 0, pool: None, kind: KindIx::of(0), n: 1, release: 0, step: 0, due, weight: 1, known: 0 };
-        let [patient, urgent] = [45, 40].map(|hours| world.add_order(order(hours * HOUR)));
+        let [patient, urgent] = [45, 40].map(|hours| world.add_order(order(None, 1, hours * HOUR)));
         let [patient, urgent] = [patient, urgent].map(|order| world.sectors_of(order).next().unwrap());
         world.now = 10 * HOUR;
         let mut goes_first = |patient_began: Secs| {
