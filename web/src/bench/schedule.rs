@@ -16,11 +16,17 @@ use super::{ScheduleOptions, instance};
 /// With more sectors than this, one plan takes about as long as a search may.
 const MOST_FOR_SEARCH: u32 = 50_000;
 
-/// Processor time, shared among the arrangements: each may use a tenth of what is left, so that any number can come; the only
+/// Where more arrangements may come: most plans of one. What there is to arrange at first, with few orders, is soon found.
+const MOST_PLANS: u32 = 300;
+
+/// Processor time, shared among the arrangements: each may use a seventh of what is left, so that any number can come; the only
 /// one of an instance that is known from the start may use all.
 struct ProcessorTime {
     left: Duration,
     divisor: u32,
+    /// Of this arrangement.
+    played: u32,
+    most: u32,
     share: Duration,
     began: Duration,
     effort: Effort,
@@ -40,12 +46,14 @@ impl Budget for ProcessorTime {
         let now = processor();
         self.left = self.left.saturating_sub(now.saturating_sub(self.began).min(self.share));
         self.began = now;
+        self.played = 0;
         self.share = self.left / self.divisor;
     }
 
     fn used(&mut self) -> u32 {
         let gone = processor().saturating_sub(self.began).as_micros() * 1000 / self.share.as_micros().max(1);
-        u32::try_from(gone).unwrap_or(u32::MAX)
+        self.played = self.played.saturating_add(1);
+        u32::try_from(gone).unwrap_or(u32::MAX).max(self.played.saturating_mul(1000) / self.most)
     }
 }
 
@@ -60,7 +68,8 @@ pub fn run(options: &ScheduleOptions) -> anyhow::Result<()> {
         0 => Effort::Rules,
         _ => Effort::Search,
     };
-    let mut budget = ProcessorTime { left: total, divisor: if at_once { 1 } else { 10 }, share: Duration::ZERO, began, effort };
+    let (divisor, most) = if at_once { (1, u32::MAX) } else { (7, MOST_PLANS) };
+    let mut budget = ProcessorTime { left: total, divisor, played: 0, most, share: Duration::ZERO, began, effort };
     // Who knows all orders need not be prepared for others.
     let aim = if options.clairvoyant { Aim::Exact } else { Aim::Open };
     let world = live(&loaded.fleet, &loaded.orders, Policy::default(), aim, options.seed, &mut budget);

@@ -23,8 +23,8 @@ impl Search<'_, '_> {
             70..80 if by_keys => self.shift_on_gpus(choice),
             80..88 if by_keys => self.keep_gpus(choice),
             88..95 if by_keys => self.choose_machine(choice),
-            0..80 => self.change_lead(choice),
-            80..95 => self.choose_pool(choice),
+            0..75 => self.change_lead(choice),
+            75..95 => self.choose_pool(choice),
             // What is not known yet would pay for an unusual policy.
             _ if self.aim == Aim::Open => self.change_lead(choice),
             _ => self.change_policy(choice),
@@ -33,12 +33,12 @@ impl Search<'_, '_> {
 
     /// A group, more often one that is late in the best plan.
     fn a_group(&mut self) -> GroupIx {
-        let mut group = GroupIx::of(self.dice.below(self.from.groups.len()));
+        let mut group = self.any_group();
         for _ in 0..6 {
             if self.is_late(group) {
                 break;
             }
-            group = GroupIx::of(self.dice.below(self.from.groups.len()));
+            group = self.any_group();
         }
         group
     }
@@ -51,7 +51,8 @@ impl Search<'_, '_> {
     }
 
     fn any_group(&mut self) -> GroupIx {
-        GroupIx::of(self.dice.below(self.from.groups.len()))
+        let at = self.dice.below(self.open.len());
+        self.open.get(at).copied().unwrap_or(GroupIx::of(0))
     }
 
     /// Takes groups out of the sequence and puts them back in front of place `to`.
@@ -171,15 +172,21 @@ impl Search<'_, '_> {
         }
     }
 
-    /// One pool for a group that may go to any.
+    /// One pool for a group that may go to any, as often for more of its order.
     fn choose_pool(&mut self, choice: &mut Choice) {
-        let group = if self.dice.below(2) == 0 { self.a_group() } else { self.any_group() };
+        let at = self.dice.below(self.unbound.len());
+        let Some(group) = self.unbound.get(at).copied() else { return self.change_lead(choice) };
         let pools = self.from.pools.len();
-        if pools < 2 || self.from.orders[self.from.groups[group].order].pool.is_some() {
-            return self.change_lead(choice);
-        }
         let pool = self.dice.below(pools + 1);
-        choice.wishes[group].only = (pool < pools).then(|| PoolIx::of(pool));
+        let only = (pool < pools).then(|| PoolIx::of(pool));
+        let order = self.from.groups[group].order;
+        let share = if self.dice.below(2) == 0 { 0 } else { 1 + self.dice.below(4) };
+        for at in 0..self.unbound.len() {
+            let Some(other) = self.unbound.get(at).copied() else { break };
+            if other == group || (self.from.groups[other].order == order && self.dice.below(4) < share) {
+                choice.wishes[other].only = only;
+            }
+        }
     }
 
     fn change_policy(&mut self, choice: &mut Choice) {

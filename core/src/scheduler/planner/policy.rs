@@ -41,6 +41,8 @@ pub struct Policy {
     pub give_way: i64,
     /// And by so many anywhere: it finds a slot more easily.
     pub any_later: Secs,
+    /// On GPUs, layers count as due so many hundredths of `look` later than what waits for C2.
+    pub c2_first: i32,
     /// A machine with GPUs keeps room for one GPU step beside PC1.
     pub reserve: bool,
 }
@@ -58,6 +60,7 @@ impl Default for Policy {
             spread: true,
             give_way: 2,
             any_later: HOUR,
+            c2_first: 50,
             reserve: true,
         }
     }
@@ -163,8 +166,8 @@ impl World<'_> {
             // Who owes whole orders by a date gains nothing by what follows: dates vary more.
             return urgency;
         }
-        // C2 needs less of the GPUs until its sector is active.
-        let after_c2 = self.policy.look / 2;
+        // C2 needs less of the GPUs until its sector is active; but GPUs are idle in the end if nothing is left to wait for its seed.
+        let after_c2 = self.policy.look / 100 * self.policy.c2_first;
         // What has waited counts twice, or one sector that is overtaken all the time keeps its order, and its scratch, for long.
         let row = &self.sectors[sector].row;
         let waited = self.now.saturating_sub(row.s1).saturating_sub(self.fleet.duration(row.m1, self.kind(sector), Step::P1));
@@ -213,6 +216,27 @@ mod tests {
         };
         assert_eq!(goes_first(2 * HOUR), "urgent", "PC1 took 4 h: four hours of waiting");
         assert_eq!(goes_first(0), "patient", "six hours of waiting, due five later");
+    }
+
+    #[test]
+    fn what_waits_for_c2_goes_before_layers_or_after_them() {
+        let fleet = fleet();
+        let goes_first = |c2_first| {
+            let mut world = World::new(&fleet, Policy { c2_first, ..Policy::default() });
+            let [layers, c2] = [45, 43].map(|hours| world.add_order(order(None, 1, hours * HOUR)));
+            let [layers, c2] = [layers, c2].map(|order| world.sectors_of(order).next().unwrap());
+            world.now = 4 * HOUR;
+            let row = &mut world.sectors[layers].row;
+            (row.m1, row.s1) = (MachineIx::of(0), 0);
+            let group = |sector| world.sectors[sector].group;
+            if world.layers_urgency(group(layers), layers) < world.urgency(group(c2), Step::C2) { "layers" } else { "C2" }
+        };
+        assert_eq!(
+            goes_first(50),
+            "C2",
+            "due two hours earlier, and 1.6 h of work less to do: half an hour, and one of look-ahead"
+        );
+        assert_eq!(goes_first(-200), "layers");
     }
 
     #[test]

@@ -32,10 +32,10 @@ pub enum Aim {
 
 /// So near to its due date a sector begins to cost a tenth.
 const MARGIN: Secs = 4 * HOUR;
-/// Where there are several pools: what each second until everything is done counts, in thousandths of the weight of all that is open.
-/// A pool that has days of work while another has none has no place for the next urgent order. (In one pool there is always the same
-/// work left, whatever goes first.)
-const TAIL_SHARE: i64 = 30;
+/// Where there are several pools: an end that is so much earlier is worth so many times that share of lateness. A pool that has days of
+/// work while another has none has no place for the next urgent order; where nothing is late, none is made late for that. (In one pool
+/// there is always the same work left, whatever goes first.)
+const END_WORTH: i64 = 1;
 
 /// How much is tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,10 +123,20 @@ impl World<'_> {
         cost
     }
 
-    /// Weight of all sectors that are not active yet.
-    fn open_weight(&self) -> i64 {
-        let open = self.sectors.iter().filter(|sector| sector.row.vc < 0);
-        open.map(|sector| self.orders[self.groups[sector.group].order].weight).sum()
+    /// When the last sector becomes active, once it has been played to the end.
+    fn last_active(&self) -> Secs {
+        self.sectors.iter().map(|sector| sector.row.vc).max().unwrap_or(self.now)
+    }
+
+    /// Some of a group's sectors are not active yet.
+    fn is_open(&self, group: GroupIx) -> bool {
+        self.sectors_in(group).any(|s| self.sectors.get(s).is_some_and(|sector| sector.row.vc < 0))
+    }
+
+    /// A group that has sectors to begin and may go to any of several pools.
+    fn is_unbound(&self, group: GroupIx) -> bool {
+        let state = &self.groups[group];
+        self.pools.len() > 1 && !state.is_spent() && self.orders[state.order].pool.is_none()
     }
 
     fn follow(&mut self, choice: &Choice) {
@@ -196,6 +206,15 @@ fn portfolio() -> impl Iterator<Item = Policy> {
 /// How much orders for any pool give way; see [`Policy::give_way`].
 pub(super) const GIVE_WAY: [i64; 6] = [0, 2, 6, 20, 100, 1000];
 
+/// How much later layers are due than what waits for C2; see [`Policy::c2_first`].
+const C2_FIRST: [i32; 3] = [0, -50, -200];
+
+/// What else to begin with where a pool may be done before another.
+fn ways_to_an_early_end() -> impl Iterator<Item = Policy> {
+    let ways = GIVE_WAY.iter().map(|give_way| Policy { give_way: *give_way, ..Policy::default() });
+    ways.chain(C2_FIRST.iter().map(|c2_first| Policy { c2_first: *c2_first, ..Policy::default() }))
+}
+
 /// Improves on how `world` is decided so far, and on the best rule, for what is left to do, within `budget`. The same world, aim,
 /// seed and answers of `budget` give the same result. `None`: some sector can never be sealed.
 pub fn improve<'f>(world: &World<'f>, aim: Aim, seed: u64, budget: &mut dyn Budget) -> Option<Improved<'f>> {
@@ -203,9 +222,8 @@ pub fn improve<'f>(world: &World<'f>, aim: Aim, seed: u64, budget: &mut dyn Budg
     let (current, before) = search.current()?;
     // What wins on the orders of today by an unusual rule often loses on those of tomorrow.
     let rules = if aim == Aim::Open { USUAL_RULES } else { usize::MAX };
-    let ways = if aim == Aim::Open && world.pools.len() > 1 { GIVE_WAY.as_slice() } else { &[] };
-    let ways = ways.iter().map(|give_way| Policy { give_way: *give_way, ..Policy::default() });
-    for policy in portfolio().take(rules).chain(ways) {
+    let ways = ways_to_an_early_end().filter(|_| search.end_counts());
+    for policy in portfolio().take(rules).chain(ways.collect::<Vec<_>>()) {
         search.try_rule(policy);
         if budget.effort() == Effort::Search && budget.used() >= 600 {
             break;
@@ -242,8 +260,12 @@ pub(super) struct Search<'w, 'f> {
     /// What changes are tried on: under a rule, and under keys.
     states: Vec<(Choice, Cost)>,
     rounds: u32,
-    /// Of each second until everything is done, in thousandths.
-    tail_weight: i64,
+    /// When everything is done if nothing is changed, where that counts.
+    first_end: Option<Secs>,
+    /// Groups that are not all active yet.
+    pub open: Vec<GroupIx>,
+    /// Groups that have sectors to begin and may go to any pool.
+    pub unbound: Vec<GroupIx>,
     /// Moments worth waiting for: arrivals.
     pub moments: Vec<Secs>,
     pub p1_machines: Vec<MachineIx>,
@@ -264,7 +286,9 @@ impl<'w, 'f> Search<'w, 'f> {
             best: None,
             states: vec![(current, Cost::WORST)],
             rounds: 0,
-            tail_weight: if from.pools.len() > 1 { from.open_weight().saturating_mul(TAIL_SHARE) } else { 0 },
+            first_end: None,
+            open: from.groups.keys().filter(|group| from.is_open(*group)).collect(),
+            unbound: from.groups.keys().filter(|group| from.is_unbound(*group)).collect(),
             moments,
             p1_machines,
         }
@@ -276,11 +300,16 @@ impl<'w, 'f> Search<'w, 'f> {
         let shut = Choice { shut: true, ..open.clone() };
         let with = self.play(&open);
         let without = if self.from.newcomers.is_empty() { None } else { self.play(&shut) };
+        self.first_end = self.best.as_ref().filter(|_| self.end_counts()).map(|best| best.world.last_active());
         match (with, without) {
             (Some(with), Some(without)) if without < with => Some((shut, without)),
             (None, without) => without.map(|cost| (shut, cost)),
             (Some(with), _) => Some((open, with)),
         }
+    }
+
+    fn end_counts(&self) -> bool {
+        self.aim == Aim::Open && self.from.pools.len() > 1
     }
 
     fn play(&mut self, choice: &Choice) -> Option<Cost> {
@@ -300,14 +329,16 @@ impl<'w, 'f> Search<'w, 'f> {
             return cost;
         }
         let mut narrow = 0;
-        let mut end = self.from.now;
         for sector in world.sectors.iter() {
             let order = &world.orders[world.groups[sector.group].order];
             narrow += order.weight * i64::from(sector.row.vc.saturating_sub(order.due.saturating_sub(MARGIN)).max(0));
-            end = end.max(sector.row.vc);
         }
-        let tail = self.tail_weight.saturating_mul(i64::from(end - self.from.now)) / 1000;
-        cost.tardiness += narrow / 10 + tail;
+        cost.tardiness += narrow / 10;
+        if let Some(first) = self.first_end {
+            let whole = i64::from(first - self.from.now).max(1);
+            let per_mille = END_WORTH * 1000 * i64::from(world.last_active() - first) / whole;
+            cost.tardiness += (cost.tardiness / 1000).saturating_mul(per_mille.max(-900));
+        }
         cost
     }
 
@@ -386,21 +417,29 @@ mod tests {
     #[test]
     fn who_will_learn_of_more_orders_leaves_no_pool_with_work_long_after_the_others() {
         let fleet = two_pools(0);
-        let mut world = World::new(&fleet, Policy { give_way: 0, ..Policy::default() });
-        world.add_order(order(Some(0), 90, 200 * HOUR));
-        world.add_order(order(None, 30, 190 * HOUR));
-        world.run_until(1);
-        let end = |world: &World<'_>| i64::from(world.sectors.iter().map(|s| s.row.vc).max().unwrap());
-        let mut as_it_is = world.clone();
-        assert!(as_it_is.run());
-        let found = improve(&world, Aim::Open, 1, &mut Rounds::most(20)).unwrap();
-        assert_eq!(found.world.cost().tardiness, 0);
-        let earlier = end(&as_it_is) - end(&found.world);
+        let found = |late: u32| {
+            let mut world = World::new(&fleet, Policy { give_way: 0, ..Policy::default() });
+            world.add_order(order(Some(0), 90, 200 * HOUR));
+            world.add_order(order(None, 30, 190 * HOUR));
+            if late > 0 {
+                world.add_order(order(Some(1), late, HOUR));
+            }
+            world.run_until(1);
+            let mut as_it_is = world.clone();
+            assert!(as_it_is.run());
+            let found = improve(&world, Aim::Open, 1, &mut Rounds::most(20)).unwrap();
+            (i64::from(as_it_is.last_active()), as_it_is.cost().tardiness, found)
+        };
+        let (end, tardiness, late) = found(1);
+        let earlier = end - i64::from(late.world.last_active());
         assert!(earlier > 3600, "{earlier} s");
-        assert_eq!(
-            found.before.tardiness - found.cost.tardiness,
-            earlier * 120 * TAIL_SHARE / 1000,
-            "by the weight of 120 sectors"
+        assert_eq!(late.world.cost().tardiness, tardiness, "one sector is late, whatever is done");
+        let share = late.before.tardiness / 1000 * (END_WORTH * 1000 * earlier / (end - 1));
+        assert!(
+            (late.before.tardiness - late.cost.tardiness - share).abs() <= late.before.tardiness / 1000,
+            "as much of lateness as of the time until the end"
         );
+        let (.., on_time) = found(0);
+        assert_eq!((on_time.before.tardiness, on_time.cost.tardiness), (0, 0), "nothing is late: an early end is worth nothing");
     }
 }
