@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use nix::time::{ClockId, clock_gettime};
-use sealyard_core::scheduler::planner::{Aim, Budget, Effort, MachineIx, Policy, Row, SectorIx, World, live};
+use sealyard_core::scheduler::planner::{Aim, Budget, Effort, MachineIx, Policy, Rounds, Row, SectorIx, World, live};
 
 use super::{ScheduleOptions, instance};
 
@@ -24,9 +24,8 @@ const MOST_PLANS: u32 = 300;
 struct ProcessorTime {
     left: Duration,
     divisor: u32,
-    /// Of this arrangement.
-    played: u32,
-    most: u32,
+    /// Those of one arrangement.
+    plans: Rounds,
     share: Duration,
     began: Duration,
     effort: Effort,
@@ -46,14 +45,13 @@ impl Budget for ProcessorTime {
         let now = processor();
         self.left = self.left.saturating_sub(now.saturating_sub(self.began).min(self.share));
         self.began = now;
-        self.played = 0;
+        self.plans.begin();
         self.share = self.left / self.divisor;
     }
 
     fn used(&mut self) -> u32 {
         let gone = processor().saturating_sub(self.began).as_micros() * 1000 / self.share.as_micros().max(1);
-        self.played = self.played.saturating_add(1);
-        u32::try_from(gone).unwrap_or(u32::MAX).max(self.played.saturating_mul(1000) / self.most)
+        u32::try_from(gone).unwrap_or(u32::MAX).max(self.plans.used())
     }
 }
 
@@ -69,7 +67,7 @@ pub fn run(options: &ScheduleOptions) -> anyhow::Result<()> {
         _ => Effort::Search,
     };
     let (divisor, most) = if at_once { (1, u32::MAX) } else { (7, MOST_PLANS) };
-    let mut budget = ProcessorTime { left: total, divisor, played: 0, most, share: Duration::ZERO, began, effort };
+    let mut budget = ProcessorTime { left: total, divisor, plans: Rounds::most(most), share: Duration::ZERO, began, effort };
     // Who knows all orders need not be prepared for others.
     let aim = if options.clairvoyant { Aim::Exact } else { Aim::Open };
     let world = live(&loaded.fleet, &loaded.orders, Policy::default(), aim, options.seed, &mut budget);

@@ -2,7 +2,7 @@
 
 use super::{
     KindIx, PoolIx, Table,
-    gpus::{Pace, SPAN},
+    pace::{Pace, SPAN},
     policy::Rule,
     world::{Room, World},
 };
@@ -53,21 +53,7 @@ impl World<'_> {
         self.pools.len() > 1 && self.policy.give_way > 0 && !matches!(self.policy.rule, Rule::Fifo | Rule::Keyed)
     }
 
-    /// What each pool's machines can do.
-    pub(super) fn measure_paces(&mut self) {
-        if self.pools.len() < 2 {
-            return;
-        }
-        let mut all: Table<PoolIx, Table<KindIx, Pace>> = self.fleet.pools.iter().map(|_| self.by_kind()).collect();
-        for machine in self.present() {
-            for (kind, pace) in self.fleet.kinds.keys().zip(all[self.fleet.pool(machine)].iter_mut()) {
-                pace.add(self.pace_of(machine, kind));
-            }
-        }
-        self.pools.iter_mut().zip(all.iter()).for_each(|(state, paces)| state.paces.clone_from(paces));
-    }
-
-    fn by_kind<T: Default>(&self) -> Table<KindIx, T> {
+    pub(super) fn by_kind<T: Default>(&self) -> Table<KindIx, T> {
         self.fleet.kinds.iter().map(|_| T::default()).collect()
     }
 

@@ -1,53 +1,13 @@
-//! What a pool's GPUs can do, and which are better used for PC2, and which for C2.
+//! Which of a pool's GPUs are better used for PC2, and which for C2.
 
 use super::{
-    Durations, KindIx, MachineIx, PoolIx, Secs,
+    MachineIx,
     fleet::Step,
+    pace::Pace,
     world::{SHUT, World},
 };
 
-/// What machines can do of a sector size, in sectors per [`SPAN`] seconds.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace {
-    pub p1: i64,
-    /// PC2 and C2 of a sector.
-    pub both: i64,
-    /// PC2 alone, and C2 alone.
-    pub p2: i64,
-    pub c2: i64,
-}
-
-impl Pace {
-    pub fn add(&mut self, more: Self) {
-        self.p1 += more.p1;
-        self.both += more.both;
-        self.p2 += more.p2;
-        self.c2 += more.c2;
-    }
-}
-
-pub(super) const SPAN: i64 = 1 << 20;
-
 impl World<'_> {
-    /// GPU work of a pool, in sectors, during one PC1 and the gate.
-    pub(super) fn most_wip(&self, pool: PoolIx, gate: Secs) -> i32 {
-        let Some(kind) = self.fleet.kinds.keys().next() else { return i32::MAX };
-        let (mut gpu, mut p1) = (0, 0);
-        for machine in self.present().filter(|m| self.fleet.pool(*m) == pool) {
-            gpu += self.pace_of(machine, kind).both;
-            p1 = p1.max(self.fleet.duration(machine, kind, Step::P1));
-        }
-        i32::try_from(gpu * i64::from(p1 + gate) / SPAN + 2).unwrap_or(i32::MAX)
-    }
-
-    pub(super) fn pace_of(&self, machine: MachineIx, kind: KindIx) -> Pace {
-        let class = self.fleet.class(machine);
-        let Durations { p1, p2, c2 } = class.durations[kind];
-        let slots = self.fleet.kinds[kind].p1_slots(class.cores, class.memory, class.scratch);
-        let pace = |units: i32, seconds: Secs| if seconds > 0 { SPAN * i64::from(units) / i64::from(seconds) } else { 0 };
-        Pace { p1: pace(slots, p1), both: pace(class.gpus, p2 + c2), p2: pace(class.gpus, p2), c2: pace(class.gpus, c2) }
-    }
-
     /// Which GPUs of a pool are better used for C2: those that need relatively longest for PC2, as many as it takes for C2 to keep
     /// pace with PC2 on the others. The machine in between does both, and where all are alike there is nothing to prefer.
     pub(super) fn share_gpus(&mut self) {
@@ -85,6 +45,7 @@ impl World<'_> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::{
+        Durations, PoolIx, Secs,
         fleet::{Class, Delays, Fleet, Kind, Machine, Moves, Need, Pool},
         policy::Policy,
         table::{ClassIx, Key},

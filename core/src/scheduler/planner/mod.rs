@@ -20,6 +20,7 @@ mod gpus;
 mod layers;
 mod live;
 mod moves;
+mod pace;
 mod policy;
 mod resume;
 mod search;

@@ -35,7 +35,7 @@ const MARGIN: Secs = 4 * HOUR;
 /// Where there are several pools: an end that is so much earlier is worth so many times that share of lateness. A pool that has days of
 /// work while another has none has no place for the next urgent order; where nothing is late, none is made late for that. (In one pool
 /// there is always the same work left, whatever goes first.)
-const END_WORTH: i64 = 1;
+const END_WORTH: i64 = 2;
 
 /// How much is tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -222,8 +222,8 @@ pub fn improve<'f>(world: &World<'f>, aim: Aim, seed: u64, budget: &mut dyn Budg
     let (current, before) = search.current()?;
     // What wins on the orders of today by an unusual rule often loses on those of tomorrow.
     let rules = if aim == Aim::Open { USUAL_RULES } else { usize::MAX };
-    let ways = ways_to_an_early_end().filter(|_| search.end_counts());
-    for policy in portfolio().take(rules).chain(ways.collect::<Vec<_>>()) {
+    let ways = if search.end_counts() { usize::MAX } else { 0 };
+    for policy in portfolio().take(rules).chain(ways_to_an_early_end().take(ways)) {
         search.try_rule(policy);
         if budget.effort() == Effort::Search && budget.used() >= 600 {
             break;
@@ -260,7 +260,7 @@ pub(super) struct Search<'w, 'f> {
     /// What changes are tried on: under a rule, and under keys.
     states: Vec<(Choice, Cost)>,
     rounds: u32,
-    /// When everything is done if nothing is changed, where that counts.
+    /// When everything is done in the first plan, where that counts.
     first_end: Option<Secs>,
     /// Groups that are not all active yet.
     pub open: Vec<GroupIx>,
@@ -300,7 +300,6 @@ impl<'w, 'f> Search<'w, 'f> {
         let shut = Choice { shut: true, ..open.clone() };
         let with = self.play(&open);
         let without = if self.from.newcomers.is_empty() { None } else { self.play(&shut) };
-        self.first_end = self.best.as_ref().filter(|_| self.end_counts()).map(|best| best.world.last_active());
         match (with, without) {
             (Some(with), Some(without)) if without < with => Some((shut, without)),
             (None, without) => without.map(|cost| (shut, cost)),
@@ -315,6 +314,9 @@ impl<'w, 'f> Search<'w, 'f> {
     fn play(&mut self, choice: &Choice) -> Option<Cost> {
         self.rounds += 1;
         let world = self.from.played(choice)?;
+        if self.end_counts() {
+            self.first_end.get_or_insert_with(|| world.last_active());
+        }
         let cost = self.cost_of(&world);
         if self.best.as_ref().is_none_or(|b| cost < b.cost) {
             self.best = Some(Best { cost, world, choice: choice.clone() });
@@ -328,15 +330,16 @@ impl<'w, 'f> Search<'w, 'f> {
         if self.aim == Aim::Exact {
             return cost;
         }
-        let mut narrow = 0;
+        let (mut narrow, mut end) = (0, self.from.now);
         for sector in world.sectors.iter() {
             let order = &world.orders[world.groups[sector.group].order];
             narrow += order.weight * i64::from(sector.row.vc.saturating_sub(order.due.saturating_sub(MARGIN)).max(0));
+            end = end.max(sector.row.vc);
         }
         cost.tardiness += narrow / 10;
         if let Some(first) = self.first_end {
             let whole = i64::from(first - self.from.now).max(1);
-            let per_mille = END_WORTH * 1000 * i64::from(world.last_active() - first) / whole;
+            let per_mille = END_WORTH * 1000 * i64::from(end - first) / whole;
             cost.tardiness += (cost.tardiness / 1000).saturating_mul(per_mille.max(-900));
         }
         cost

@@ -12,8 +12,8 @@ use super::{
     drawn::Drawing,
     failure::Luck,
     fleet::{Durations, Fleet, Need, Order, Step},
-    gpus::Pace,
     layers::Moving,
+    pace::Pace,
     policy::{Policy, Urgency},
     sector::{Row, Sector, State},
     table::LaneIx,
@@ -114,7 +114,7 @@ pub(super) struct PoolState {
     /// Something has changed there since the last dispatch.
     pub stirred: bool,
     pub most_wip: i32,
-    /// What its machines can do; known where there are several pools.
+    /// What its machines can do.
     pub paces: Table<KindIx, Pace>,
     /// Seconds that it needs longer than the others, as of the last ranking; 0 where nothing gives way.
     pub longer: i64,
