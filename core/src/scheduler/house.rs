@@ -30,10 +30,11 @@ const PROVE_EPOCHS: i64 = 30 * 2880;
 /// From activation until the sector counts: its first WindowPoSt comes within one proving period.
 pub const FIRST_POST: Micros = DAY;
 
-/// What is played: promises are kept in the order of their dates.
+/// What is played: promises are kept in the order of their dates. Nothing is kept free for orders that may come: they are promised what is
+/// left.
 #[must_use]
 pub fn house_policy() -> Policy {
-    Policy { rule: Rule::Edd, ..Policy::default() }
+    Policy { rule: Rule::Edd, burst: None, ..Policy::default() }
 }
 
 pub struct House<'s> {

@@ -4,9 +4,12 @@
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use sealyard_core::scheduler::planner::{
-    Dice, Fleet, Forecast, KindIx, Lessons, Luck, Odds, Order, OrderIx, Policy, PoolIx, Rollouts, Rule, Secs, Step, World,
-    forecast, log_normal,
+use sealyard_core::scheduler::{
+    house_policy,
+    planner::{
+        Dice, Fleet, Forecast, KindIx, Lessons, Luck, Odds, Order, OrderIx, PoolIx, Rollouts, Secs, Step, World, forecast,
+        log_normal,
+    },
 };
 
 use super::{QuoteOptions, instance, schedule::processor};
@@ -51,8 +54,7 @@ pub fn run(options: &QuoteOptions) -> anyhow::Result<()> {
     let real = odds(options.noise, options.failure_days);
     let model =
         Arc::new(odds(options.model_noise.unwrap_or(options.noise), options.model_failure_days.unwrap_or(options.failure_days)));
-    let policy = Policy { rule: Rule::Edd, ..Policy::default() };
-    let mut world = World::new(&fleet, policy);
+    let mut world = World::new(&fleet, house_policy());
     world.redraw(Luck { dice: Dice::new(options.seed + 77), odds: Arc::new(real) });
     let mut dice = Dice::new(options.seed);
     let sizes = log_normal(900);

@@ -15,16 +15,18 @@ const RANKED_ALWAYS: usize = 64;
 impl World<'_> {
     /// Begins what can begin.
     pub(super) fn admit(&mut self) {
-        let open = |w: &Self, p: PoolIx| !w.pools[p].free_p1.is_empty() && w.pools[p].wip < w.pools[p].most_wip;
-        if self.ready.is_empty() || !self.fleet.pools.keys().any(|p| open(self, p)) {
+        let open =
+            |w: &Self, hurries: bool| w.fleet.pools.keys().any(|p| !w.pools[p].free_p1.is_empty() && w.takes_more(p, hurries));
+        if self.ready.is_empty() || !open(self, true) {
             return;
         }
         self.rank();
         let ranked = std::mem::take(&mut self.ranked);
         let mut pass = std::mem::take(&mut self.admission);
         pass.begin(self.pools.len(), self.fleet.kinds.len());
-        for (_, group, among) in &ranked {
-            if pass.open == 0 || !self.fleet.pools.keys().any(|p| open(self, p)) {
+        for (urgency, group, among) in &ranked {
+            pass.hurries = urgency.0 < self.hurry;
+            if pass.open == 0 || !open(self, pass.hurries) {
                 break;
             }
             self.admit_group(*group, *among, &mut pass);
@@ -32,6 +34,7 @@ impl World<'_> {
         self.ranked = ranked;
         self.admission = pass;
         self.drop_spent();
+        self.wake_when_not_ahead();
     }
 
     /// Takes groups that have begun all their sectors out of the ranking once they are many.
@@ -62,6 +65,7 @@ impl World<'_> {
         let mut ranked = std::mem::take(&mut self.ranked);
         ranked.clear();
         self.measure_longer();
+        self.hurry = self.hurries();
         self.ready.iter().for_each(|group| self.rank_group(*group, &mut ranked));
         ranked.sort_unstable();
         self.ranked = ranked;
@@ -230,7 +234,11 @@ impl World<'_> {
     }
 
     fn pool_is_open(&self, pool: PoolIx, pass: &Admission) -> bool {
-        self.pools[pool].wip < self.pools[pool].most_wip && pass.spare[pool].is_none_or(|spare| spare > 0)
+        self.takes_more(pool, pass.hurries) && pass.spare[pool].is_none_or(|spare| spare > 0)
+    }
+
+    fn takes_more(&self, pool: PoolIx, hurries: bool) -> bool {
+        self.pools[pool].wip < self.pools[pool].most_wip && (hurries || !self.is_ahead(pool))
     }
 
     pub(super) fn p1_fits(&mut self, machine: MachineIx, kind: KindIx) -> bool {
@@ -339,6 +347,8 @@ pub(super) struct Admission {
     /// Machines of a pool for a kind; `None`: not looked at yet.
     slots: Vec<Option<Slots>>,
     kinds: usize,
+    /// What is looked at begins where PC1 is ahead, too. Whatever comes after what does not hurry does not either.
+    hurries: bool,
 }
 
 impl Admission {

@@ -17,6 +17,8 @@ pub enum Event {
     Moves(MachineIx),
     /// Somebody outside wants to act at this moment.
     Pause,
+    /// PC1 may begin again in a pool that was ahead.
+    Admit,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

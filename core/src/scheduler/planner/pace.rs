@@ -1,6 +1,9 @@
-//! What machines and pools can do in a time.
+//! How much machines can do in a time, and how quickly PC1 may begin: no quicker than GPUs will take the layers.
+//!
+//! A pool that is filled at one moment has no slot for hours, whatever comes meanwhile, and its layers wait for GPUs anyway. Where
+//! PC1 begins as quickly as GPUs work, slots come free all the time.
 
-use super::{Durations, KindIx, MachineIx, PoolIx, Secs, Table, fleet::Step, world::World};
+use super::{Durations, Event, KindIx, MachineIx, Order, PoolIx, Rule, Secs, Table, fleet::Step, world::World};
 
 /// What machines can do of a sector size, in sectors per [`SPAN`] seconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +26,9 @@ impl Pace {
 }
 
 pub(super) const SPAN: i64 = 1 << 20;
+
+/// A pool that PC1 has begun in too quickly is looked at again no sooner.
+const BREATH: Secs = 300;
 
 impl World<'_> {
     pub(super) fn pace_of(&self, machine: MachineIx, kind: KindIx) -> Pace {
@@ -50,5 +56,119 @@ impl World<'_> {
         let there = self.present().filter(|m| self.fleet.pool(*m) == pool);
         let p1 = there.map(|m| self.fleet.duration(m, kind, Step::P1)).max().unwrap_or(0);
         i32::try_from(self.pools[pool].paces[kind].both * i64::from(p1 + gate) / SPAN + 2).unwrap_or(i32::MAX)
+    }
+
+    /// What all GPUs of a pool, together, need for a sector; in [`SPAN`]ths of a second.
+    fn gpu_share(&self, pool: PoolIx, kind: KindIx) -> i64 {
+        match self.pools[pool].paces[kind].both {
+            0 => 0,
+            pace => SPAN * SPAN / pace,
+        }
+    }
+
+    fn moment(&self) -> i64 {
+        i64::from(self.now) * SPAN
+    }
+
+    /// PC1 begins there.
+    pub(super) fn has_begun(&mut self, pool: PoolIx, kind: KindIx) {
+        let (now, share) = (self.moment(), self.gpu_share(pool, kind));
+        let state = &mut self.pools[pool];
+        state.wip += 1;
+        state.fed_until = state.fed_until.max(now) + share;
+    }
+
+    /// What had begun there is lost before PC2.
+    pub(super) fn is_lost(&mut self, pool: PoolIx, kind: KindIx) {
+        let share = self.gpu_share(pool, kind);
+        let state = &mut self.pools[pool];
+        state.wip -= 1;
+        state.fed_until -= share;
+    }
+
+    /// More PC1 than that has begun lately than GPUs do in the time.
+    pub(super) fn is_ahead(&self, pool: PoolIx) -> bool {
+        let most = self.policy.burst.map_or(i64::MAX, |burst| self.moment() + i64::from(burst) * SPAN);
+        self.pools[pool].fed_until > most
+    }
+
+    /// Pools that could begin more now, were they not ahead, are looked at again when they are not.
+    pub(super) fn wake_when_not_ahead(&mut self) {
+        let Some(burst) = self.policy.burst else { return };
+        for pool in self.fleet.pools.keys() {
+            let state = &self.pools[pool];
+            if state.looks_again > self.now || state.free_p1.is_empty() || !self.is_ahead(pool) {
+                continue;
+            }
+            let at = (state.fed_until / SPAN + 1 - i64::from(burst)).max(i64::from(self.now + BREATH));
+            let at = Secs::try_from(at).unwrap_or(Secs::MAX);
+            self.pools[pool].looks_again = at;
+            self.agenda.push(at, Event::Admit);
+        }
+    }
+
+    /// What is more urgent hurries: it begins though its pool is ahead. As urgent as a sector without weight that has
+    /// [`super::Policy::hurry`] to spare.
+    pub(super) fn hurries(&self) -> i64 {
+        let Some(kind) = self.fleet.kinds.keys().next() else { return i64::MIN };
+        let due = self.now.saturating_add(self.tails[kind].p1).saturating_add(self.policy.hurry);
+        let plain = Order { id: 0, pool: None, kind, n: 1, release: self.now, step: 0, due, weight: 1, known: self.now };
+        match self.policy.rule {
+            Rule::Fifo | Rule::Keyed => i64::MIN,
+            _ => self.urgency_of(&plain, due.into(), Step::P1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Machine, OrderIx, Policy, balance::tests::order, gpus::tests::fleet, table::ClassIx},
+        *,
+    };
+    use crate::scheduler::planner::table::Key;
+
+    const HOUR: Secs = 3600;
+
+    /// When PC1 of an order's sectors began, in order.
+    fn began(world: &World<'_>, order: OrderIx) -> Vec<Secs> {
+        let mut began: Vec<Secs> = world.sectors_of(order).map(|s| world.sectors[s].row.s1).filter(|s1| *s1 >= 0).collect();
+        began.sort_unstable();
+        began
+    }
+
+    #[test]
+    fn what_has_time_to_spare_leaves_slots_for_what_hurries() {
+        // Eight PC1 steps of 4 h at a time, and a GPU that takes half an hour for a sector.
+        let fleet = fleet();
+        let begin = |burst| {
+            let mut world = World::new(&fleet, Policy { burst, ..Policy::default() });
+            let spare = world.add_order(order(None, 8, 100 * HOUR));
+            world.run_until(40 * 60);
+            let urgent = world.add_order(Order { release: 40 * 60, known: 40 * 60, ..order(None, 2, 8 * HOUR) });
+            assert!(world.run());
+            (began(&world, spare), began(&world, urgent))
+        };
+        let (spare, urgent) = begin(Some(HOUR + 60));
+        assert_eq!(spare[..3], [0; 3], "an hour of GPU work at once");
+        assert!((1700..1800).contains(&spare[3]), "then what the GPU would have done by now: {spare:?}");
+        assert_eq!(urgent, [2400, 2400], "what hurries does not wait for that");
+        assert!((7000..7300).contains(&spare[4]), "what has hurried is work, too: {spare:?}");
+        let (spare, urgent) = begin(None);
+        assert_eq!(spare, [0; 8]);
+        assert_eq!(urgent, [4 * HOUR; 2], "every slot is taken");
+    }
+
+    #[test]
+    fn what_is_lost_need_not_be_done_by_a_gpu() {
+        let mut fleet = fleet();
+        fleet.machines.push(Machine { pool: PoolIx::of(0), class: ClassIx::of(0), down: Vec::new(), drains: false });
+        let mut world = World::new(&fleet, Policy { burst: Some(HOUR), ..Policy::default() });
+        let order = world.add_order(order(None, 40, 200 * HOUR));
+        world.run_until(1);
+        let before = began(&world, order).len();
+        world.break_down(world.sectors.iter().next().unwrap().row.m1);
+        world.run_until(2);
+        assert_eq!(began(&world, order).len(), before, "as many begin elsewhere at once");
     }
 }

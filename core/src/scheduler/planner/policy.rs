@@ -34,6 +34,11 @@ pub struct Policy {
     pub ahead: Secs,
     /// GPU work allowed between the start of PC1 and PC2, beyond one PC1's length. `None`: any.
     pub gate: Option<Secs>,
+    /// PC1 begins no quicker than its pool's GPUs work, but for so many seconds of their work at once. `None`: as quick as there is
+    /// room.
+    pub burst: Option<Secs>,
+    /// Except what has so little to spare; more, the more it weighs.
+    pub hurry: Secs,
     /// PC1 goes where most scratch is free, not where least is.
     pub spread: bool,
     /// What can go to any pool counts as due later by so many seconds for each by which a pool needs longer than the others. 0: it
@@ -57,6 +62,8 @@ impl Default for Policy {
             age: 48 * HOUR,
             ahead: HOUR,
             gate: Some(HOUR / 2),
+            burst: Some(2 * HOUR),
+            hurry: HOUR * 3 / 2,
             spread: true,
             give_way: 2,
             any_later: HOUR,
@@ -110,9 +117,17 @@ impl World<'_> {
         let due = i64::from(order.due) - i64::from(state.wish.lead);
         match self.policy.rule {
             Rule::Fifo => (i64::from(order.release), i64::from(group.0)),
-            Rule::Wmdd => (self.modified_due(order, due, step), due),
-            Rule::Atc => (self.tardiness_cost(order, due, step), due),
-            _ => (due - i64::from(self.tails[order.kind].of(step)), i64::from(group.0)),
+            Rule::Wmdd | Rule::Atc => (self.urgency_of(order, due, step), due),
+            _ => (self.urgency_of(order, due, step), i64::from(group.0)),
+        }
+    }
+
+    /// By a rule that heeds due dates.
+    pub(super) fn urgency_of(&self, order: &Order, due: i64, step: Step) -> i64 {
+        match self.policy.rule {
+            Rule::Wmdd => self.modified_due(order, due, step),
+            Rule::Atc => self.tardiness_cost(order, due, step),
+            _ => due - i64::from(self.tails[order.kind].of(step)),
         }
     }
 

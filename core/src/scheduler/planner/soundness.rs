@@ -116,7 +116,8 @@ fn odds(dice: &mut Dice) -> Arc<Odds> {
 fn policy(dice: &mut Dice) -> Policy {
     let rule = [Rule::Fifo, Rule::Edd, Rule::Wmdd, Rule::Atc][dice.below(4)];
     let gate = (dice.below(2) == 0).then_some(2 * HOUR);
-    Policy { rule, gate, spread: dice.below(2) == 0, reserve: dice.below(2) == 0, ..Policy::default() }
+    let burst = (dice.below(2) == 0).then_some(HOUR);
+    Policy { rule, gate, burst, spread: dice.below(2) == 0, reserve: dice.below(2) == 0, ..Policy::default() }
 }
 
 /// What the sectors of a world take of one machine.

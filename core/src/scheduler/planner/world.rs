@@ -114,6 +114,10 @@ pub(super) struct PoolState {
     /// Something has changed there since the last dispatch.
     pub stirred: bool,
     pub most_wip: i32,
+    /// Until when its GPUs would have work, had all PC1 been layers when they began; in [`super::pace::SPAN`]ths of a second.
+    pub fed_until: i64,
+    /// When it is looked at again because PC1 was ahead.
+    pub looks_again: Secs,
     /// What its machines can do.
     pub paces: Table<KindIx, Pace>,
     /// Seconds that it needs longer than the others, as of the last ranking; 0 where nothing gives way.
@@ -160,6 +164,8 @@ pub struct World<'f> {
     /// What may begin, most urgent first.
     pub(super) ranked: Vec<(Urgency, GroupIx, Option<PoolIx>)>,
     pub(super) ranked_until: Secs,
+    /// What is more urgent hurries, as of the last ranking.
+    pub(super) hurry: i64,
     /// How many of these have nothing left to begin.
     pub(super) spent: usize,
     pub(super) gas_blocked: Vec<(Secs, Secs)>,
@@ -205,6 +211,7 @@ impl<'f> World<'f> {
             ready: Vec::new(),
             ranked: Vec::new(),
             ranked_until: Secs::MIN,
+            hurry: i64::MIN,
             spent: 0,
             gas_blocked: fleet.gas_blocked.clone(),
             luck: None,
@@ -389,6 +396,7 @@ impl<'f> World<'f> {
                     self.stir();
                 }
                 Event::Pause => self.stir(),
+                Event::Admit => self.stirred = true,
             }
         }
         self.batch = batch;
