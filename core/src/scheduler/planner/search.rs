@@ -191,9 +191,8 @@ const HOUR: Secs = 3600;
 const USUAL_RULES: usize = 6;
 
 /// Rules to begin with, those that most often win first.
-fn portfolio(aim: Aim) -> impl Iterator<Item = Policy> {
-    // Who knows of everything has nothing to keep slots for.
-    let base = Policy { burst: Policy::default().burst.filter(|_| aim == Aim::Open), ..Policy::default() };
+fn portfolio(burst: Option<Secs>) -> impl Iterator<Item = Policy> {
+    let base = Policy { burst, ..Policy::default() };
     let rules = [(Rule::Atc, 2), (Rule::Wmdd, 3), (Rule::Atc, 1), (Rule::Atc, 4), (Rule::Edd, 3), (Rule::Atc, 10)];
     let placings = [(base.gate, true, true), (None, true, true), (None, true, false), (Some(6 * HOUR), false, true)];
     placings.into_iter().flat_map(move |(gate, spread, reserve)| {
@@ -223,8 +222,10 @@ pub fn improve<'f>(world: &World<'f>, aim: Aim, seed: u64, budget: &mut dyn Budg
     let (current, before) = search.current()?;
     // What wins on the orders of today by an unusual rule often loses on those of tomorrow.
     let rules = if aim == Aim::Open { USUAL_RULES } else { usize::MAX };
+    // Who knows of everything has nothing to keep slots for.
+    let burst = world.policy.burst.filter(|_| aim == Aim::Open);
     let ways = if search.end_counts() { usize::MAX } else { 0 };
-    for policy in portfolio(aim).take(rules).chain(ways_to_an_early_end().take(ways)) {
+    for policy in portfolio(burst).take(rules).chain(ways_to_an_early_end().take(ways)) {
         search.try_rule(policy);
         if budget.effort() == Effort::Search && budget.used() >= 600 {
             break;
