@@ -25,7 +25,7 @@ impl World<'_> {
         let mut pass = std::mem::take(&mut self.admission);
         pass.begin(self.pools.len(), self.fleet.kinds.len());
         for (urgency, group, among) in &ranked {
-            pass.hurries = urgency.0 < self.hurry;
+            pass.hurries = urgency.0 < self.hurry_limit;
             if pass.open == 0 || !open(self, pass.hurries) {
                 break;
             }
@@ -65,7 +65,7 @@ impl World<'_> {
         let mut ranked = std::mem::take(&mut self.ranked);
         ranked.clear();
         self.measure_longer();
-        self.hurry = self.hurries();
+        self.hurry_limit = self.hurry_limit();
         self.ready.iter().for_each(|group| self.rank_group(*group, &mut ranked));
         ranked.sort_unstable();
         self.ranked = ranked;

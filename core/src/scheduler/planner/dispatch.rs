@@ -447,6 +447,6 @@ impl World<'_> {
         state.state = State::P1;
         (state.row.m1, state.row.s1, state.row.e1) = (machine, self.now, ends);
         self.at_end(ends, Ending::P1, sector);
-        self.has_begun(self.fleet.pool(machine), kind);
+        self.count_begun(self.fleet.pool(machine), kind);
     }
 }

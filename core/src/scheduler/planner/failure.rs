@@ -297,7 +297,7 @@ impl World<'_> {
         }
         let begun = matches!(state, State::P1 | State::Layers | State::Moving | State::Bound);
         if begun {
-            self.is_lost(self.fleet.pool(machine), self.kind(sector));
+            self.count_lost(self.fleet.pool(machine), self.kind(sector));
         }
         let full = begun || matches!(state, State::P2 | State::Seed);
         self.give_scratch(machine, if full { kind.scratch_full } else { kind.scratch_keep });

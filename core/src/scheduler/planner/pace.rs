@@ -71,7 +71,7 @@ impl World<'_> {
     }
 
     /// PC1 begins there.
-    pub(super) fn has_begun(&mut self, pool: PoolIx, kind: KindIx) {
+    pub(super) fn count_begun(&mut self, pool: PoolIx, kind: KindIx) {
         let (now, share) = (self.moment(), self.gpu_share(pool, kind));
         let state = &mut self.pools[pool];
         state.wip += 1;
@@ -79,7 +79,7 @@ impl World<'_> {
     }
 
     /// What had begun there is lost before PC2.
-    pub(super) fn is_lost(&mut self, pool: PoolIx, kind: KindIx) {
+    pub(super) fn count_lost(&mut self, pool: PoolIx, kind: KindIx) {
         let share = self.gpu_share(pool, kind);
         let state = &mut self.pools[pool];
         state.wip -= 1;
@@ -109,7 +109,7 @@ impl World<'_> {
 
     /// What is more urgent hurries: it begins though its pool is ahead. As urgent as a sector without weight that has
     /// [`super::Policy::hurry`] to spare.
-    pub(super) fn hurries(&self) -> i64 {
+    pub(super) fn hurry_limit(&self) -> i64 {
         let Some(kind) = self.fleet.kinds.keys().next() else { return i64::MIN };
         let due = self.now.saturating_add(self.tails[kind].p1).saturating_add(self.policy.hurry);
         let plain = Order { id: 0, pool: None, kind, n: 1, release: self.now, step: 0, due, weight: 1, known: self.now };

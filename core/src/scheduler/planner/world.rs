@@ -165,7 +165,7 @@ pub struct World<'f> {
     pub(super) ranked: Vec<(Urgency, GroupIx, Option<PoolIx>)>,
     pub(super) ranked_until: Secs,
     /// What is more urgent hurries, as of the last ranking.
-    pub(super) hurry: i64,
+    pub(super) hurry_limit: i64,
     /// How many of these have nothing left to begin.
     pub(super) spent: usize,
     pub(super) gas_blocked: Vec<(Secs, Secs)>,
@@ -211,7 +211,7 @@ impl<'f> World<'f> {
             ready: Vec::new(),
             ranked: Vec::new(),
             ranked_until: Secs::MIN,
-            hurry: i64::MIN,
+            hurry_limit: i64::MIN,
             spent: 0,
             gas_blocked: fleet.gas_blocked.clone(),
             luck: None,
