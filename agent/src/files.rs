@@ -5,7 +5,10 @@ use std::{
     fs,
     net::{SocketAddr, TcpListener},
     path::{Component, Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Instant,
 };
 
@@ -13,7 +16,7 @@ use actix_files::NamedFile;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, http::header, web};
 use anyhow::{Context, Result};
 use sealyard_core::{
-    clock::{Clock, SystemClock},
+    clock::{Clock, Micros, SystemClock},
     fleet::{
         Pass,
         protocol::{StoredFile, StoredSector},
@@ -26,6 +29,8 @@ pub struct Shown {
     store: PathBuf,
     key: String,
     read_at: Mutex<Option<Instant>>,
+    /// By how much the server's clock is ahead of this machine's, microseconds.
+    ahead: AtomicI64,
 }
 
 impl Shown {
@@ -33,9 +38,15 @@ impl Shown {
         *self.read_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The server has just said what time it is.
+    pub fn set_time(&self, now: Micros) {
+        self.ahead.store(now.saturating_sub(SystemClock.now()), Ordering::Relaxed);
+    }
+
     fn folder(&self, request: &HttpRequest, sector: StoredSector) -> Option<PathBuf> {
         let pass = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
-        Pass::read(pass, sector, &self.key, SystemClock.now())?;
+        let now = SystemClock.now().saturating_add(self.ahead.load(Ordering::Relaxed));
+        Pass::read(pass, sector, &self.key, now)?;
         *self.read_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         Some(self.store.join(proofs::folder_name(sector.miner, sector.number)))
     }
@@ -43,7 +54,7 @@ impl Shown {
 
 /// Serves from now on, beside everything else. Returns where.
 pub fn serve(listen: SocketAddr, store: PathBuf, key: String) -> Result<(Arc<Shown>, SocketAddr)> {
-    let shown = Arc::new(Shown { store, key, read_at: Mutex::default() });
+    let shown = Arc::new(Shown { store, key, read_at: Mutex::default(), ahead: AtomicI64::new(0) });
     let listener =
         TcpListener::bind(listen).with_context(|| format!("{listen} cannot be listened on; choose another --files-listen"))?;
     let at = listener.local_addr()?;

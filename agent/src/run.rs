@@ -179,6 +179,9 @@ impl Agent {
         let files_url = self.shown.as_ref().map(|(_, url)| url.clone());
         let request = HeartbeatRequest { hardware, running, stored: stored.clone(), files_url, keeps: self.options.storage };
         let answer = self.house.heartbeat(&request).await?;
+        if let Some((shown, _)) = self.shown.as_ref().filter(|_| answer.now > 0) {
+            shown.set_time(answer.now);
+        }
         self.untold.truncate(untold);
         for task in answer.stop {
             self.waiting.remove(&task);

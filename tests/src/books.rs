@@ -182,6 +182,25 @@ fn a_months_statement_says_what_the_ledger_says_and_is_made_once() {
 }
 
 #[test]
+fn a_month_before_the_first_entry_has_no_statement_and_a_later_one_without_entries_has() {
+    on_both(|db| {
+        let (pool, plan, ada) = shop(db, 10);
+        let contract = buy(db, &plan, ada.id, 1, "ada");
+        chain(db, pool.id, &[(sectors(db, &contract)[0], 0)], &[(3 * 2880 + 7, "777777777777777777")], 5 * 2880);
+        close_all(db, pool.id);
+        let stated = |month: &str| {
+            db.transact(|conn| statements::produce(conn, ada.id, month.parse().unwrap(), NOW)).unwrap();
+            let all = db.read(|conn| statements::of_user(conn, ada.id).map_err(DbFault::from)).unwrap();
+            all.iter().any(|s| s.month == month)
+        };
+        assert!(!stated("2026-09"));
+        assert!(!stated("2026-10"), "she has the contract, but nothing was booked yet");
+        assert!(stated("2026-11"), "the first win was on 2 November");
+        assert!(stated("2027-01"), "a balance that only stands is told as well");
+    });
+}
+
+#[test]
 fn a_statement_waits_for_every_pool_in_which_its_owner_has_something() {
     on_both(|db| {
         let (first, plan, ada) = shop(db, 10);

@@ -133,8 +133,8 @@ pub struct House {
     _mail: Part,
 }
 
-/// Midnight before the last day of September 2026: the month that follows is lived through.
-const GENESIS: &str = "network_name = \"sealyard-devnet-test\"\ngenesis_timestamp = 1790640000\n";
+/// 2026-09-28T00:00Z: the rest of September is lived through, and earns.
+const GENESIS: &str = "network_name = \"sealyard-devnet-test\"\ngenesis_timestamp = 1790553600\n";
 
 impl House {
     pub fn open(dir: &Path) -> Self {

@@ -102,7 +102,7 @@ async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Payload
         fleet::offer(conn, &machine, offer)?;
         sealing::copies_seen(conn, machine.id, &body.stored, now)?;
         let leases = sealing::leases_of(conn, machine.id, &body.running, until)?;
-        Ok::<_, DbFault>(HeartbeatAnswer { drop: sealing::not_needed(conn, machine.id, &body.stored, now)?, ..leases })
+        Ok::<_, DbFault>(HeartbeatAnswer { drop: sealing::not_needed(conn, machine.id, &body.stored, now)?, now, ..leases })
     });
     match done.await {
         Ok(answer) => HttpResponse::Ok().json(answer),

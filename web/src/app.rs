@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sealyard_core::{
-    clock::{Clock, Micros},
+    clock::{Clock, Micros, SystemClock},
     store::{AnyConnection, Database, DbFault, Retry, StoreError},
 };
 use sealyard_filecoin::rpc::{Endpoint, Node, NodeConfig, RpcError};
@@ -53,6 +53,12 @@ impl App {
     #[must_use]
     pub fn now(&self) -> Micros {
         self.clock.now()
+    }
+
+    /// The time of those outside, who know nothing of this installation's clock.
+    #[must_use]
+    pub fn outside_now(&self) -> Micros {
+        SystemClock.now()
     }
 }
 

@@ -67,7 +67,7 @@ impl Default for Config {
             parameters_dir: "var/proof-params".into(),
             finality: 900,
             winners_share: Vec::new(),
-            newest_network_version: 29,
+            newest_network_version: 28,
             poll_ms: 2000,
             lease_s: 120,
             machine_lost_s: 600,

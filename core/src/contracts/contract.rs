@@ -36,6 +36,14 @@ pub struct Contract {
     pub added_epochs: i64,
 }
 
+impl Contract {
+    /// Its bytes are sold: its sectors are not gone yet, and its term is not over.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        ["sealing", "active"].contains(&self.state.as_str())
+    }
+}
+
 pub fn by_public_id(conn: &mut AnyConnection, id: &str) -> DbResult<Option<Contract>> {
     contracts::table.filter(contracts::public_id.eq(id)).first(conn).optional()
 }

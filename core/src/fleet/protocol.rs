@@ -74,6 +74,9 @@ pub struct HeartbeatAnswer {
     /// Of what it has stored, what nothing needs any more: to be deleted, once what is to be stopped has stopped.
     #[serde(default)]
     pub drop: Vec<StoredSector>,
+    /// The server's time, microseconds: passes end by it, whatever a machine's own clock says.
+    #[serde(default)]
+    pub now: i64,
 }
 
 /// Permission to do one task until the fence moves on.

@@ -70,7 +70,7 @@ pub fn leases_of(conn: &mut AnyConnection, machine: MachineId, running: &[Runnin
         let input = serde_json::from_str(&task.input).unwrap_or_default();
         leases.push(Lease { task: task.id.0, fence: task.fence, kind: task.kind, input });
     }
-    Ok(HeartbeatAnswer { leases, stop, drop: Vec::new() })
+    Ok(HeartbeatAnswer { leases, stop, drop: Vec::new(), now: 0 })
 }
 
 /// Leases that ran out become ready again; the next grant moves the fence past whoever held them. While no machine at all is heard

@@ -47,11 +47,12 @@ impl Statement {
     }
 }
 
-/// Builds and stores a user's statement of a closed month and asks for its mail; a second call changes nothing.
+/// Builds and stores a user's statement of a closed month and asks for its mail; a second call changes nothing. A month that ends
+/// before the account's first ledger entry has no statement.
 pub fn produce(conn: &mut AnyConnection, user: UserId, month: Month, now: Micros) -> Result<(), StatementError> {
     let key = month.to_string();
     let there = statements::table.filter(statements::user_id.eq(user).and(statements::month.eq(&key)));
-    if there.count().get_result::<i64>(conn)? > 0 {
+    if there.count().get_result::<i64>(conn)? > 0 || !has_entries_by(conn, user, month)? {
         return Ok(());
     }
     let model = build(conn, user, month)?;
@@ -68,6 +69,17 @@ pub fn produce(conn: &mut AnyConnection, user: UserId, month: Month, now: Micros
         .execute(conn)?;
     jobs::enqueue(conn, "statement_mail", &id, &serde_json::json!({"statement": id}).to_string(), now)?;
     Ok(())
+}
+
+/// Whether any of the user's accounts has an entry that takes effect before the month's end.
+fn has_entries_by(conn: &mut AnyConnection, user: UserId, month: Month) -> Result<bool, StatementError> {
+    let (_, end_day) = month.days().ok_or_else(|| StatementError::Month(month.to_string()))?;
+    for account in [AccountSpec::Available(user), AccountSpec::Vesting(user), AccountSpec::Pledged(user)] {
+        if !ledger::entries(conn, &account, i64::MIN..end_day, 1)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// From ledger entries only: the same books always give the same statement.

@@ -1,10 +1,15 @@
-//! Lets the devnet's time pass, no faster than proofs and messages come in.
+//! Lets the devnet's time pass, no faster than proofs and messages come in, and the house's clock with it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use sealyard_core::{
+    clock::{SECOND, minute_text},
     ids::ContractId,
+    orders,
     sealing::{self, MessageState, Sector, SectorState},
     units::ChainTime,
     yields,
@@ -12,6 +17,7 @@ use sealyard_core::{
 use serde::Deserialize;
 use serde_json::json;
 
+use super::chain_clock::ChainClock;
 use crate::app::{Shared, read};
 
 /// Sealing two sectors takes minutes of real computation on a small machine.
@@ -22,21 +28,31 @@ const PAUSE: Duration = Duration::from_millis(30);
 const STRIDE: i64 = 120;
 /// Enough behind the month's end for its last epochs to be final and read.
 const MARGIN: i64 = 200;
+/// States in which a sector waits for a machine's computation: chain time that passes meanwhile only makes its ticket older.
+const COMPUTING: [SectorState; 5] =
+    [SectorState::PreCommit1, SectorState::PreCommit2, SectorState::Commit1, SectorState::Commit2, SectorState::Verifying];
 
 pub struct Driver {
     pub app: Shared,
-    pub contract: ContractId,
+    /// `None`: the house runs by another clock.
+    pub clock: Option<Arc<ChainClock>>,
+    pub time: ChainTime,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Stepped {
+    height: i64,
     stopped: String,
 }
 
 impl Driver {
-    async fn sectors(&self) -> anyhow::Result<Vec<Sector>> {
-        let contract = self.contract;
+    pub async fn new(app: Shared, clock: Option<Arc<ChainClock>>) -> anyhow::Result<Self> {
+        let time = chain_time(&app).await?;
+        Ok(Self { app, clock, time })
+    }
+
+    async fn sectors(&self, contract: ContractId) -> anyhow::Result<Vec<Sector>> {
         Ok(read(&self.app, move |conn| sealing::of_contract(conn, contract)).await?)
     }
 
@@ -50,36 +66,60 @@ impl Driver {
     }
 
     async fn step(&self, epochs: i64) -> anyhow::Result<Stepped> {
-        Ok(self.app.node.call("Devnet.Step", json!([{"Epochs": epochs}])).await?)
+        let stepped: Stepped = self.app.node.call("Devnet.Step", json!([{"Epochs": epochs}])).await?;
+        if let Some(clock) = &self.clock {
+            clock.reach(self.time.micros(stepped.height));
+        }
+        Ok(stepped)
+    }
+
+    /// Lets the chain catch up with the house's clock, which runs on while machines compute.
+    async fn catch_up(&self) -> anyhow::Result<()> {
+        let Some(clock) = &self.clock else { return Ok(()) };
+        use sealyard_core::clock::Clock;
+        let behind = (clock.now() - self.time.micros(self.head().await?)) / (self.time.epoch_seconds * SECOND);
+        if behind > 0 {
+            self.step(behind).await?;
+        }
+        Ok(())
+    }
+
+    /// Passes the time that messages and seeds of these sectors need; false when nothing of theirs waits for the chain.
+    async fn pass_for(&self, sectors: &[Sector]) -> anyhow::Result<bool> {
+        let head = self.head().await?;
+        let seed = sectors.iter().filter(|s| s.state() == SectorState::WaitSeed).filter_map(|s| s.seed_epoch).max();
+        if self.message_waits().await? || head == 0 {
+            self.step(1).await?;
+        } else if let Some(seed) = seed.filter(|seed| *seed >= head) {
+            self.step(seed + 1 - head).await?;
+        } else {
+            self.catch_up().await?;
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// Until every sector is activated: time passes only for messages and seeds.
-    pub async fn until_on_chain(&self) -> anyhow::Result<()> {
+    pub async fn until_on_chain(&self, contract: ContractId) -> anyhow::Result<()> {
         let started = Instant::now();
         loop {
-            let sectors = self.sectors().await?;
+            let sectors = self.sectors(contract).await?;
             if let Some(stuck) = sectors.iter().find(|s| s.state() == SectorState::Quarantined) {
                 anyhow::bail!("sector {} is quarantined: {}", stuck.number, stuck.reason.clone().unwrap_or_default());
             }
             if sectors.iter().all(|s| matches!(s.state(), SectorState::Proving | SectorState::Active)) {
                 return Ok(());
             }
-            let head = self.head().await?;
-            let seed = sectors.iter().filter(|s| s.state() == SectorState::WaitSeed).filter_map(|s| s.seed_epoch).max();
-            if self.message_waits().await? || head == 0 {
-                self.step(1).await?;
-            } else if let Some(seed) = seed.filter(|seed| *seed >= head) {
-                self.step(seed + 1 - head).await?;
-            }
+            self.pass_for(&sectors).await?;
             anyhow::ensure!(started.elapsed() < SEALING_PATIENCE, "sealing took longer than {} s", SEALING_PATIENCE.as_secs());
             tokio::time::sleep(PAUSE).await;
         }
     }
 
     /// Until the network counts every sector.
-    pub async fn until_active(&self) -> anyhow::Result<()> {
+    pub async fn until_active(&self, contract: ContractId) -> anyhow::Result<()> {
         let started = Instant::now();
-        while !self.sectors().await?.iter().all(|s| s.state() == SectorState::Active) {
+        while !self.sectors(contract).await?.iter().all(|s| s.state() == SectorState::Active) {
             if self.step(STRIDE).await?.stopped == "proof-due" {
                 tokio::time::sleep(PAUSE).await;
             }
@@ -88,26 +128,20 @@ impl Driver {
         Ok(())
     }
 
-    pub async fn chain_time(&self) -> anyhow::Result<ChainTime> {
-        let genesis = self.app.node.genesis().await?;
-        let genesis_at = genesis.blocks.first().context("genesis has no block")?.timestamp;
-        Ok(ChainTime { genesis_at, epoch_seconds: self.app.node.network_params().await?.block_delay_secs })
-    }
-
     /// The day in which the last sector was activated.
-    pub async fn first_power_day(&self, time: ChainTime) -> anyhow::Result<i64> {
-        let last = self.sectors().await?.iter().filter_map(|s| s.activation).max().context("no sector is on chain")?;
-        Ok(time.day(last))
+    pub async fn first_power_day(&self, contract: ContractId) -> anyhow::Result<i64> {
+        let sectors = self.sectors(contract).await?;
+        let last = sectors.iter().filter_map(|s| s.activation).max().context("no sector is on chain")?;
+        Ok(self.time.day(last))
     }
 
     /// Until the day before `end_day` is closed.
-    pub async fn until_month_closed(&self, end_day: i64) -> anyhow::Result<()> {
-        let time = self.chain_time().await?;
-        let waits = self.app.config.finality.max(yields::CHAIN_UNLOCKS_WITHIN / time.epoch_seconds);
-        let target = time.first_epoch(end_day) + waits + MARGIN;
+    pub async fn until_month_closed(&self, contract: ContractId, end_day: i64) -> anyhow::Result<()> {
+        let waits = self.app.config.finality.max(yields::CHAIN_UNLOCKS_WITHIN / self.time.epoch_seconds);
+        let target = self.time.first_epoch(end_day) + waits + MARGIN;
         let started = Instant::now();
         loop {
-            let pool = self.sectors().await?.first().context("no sector")?.pool_id;
+            let pool = self.sectors(contract).await?.first().context("no sector")?.pool_id;
             let closed = read(&self.app, move |conn| yields::days(conn, pool, 1)).await?;
             if closed.first().is_some_and(|day| day.day >= end_day - 1) {
                 return Ok(());
@@ -119,4 +153,50 @@ impl Driver {
             anyhow::ensure!(started.elapsed() < MONTH_PATIENCE, "the month took longer than {} s", MONTH_PATIENCE.as_secs());
         }
     }
+
+    /// Goes on for ever: an hour of chain time in every `pause`, but for what computes, and for whoever is about to pay.
+    pub async fn go_on(&self, pause: Duration) {
+        let mut last = None;
+        loop {
+            match self.go_on_once().await {
+                Ok(fast) => {
+                    last = None;
+                    tokio::time::sleep(if fast { PAUSE } else { pause }).await;
+                }
+                Err(error) => {
+                    let text = format!("{error:#}");
+                    if last.as_ref() != Some(&text) {
+                        tracing::warn!(error = text, "the demo's time stands still");
+                    }
+                    last = Some(text);
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    /// True when more is to follow at once.
+    async fn go_on_once(&self) -> anyhow::Result<bool> {
+        let now = self.app.now();
+        let (sectors, unpaid) = read(&self.app, move |conn| {
+            let states: Vec<SectorState> = SectorState::ALL.into_iter().filter(|s| s.is_sealing()).collect();
+            Ok((sealing::in_states(conn, &states)?, orders::placed(conn, now)?.len()))
+        })
+        .await?;
+        if self.pass_for(&sectors).await? {
+            return Ok(true);
+        }
+        if unpaid > 0 || sectors.iter().any(|s| COMPUTING.contains(&s.state())) {
+            return Ok(false);
+        }
+        let stepped = self.step(STRIDE).await?;
+        tracing::debug!(head = minute_text(self.time.micros(stepped.height)), stopped = stepped.stopped, "time passes");
+        Ok(stepped.stopped == "proof-due")
+    }
+}
+
+pub async fn chain_time(app: &Shared) -> anyhow::Result<ChainTime> {
+    let genesis = app.node.genesis().await?;
+    let genesis_at = genesis.blocks.first().context("genesis has no block")?.timestamp;
+    Ok(ChainTime { genesis_at, epoch_seconds: app.node.network_params().await?.block_delay_secs })
 }

@@ -1,8 +1,10 @@
 //! The whole house on embedded defaults, driven through its real doors, and the helpers that stand in for the outside world.
 
+mod chain_clock;
 mod clock_driver;
 mod fake_stripe;
 mod mail_sink;
+mod mailbox;
 mod purchase;
 mod seed;
 mod setup;
@@ -12,11 +14,14 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context;
-use sealyard_core::{clock::SystemClock, units::ChainTime};
+use sealyard_core::{
+    clock::{Month, SystemClock},
+    contracts::Contract,
+};
 
 pub use fake_stripe::{FakeStripeOptions, run as fake_stripe};
 pub use mail_sink::run as mail_sink;
@@ -25,11 +30,9 @@ pub use seed::{ADMIN, seed};
 pub use seed::{PoolOptions, add_pool};
 pub use setup::make_parameters;
 
-use crate::{
-    app::{App, Shared},
-    config::Config,
-    serve, worker,
-};
+use crate::{app::App, config::Config, serve, worker};
+use chain_clock::ChainClock;
+use clock_driver::Driver;
 use story::Story;
 
 #[derive(clap::Args)]
@@ -48,6 +51,9 @@ pub struct Options {
     /// End when the story is told; the exit code says whether every invariant held.
     #[arg(long)]
     exit: bool,
+    /// After the story, seconds in which an hour of the network's time passes.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    hour_s: u64,
     /// Proof parameters; made once and reused.
     #[arg(long)]
     parameters_dir: Option<PathBuf>,
@@ -81,7 +87,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     story.say(&format!("network {} with miner {} on {}", setup::NETWORK, devnet.ready.miner, devnet.ready.url));
     let outside = setup::Outside::start(&dir, &public_url).await?;
     let config = setup::config(&options, &dir, &public_url, &devnet.ready, &outside)?;
-    let app = App::new(config, Arc::new(SystemClock))?;
+    let clock = Arc::new(ChainClock::start(dir.join("clock"), setup::head_at(&devnet.ready).await?));
+    let app = App::new(config, clock.clone())?;
     app.db.migrate()?;
     seed::seed(&app)?;
     tokio::spawn(serve::start(app.clone(), listener)?);
@@ -89,7 +96,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let _agents = setup::start_agents(&app, &dir, &public_url, &parameters.canonicalize()?)?;
     story.say(&format!("site, worker, two machines that seal and one that keeps are up: {public_url}"));
 
-    let sound = live(&story, &app, &dir, options.sectors).await?;
+    let driver = Driver::new(app.clone(), Some(clock)).await?;
+    let sound = live(&story, &driver, &dir, options.sectors).await?;
     println!("\nSign in at {public_url}/login");
     println!("  investor  {}  password  {}", seed::INVESTOR, seed::PASSWORD);
     println!("  operator  {}  password  {}", seed::ADMIN, seed::PASSWORD);
@@ -97,8 +105,17 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if options.exit {
         return Ok(());
     }
-    println!("\nThe site stays up until you press Ctrl-C.");
-    serve::shutdown_requested().await?;
+    let (hour, day) = (options.hour_s, options.hour_s * 24);
+    println!(
+        "\nThe site stays up until you press Ctrl-C. An hour of the network's time passes every {hour} s, a day every {day} s;"
+    );
+    println!(
+        "it waits while machines seal and while an order waits for its payment. Buy something: it is sealed, proven, and earns."
+    );
+    tokio::select! {
+        () = driver.go_on(Duration::from_secs(options.hour_s)) => {}
+        asked = serve::shutdown_requested() => asked?,
+    }
     devnet.stop().await;
     Ok(())
 }
@@ -109,45 +126,33 @@ pub async fn attach(options: Options, config: Config) -> anyhow::Result<()> {
     let app = App::new(config, Arc::new(SystemClock))?;
     app.db.migrate()?;
     seed::seed(&app)?;
-    let sound = live(&story, &app, &options.dir, options.sectors).await?;
+    let driver = Driver::new(app, None).await?;
+    let sound = live(&story, &driver, &options.dir, options.sectors).await?;
     anyhow::ensure!(sound, "an invariant does not hold");
     Ok(())
 }
 
-/// One purchase, from the order to the statement; true when every invariant holds.
-async fn live(story: &Story, app: &Shared, dir: &Path, sectors: i64) -> anyhow::Result<bool> {
+/// One purchase, from the order to the statement of the first month that it earned; true when every invariant holds.
+async fn live(story: &Story, driver: &Driver, dir: &Path, sectors: i64) -> anyhow::Result<bool> {
+    let app = &driver.app;
     let public_url = &app.config.public_url;
     let buyer = purchase::Buyer { url: public_url.clone(), outside: app.config.stripe_api.clone() };
     let contract = story.step("Purchase", buyer.buy(app, sectors)).await?;
     story.link("contract", &format!("{public_url}/contracts/{}", contract.public_id));
 
-    let driver = clock_driver::Driver { app: app.clone(), contract: contract.id };
-    story.step("Sealing and activation", driver.until_on_chain()).await?;
-    story.step("First WindowPoSt: the network counts the power", driver.until_active()).await?;
-    let time = driver.chain_time().await?;
-    story.step("A month of daily proofs", driver.until_month_closed(month_end(time, &driver).await?)).await?;
-    let eml = story.step("Statements", wait_for_mail(&dir.join("mail"))).await?;
-    story.link("mail", &eml.display().to_string());
-    story.finish(app, &contract, dir).await
+    story.step("Sealing and activation", driver.until_on_chain(contract.id)).await?;
+    story.step("First WindowPoSt: the network counts the power", driver.until_active(contract.id)).await?;
+    let month = earning_month(driver, &contract).await?;
+    let end_day = month.days().context("month")?.1;
+    let name = format!("{}: daily proofs, rewards, closed days", month.long_text());
+    story.step(&name, driver.until_month_closed(contract.id, end_day)).await?;
+    let sent = story.step("Statement", mailbox::wait_for(app, &contract, month, &dir.join("mail"))).await?;
+    story.link("mail", &sent.file.display().to_string());
+    story.finish(app, &contract, (month, &sent)).await
 }
 
-/// The first day after the calendar month in which the sectors earn from its first day on.
-async fn month_end(time: ChainTime, driver: &clock_driver::Driver) -> anyhow::Result<i64> {
-    use sealyard_core::clock::Month;
-    let start = driver.first_power_day(time).await?;
-    let month = Month::of_day(start + 1).context("month")?;
-    Ok(month.days().context("month")?.1)
-}
-
-async fn wait_for_mail(dir: &Path) -> anyhow::Result<PathBuf> {
-    const PATIENCE: Duration = Duration::from_secs(60);
-    let started = Instant::now();
-    loop {
-        let found = std::fs::read_dir(dir)?.filter_map(Result::ok).map(|e| e.path());
-        if let Some(path) = found.into_iter().find(|p| p.extension().is_some_and(|e| e == "eml")) {
-            return Ok(path);
-        }
-        anyhow::ensure!(started.elapsed() < PATIENCE, "no statement arrived within {} s", PATIENCE.as_secs());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+/// The calendar month in which the sectors earn from its first day on.
+async fn earning_month(driver: &Driver, contract: &Contract) -> anyhow::Result<Month> {
+    let start = driver.first_power_day(contract.id).await?;
+    Month::of_day(start + 1).context("month")
 }

@@ -105,7 +105,20 @@ pub fn add_pool(db: &Database, options: &PoolOptions, now: Micros) -> anyhow::Re
     Ok(())
 }
 
-/// The operator, the pool of the devnet's miner and one plan.
+/// The same power for a year: a day costs less, and the fee is lower.
+fn add_longer_plan(app: &Shared, short: &PoolOptions, now: Micros) -> anyhow::Result<()> {
+    app.db.transact(|conn| {
+        let Some(pool) = capacity::pools(conn)?.pop() else { return Ok(()) };
+        let (name, days) = (format!("{}, 365 days", short.name), 365);
+        let price = Fiat { minor: 3900, currency: short.currency.clone() };
+        let terms = Terms::standard(1800);
+        catalog::create_plan(conn, &NewPlan::of_sectors(&pool, &name, days, price, terms, now))?;
+        Ok::<_, sealyard_core::ledger::LedgerError>(())
+    })?;
+    Ok(())
+}
+
+/// The operator, the pool of the devnet's miner and its plans.
 pub fn seed(app: &Shared) -> anyhow::Result<()> {
     let now = app.now();
     let seeded = app.db.read(|conn| accounts::by_email(conn, ADMIN).map_err(sealyard_core::store::DbFault::from))?.is_some();
@@ -119,7 +132,7 @@ pub fn seed(app: &Shared) -> anyhow::Result<()> {
         sector_bytes: 2048,
         capacity_bytes: 64 * 2048,
         days: 210,
-        price_minor: 2500,
+        price_minor: 2400,
         currency: "USD".into(),
         fee_bp: 2000,
         own_pledge_price_minor: Some(1800),
@@ -127,6 +140,7 @@ pub fn seed(app: &Shared) -> anyhow::Result<()> {
         added_days: 25,
     };
     add_pool(&app.db, &options, now)?;
+    add_longer_plan(app, &options, now)?;
     let operator = NewUser { email: ADMIN, name: "Operator", password: PASSWORD, role: Role::Admin };
     let operator = Registration::of(&operator)?;
     app.db.transact(|conn| accounts::register(conn, &operator, now))?;

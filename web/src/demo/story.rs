@@ -1,20 +1,25 @@
 //! What happened, told as it happens, and whether the house kept its promises.
 
-use std::{future::Future, path::Path, time::Instant};
+use std::{collections::BTreeMap, future::Future, time::Instant};
 
 use sealyard_core::{
     capacity,
-    clock::DAY,
+    clock::{DAY, Month},
     contracts::{self, Contract},
     ledger::{self, AccountSpec},
     money::NanoFil,
-    sealing, statements,
+    sealing::{self, MessageState},
+    statements::{self, ContractLine, StatementModel},
     store::{AnyConnection, DbResult},
     units::Bytes,
     yields,
 };
 
-use crate::app::{Shared, read};
+use super::mailbox::{self, Sent};
+use crate::{
+    app::{Shared, read},
+    render::statement_view,
+};
 
 pub struct Story {
     started: Instant,
@@ -44,72 +49,182 @@ impl Story {
     }
 
     /// Figures and invariants; true when all hold.
-    pub async fn finish(&self, app: &Shared, contract: &Contract, dir: &Path) -> anyhow::Result<bool> {
-        let (contract, mails) = (contract.clone(), mails(&dir.join("mail"))?);
-        let (lines, checks) = read(app, move |conn| {
-            let days = yields::days(conn, contract.pool_id, i64::MAX)?;
-            let lots = ledger::lots_of_contract(conn, contract.id, 0..i64::MAX, i64::MAX)?;
-            let capacity = capacity::capacity(conn, contract.pool_id)?;
-            let of = |pick: fn(&ledger::Lot) -> i64| lots.iter().map(pick).sum::<i64>();
-            let (gross, fee) = (of(|l| l.gross_nano), of(|l| l.fee_nano + l.cost_nano));
-            let made_up = of(|l| l.compensation_nano);
-            let posted: i64 = days.iter().map(|d| d.posted_nano).sum();
-            let operator = ledger::balance(conn, &AccountSpec::OperatorYield(contract.pool_id))?.posted;
-            let available = ledger::balance(conn, &AccountSpec::Available(contract.user_id))?.posted;
-            let vesting = ledger::balance(conn, &AccountSpec::Vesting(contract.user_id))?.posted;
-            let sectors = sealing::of_contract(conn, contract.id)?;
-            let active: i64 = sectors.iter().filter(|s| s.state().is_on_chain()).map(|_| 1).sum();
-            let pool = capacity::pool_by_id(conn, contract.pool_id)?;
-            let statement = statements::of_user(conn, contract.user_id)?.into_iter().next_back();
-            let model = statement.and_then(|s| s.parsed().ok());
-            let wins: i64 = days.iter().map(|d| d.wins).sum();
-            let lines = vec![
-                format!("{} days closed, {wins} blocks won, {} FIL posted", days.len(), NanoFil(posted)),
-                format!("the contract earned {} FIL, service fee {} FIL", NanoFil(gross), NanoFil(fee)),
-                format!("available {} FIL, vesting {} FIL", NanoFil(available), NanoFil(vesting)),
-                format!("sold {}, backed by {active} sectors of {}", Bytes(capacity.sold), Bytes(pool.sector_bytes)),
-            ];
-            let last_day_of_statement = model.as_ref().map_or(i64::MAX, |m| m.end_day);
-            let later_available: i64 =
-                ledger::entries(conn, &AccountSpec::Available(contract.user_id), last_day_of_statement..i64::MAX, i64::MAX)?
-                    .iter()
-                    .map(|e| e.amount)
-                    .sum();
-            let chain_days = yields::chain_days(conn, contract.pool_id)?;
-            let landed = sealing::messages_in_state(conn, sealing::MessageState::Landed)?;
-            let checks = vec![
-                (
-                    "rewards, tips and daily fees explain the miner's balance to the attoFIL",
-                    chain_days.iter().all(|d| d.other_atto == "0"),
-                ),
-                ("every message's gas is accounted for", !landed.is_empty() && landed.iter().all(|m| m.burnt_atto.is_some())),
-                ("the books balance", ledger::check(conn)?.is_empty()),
-                ("every closed day follows from the chain's records", matches!(yields::audit(conn), Ok(None))),
-                ("contract shares and the operator's add up to the rewards", gross + operator == posted),
-                ("the investor's accounts hold exactly the net of all days", available + vesting == gross - fee + made_up),
-                ("the contract's days run by the chain's time", runs_by_the_chain(conn, &contract.public_id, &lots)?),
-                ("owned = free + held + sold + own use + down", capacity.holds()),
-                ("everything sold is backed by sectors on chain", capacity.sold == active * pool.sector_bytes),
-                (
-                    "the statement's closing balance is the ledger's",
-                    model.is_some_and(|m| m.available.closing + later_available == available),
-                ),
-                ("one statement, one mail", mails == 1),
-            ];
-            Ok((lines, checks))
+    pub async fn finish(&self, app: &Shared, contract: &Contract, (month, sent): (Month, &Sent)) -> anyhow::Result<bool> {
+        let words = mailbox::pdf_words(&sent.file)?;
+        let model = sent.statement.parsed()?;
+        let (statement, arrived) = (model.clone(), sent.arrived.clone());
+        let contract = contract.clone();
+        let checks = read(app, move |conn| {
+            let mut checks = books(conn, &contract)?;
+            checks.extend(told(conn, &contract, &statement, &arrived)?);
+            Ok(checks)
         })
         .await?;
+        let in_pdf = read_back(&model, words);
+        let lines = figures(app, month, &model).await?;
         println!();
         for line in lines {
             println!("  {line}");
         }
         println!();
-        for (what, holds) in &checks {
+        let all: Vec<Check> = checks.into_iter().chain([in_pdf]).collect();
+        for Check(what, holds) in &all {
             println!("  {} {what}", if *holds { "holds " } else { "BROKEN" });
         }
         self.say("the story is told");
-        Ok(checks.iter().all(|(_, holds)| *holds))
+        Ok(!all.is_empty() && all.iter().all(|Check(_, holds)| *holds))
     }
+}
+
+/// A promise of the house, and whether it is kept.
+struct Check(&'static str, bool);
+
+/// What the pages and the month's statement show.
+async fn figures(app: &Shared, month: Month, model: &StatementModel) -> anyhow::Result<Vec<String>> {
+    let pools = read(app, |conn| {
+        let mut lines = Vec::new();
+        for pool in capacity::pools(conn)? {
+            let days = yields::days(conn, pool.id, i64::MAX)?;
+            let wins: i64 = days.iter().map(|day| day.wins).sum();
+            let posted: i64 = days.iter().map(|day| day.posted_nano).sum();
+            let sold = capacity::capacity(conn, pool.id)?.sold;
+            lines.push(format!("{} days closed, {wins} blocks won, {} FIL posted", days.len(), NanoFil(posted)));
+            lines.push(format!("sold {} in sectors of {}", Bytes(sold), Bytes(pool.sector_bytes)));
+        }
+        Ok(lines)
+    })
+    .await?;
+    let of = |pick: fn(&ContractLine) -> i64| NanoFil(model.contracts.iter().map(pick).sum());
+    let (gross, fees, made_up) = (of(|c| c.gross), of(|c| c.fee + c.cost), of(|c| c.compensation));
+    let (available, vesting) = (model.available, model.vesting);
+    Ok(pools
+        .into_iter()
+        .chain([
+            format!("statement of {}: earned {gross} FIL, fees and costs {fees} FIL, made up {made_up} FIL", month.long_text()),
+            format!("available {} FIL at its end, {} in", NanoFil(available.closing), NanoFil(available.moved_in)),
+            format!(
+                "vesting {} FIL at its end, {} in, {} out",
+                NanoFil(vesting.closing),
+                NanoFil(vesting.moved_in),
+                NanoFil(vesting.moved_out)
+            ),
+        ])
+        .collect())
+}
+
+/// Chain, books and capacity.
+fn books(conn: &mut AnyConnection, contract: &Contract) -> DbResult<Vec<Check>> {
+    let days = yields::days(conn, contract.pool_id, i64::MAX)?;
+    let posted: i64 = days.iter().map(|day| day.posted_nano).sum();
+    let (mut shares, mut costs) = (0, 0);
+    for day in &days {
+        for lot in ledger::lots_on(conn, contract.pool_id, day.day)? {
+            shares += lot.gross_nano;
+            costs += lot.cost_nano;
+        }
+    }
+    let operator = ledger::balance(conn, &AccountSpec::OperatorYield(contract.pool_id))?.posted - costs;
+    let lots = ledger::lots_of_contract(conn, contract.id, 0..i64::MAX, i64::MAX)?;
+    let chain_days = yields::chain_days(conn, contract.pool_id)?;
+    let landed = sealing::messages_in_state(conn, MessageState::Landed)?;
+    let capacity = capacity::capacity(conn, contract.pool_id)?;
+    let sectors = sealing::of_contract(conn, contract.id)?;
+    let pool = capacity::pool_by_id(conn, contract.pool_id)?;
+    let size = |sectors: &[sealing::Sector]| pool.sector_bytes.saturating_mul(i64::try_from(sectors.len()).unwrap_or(i64::MAX));
+    let running = contracts::recent(conn, i64::MAX)?.into_iter().filter(|c| c.pool_id == contract.pool_id && c.is_running());
+    let sold: i64 = running.map(|contract| contract.bytes).sum();
+    Ok(vec![
+        Check(
+            "rewards, tips and daily fees explain the miner's balance to the attoFIL on each day",
+            chain_days.len() >= days.len() && !days.is_empty() && chain_days.iter().all(|day| day.other_atto == "0"),
+        ),
+        Check("every message's gas is accounted for", !landed.is_empty() && landed.iter().all(|m| m.burnt_atto.is_some())),
+        Check("the books balance", posted > 0 && ledger::check(conn)?.is_empty()),
+        Check("every closed day follows from the chain's records", posted > 0 && matches!(yields::audit(conn), Ok(None))),
+        Check("contract shares and the operator's add up to the rewards", shares > 0 && shares + operator == posted),
+        Check("the contract's days run by the chain's time", runs_by_the_chain(conn, &contract.public_id, &lots)?),
+        Check("owned = free + held + sold + own use + down", capacity.owned > 0 && capacity.holds()),
+        Check("what is sold is the contracts' bytes", sold > 0 && capacity.sold == sold),
+        Check(
+            "every byte of the contract is in sectors on chain",
+            size(&sectors) == contract.bytes && sectors.iter().all(|sector| sector.state().is_on_chain()),
+        ),
+    ])
+}
+
+/// What the investor was told, beside the ledger.
+fn told(
+    conn: &mut AnyConnection,
+    contract: &Contract,
+    model: &StatementModel,
+    arrived: &BTreeMap<String, usize>,
+) -> DbResult<Vec<Check>> {
+    let user = contract.user_id;
+    let (mut net, mut in_month) = (0, LotSum::default());
+    for own in contracts::of_user(conn, user)? {
+        for lot in ledger::lots_of_contract(conn, own.id, 0..i64::MAX, i64::MAX)? {
+            net += lot.gross_nano - lot.fee_nano - lot.cost_nano + lot.compensation_nano;
+            if (model.first_day..model.end_day).contains(&lot.day) {
+                in_month.gross += lot.gross_nano;
+                in_month.fees += lot.fee_nano + lot.cost_nano;
+                in_month.net += lot.available_nano + lot.locked_nano + lot.compensation_nano;
+            }
+        }
+    }
+    let accounts = [AccountSpec::Available(user), AccountSpec::Vesting(user), AccountSpec::Pledged(user)];
+    let (mut owned, mut closing) = (0, Vec::new());
+    for account in &accounts {
+        owned += ledger::balance(conn, account)?.posted;
+        closing.push(ledger::movements(conn, account, model.end_day)?);
+    }
+    let shown = [model.available.closing, model.vesting.closing, model.pledged.closing];
+    let of = |pick: fn(&ContractLine) -> i64| model.contracts.iter().map(pick).sum::<i64>();
+    let sums = LotSum { gross: of(|c| c.gross), fees: of(|c| c.fee + c.cost), net: of(|c| c.net + c.compensation) };
+    let statements = statements::of_user(conn, user)?;
+    let each_once = statements.iter().filter(|s| s.sent_at.is_some()).all(|s| arrived.get(&s.message_id) == Some(&1));
+    Ok(vec![
+        Check("the investor's accounts hold exactly the net of all days", owned > 0 && owned == net),
+        Check(
+            "the statement's closing balances are the ledger's, and not zero",
+            model.available.closing > 0 && shown[..] == closing[..],
+        ),
+        Check(
+            "the statement's earnings, fees and net are those of the month's days",
+            sums.gross > 0 && sums.fees > 0 && sums == in_month,
+        ),
+        Check(
+            "no statement is of a month before the account's first entry",
+            statements
+                .iter()
+                .filter_map(|s| s.parsed().ok())
+                .all(|m| m.available.closing != 0 || m.vesting.closing != 0 || m.pledged.closing != 0),
+        ),
+        Check("one statement, one mail", !arrived.is_empty() && each_once && arrived.values().all(|count| *count == 1)),
+    ])
+}
+
+#[derive(Default, PartialEq, Eq)]
+struct LotSum {
+    gross: i64,
+    fees: i64,
+    net: i64,
+}
+
+/// Whether the statement's figures are those that another program reads in the mail's PDF.
+fn read_back(model: &StatementModel, mut words: Vec<String>) -> Check {
+    let view = statement_view(model, String::new());
+    let accounts = [&view.available, &view.vesting, &view.pledged].into_iter();
+    let balances = accounts.flat_map(|a| [&a.opening, &a.moved_in, &a.moved_out, &a.closing]);
+    let contracts = view.contracts.iter().flat_map(|c| [&c.gross, &c.fee, &c.made_up, &c.net]);
+    let days = view.days.iter().flat_map(|d| [&d.fee, &d.to_available, &d.to_vesting, &d.vested]);
+    let mut all_there = true;
+    for figure in balances.chain(contracts).chain(days) {
+        match words.iter().position(|word| word == figure) {
+            Some(at) => drop(words.swap_remove(at)),
+            None => all_there = false,
+        }
+    }
+    Check("the mail's PDF, read by another program, has exactly the statement's figures", all_there && !view.contracts.is_empty())
 }
 
 /// A contract begins on the day, give or take one, of which it has its first lot.
@@ -117,8 +232,4 @@ fn runs_by_the_chain(conn: &mut AnyConnection, contract: &str, lots: &[ledger::L
     let began = contracts::by_public_id(conn, contract)?.and_then(|c| c.active_at).map(|at| at.div_euclid(DAY));
     let first = lots.iter().map(|lot| lot.day).min();
     Ok(began.zip(first).is_some_and(|(began, first)| (began - first).abs() <= 1))
-}
-
-fn mails(dir: &Path) -> anyhow::Result<usize> {
-    Ok(std::fs::read_dir(dir)?.filter_map(Result::ok).filter(|e| e.path().extension().is_some_and(|x| x == "eml")).count())
 }

@@ -5,7 +5,7 @@ use anyhow::Context;
 use askama::Template;
 use sealyard_core::{
     catalog::{self, Plan},
-    clock::{DAY, minute_text},
+    clock::{DAY, MINUTE, SECOND, minute_text},
     contracts, ids,
     ledger::{self, AccountSpec},
     money::NanoFil,
@@ -215,7 +215,11 @@ async fn place(
 /// The order and its hold are committed; the payment page can be asked for again at any time.
 async fn ask_for_payment(app: &Shared, order: &Order, plan: &Plan) -> Result<(), WebError> {
     let Some(rail) = &app.stripe else { return Ok(()) };
-    let session = rail.checkout(order, &plan.name, &app.config.public_url).await.context("asking for a payment page")?;
+    // The provider goes by its own clock; its page ends a little before the hold.
+    let left = order.expires_at - app.now() - 2 * MINUTE;
+    let expires_at = (app.outside_now() + left) / SECOND;
+    let session = rail.checkout(order, &plan.name, &app.config.public_url, expires_at).await;
+    let session = session.context("asking for a payment page")?;
     let url = session.url.context("the payment provider gave no page to pay on")?;
     let (id, now) = (order.id, app.now());
     transact(app, move |conn| Ok::<_, DbFault>(orders::open_payment(conn, id, stripe::RAIL, &session.id, &url, now)?)).await?;

@@ -25,7 +25,7 @@ async fn receive(app: web::Data<App>, request: HttpRequest, body: web::Bytes) ->
     if secret.is_empty() {
         return HttpResponse::NotFound().finish();
     }
-    if let Err(error) = check_signature(secret, header, &body, app.now() / SECOND) {
+    if let Err(error) = check_signature(secret, header, &body, app.outside_now() / SECOND) {
         tracing::warn!(%error, "webhook refused");
         return HttpResponse::BadRequest().body(error.to_string());
     }

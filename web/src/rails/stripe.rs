@@ -52,10 +52,16 @@ impl Stripe {
         Ok(Self { http, api: api.trim_end_matches('/').to_owned(), key: key.to_owned() })
     }
 
-    /// A page on which the order can be paid, until a little before its hold ends.
-    pub async fn checkout(&self, order: &Order, plan_name: &str, public_url: &str) -> Result<CheckoutSession, StripeError> {
+    /// A page on which the order can be paid until `expires_at`, Unix seconds.
+    pub async fn checkout(
+        &self,
+        order: &Order,
+        plan_name: &str,
+        public_url: &str,
+        expires_at: i64,
+    ) -> Result<CheckoutSession, StripeError> {
         let back = format!("{public_url}/orders/{}", order.public_id);
-        let expires_at = (order.expires_at / 1_000_000 - 120).to_string();
+        let expires_at = expires_at.to_string();
         let amount = order.amount_minor.to_string();
         let currency = order.currency.to_lowercase();
         let product = format!("{plan_name}, {}", sealyard_core::units::Bytes(order.bytes));

@@ -1,6 +1,7 @@
 //! Statements for people: mail text, mail HTML and PDF from one view, so that no figure can differ between them.
 
 mod pdf;
+mod text;
 
 use askama::Template;
 use sealyard_core::{
