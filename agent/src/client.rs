@@ -15,7 +15,11 @@ pub struct House {
 }
 
 impl House {
+    /// `url` with its scheme: without one nothing would ever be reached.
     pub fn new(url: &str, key: &str) -> Result<Self> {
+        if !url.starts_with("https://") && !url.starts_with("http://") {
+            bail!("{url} has no scheme; write --url https://{url}");
+        }
         let http = sealyard_filecoin::http::client(Duration::from_secs(60))?;
         Ok(Self { http, url: url.trim_end_matches('/').to_owned(), key: key.to_owned() })
     }
@@ -44,6 +48,6 @@ impl House {
     }
 
     pub async fn report(&self, request: &ReportRequest) -> Result<ReportAnswer> {
-        self.post("report", request).await
+        self.post(&format!("report?task={}", request.task), request).await
     }
 }

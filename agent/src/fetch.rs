@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use reqwest::{StatusCode, header};
 use sealyard_core::fleet::protocol::{MoveInput, StoredFile};
+use sealyard_filecoin::sector::SealProof;
 
 use crate::{files::inside, work_dir::WorkDir};
 
@@ -17,6 +18,12 @@ use crate::{files::inside, work_dir::WorkDir};
 const STREAMS: usize = 4;
 /// Attempts without a byte before it is given up.
 const ATTEMPTS: u32 = 6;
+/// Longest list of files, bytes, and most files of a sector.
+const LONGEST_LIST: usize = 1 << 20;
+const MOST_FILES: usize = 1000;
+/// Layers, trees and replica of a sector take 14.1 sector sizes at most, besides files of a fixed size.
+const SECTORS_OF_FILES: u64 = 17;
+const SMALL_FILES: u64 = 64 << 20;
 
 /// Everything of the sector.
 pub async fn fetch(work: &WorkDir, task: i64, input: &MoveInput) -> Result<()> {
@@ -44,12 +51,21 @@ struct Source {
     http: reqwest::Client,
     url: String,
     pass: String,
+    /// All files of a sector together.
+    most_bytes: u64,
 }
 
 impl Source {
     fn new(input: &MoveInput) -> Result<Self> {
         let url = format!("{}/files/v1/{}/{}", input.from.trim_end_matches('/'), input.sector.miner, input.sector.number);
-        Ok(Self { http: sealyard_filecoin::http::streaming_client(Duration::from_secs(60))?, url, pass: input.pass.clone() })
+        let sector_bytes = SealProof::try_from(input.sector.proof)?.sector_bytes();
+        let most_bytes = sector_bytes.saturating_mul(SECTORS_OF_FILES).saturating_add(SMALL_FILES);
+        Ok(Self {
+            http: sealyard_filecoin::http::streaming_client(Duration::from_secs(60))?,
+            url,
+            pass: input.pass.clone(),
+            most_bytes,
+        })
     }
 
     async fn list(&self) -> Result<Vec<StoredFile>> {
@@ -63,11 +79,21 @@ impl Source {
     }
 
     async fn try_list(&self) -> Result<Vec<StoredFile>> {
-        let response = self.http.get(&self.url).bearer_auth(&self.pass).send().await?;
+        let mut response = self.http.get(&self.url).bearer_auth(&self.pass).send().await?;
         let status = response.status();
-        let bytes = response.bytes().await?;
-        ensure!(status.is_success(), "{} answered {status}: {}", self.url, String::from_utf8_lossy(&bytes));
-        serde_json::from_slice(&bytes).with_context(|| format!("{} answered something else than expected", self.url))
+        // What another address says is not repeated: it may be anybody's.
+        ensure!(status.is_success(), "the machine that has the files answered {status}");
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            ensure!(bytes.len() + chunk.len() <= LONGEST_LIST, "the list of files is longer than {LONGEST_LIST} bytes");
+            bytes.extend_from_slice(&chunk);
+        }
+        let files: Vec<StoredFile> =
+            serde_json::from_slice(&bytes).map_err(|_| anyhow::anyhow!("the list of files is unreadable"))?;
+        ensure!(files.len() <= MOST_FILES, "the sector has more than {MOST_FILES} files");
+        let bytes = files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.bytes));
+        ensure!(bytes.is_some_and(|bytes| bytes <= self.most_bytes), "the sector's files are larger than a sector's can be");
+        Ok(files)
     }
 
     /// Goes on where an interrupted attempt ended.
@@ -102,7 +128,11 @@ impl Source {
         let request = self.http.get(&url).bearer_auth(&self.pass).header(header::RANGE, format!("bytes={have}-"));
         let mut response = request.send().await?;
         let status = response.status();
-        ensure!(status == StatusCode::PARTIAL_CONTENT || (have == 0 && status.is_success()), "{url} answered {status}");
+        ensure!(
+            status == StatusCode::PARTIAL_CONTENT || (have == 0 && status.is_success()),
+            "{} was answered {status}",
+            file.path
+        );
         let mut left = file.bytes - have;
         while let Some(chunk) = response.chunk().await? {
             left = left.checked_sub(u64::try_from(chunk.len())?).context("it is longer than was told")?;
@@ -155,7 +185,7 @@ mod tests {
         let (_, at) = files::serve("127.0.0.1:0".parse().unwrap(), work.store(), "key".into()).unwrap();
         let pass = Pass { sector: of, until: SystemClock.now() + HOUR }.sign(&digest("key"));
         let (ticket, seed, comm_r, pc2) = Default::default();
-        let sector = SectorInput { miner: 1000, number: 7, proof: 0, ticket, seed, comm_r, pc2 };
+        let sector = SectorInput { miner: 1000, number: 7, proof: 8, ticket, seed, comm_r, pc2 };
         MoveInput { sector, from: format!("http://{at}/"), pass, prove_with: String::new() }
     }
 

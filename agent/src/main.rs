@@ -25,7 +25,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Work for a house: enrol with a one-time token if this machine is new, then take leases until stopped.
-    Run(RunOptions),
+    Run(Box<RunOptions>),
     /// Run one step (started by `run`, one process per step).
     #[command(hide = true)]
     Step { folder: PathBuf },
@@ -42,6 +42,12 @@ struct RunOptions {
     /// One-time enrolment token; needed once.
     #[arg(long, env = "SEALYARD_ENROL_TOKEN")]
     token: Option<String>,
+    /// A file with the token, so that it does not stand in the list of processes.
+    #[arg(long, conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+    /// Take a new key with the token, although this machine has one: the old one was withdrawn, or others may know it.
+    #[arg(long)]
+    renew_key: bool,
     /// Folder with the proof parameters.
     #[arg(long, env = "SEALYARD_PARAMETERS_DIR")]
     parameters_dir: PathBuf,
@@ -85,11 +91,12 @@ fn main() -> anyhow::Result<()> {
         Command::Run(options) => {
             tracing_subscriber::fmt()
                 .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+                .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
                 .with_writer(std::io::stderr)
                 // A log on a full disk must not end the program.
                 .log_internal_errors(false)
                 .init();
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(run::run(options))
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(run::run(*options))
         }
     }
 }

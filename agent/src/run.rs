@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -55,7 +56,10 @@ pub async fn run(options: RunOptions) -> Result<()> {
     }
     let work = WorkDir::open(&options.dir)?;
     let _only_one = work.lock()?;
-    let key = match work.key()? {
+    if !options.storage {
+        check_parameters(&options.parameters_dir)?;
+    }
+    let key = match work.key()?.filter(|_| !options.renew_key) {
         Some(key) => key,
         None => enrol(&options, &work).await?,
     };
@@ -110,9 +114,35 @@ fn show_files(options: &RunOptions, work: &WorkDir, key: &Key) -> Result<Option<
     Ok(Some((shown, url)))
 }
 
+/// A machine without parameters fails each proof in a moment, and the sectors are blamed for it.
+fn check_parameters(dir: &Path) -> Result<()> {
+    let is_parameters = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "params");
+    let found = std::fs::read_dir(dir).is_ok_and(|entries| entries.filter_map(Result::ok).any(is_parameters));
+    if !found {
+        bail!(
+            "{} holds no proof parameters; put the official ones there (`lotus fetch-params`), or for a devnet make them with \
+             `sealyard parameters {}`",
+            dir.display(),
+            dir.display()
+        );
+    }
+    Ok(())
+}
+
+/// The token that was given, or that stands in the file that was named.
+fn token(options: &RunOptions) -> Result<String> {
+    if let Some(path) = &options.token_file {
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading the token from {}", path.display()))?;
+        return Ok(text.trim().to_owned());
+    }
+    options
+        .token
+        .clone()
+        .context("this machine is new: give it the enrolment token that an administrator made (--token or --token-file)")
+}
+
 async fn enrol(options: &RunOptions, work: &WorkDir) -> Result<Key> {
-    let token =
-        options.token.clone().context("this machine is new: give it the enrolment token that an administrator made (--token)")?;
+    let token = token(options)?;
     let hardware = hardware::read(work.root(), options.offered());
     let house = House::new(&options.url, "")?;
     let request = EnrolRequest { token, hardware };
@@ -230,10 +260,7 @@ impl Agent {
     /// Whether a step that runs or waits here is about this sector.
     fn works_on(&self, sector: &StoredSector) -> bool {
         let leases = self.steps.values().map(|step| &step.lease).chain(self.waiting.values().map(|(lease, _)| lease));
-        leases.into_iter().any(|lease| {
-            let of = |key: &str| lease.input.get(key).and_then(serde_json::Value::as_u64);
-            of("miner") == Some(sector.miner) && of("number") == Some(sector.number)
-        })
+        leases.into_iter().any(|lease| serde_json::from_str::<StoredSector>(lease.input.get()).is_ok_and(|of| of == *sector))
     }
 
     /// Deletes sectors that nothing needs any more. What stands in the way is told, and tried again with the next inventory.

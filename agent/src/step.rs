@@ -13,7 +13,7 @@ use sealyard_filecoin::{
     sector::{SealProof, SectorIdent},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     fetch::fetch,
@@ -25,7 +25,7 @@ pub fn main(folder: &Path) -> Result<()> {
     let started = Instant::now();
     let input: StepInput = serde_json::from_slice(&fs::read(folder.join("input.json"))?)?;
     let outcome = match run(&input) {
-        Ok(output) => Outcome::Done { output },
+        Ok(output) => Outcome::done(&output)?,
         Err(failure) => Outcome::Failed { level: failure.level, reason: failure.reason },
     };
     let usage = usage(started);
@@ -80,8 +80,8 @@ fn run(step: &StepInput) -> Result<Value, Failure> {
     }
 }
 
-fn read<T: for<'a> Deserialize<'a>>(value: &Value) -> Result<T> {
-    T::deserialize(value).context("the step's input is unreadable")
+fn read<T: for<'a> Deserialize<'a>>(value: &RawValue) -> Result<T> {
+    serde_json::from_str(value.get()).context("the step's input is unreadable")
 }
 
 fn ident(input: &SectorInput) -> Result<SectorIdent> {
@@ -150,13 +150,12 @@ fn commit_1(step: &StepInput) -> Result<Value, Failure> {
 #[derive(Deserialize)]
 struct Commit2Input {
     sector: SectorInput,
-    c1: Value,
+    c1: Box<RawValue>,
 }
 
 fn commit_2(step: &StepInput) -> Result<Value, Failure> {
     let input: Commit2Input = read(&step.input)?;
-    let c1 = serde_json::to_vec(&input.c1).context("C1's output")?;
-    let proof = proofs::c2(&ident(&input.sector)?, &c1)?;
+    let proof = proofs::c2(&ident(&input.sector)?, input.c1.get().as_bytes())?;
     Ok(json!({"proof": hex::encode(proof)}))
 }
 

@@ -30,7 +30,7 @@ pub struct StepInput {
     pub task: i64,
     pub fence: i64,
     pub kind: String,
-    pub input: serde_json::Value,
+    pub input: Box<serde_json::value::RawValue>,
     /// Where sectors are stored on this machine.
     pub store: PathBuf,
 }

@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod money;
 pub mod orders;
+pub mod payments;
 pub mod proving;
 pub mod scheduler;
 pub mod sealing;

@@ -56,6 +56,10 @@ pub struct Config {
     pub vesting_quantum: i64,
     /// Divisor of the daily fee's cap (half of a day's reward).
     pub daily_fee_cap_denominator: i64,
+    /// How many epochs `Devnet.Reorg` can take back; 0: none, and nothing is kept for it.
+    pub reorg_depth: usize,
+    /// Actor ids of the miner's control addresses, wallets of this node with the same balance as the others.
+    pub control_addresses: Vec<u64>,
 }
 
 impl Default for Config {
@@ -84,6 +88,8 @@ impl Default for Config {
             vesting_step: 2880,
             vesting_quantum: 1440,
             daily_fee_cap_denominator: 2,
+            reorg_depth: 0,
+            control_addresses: Vec::new(),
         }
     }
 }

@@ -9,9 +9,10 @@ pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
     builder().timeout(timeout).build()
 }
 
-/// For what takes as long as it is large: fails when nothing has come for `silence`.
+/// For what takes as long as it is large: fails when nothing has come for `silence`. It goes to the address that it is given and nowhere
+/// else: redirects are not followed.
 pub fn streaming_client(silence: Duration) -> Result<reqwest::Client, reqwest::Error> {
-    builder().connect_timeout(silence).read_timeout(silence).build()
+    builder().redirect(reqwest::redirect::Policy::none()).connect_timeout(silence).read_timeout(silence).build()
 }
 
 fn builder() -> reqwest::ClientBuilder {

@@ -12,7 +12,7 @@ use sealyard_filecoin::{
 };
 use serde_json::json;
 
-use crate::openrpc::node;
+use crate::openrpc::{node, spec};
 
 async fn start(dir: &Path) -> (Devnet, Node) {
     let devnet = Devnet::start((Ipv4Addr::LOCALHOST, 0).into(), dir, Config::default()).await.unwrap();
@@ -25,7 +25,7 @@ async fn step(node: &Node, epochs: i64) -> i64 {
     answer["Height"].as_i64().unwrap()
 }
 
-fn message(method: Method, params: &[u8]) -> Message {
+pub fn message(method: Method, params: &[u8]) -> Message {
     use base64::{Engine, prelude::BASE64_STANDARD};
     Message {
         version: 0,
@@ -99,14 +99,14 @@ async fn a_pushed_message_survives_a_restart_and_is_sent_once() {
     let (devnet, node) = start(dir.path()).await;
     step(&node, 10).await;
     let request = message(Method::PreCommitSectorBatch2, &pre_commit(7, 1));
-    let first = node.push(&request, "uuid-1").await.unwrap();
-    assert_eq!(first.cid, node.push(&request, "uuid-1").await.unwrap().cid, "the same uuid is the same message");
+    let first = node.push(&request, &spec("uuid-1")).await.unwrap();
+    assert_eq!(first.cid, node.push(&request, &spec("uuid-1")).await.unwrap().cid, "the same uuid is the same message");
     let token = devnet.ready.token.clone();
     devnet.stop().await;
     tokio::time::sleep(Duration::from_millis(300)).await;
 
     let (_devnet, node) = start(dir.path()).await;
-    assert_eq!(node.push(&request, "uuid-1").await.unwrap().cid, first.cid);
+    assert_eq!(node.push(&request, &spec("uuid-1")).await.unwrap().cid, first.cid);
     assert_eq!(node.search_message(&first.cid.to_string(), 100).await.unwrap(), None);
     assert_eq!(step(&node, 5).await, 11, "a step ends when messages landed");
     let landed = node.search_message(&first.cid.to_string(), 100).await.unwrap().unwrap();
@@ -123,7 +123,7 @@ async fn the_chain_refuses_forged_proofs_old_tickets_and_used_numbers() {
     let (_devnet, node) = start(dir.path()).await;
     step(&node, 10).await;
     let send = async |name: &str, method: Method, params: Vec<u8>| {
-        let sent = node.push(&message(method, &params), name).await.unwrap();
+        let sent = node.push(&message(method, &params), &spec(name)).await.unwrap();
         step(&node, 1).await;
         node.search_message(&sent.cid.to_string(), 10).await.unwrap().unwrap().receipt.exit_code
     };

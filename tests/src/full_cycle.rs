@@ -248,7 +248,7 @@ fn what_the_miner_pays_is_told_kind_by_kind(dir: &Path, house: &House) {
             params: BASE64_STANDARD.encode(actor::terminate_sectors(&at).unwrap()),
             cid: None,
         };
-        node.push(&message, "c0ffee00-0000-4000-8000-000000000002").await.unwrap();
+        node.push(&message, &openrpc::spec("c0ffee00-0000-4000-8000-000000000002")).await.unwrap();
         for _ in 0..600 {
             let _: serde_json::Value = node.call("Devnet.Step", json!([{"Epochs": 20, "Force": true}])).await.unwrap();
             tokio::time::sleep(Duration::from_millis(50)).await;

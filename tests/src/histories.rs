@@ -21,7 +21,7 @@ use sealyard_core::{
     store::{AnyConnection, Database, DbFault},
 };
 
-use crate::support::{NOW, hardware, machine, on_both, shop};
+use crate::support::{NOW, all_proven, done, hardware, machine, on_both, shop};
 
 /// Histories on each database; `SEALYARD_HISTORIES=5000` plays as many as the goal asks for.
 fn count() -> u64 {
@@ -92,7 +92,7 @@ impl<'d> House<'d> {
             fleet::heartbeat(conn, machine, &hardware_of(machine, split), NOW)?;
             // With a third machine that one keeps what is sealed.
             let offer = Offer { files_url: Some("http://files"), keeps: machine.name == "third" };
-            fleet::offer(conn, machine, offer)
+            fleet::offer(conn, machine, offer).map(drop)
         };
         if split {
             db.transact(|conn| Ok::<_, DbFault>(machines.iter().try_for_each(|m| show(conn, m))?)).unwrap();
@@ -218,7 +218,8 @@ impl<'d> House<'d> {
         let level = [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort, FailureLevel::Critical];
         let outcome = match self.dice.below(30) {
             fails @ 0..4 => Outcome::Failed { level: level[fails], reason: "it did not work".into() },
-            _ => Outcome::Done { output: output(&task.kind) },
+            _ if task.kind == "vanilla" => all_proven(self.db, task.id),
+            _ => done(output(&task.kind)),
         };
         let machine = task.machine_id.unwrap();
         let report = ReportRequest { task: task.id.0, fence: task.fence, outcome, usage: Usage::default() };
@@ -400,7 +401,7 @@ fn hardware_of(machine: &Machine, split: bool) -> Hardware {
 fn output(kind: &str) -> serde_json::Value {
     match kind {
         "pc2" => serde_json::json!({"comm_r": "33".repeat(32), "comm_d": "44".repeat(32), "pc2": {}}),
-        "c2" => serde_json::json!({"proof": "55"}),
+        "c2" => serde_json::json!({"proof": "55".repeat(192)}),
         _ => serde_json::json!({}),
     }
 }

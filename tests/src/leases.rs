@@ -21,7 +21,7 @@ use sealyard_core::{
 
 use crate::{
     books::buy,
-    support::{NOW, counts, hardware, machine, on_both, read_up_to, shop},
+    support::{self, NOW, all_proven, counts, hardware, machine, on_both, read_up_to, shop},
 };
 
 /// A bought sector with its PC1 waiting.
@@ -47,7 +47,7 @@ fn report(db: &Database, machine: &Machine, task: i64, fence: i64, outcome: Outc
 }
 
 fn done() -> Outcome {
-    Outcome::Done { output: serde_json::json!({}) }
+    support::done(serde_json::json!({}))
 }
 
 fn state(db: &Database, sector: &Sector) -> String {
@@ -368,8 +368,7 @@ fn a_silent_machine_costs_its_own_sectors_of_a_proof_and_not_those_of_others() {
         let posts = |state| db.read(|conn| proving::in_state(conn, state).map_err(DbFault::from)).unwrap();
         let read = |task: &TaskHead| {
             assert!(assign(db, task, &heard));
-            let output = serde_json::json!({"proofs": [], "faulty": []});
-            assert!(report(db, &heard, task.id.0, 1, Outcome::Done { output }));
+            assert!(report(db, &heard, task.id.0, 1, all_proven(db, task.id)));
         };
         let tasks = vanilla_tasks(db, pool.id, &numbers, 1, due);
         let of = |machine: &Machine, tasks: &[TaskHead]| tasks.iter().find(|t| t.pinned_to == Some(machine.id)).cloned().unwrap();
@@ -392,7 +391,7 @@ fn a_silent_machine_costs_its_own_sectors_of_a_proof_and_not_those_of_others() {
         assert_eq!((without(NOW + 4 * MINUTE), without(NOW + 6 * MINUTE)), (0, 1));
         let open = |conn: &mut AnyConnection| Ok::<_, DbFault>(sealing::open_tasks(conn)?.len());
         let before = db.read(open).unwrap();
-        assert_eq!(db.transact(|conn| Ok::<_, DbFault>(proving::mark_missed(conn, pool.id, 9999, NOW)?)).unwrap(), 2);
+        assert_eq!(miss_all(db, pool.id), 2);
         assert_eq!(before - db.read(open).unwrap(), 2, "what a closed window would have needed is in nobody's way");
     });
 }
@@ -404,14 +403,14 @@ fn a_snark_that_does_not_verify_is_made_again_by_another_machine() {
         for task in vanilla_tasks(db, pool.id, &numbers, 1, NOW) {
             let machine = machines.iter().find(|m| Some(m.id) == task.pinned_to).unwrap();
             assert!(assign(db, &task, machine));
-            assert!(report(db, machine, task.id.0, 1, Outcome::Done { output: serde_json::json!({"proofs": [], "faulty": []}) }));
+            assert!(report(db, machine, task.id.0, 1, all_proven(db, task.id)));
         }
         let snark = || {
             db.read(|conn| Ok::<_, DbFault>(sealing::open_tasks(conn)?)).unwrap().into_iter().find(|t| t.kind == "window_post")
         };
         let first = snark().unwrap();
         assert!(assign(db, &first, &machines[0]));
-        assert!(report(db, &machines[0], first.id.0, 1, Outcome::Done { output: serde_json::json!({"proof": "55"}) }));
+        assert!(report(db, &machines[0], first.id.0, 1, support::snark()));
         let post = db.read(|conn| proving::in_state(conn, PostState::Proven).map_err(DbFault::from)).unwrap().remove(0);
         db.transact(|conn| Ok::<_, DbFault>(proving::rejected(conn, post.id, NOW)?)).unwrap();
         let second = snark().unwrap();
@@ -432,8 +431,7 @@ fn machines_that_report_their_part_of_a_proof_at_the_same_moment_do_not_leave_it
                 for task in &tasks {
                     let machine = machines.iter().find(|m| Some(m.id) == task.pinned_to).unwrap();
                     assert!(assign(db, task, machine));
-                    let output = serde_json::json!({"proofs": [], "faulty": []});
-                    scope.spawn(move || assert!(report(db, machine, task.id.0, 1, Outcome::Done { output })));
+                    scope.spawn(move || assert!(report(db, machine, task.id.0, 1, all_proven(db, task.id))));
                 }
             });
             let proving = db.read(|conn| proving::in_state(conn, PostState::Proving).map_err(DbFault::from)).unwrap();
@@ -504,4 +502,16 @@ fn a_loop_that_fails_is_shown_since_when_and_why_until_it_works() {
         turn(None, NOW + 3 * SECOND);
         assert_eq!(failing(), Vec::new());
     });
+}
+
+/// Every window that has closed is missed; how many were.
+fn miss_all(db: &Database, pool: PoolId) -> usize {
+    db.transact(|conn| {
+        let mut missed = 0;
+        for post in proving::closed(conn, pool, 9999)? {
+            missed += usize::from(proving::miss(conn, &post, NOW)?);
+        }
+        Ok::<_, DbFault>(missed)
+    })
+    .unwrap()
 }

@@ -11,6 +11,7 @@ mod house;
 mod leases;
 mod moves;
 mod openrpc;
+mod outside;
 mod proxy;
 mod random_days;
 mod sales;

@@ -11,7 +11,7 @@ use fvm_shared::{address::Address, econ::TokenAmount};
 use sealyard_devnet::{Config, Devnet};
 use sealyard_filecoin::{
     actor::{Method, RandomnessTag},
-    rpc::{Endpoint, Message, Node, NodeConfig, RpcError},
+    rpc::{Endpoint, Message, MessageSendSpec, Node, NodeConfig, RpcError},
 };
 use serde_json::{Value, json};
 
@@ -25,7 +25,18 @@ fn methods_we_call() -> BTreeSet<String> {
 
 pub fn node(url: &str, token: &str) -> Node {
     let first = Endpoint { url: url.to_owned(), token: token.to_owned() };
-    Node::new(NodeConfig { first, fallbacks: Vec::new(), timeout: Duration::from_secs(20) }).unwrap()
+    Node::new(NodeConfig { first, fallbacks: Vec::new(), timeout: Duration::from_secs(20), backoff: Duration::from_millis(1) })
+        .unwrap()
+}
+
+pub fn spec(uuid: &str) -> MessageSendSpec {
+    MessageSendSpec { max_fee: "0".into(), msg_uuid: Some(uuid.to_owned()), maximize_fee_cap: false }
+}
+
+/// The message again under its nonce, for more.
+fn dearer(message: &Message, nonce: u64) -> Message {
+    let (gas_fee_cap, gas_premium) = (TokenAmount::from_atto(2_000_000), TokenAmount::from_atto(1_000_000));
+    Message { nonce, gas_limit: 40_000_000, gas_fee_cap, gas_premium, ..message.clone() }
 }
 
 /// Calls every method of the client once, about `sector`; what each came to.
@@ -50,7 +61,8 @@ async fn call_everything(node: &Node, sector: u64) -> Vec<Result<(), RpcError>> 
         params: "gIA=".into(),
         cid: None,
     };
-    let pushed = node.push(&message, "c0ffee00-0000-4000-8000-000000000001").await;
+    let pushed = node.push(&message, &spec("c0ffee00-0000-4000-8000-000000000001")).await;
+    let dearer = dearer(&message, pushed.as_ref().map_or(0, |signed| signed.message.nonce));
     let cid = pushed.as_ref().map(|signed| signed.cid.to_string()).unwrap_or_default();
     vec![
         head.map(drop),
@@ -86,6 +98,11 @@ async fn call_everything(node: &Node, sector: u64) -> Vec<Result<(), RpcError>> 
         node.randomness_from_tickets(tag, 1, b"x").await.map(drop),
         node.randomness_from_beacon(tag, 1, b"x").await.map(drop),
         node.wallet_balance(&Address::new_id(101)).await.map(drop),
+        node.wallet_has(&Address::new_id(101)).await.map(drop),
+        node.account_key(&Address::new_id(101)).await.map(drop),
+        node.mempool().await.map(drop),
+        node.estimate_gas(&message, &spec("c0ffee00-0000-4000-8000-000000000001")).await.map(drop),
+        node.replace(&dearer).await.map(drop),
     ]
 }
 
@@ -228,7 +245,7 @@ async fn a_slow_node_times_out_and_the_next_one_of_the_same_network_is_asked() {
     let token = devnet.ready.token.clone();
     let of = |fallbacks: Vec<Endpoint>| {
         let first = Endpoint { url: slow.url.clone(), token: token.clone() };
-        Node::new(NodeConfig { first, fallbacks, timeout: Duration::from_secs(3) }).unwrap()
+        Node::new(NodeConfig { first, fallbacks, timeout: Duration::from_secs(3), backoff: Duration::from_millis(1) }).unwrap()
     };
     let endpoint = |url: &str, token: &str| Endpoint::parse(&format!("{token}@{url}"));
     let lucky = of(vec![endpoint(&good.url, &token)]);

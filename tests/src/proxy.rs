@@ -25,6 +25,17 @@ impl Reply {
 }
 
 type Spoil = dyn Fn(&str, Vec<u8>) -> Reply + Send + Sync;
+/// Requests that do not reach the node, and what they get instead.
+type Gate = dyn Fn(&Value) -> Option<Reply> + Send + Sync;
+
+#[derive(Clone)]
+struct Way {
+    node: String,
+    header: &'static str,
+    gate: Arc<Gate>,
+    spoil: Arc<Spoil>,
+    kept: Arc<Mutex<Vec<(Value, Value)>>>,
+}
 
 pub struct Proxy {
     pub url: String,
@@ -39,36 +50,62 @@ impl Proxy {
     }
 
     pub async fn start(node: &str, spoil: impl Fn(&str, Vec<u8>) -> Reply + Send + Sync + 'static) -> Self {
+        Self::open(node, "x-proxy: yes", |_| None, spoil).await
+    }
+
+    /// As [`Self::start`], with a header in each answer.
+    pub async fn start_with_header(
+        node: &str,
+        header: &'static str,
+        spoil: impl Fn(&str, Vec<u8>) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::open(node, header, |_| None, spoil).await
+    }
+
+    /// With a gate before the node.
+    pub async fn open(
+        node: &str,
+        header: &'static str,
+        gate: impl Fn(&Value) -> Option<Reply> + Send + Sync + 'static,
+        spoil: impl Fn(&str, Vec<u8>) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/rpc/v1", listener.local_addr().unwrap());
         let passed = Arc::new(Mutex::new(Vec::new()));
-        let (node, spoil, kept): (_, Arc<Spoil>, _) = (node.to_owned(), Arc::new(spoil), Arc::clone(&passed));
+        let way = Way { node: node.to_owned(), header, gate: Arc::new(gate), spoil: Arc::new(spoil), kept: Arc::clone(&passed) };
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, node.clone(), Arc::clone(&spoil), Arc::clone(&kept)));
+                tokio::spawn(pass(client, way.clone()));
             }
         });
         Self { url, passed }
     }
 }
 
-async fn pass(mut client: TcpStream, node: String, spoil: Arc<Spoil>, kept: Arc<Mutex<Vec<(Value, Value)>>>) -> Option<()> {
+async fn pass(mut client: TcpStream, way: Way) -> Option<()> {
     let (head, body) = request(&mut client).await?;
+    let asked: Value = serde_json::from_slice(&body).ok()?;
+    if let Some(reply) = (way.gate)(&asked) {
+        return send(&mut client, way.header, reply).await;
+    }
     let token =
         head.lines().find_map(|line| line.to_lowercase().starts_with("authorization:").then(|| line[14..].trim().to_owned()));
-    let mut forwarded = reqwest::Client::new().post(&node).header("content-type", "application/json").body(body.clone());
+    let mut forwarded = reqwest::Client::new().post(&way.node).header("content-type", "application/json").body(body);
     if let Some(token) = token {
         forwarded = forwarded.header("authorization", token);
     }
     let answer = forwarded.send().await.ok()?.bytes().await.ok()?.to_vec();
-    let asked: Value = serde_json::from_slice(&body).ok()?;
     if let Ok(answer) = serde_json::from_slice(&answer) {
-        kept.lock().unwrap().push((asked.clone(), answer));
+        way.kept.lock().unwrap().push((asked.clone(), answer));
     }
-    let Reply { status, body, after } = spoil(asked["method"].as_str().unwrap_or_default(), answer);
+    let reply = (way.spoil)(asked["method"].as_str().unwrap_or_default(), answer);
+    send(&mut client, way.header, reply).await
+}
+
+async fn send(client: &mut TcpStream, header: &str, Reply { status, body, after }: Reply) -> Option<()> {
     tokio::time::sleep(after).await;
     let head = format!(
-        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{header}\r\nconnection: close\r\n\r\n",
         body.len()
     );
     client.write_all(head.as_bytes()).await.ok()?;

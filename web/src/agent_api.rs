@@ -1,22 +1,33 @@
 //! The agents' door: enrol, heartbeat, report. JSON with a closed list of error codes.
 
+use std::time::Duration;
+
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, http::header, web};
 use sealyard_core::{
     clock::SECOND,
     fleet::{
         self, EnrolError, Machine, Offer,
-        protocol::{EnrolRequest, ErrorAnswer, ErrorCode, HeartbeatAnswer, HeartbeatRequest, ReportAnswer, ReportRequest},
+        check::{self, Nonsense},
+        protocol::{
+            EnrolRequest, ErrorAnswer, ErrorCode, HeartbeatAnswer, HeartbeatRequest, Outcome, ReportAnswer, ReportRequest,
+        },
     },
-    sealing::{self, ReportError},
+    ids::TaskId,
+    jobs::{self, AlertKind},
+    sealing,
     store::DbFault,
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::app::{App, Shared, read, transact};
+use crate::app::{App, Shared};
 
-/// C1's output of a large sector is tens of megabytes. Only machines that we know may send so much.
-const LARGEST_REPORT: usize = 256 << 20;
 const LARGEST_BODY: usize = 256 << 10;
+/// Bodies larger than this are read by no more than [`AT_ONCE`] requests at a time.
+const LARGE: usize = 1 << 20;
+pub const AT_ONCE: usize = 2;
+/// Time to send a body, and a large one.
+const BODY_TIME: Duration = Duration::from_secs(30);
+const LARGE_BODY_TIME: Duration = Duration::from_secs(600);
 
 pub fn routes(config: &mut web::ServiceConfig) {
     config.service(
@@ -33,35 +44,47 @@ fn refuse(status: StatusCode, code: ErrorCode, message: String) -> HttpResponse 
 
 fn try_again(error: &dyn std::fmt::Display) -> HttpResponse {
     tracing::error!(%error, "agent request failed");
-    refuse(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::TryAgain, "the house cannot answer right now; try again".into())
+    refuse(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::TryAgain, "the server cannot answer right now; try again".into())
+}
+
+fn bad(error: impl std::fmt::Display) -> HttpResponse {
+    refuse(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, error.to_string())
 }
 
 /// Reads the body, when it is known who sends it. Never decompressed: a small body cannot become a large one.
-async fn json<T: DeserializeOwned + Send + 'static>(body: web::Payload, most: usize) -> Result<T, HttpResponse> {
-    let bad = |error: String| refuse(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, error);
-    let bytes = match body.to_bytes_limited(most).await {
+async fn json<T: DeserializeOwned + Send + 'static>(app: &Shared, body: web::Payload, most: usize) -> Result<T, HttpResponse> {
+    let is_large = most > LARGE;
+    let _turn = if is_large { app.large_bodies.acquire().await.ok() } else { None };
+    let time = if is_large { LARGE_BODY_TIME } else { BODY_TIME };
+    let Ok(read) = tokio::time::timeout(time, body.to_bytes_limited(most)).await else {
+        return Err(refuse(StatusCode::REQUEST_TIMEOUT, ErrorCode::TryAgain, "the body did not come in time".into()));
+    };
+    let bytes = match read {
         Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) => return Err(bad(error.to_string())),
+        Ok(Err(error)) => return Err(bad(error)),
         Err(_) => return Err(bad(format!("the body is longer than {most} bytes"))),
     };
-    let parsed = web::block(move || serde_json::from_slice(&bytes)).await.map_err(|error| try_again(&error))?;
-    parsed.map_err(|error| bad(error.to_string()))
+    let parsed = app.lane.run(move || serde_json::from_slice(&bytes)).await;
+    parsed.map_err(|error| try_again(&error))?.map_err(bad)
 }
 
 async fn enrol(app: web::Data<App>, body: web::Payload) -> HttpResponse {
     let app: Shared = app.into_inner();
-    let body: EnrolRequest = match json(body, LARGEST_BODY).await {
+    let mut body: EnrolRequest = match json(&app, body, LARGEST_BODY).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
+    if let Err(nonsense) = check::enrol(&mut body) {
+        return bad(nonsense);
+    }
     let now = app.now();
-    match transact(&app, move |conn| fleet::enrol(conn, &body.token, &body.hardware, now)).await {
+    match app.lane.transact(move |conn| fleet::enrol(conn, &body.token, &body.hardware, now)).await {
         Ok(answer) => HttpResponse::Ok().json(answer),
         Err(EnrolError::Db(fault)) => try_again(&fault),
         Err(error) => {
             let code = match error {
                 EnrolError::TokenUsed => ErrorCode::TokenUsed,
-                EnrolError::TokenExpired => ErrorCode::TokenExpired,
+                EnrolError::TokenExpired | EnrolError::TokenWithdrawn => ErrorCode::TokenExpired,
                 _ => ErrorCode::UnknownToken,
             };
             refuse(StatusCode::FORBIDDEN, code, error.to_string())
@@ -74,32 +97,53 @@ async fn machine(app: &Shared, request: &HttpRequest) -> Result<Machine, HttpRes
     let unknown =
         || refuse(StatusCode::UNAUTHORIZED, ErrorCode::UnknownMachine, "this machine's key is not known; enrol it again".into());
     let key = key.ok_or_else(unknown)?.to_owned();
-    let found = read(app, move |conn| fleet::by_key(conn, &key)).await.map_err(|fault| try_again(&fault))?;
+    let found = app.lane.read(move |conn| fleet::by_key(conn, &key)).await.map_err(|fault| try_again(&fault))?;
     found.ok_or_else(unknown)
 }
 
-/// Which machine asks, and what.
-async fn asked<T: DeserializeOwned + Send + 'static>(
-    app: &Shared,
-    request: &HttpRequest,
-    (body, most): (web::Payload, usize),
-) -> Result<(Machine, T), HttpResponse> {
-    let machine = machine(app, request).await?;
-    Ok((machine, json(body, most).await?))
+/// A machine that says what cannot be is set aside: nothing of it is used, and a person is told. True once it is recorded.
+async fn set_aside(app: &Shared, machine: &Machine, what: &'static str, nonsense: &Nonsense) -> HttpResponse {
+    let (subject, now) = (format!("{}: {what}", machine.name), app.now());
+    let text = format!("machine {} is not believed and gets no work: in its {what}, {nonsense}", machine.name);
+    let kept =
+        app.lane.transact(move |conn| Ok::<_, DbFault>(jobs::raise(conn, AlertKind::Machine, &subject, &text, now)?)).await;
+    match kept {
+        Ok(_) => bad(nonsense),
+        Err(fault) => try_again(&fault),
+    }
 }
 
 async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Payload) -> HttpResponse {
     let app: Shared = app.into_inner();
-    let (machine, body): (Machine, HeartbeatRequest) = match asked(&app, &request, (body, LARGEST_BODY)).await {
-        Ok(asked) => asked,
+    let machine = match machine(&app, &request).await {
+        Ok(machine) => machine,
         Err(answer) => return answer,
     };
+    let mut body: HeartbeatRequest = match json(&app, body, LARGEST_BODY).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
+    if let Err(nonsense) = check::heartbeat(&mut body) {
+        return set_aside(&app, &machine, "heartbeat", &nonsense).await;
+    }
     let now = app.now();
     let until = now + app.config.lease_s * SECOND;
-    let done = transact(&app, move |conn| {
+    let done = app.lane.transact(move |conn| {
         fleet::heartbeat(conn, &machine, &body.hardware, now)?;
+        jobs::clear(conn, AlertKind::Machine, &format!("{}: heartbeat", machine.name))?;
         let offer = Offer { files_url: body.files_url.as_deref(), keeps: body.keeps };
-        fleet::offer(conn, &machine, offer)?;
+        let moved = format!("{}: files", machine.name);
+        if fleet::offer(conn, &machine, offer)? {
+            jobs::clear(conn, AlertKind::Machine, &moved)?;
+        } else {
+            let text = format!(
+                "machine {} names {} for its files, but was enrolled with {}: nobody fetches from there; give it a new key if it moved",
+                machine.name,
+                body.files_url.as_deref().unwrap_or_default(),
+                machine.files_host.as_deref().unwrap_or_default()
+            );
+            jobs::raise(conn, AlertKind::Machine, &moved, &text, now)?;
+        }
         sealing::copies_seen(conn, machine.id, &body.stored, now)?;
         let leases = sealing::leases_of(conn, machine.id, &body.running, until)?;
         Ok::<_, DbFault>(HeartbeatAnswer { drop: sealing::not_needed(conn, machine.id, &body.stored, now)?, now, ..leases })
@@ -110,18 +154,37 @@ async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Payload
     }
 }
 
-async fn report(app: web::Data<App>, request: HttpRequest, body: web::Payload) -> HttpResponse {
+/// Which task a report is about: its kind says how long the report may be.
+#[derive(Deserialize)]
+struct About {
+    task: Option<i64>,
+}
+
+async fn report(app: web::Data<App>, request: HttpRequest, about: web::Query<About>, body: web::Payload) -> HttpResponse {
     let app: Shared = app.into_inner();
-    let (machine, body): (Machine, ReportRequest) = match asked(&app, &request, (body, LARGEST_REPORT)).await {
-        Ok(asked) => asked,
+    let machine = match machine(&app, &request).await {
+        Ok(machine) => machine,
         Err(answer) => return answer,
     };
+    let (id, task) = (machine.id, about.task.map(TaskId));
+    let kind = app.lane.read(move |conn| task.map_or(Ok(None), |task| sealing::leased_kind(conn, task, id))).await;
+    let most = match kind {
+        Ok(kind) => kind.map_or(0, sealing::longest_report).max(LARGEST_BODY),
+        Err(fault) => return try_again(&fault),
+    };
+    let mut body: ReportRequest = match json(&app, body, most).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
+    if let Err(nonsense) = check::report(&mut body) {
+        return set_aside(&app, &machine, "report", &nonsense).await;
+    }
     let now = app.now();
-    match transact(&app, move |conn| sealing::report(conn, machine.id, &body, now)).await {
+    if let Outcome::Failed { level, reason } = &body.outcome {
+        tracing::warn!(machine = machine.name, task = body.task, level = level.name(), reason, "a step failed");
+    }
+    match app.lane.transact(move |conn| sealing::report(conn, machine.id, &body, now)).await {
         Ok(accepted) => HttpResponse::Ok().json(ReportAnswer { accepted }),
-        Err(ReportError::Output { kind, reason }) => {
-            refuse(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, format!("{kind}: {reason}"))
-        }
-        Err(ReportError::Db(fault)) => try_again(&fault),
+        Err(fault) => try_again(&fault),
     }
 }

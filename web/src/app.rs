@@ -1,14 +1,16 @@
 //! What every request and every worker loop shares.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use sealyard_core::{
     clock::{Clock, Micros, SystemClock},
     store::{AnyConnection, Database, DbFault, Retry, StoreError},
 };
-use sealyard_filecoin::rpc::{Endpoint, Node, NodeConfig, RpcError};
+use sealyard_filecoin::rpc::{Endpoint, Node, NodeConfig, RpcError, TipSetKey};
 
-use crate::{attempts::Attempts, config::Config, rails::stripe::Stripe};
+use tokio::sync::Semaphore;
+
+use crate::{agent_api, config::Config, lane::Lane, rails::stripe::Stripe};
 
 pub struct App {
     pub config: Config,
@@ -17,7 +19,13 @@ pub struct App {
     pub node: Node,
     /// `None`: no payment rail is configured.
     pub stripe: Option<Stripe>,
-    pub sign_ins: Attempts,
+    /// For machines and payment rails.
+    pub lane: Lane,
+    /// Turns to read a large body.
+    pub large_bodies: Semaphore,
+    /// The head of the chain that provisional facts were read from last.
+    pub seen_head: Mutex<Option<(i64, TipSetKey)>>,
+    epoch_seconds: OnceLock<i64>,
 }
 
 pub type Shared = Arc<App>;
@@ -42,12 +50,36 @@ impl App {
             first: Endpoint { url: config.node_url.clone(), token: config.node_token.clone() },
             fallbacks: config.fallback_nodes.iter().map(|text| Endpoint::parse(text)).collect(),
             timeout: std::time::Duration::from_secs(config.node_timeout_s),
+            backoff: NodeConfig::BACKOFF,
         })?;
         let stripe = (!config.stripe_secret_key.is_empty())
             .then(|| Stripe::new(&config.stripe_api, &config.stripe_secret_key))
             .transpose()
             .map_err(|error| AppError::Http(error.to_string()))?;
-        Ok(Arc::new(Self { config, db, clock, node, stripe, sign_ins: Attempts::default() }))
+        let lane = Lane::open(&config.database_url)?;
+        Ok(Arc::new(Self {
+            lane,
+            large_bodies: Semaphore::new(agent_api::AT_ONCE),
+            config,
+            db,
+            clock,
+            node,
+            stripe,
+            seen_head: Mutex::default(),
+            epoch_seconds: OnceLock::new(),
+        }))
+    }
+
+    /// Seconds of an epoch, as the node says; until it has, as on the main network.
+    pub async fn epoch_seconds(&self) -> i64 {
+        const MAINNET: i64 = 30;
+        if let Some(known) = self.epoch_seconds.get() {
+            return *known;
+        }
+        match self.node.network_params().await {
+            Ok(params) => *self.epoch_seconds.get_or_init(|| params.block_delay_secs.max(1)),
+            Err(_) => MAINNET,
+        }
     }
 
     #[must_use]

@@ -1,30 +1,108 @@
-//! How often somebody may try to sign in: guessing a password must take longer than a life.
+//! How often somebody may try to sign in or up: guessing a password must take longer than a life, and a stranger's guesses must not lock
+//! the owner out.
 
-use std::num::NonZeroU32;
+use std::net::IpAddr;
 
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use actix_web::HttpRequest;
+use sealyard_core::{
+    accounts::attempts::{self, Limit},
+    clock::{HOUR, MINUTE},
+    store::DbFault,
+};
 
-/// Tries that are free at once, and then per minute, for one e-mail address.
-const TRIES: NonZeroU32 = NonZeroU32::new(8).unwrap();
-/// Addresses remembered before those that have not tried lately are forgotten.
-const REMEMBERED: usize = 100_000;
+use crate::{
+    app::{Shared, read, transact},
+    config::Network,
+};
 
-pub struct Attempts(DefaultKeyedRateLimiter<String>);
+/// Wrong passwords for one account from one address.
+const WRONG_FOR_ONE: Limit = Limit { most: 8, window: 10 * MINUTE };
+/// Wrong passwords from one address, for whichever accounts.
+const WRONG_FROM_ONE: Limit = Limit { most: 60, window: 10 * MINUTE };
+/// New accounts from one address.
+const SIGN_UPS: Limit = Limit { most: 10, window: HOUR };
 
-impl Default for Attempts {
-    fn default() -> Self {
-        Self(RateLimiter::keyed(Quota::per_minute(TRIES)))
+/// Where a visitor comes from. IPv6 users have whole networks: their first 64 bits count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl Origin {
+    /// The peer, or whom a proxy that is trusted names: the last of the forwarded addresses that is no such proxy.
+    pub fn of(app: &Shared, request: &HttpRequest) -> Self {
+        let peer = request.peer_addr().map(|peer| peer.ip());
+        let forwarded = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let trusted: Vec<Network> = app.config.trusted_proxies.iter().filter_map(|text| Network::parse(text)).collect();
+        Self(shown(origin(peer, forwarded, &trusted)))
     }
 }
 
-impl Attempts {
-    /// False when this address has tried too often.
-    pub fn allow(&self, email: &str) -> bool {
-        if self.0.len() > REMEMBERED {
-            self.0.retain_recent();
+fn origin(peer: Option<IpAddr>, forwarded: &str, trusted: &[Network]) -> Option<IpAddr> {
+    let is_proxy = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+    let mut at = peer?;
+    for text in forwarded.rsplit(',') {
+        if !is_proxy(at) {
+            break;
         }
-        self.0.check_key(&email.trim().to_lowercase()).is_ok()
+        let Ok(before) = text.trim().parse() else { break };
+        at = before;
     }
+    Some(at)
+}
+
+fn shown(address: Option<IpAddr>) -> String {
+    match address {
+        Some(IpAddr::V6(v6)) => match v6.to_ipv4_mapped() {
+            Some(v4) => v4.to_string(),
+            None => format!("{:x}/64", v6.to_bits() >> 64),
+        },
+        Some(v4) => v4.to_string(),
+        None => "unknown".into(),
+    }
+}
+
+fn keys(email: &str, Origin(origin): &Origin) -> [(String, Limit); 2] {
+    let email = email.trim().to_lowercase();
+    [
+        (format!("wrong:{}:{origin}", sealyard_core::ids::digest(&email)), WRONG_FOR_ONE),
+        (format!("wrong:{origin}"), WRONG_FROM_ONE),
+    ]
+}
+
+/// False when too many wrong passwords came from there.
+pub async fn may_sign_in(app: &Shared, email: &str, origin: &Origin) -> Result<bool, DbFault> {
+    let (keys, now) = (keys(email, origin), app.now());
+    read(app, move |conn| {
+        let mut allowed = true;
+        for (key, limit) in &keys {
+            allowed &= attempts::is_allowed(conn, key, *limit, now)?;
+        }
+        Ok(allowed)
+    })
+    .await
+}
+
+/// A wrong password was given.
+pub async fn failed(app: &Shared, email: &str, origin: &Origin) -> Result<(), DbFault> {
+    let (keys, now) = (keys(email, origin), app.now());
+    transact(app, move |conn| {
+        for (key, limit) in &keys {
+            attempts::count(conn, key, *limit, now)?;
+        }
+        Ok::<_, DbFault>(())
+    })
+    .await
+}
+
+/// The right one was: the wrong ones before it were the owner's own.
+pub async fn succeeded(app: &Shared, email: &str, origin: &Origin) -> Result<(), DbFault> {
+    let [(key, _), _] = keys(email, origin);
+    transact(app, move |conn| Ok::<_, DbFault>(attempts::forget(conn, &key)?)).await
+}
+
+/// Counts a new account; false when there are too many from there.
+pub async fn may_sign_up(app: &Shared, Origin(origin): &Origin) -> Result<bool, DbFault> {
+    let (key, now) = (format!("sign-up:{origin}"), app.now());
+    transact(app, move |conn| Ok::<_, DbFault>(attempts::count(conn, &key, SIGN_UPS, now)?)).await
 }
 
 #[cfg(test)]
@@ -32,10 +110,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guessing_is_slowed_down_per_address_whatever_its_spelling() {
-        let attempts = Attempts::default();
-        assert!((0..TRIES.get()).all(|_| attempts.allow("ada@example.org")));
-        assert!(!attempts.allow(" Ada@Example.org"));
-        assert!(attempts.allow("bob@example.org"), "others are not affected");
+    fn forwarded_addresses_count_only_from_trusted_proxies() {
+        let trusted = [Network::parse("10.0.0.0/8").unwrap()];
+        let at = |peer: &str, forwarded: &str| shown(origin(peer.parse().ok(), forwarded, &trusted));
+        assert_eq!(at("8.8.8.8", "1.2.3.4"), "8.8.8.8", "anybody can write a header");
+        assert_eq!(at("10.0.0.1", "1.2.3.4"), "1.2.3.4");
+        assert_eq!(at("10.0.0.1", "6.6.6.6, 1.2.3.4"), "1.2.3.4", "the first one is the visitor's own invention");
+        assert_eq!(at("10.0.0.1", "1.2.3.4, 10.0.0.2"), "1.2.3.4");
+        assert_eq!(at("10.0.0.1", "nonsense"), "10.0.0.1");
+        assert_eq!(at("2001:db8:1:2:3:4:5:6", ""), at("2001:db8:1:2::9", ""), "a network of one user");
+        assert_eq!(at("::ffff:9.9.9.9", ""), "9.9.9.9");
     }
 }

@@ -1,7 +1,11 @@
 //! Configuration: one TOML file, overridden by `SEALYARD_*` variables. A key that is not known stops the start.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
+use sealyard_core::{money::NanoFil, orders::Caps};
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -30,14 +34,40 @@ pub struct Config {
     /// Part of the block reward that goes to the winner, per mille, from an epoch on (FIP-0118): `[[epoch, permille], …]`, ascending; all
     /// of it before the first. The chain does not tell a schedule in advance.
     pub winners_share: Vec<(i64, i64)>,
+    /// Epochs after which what a message did counts as done: a head may still be replaced by another.
+    pub confirmations: i64,
+    /// Epochs that a node's head may be behind the clock and the other nodes before the node is not used; 0: heads are not compared, for
+    /// test networks whose clock is stepped.
+    pub head_lag_epochs: i64,
+    /// Seconds after which a proof's message that has not landed is sent again for more; others have four times as long.
+    pub stuck_after_s: i64,
+    /// What a message of each kind may cost at most, FIL.
+    #[serde(deserialize_with = "fil")]
+    pub max_fee_pre_commit: NanoFil,
+    #[serde(deserialize_with = "fil")]
+    pub max_fee_prove_commit: NanoFil,
+    #[serde(deserialize_with = "fil")]
+    pub max_fee_window_post: NanoFil,
+    #[serde(deserialize_with = "fil")]
+    pub max_fee_recover: NanoFil,
     /// The newest network version whose rules for money are known to be those of this program.
     pub newest_network_version: u32,
     /// Milliseconds between two looks at chain and tasks.
     pub poll_ms: u64,
     /// Seconds that a lease lasts without a heartbeat.
     pub lease_s: i64,
+    /// Seconds of silence, a few heartbeats, after which a machine is given no more work.
+    pub silent_s: i64,
     /// Seconds of silence after which a machine counts as lost.
     pub machine_lost_s: i64,
+    /// Proxies whose word for a visitor's address is taken: addresses or networks like `10.0.0.0/8`.
+    pub trusted_proxies: Vec<String>,
+    /// Unpaid orders that an account may have at a time, and percent of a pool's unsold capacity that they may hold; the same for accounts
+    /// that have never paid.
+    pub unpaid_orders: i64,
+    pub unpaid_percent: i64,
+    pub new_unpaid_orders: i64,
+    pub new_unpaid_percent: i64,
     pub stripe_secret_key: String,
     pub stripe_webhook_secret: String,
     pub stripe_api: String,
@@ -48,6 +78,8 @@ pub struct Config {
     pub smtp_user: String,
     pub smtp_password: String,
     pub mail_from: String,
+    /// The name by which mail servers know this one; empty: the host of `public_url`.
+    pub smtp_hello: String,
     /// `text` or `json`.
     pub log_format: String,
 }
@@ -66,11 +98,24 @@ impl Default for Config {
             node_timeout_s: 30,
             parameters_dir: "var/proof-params".into(),
             finality: 900,
+            confirmations: 5,
+            head_lag_epochs: 5,
+            stuck_after_s: 150,
+            max_fee_pre_commit: NanoFil(50_000_000),
+            max_fee_prove_commit: NanoFil(100_000_000),
+            max_fee_window_post: NanoFil(5_000_000_000),
+            max_fee_recover: NanoFil(1_000_000_000),
             winners_share: Vec::new(),
             newest_network_version: 28,
             poll_ms: 2000,
             lease_s: 120,
+            silent_s: 20,
             machine_lost_s: 600,
+            trusted_proxies: Vec::new(),
+            unpaid_orders: 5,
+            unpaid_percent: 50,
+            new_unpaid_orders: 2,
+            new_unpaid_percent: 20,
             stripe_secret_key: String::new(),
             stripe_webhook_secret: String::new(),
             stripe_api: "https://api.stripe.com".into(),
@@ -80,9 +125,16 @@ impl Default for Config {
             smtp_user: String::new(),
             smtp_password: String::new(),
             mail_from: "Sealyard <statements@localhost>".into(),
+            smtp_hello: String::new(),
             log_format: "text".into(),
         }
     }
+}
+
+/// An amount of FIL, as text: `"0.05"`.
+fn fil<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<NanoFil, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| serde::de::Error::custom("an amount of FIL is needed, as text, with at most nine decimals"))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -113,8 +165,19 @@ fn from_environment(key: &str, value: String) -> toml::Value {
 }
 
 /// Keys whose values are text, whatever they look like.
-const TEXTS: [&str; 7] =
-    ["session_secret", "node_token", "stripe_secret_key", "stripe_webhook_secret", "smtp_user", "smtp_password", "database_url"];
+const TEXTS: [&str; 11] = [
+    "session_secret",
+    "node_token",
+    "stripe_secret_key",
+    "stripe_webhook_secret",
+    "smtp_user",
+    "smtp_password",
+    "database_url",
+    "max_fee_pre_commit",
+    "max_fee_prove_commit",
+    "max_fee_window_post",
+    "max_fee_recover",
+];
 
 impl Config {
     /// Reads `path` (if given), then the environment.
@@ -149,6 +212,25 @@ impl Config {
         self.winners_share.iter().rev().find(|(from, _)| *from <= epoch).map_or(1000, |(_, permille)| *permille)
     }
 
+    /// The name that this server gives itself to mail servers. `None`: the site has no name, only an address.
+    #[must_use]
+    pub fn smtp_hello(&self) -> Option<String> {
+        let host = self.public_url.split("://").nth(1).and_then(|rest| rest.split(['/', ':']).next()).unwrap_or_default();
+        let name = if self.smtp_hello.is_empty() { host } else { self.smtp_hello.as_str() };
+        (name.contains(|c: char| c.is_ascii_alphabetic()) && !name.contains('[')).then(|| name.to_owned())
+    }
+
+    /// What one account may reserve.
+    #[must_use]
+    pub const fn caps(&self) -> Caps {
+        Caps {
+            orders: self.unpaid_orders,
+            percent: self.unpaid_percent,
+            new_orders: self.new_unpaid_orders,
+            new_percent: self.new_unpaid_percent,
+        }
+    }
+
     /// What `serve` and `work` need.
     pub fn check(&self) -> Result<(), ConfigError> {
         let value = |key, must| Err(ConfigError::Value { key, must });
@@ -171,14 +253,71 @@ impl Config {
         if !share.is_sorted_by_key(|(epoch, _)| *epoch) || share.iter().any(|(_, permille)| !(0..=1000).contains(permille)) {
             return value("winners_share", "must be pairs of ascending epochs and 0 to 1000 per mille");
         }
-        if self.finality < 0 || self.lease_s < 1 || self.machine_lost_s < 1 || self.poll_ms < 10 || self.database_connections < 4
+        let fees = [self.max_fee_pre_commit, self.max_fee_prove_commit, self.max_fee_window_post, self.max_fee_recover];
+        if fees.iter().any(|fee| fee.0 <= 0) {
+            return value(
+                "max_fee_pre_commit, max_fee_prove_commit, max_fee_window_post, max_fee_recover",
+                "must be more than 0 FIL",
+            );
+        }
+        if let Some(bad) = self.trusted_proxies.iter().find(|text| Network::parse(text).is_none()) {
+            tracing::error!(bad, "not an address or a network");
+            return value("trusted_proxies", "must be addresses, or networks like 10.0.0.0/8");
+        }
+        let percents = [self.unpaid_percent, self.new_unpaid_percent];
+        if self.unpaid_orders < 1 || self.new_unpaid_orders < 1 || percents.iter().any(|p| !(0..=100).contains(p)) {
+            return value(
+                "unpaid_orders, unpaid_percent, new_unpaid_orders, new_unpaid_percent",
+                "must be at least 1, and 0 to 100",
+            );
+        }
+        if self.confirmations < 0 || self.head_lag_epochs < 0 || self.stuck_after_s < 1 {
+            return value("confirmations, head_lag_epochs, stuck_after_s", "must not be negative (at least 1 s)");
+        }
+        if self.finality < 0
+            || self.lease_s < 1
+            || self.silent_s < 1
+            || self.machine_lost_s < 1
+            || self.poll_ms < 10
+            || self.database_connections < 4
         {
             return value(
-                "finality, lease_s, machine_lost_s, poll_ms, database_connections",
+                "finality, lease_s, silent_s, machine_lost_s, poll_ms, database_connections",
                 "must be positive (at least 10 ms, 4 connections)",
             );
         }
         Ok(())
+    }
+}
+
+/// Addresses with a common beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    bits: u32,
+}
+
+impl Network {
+    /// `10.0.0.0/8`, or one address.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address.parse::<IpAddr>().ok()?, Some(bits.parse().ok()?)),
+            None => (text.parse::<IpAddr>().ok()?, None),
+        };
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(most);
+        (bits <= most).then_some(Self { address, bits })
+    }
+
+    #[must_use]
+    pub fn contains(&self, other: IpAddr) -> bool {
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, true),
+            IpAddr::V6(v6) => (v6.to_bits(), false),
+        };
+        let ((own, own_v4), (its, its_v4)) = (bits(self.address), bits(other));
+        own_v4 == its_v4 && (self.bits == 0 || (own ^ its) >> (128 - self.bits) == 0)
     }
 }
 
@@ -212,6 +351,24 @@ mod tests {
         let config = load("winners_share = [[100, 950], [200, 900]]", &[]).unwrap();
         let at = |epoch| config.winners_permille(epoch);
         assert_eq!((at(0), at(99), at(100), at(199), at(1000)), (1000, 1000, 950, 950, 900));
+    }
+
+    #[test]
+    fn networks_contain_their_addresses() {
+        let contains = |network: &str, address: &str| Network::parse(network).unwrap().contains(address.parse().unwrap());
+        for (network, address, expected) in [
+            ("10.0.0.0/8", "10.255.1.2", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "127.0.0.2", false),
+            ("0.0.0.0/0", "8.8.8.8", true),
+            ("0.0.0.0/0", "::1", false),
+            ("fd00::/8", "fd12::1", true),
+            ("::1", "::1", true),
+        ] {
+            assert_eq!(contains(network, address), expected, "{network} {address}");
+        }
+        assert!(["10.0.0.0/33", "x", "10.0.0/8", ""].iter().all(|text| Network::parse(text).is_none()));
     }
 
     #[test]

@@ -62,6 +62,9 @@ async fn metrics(app: web::Data<App>) -> HttpResponse {
         for name in jobs::failing(conn)?.into_iter().map(|failing| failing.name) {
             let _ = writeln!(text, "sealyard_loop_failing{{loop=\"{name}\"}} 1");
         }
+        for (kind, count) in jobs::count_alerts(conn)? {
+            let _ = writeln!(text, "sealyard_alerts{{kind=\"{}\"}} {count}", kind.name());
+        }
         let _ = writeln!(text, "sealyard_jobs_struggling {}", jobs::struggling(conn)?.len());
         let _ = writeln!(text, "sealyard_refunds_due {}", orders::refunds_due(conn)?);
         Ok(text)

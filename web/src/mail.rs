@@ -1,9 +1,10 @@
 //! Sending mail over SMTP.
 
+use anyhow::Context;
 use lettre::{
     AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
     message::{Attachment, MultiPart, SinglePart, header::ContentType},
-    transport::smtp::authentication::Credentials,
+    transport::smtp::{authentication::Credentials, extension::ClientId},
 };
 
 use crate::config::Config;
@@ -21,11 +22,23 @@ pub struct Mail {
     pub pdf: Vec<u8>,
 }
 
+/// Why a mail was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum MailError {
+    /// The mailbox does not exist or refuses us: it will do so again.
+    #[error("the mailbox refuses it: {0}")]
+    Refused(String),
+    #[error("{0:#}")]
+    Later(#[from] anyhow::Error),
+}
+
 /// Sends and waits for the server's acceptance.
-pub async fn send(config: &Config, mail: Mail) -> anyhow::Result<()> {
-    let to = lettre::message::Mailbox::new(Some(mail.to_name), mail.to.parse()?);
+pub async fn send(config: &Config, mail: Mail) -> Result<(), MailError> {
+    let address = mail.to.parse().map_err(|error| MailError::Refused(format!("{} cannot be mailed: {error}", mail.to)))?;
+    let to = lettre::message::Mailbox::new(Some(mail.to_name), address);
+    let from = config.mail_from.parse().context("mail_from")?;
     let message = Message::builder()
-        .from(config.mail_from.parse()?)
+        .from(from)
         .to(to)
         .subject(mail.subject)
         .message_id(Some(format!("<{}>", mail.message_id)))
@@ -33,9 +46,22 @@ pub async fn send(config: &Config, mail: Mail) -> anyhow::Result<()> {
             MultiPart::mixed()
                 .multipart(MultiPart::alternative_plain_html(mail.text, mail.html))
                 .singlepart(attachment(mail.pdf_name, mail.pdf)?),
-        )?;
-    transport(config)?.send(message).await?;
-    Ok(())
+        )
+        .context("building the mail")?;
+    match transport(config)?.send(message).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(refusal(&error).map_or_else(|| MailError::Later(error.into()), MailError::Refused)),
+    }
+}
+
+/// Codes with which a server says that a mailbox does not exist or does not take mail (RFC 5321 4.2.3, RFC 7504). Others of the 500s are
+/// about us: a password, a sender that may not relay.
+const MAILBOX_REFUSED: [&str; 7] = ["501", "513", "521", "550", "551", "553", "556"];
+
+/// What the server said, when it is for good and about the mailbox.
+fn refusal(error: &lettre::transport::smtp::Error) -> Option<String> {
+    let code = error.status().filter(|_| error.is_permanent())?.to_string();
+    MAILBOX_REFUSED.contains(&code.as_str()).then(|| error.to_string())
 }
 
 fn attachment(name: String, bytes: Vec<u8>) -> anyhow::Result<SinglePart> {
@@ -48,6 +74,10 @@ fn transport(config: &Config) -> anyhow::Result<AsyncSmtpTransport<Tokio1Executo
         "tls" => Smtp::relay(&config.smtp_host)?,
         "starttls" => Smtp::starttls_relay(&config.smtp_host)?,
         _ => Smtp::builder_dangerous(&config.smtp_host),
+    };
+    let builder = match config.smtp_hello() {
+        Some(name) => builder.hello_name(ClientId::Domain(name)),
+        None => builder,
     };
     let builder = builder.port(config.smtp_port).timeout(Some(std::time::Duration::from_secs(30)));
     let builder = if config.smtp_user.is_empty() {

@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod error;
 mod health;
+mod lane;
 mod mail;
 mod pages;
 mod planning;

@@ -9,4 +9,7 @@ mod pool;
 
 pub use down::book_down;
 pub use hold::{CapacityError, confirm_sale, hold_for_order, keep_sold, release_hold, return_kept, return_sold};
-pub use pool::{Capacity, NewPool, Pool, capacity, create_pool, grow, pool_by_id, pools, resize, set_collateral};
+pub use pool::{
+    Capacity, NewPool, Pool, capacity, create_pool, grow, numbers_used, pool_by_id, pools, resize, set_collateral, take_number,
+    take_numbers,
+};

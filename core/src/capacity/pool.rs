@@ -73,6 +73,26 @@ pub fn pool_by_id(conn: &mut AnyConnection, id: PoolId) -> DbResult<Pool> {
     pools::table.find(id).first(conn)
 }
 
+/// The pool's next `count` sector numbers; returns the first.
+pub fn take_numbers(conn: &mut AnyConnection, pool: PoolId, count: i64) -> DbResult<i64> {
+    let after: i64 = diesel::update(pools::table.find(pool))
+        .set(pools::next_sector.eq(pools::next_sector + count))
+        .returning(pools::next_sector)
+        .get_result(conn)?;
+    Ok(after - count)
+}
+
+/// The pool's next sector number.
+pub fn take_number(conn: &mut AnyConnection, pool: PoolId) -> DbResult<i64> {
+    take_numbers(conn, pool, 1)
+}
+
+/// Numbers below `next` are used on chain. True when the books did not know.
+pub fn numbers_used(conn: &mut AnyConnection, pool: PoolId, next: i64) -> DbResult<bool> {
+    let behind = pools::table.filter(pools::id.eq(pool).and(pools::next_sector.lt(next)));
+    diesel::update(behind).set(pools::next_sector.eq(next)).execute(conn).map(|rows| rows == 1)
+}
+
 /// Notes how many sectors the miner's funds can pledge, and nanoFIL of one sector's pledge.
 pub fn set_collateral(conn: &mut AnyConnection, pool: PoolId, sectors: i64, pledge_nano: i64) -> DbResult<()> {
     diesel::update(pools::table.find(pool))

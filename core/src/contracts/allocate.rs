@@ -4,16 +4,13 @@ use diesel::prelude::*;
 
 use super::Contract;
 use crate::{
-    capacity::pool_by_id,
+    capacity::{pool_by_id, take_numbers},
     catalog::{Starts, Terms, plan_for, terms_row},
     clock::{DAY, Micros},
     ids::{OrderId, PoolId, UserId, public_id},
     orders::Order,
     sealing,
-    store::{
-        AnyConnection, DbFault,
-        schema::{contracts, pools},
-    },
+    store::{AnyConnection, DbFault, schema::contracts},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -76,11 +73,8 @@ pub fn create(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<Co
     };
     let contract: Contract =
         diesel::insert_into(contracts::table).values(row).returning(contracts::all_columns).get_result(conn)?;
-    let next: i64 = diesel::update(pools::table.find(pool.id))
-        .set(pools::next_sector.eq(pools::next_sector + count))
-        .returning(pools::next_sector)
-        .get_result(conn)?;
-    for number in next - count..next {
+    let first = take_numbers(conn, pool.id, count)?;
+    for number in first..first + count {
         sealing::plan_sector(conn, &contract, &pool, number, now)?;
     }
     Ok(contract)

@@ -2,7 +2,10 @@
 
 use diesel::prelude::*;
 
-use super::protocol::{EnrolAnswer, Hardware};
+use super::{
+    Machine,
+    protocol::{EnrolAnswer, Hardware},
+};
 use crate::{
     clock::Micros,
     ids::{MachineId, digest, public_id, secret},
@@ -20,6 +23,8 @@ pub enum EnrolError {
     TokenUsed,
     #[error("this enrolment token has expired; make a new one under Fleet")]
     TokenExpired,
+    #[error("this enrolment token was withdrawn; make a new one under Fleet")]
+    TokenWithdrawn,
     #[error(transparent)]
     Db(#[from] DbFault),
 }
@@ -33,14 +38,52 @@ struct NewToken<'a> {
     name: &'a str,
     created_at: Micros,
     expires_at: Micros,
+    for_machine: Option<MachineId>,
 }
 
 /// A token that enrols one machine under `name`. Returned once, stored as a digest.
 pub fn new_token(conn: &mut AnyConnection, name: &str, now: Micros, expires_at: Micros) -> DbResult<String> {
     let token = format!("enrol_{}", secret());
-    let row = NewToken { token_hash: digest(&token), name, created_at: now, expires_at };
+    let row = NewToken { token_hash: digest(&token), name, created_at: now, expires_at, for_machine: None };
     diesel::insert_into(enrolment_tokens::table).values(row).execute(conn)?;
     Ok(token)
+}
+
+/// A token that gives a machine a new key, also one whose key was withdrawn. The old key is good until then.
+pub fn new_key_token(conn: &mut AnyConnection, machine: &Machine, now: Micros, expires_at: Micros) -> DbResult<String> {
+    let token = format!("enrol_{}", secret());
+    let (name, for_machine) = (machine.name.as_str(), Some(machine.id));
+    let row = NewToken { token_hash: digest(&token), name, created_at: now, expires_at, for_machine };
+    diesel::insert_into(enrolment_tokens::table).values(row).execute(conn)?;
+    Ok(token)
+}
+
+/// A token that can still be used, by its digest: the token itself is not kept.
+#[derive(Clone, Debug, Queryable)]
+pub struct OpenToken {
+    pub digest: String,
+    pub name: String,
+    pub created_at: Micros,
+    pub expires_at: Micros,
+    /// It gives this machine a new key.
+    pub for_machine: Option<MachineId>,
+}
+
+/// Tokens that can still be used, the newest first.
+pub fn open_tokens(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<OpenToken>> {
+    use enrolment_tokens::{created_at, expires_at, for_machine, name, table, token_hash, used_at, withdrawn_at};
+    table
+        .filter(used_at.is_null().and(withdrawn_at.is_null()).and(expires_at.gt(now)))
+        .order(created_at.desc())
+        .select((token_hash, name, created_at, expires_at, for_machine))
+        .load(conn)
+}
+
+/// Nobody can use it any more. False: it could not be used anyway.
+pub fn withdraw_token(conn: &mut AnyConnection, digest: &str, now: Micros) -> DbResult<bool> {
+    use enrolment_tokens::{table, token_hash, used_at, withdrawn_at};
+    let open = table.filter(token_hash.eq(digest).and(used_at.is_null()).and(withdrawn_at.is_null()));
+    diesel::update(open).set(withdrawn_at.eq(now)).execute(conn).map(|rows| rows == 1)
 }
 
 #[derive(Insertable)]
@@ -61,11 +104,15 @@ struct NewMachine<'a> {
 }
 
 pub fn enrol(conn: &mut AnyConnection, token: &str, hardware: &Hardware, now: Micros) -> Result<EnrolAnswer, EnrolError> {
-    use enrolment_tokens::{expires_at, machine_id, name, table, used_at};
+    use enrolment_tokens::{expires_at, for_machine, machine_id, name, table, used_at, withdrawn_at};
     let hash = digest(token);
-    let row: Option<(String, Micros, Option<Micros>)> =
-        table.find(&hash).select((name, expires_at, used_at)).first(conn).optional()?;
-    let (machine_name, expires, used) = row.ok_or(EnrolError::UnknownToken)?;
+    type Found = (String, Micros, Option<Micros>, Option<MachineId>, Option<Micros>);
+    let row: Option<Found> =
+        table.find(&hash).select((name, expires_at, used_at, for_machine, withdrawn_at)).first(conn).optional()?;
+    let (machine_name, expires, used, renewed, withdrawn) = row.ok_or(EnrolError::UnknownToken)?;
+    if withdrawn.is_some() {
+        return Err(EnrolError::TokenWithdrawn);
+    }
     if used.is_some() {
         return Err(EnrolError::TokenUsed);
     }
@@ -76,7 +123,11 @@ pub fn enrol(conn: &mut AnyConnection, token: &str, hardware: &Hardware, now: Mi
     if won == 0 {
         return Err(EnrolError::TokenUsed);
     }
-    let answer = EnrolAnswer { machine: public_id("mch"), key: format!("agent_{}", secret()) };
+    let key = format!("agent_{}", secret());
+    if let Some(id) = renewed {
+        return renew_key(conn, id, key, &hash);
+    }
+    let answer = EnrolAnswer { machine: public_id("mch"), key };
     let new = NewMachine {
         public_id: answer.machine.clone(),
         name: &machine_name,
@@ -94,4 +145,14 @@ pub fn enrol(conn: &mut AnyConnection, token: &str, hardware: &Hardware, now: Mi
     let id: MachineId = diesel::insert_into(machines::table).values(new).returning(machines::id).get_result(conn)?;
     diesel::update(table.find(&hash)).set(machine_id.eq(id)).execute(conn)?;
     Ok(answer)
+}
+
+/// An enrolled machine gets a new key; the old one is worth nothing from now on.
+fn renew_key(conn: &mut AnyConnection, id: MachineId, key: String, token: &str) -> Result<EnrolAnswer, EnrolError> {
+    let machine: String = diesel::update(machines::table.find(id))
+        .set((machines::key_hash.eq(digest(&key)), machines::revoked_at.eq(None::<Micros>), machines::state.eq("active")))
+        .returning(machines::public_id)
+        .get_result(conn)?;
+    diesel::update(enrolment_tokens::table.find(token)).set(enrolment_tokens::machine_id.eq(id)).execute(conn)?;
+    Ok(EnrolAnswer { machine, key })
 }

@@ -5,15 +5,16 @@ use std::collections::HashSet;
 use diesel::prelude::*;
 
 use super::{
+    check::host_of,
     listening::{heard, listening},
     protocol::Hardware,
 };
 use crate::{
     clock::Micros,
-    ids::MachineId,
+    ids::{MachineId, digest, secret},
     store::{
         AnyConnection, DbResult,
-        schema::{machines, outages},
+        schema::{machines, outages, sectors},
     },
 };
 
@@ -39,6 +40,12 @@ pub struct Machine {
     pub files_url: Option<String>,
     /// 1: it keeps sealed sectors, and seals none.
     pub keeps: i64,
+    /// When its key was withdrawn: nothing is given to it or taken from it.
+    pub revoked_at: Option<Micros>,
+    /// When it was taken off the list.
+    pub removed_at: Option<Micros>,
+    /// The host that its files are fetched from: the first that it named.
+    pub files_host: Option<String>,
 }
 
 impl Machine {
@@ -59,7 +66,7 @@ impl Machine {
 }
 
 pub fn machines(conn: &mut AnyConnection) -> DbResult<Vec<Machine>> {
-    machines::table.order(machines::id.asc()).load(conn)
+    machines::table.filter(machines::removed_at.is_null()).order(machines::id.asc()).load(conn)
 }
 
 /// The machines that are lost now.
@@ -72,9 +79,15 @@ pub fn by_public_id(conn: &mut AnyConnection, id: &str) -> DbResult<Option<Machi
     machines::table.filter(machines::public_id.eq(id)).first(conn).optional()
 }
 
+/// For people.
+pub fn machine_name(conn: &mut AnyConnection, id: MachineId) -> DbResult<String> {
+    machines::table.find(id).select(machines::name).first(conn)
+}
+
 /// Whose key it is.
 pub fn by_key(conn: &mut AnyConnection, key: &str) -> DbResult<Option<Machine>> {
-    machines::table.filter(machines::key_hash.eq(crate::ids::digest(key))).first(conn).optional()
+    let its = machines::key_hash.eq(digest(key));
+    machines::table.filter(its.and(machines::revoked_at.is_null())).first(conn).optional()
 }
 
 /// Records that the machine is alive and what it has now. A machine that was lost and drains goes on draining.
@@ -108,16 +121,50 @@ pub struct Offer<'o> {
     pub keeps: bool,
 }
 
-/// What it offers from now on.
-pub fn offer(conn: &mut AnyConnection, machine: &Machine, offer: Offer<'_>) -> DbResult<()> {
-    let url = offer.files_url.filter(|url| url.starts_with("http://") || url.starts_with("https://"));
+/// What it offers from now on. Others fetch its files from the host that it named first, and from no other: a machine that could name any
+/// would have them ask whatever they can reach. False: it named another one.
+pub fn offer(conn: &mut AnyConnection, machine: &Machine, offer: Offer<'_>) -> DbResult<bool> {
+    let host = offer.files_url.and_then(host_of);
+    let known = machine.files_host.as_deref();
+    let moved = host.is_some() && known.is_some() && known != host;
+    let url = offer.files_url.filter(|_| host.is_some() && !moved);
     if (url, offer.keeps) == (machine.files_url.as_deref(), machine.is_for_storage()) {
-        return Ok(());
+        return Ok(!moved);
     }
     diesel::update(machines::table.find(machine.id))
-        .set((machines::files_url.eq(url), machines::keeps.eq(i64::from(offer.keeps))))
-        .execute(conn)
-        .map(drop)
+        .set((machines::files_url.eq(url), machines::files_host.eq(known.or(host)), machines::keeps.eq(i64::from(offer.keeps))))
+        .execute(conn)?;
+    Ok(!moved)
+}
+
+/// Withdraws a machine's key: nothing is given to it or taken from it any more, and it counts as lost. False: it was withdrawn before.
+pub fn revoke(conn: &mut AnyConnection, id: MachineId, now: Micros) -> DbResult<bool> {
+    let valid = machines::table.filter(machines::id.eq(id).and(machines::revoked_at.is_null()));
+    let values = (machines::revoked_at.eq(now), machines::key_hash.eq(digest(&secret())), machines::state.eq("draining"));
+    if diesel::update(valid).set(values).execute(conn)? == 0 {
+        return Ok(false);
+    }
+    let working = machines::table.filter(machines::id.eq(id).and(machines::lost_since.is_null()));
+    if diesel::update(working).set(machines::lost_since.eq(now)).execute(conn)? == 1 {
+        diesel::insert_into(outages::table).values((outages::machine_id.eq(id.0), outages::lost_at.eq(now))).execute(conn)?;
+    }
+    Ok(true)
+}
+
+/// Takes a machine whose key was withdrawn off the list, if no sector's files are on it. False: it has some, or is still trusted.
+pub fn remove(conn: &mut AnyConnection, id: MachineId, now: Micros) -> DbResult<bool> {
+    let there = sectors::table.filter(sectors::machine_id.eq(id).and(sectors::state.ne("expired")));
+    if there.count().get_result::<i64>(conn)? > 0 {
+        return Ok(false);
+    }
+    let revoked = machines::id.eq(id).and(machines::revoked_at.is_not_null()).and(machines::removed_at.is_null());
+    diesel::update(machines::table.filter(revoked)).set(machines::removed_at.eq(now)).execute(conn).map(|rows| rows == 1)
+}
+
+/// Machines that said something within `patience`, and whose key is good.
+pub fn heard_lately(conn: &mut AnyConnection, patience: Micros, now: Micros) -> DbResult<HashSet<MachineId>> {
+    let heard = machines::seen_at.ge(now.saturating_sub(patience)).and(machines::revoked_at.is_null());
+    Ok(machines::table.filter(heard).select(machines::id).load(conn)?.into_iter().collect())
 }
 
 /// Machines silent for `patience` count as lost since they were last heard; returns them.

@@ -1,6 +1,7 @@
 //! What agents and the house say to each other, as JSON over HTTP. Codes are a closed list.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// What a machine has. Bytes and counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,8 +86,8 @@ pub struct Lease {
     pub task: i64,
     pub fence: i64,
     pub kind: String,
-    /// The step's input, JSON.
-    pub input: serde_json::Value,
+    /// The step's input, JSON as it is: some are tens of megabytes.
+    pub input: Box<RawValue>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -100,8 +101,15 @@ pub struct ReportRequest {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    Done { output: serde_json::Value },
+    Done { output: Box<RawValue> },
     Failed { level: FailureLevel, reason: String },
+}
+
+impl Outcome {
+    /// A result that can be written as JSON.
+    pub fn done(output: &impl Serialize) -> Result<Self, serde_json::Error> {
+        Ok(Self::Done { output: serde_json::value::to_raw_value(output)? })
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -175,13 +183,13 @@ pub struct SectorInput {
     pub pc2: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PostInput {
     /// Hex.
     pub randomness: String,
     pub sectors: Vec<SectorInput>,
     /// Vanilla proofs collected so far, for the SNARK; one JSON document per machine.
-    pub vanilla: Vec<serde_json::Value>,
+    pub vanilla: Vec<Box<RawValue>>,
 }
 
 /// A sector's files are to be fetched from another machine.

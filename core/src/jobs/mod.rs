@@ -1,7 +1,9 @@
 //! What must follow a committed change, done by whichever worker is free, with retry; and claims on loops that must run once.
 
+mod alert;
 mod claim;
 mod queue;
 
+pub use alert::{Alert, AlertKind, alerts, clear, count_alerts, raise};
 pub use claim::{Failing, claim, failing, note_turn};
-pub use queue::{Job, complete, enqueue, fail, retry_delay, struggling, take};
+pub use queue::{Job, complete, enqueue, fail, give_up, mail_delay, retry_delay, struggling, take};

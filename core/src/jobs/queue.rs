@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 
 use crate::{
-    clock::{MINUTE, Micros, SECOND},
+    clock::{HOUR, MINUTE, Micros, SECOND},
     ids::JobId,
     on_conn,
     store::{AnyConnection, DbResult, schema::jobs},
@@ -71,19 +71,25 @@ pub fn complete(conn: &mut AnyConnection, job: &Job) -> DbResult<()> {
         .map(drop)
 }
 
-/// Jobs that are not done and have failed often, the oldest first.
+/// Jobs that are not done and have failed often, or for good, the oldest first.
 pub fn struggling(conn: &mut AnyConnection) -> DbResult<Vec<Job>> {
     let often = jobs::state.ne("done").and(jobs::attempts.ge(SHOWN_FROM)).and(jobs::last_error.is_not_null());
-    jobs::table.filter(often).order(jobs::id.asc()).limit(100).load(conn)
+    jobs::table.filter(often.or(jobs::state.eq("failed"))).order(jobs::id.asc()).limit(100).load(conn)
 }
 
-/// Notes the error and tries again later.
-pub fn fail(conn: &mut AnyConnection, job: &Job, error: &str, now: Micros) -> DbResult<()> {
+/// It will never work: it is not tried again, and a person is told.
+pub fn give_up(conn: &mut AnyConnection, job: &Job, error: &str) -> DbResult<()> {
+    let failed = (jobs::state.eq("failed"), jobs::last_error.eq(error), jobs::locked_until.eq(None::<Micros>));
+    diesel::update(jobs::table.find(job.id)).set(failed).execute(conn).map(drop)
+}
+
+/// Notes the error and tries again after `delay`.
+pub fn fail(conn: &mut AnyConnection, job: &Job, error: &str, delay: Micros, now: Micros) -> DbResult<()> {
     diesel::update(jobs::table.find(job.id))
         .set((
             jobs::state.eq("ready"),
             jobs::last_error.eq(error),
-            jobs::run_after.eq(now.saturating_add(retry_delay(job.attempts))),
+            jobs::run_after.eq(now.saturating_add(delay)),
             jobs::locked_until.eq(None::<Micros>),
         ))
         .execute(conn)
@@ -93,8 +99,18 @@ pub fn fail(conn: &mut AnyConnection, job: &Job, error: &str, now: Micros) -> Db
 /// Doubles from one second to a quarter of an hour.
 #[must_use]
 pub fn retry_delay(attempts: i64) -> Micros {
+    doubled(SECOND, attempts, 15 * MINUTE)
+}
+
+/// Doubles from half a minute to six hours: a mail server may be down for days, and counts every try.
+#[must_use]
+pub fn mail_delay(attempts: i64) -> Micros {
+    doubled(30 * SECOND, attempts, 6 * HOUR)
+}
+
+fn doubled(first: Micros, attempts: i64, most: Micros) -> Micros {
     let doublings = u32::try_from(attempts.clamp(1, 20) - 1).unwrap_or_default();
-    SECOND.saturating_mul(1 << doublings).min(15 * MINUTE)
+    first.saturating_mul(1 << doublings).min(most)
 }
 
 #[cfg(test)]
@@ -107,5 +123,12 @@ mod tests {
         assert_eq!(retry_delay(4), 8 * SECOND);
         assert_eq!(retry_delay(100), 15 * MINUTE);
         assert_eq!(retry_delay(-3), SECOND);
+        let tries_in_five_days = (1..)
+            .scan(0, |sum, n| {
+                *sum += mail_delay(n);
+                Some(*sum)
+            })
+            .take_while(|at| *at < 5 * 24 * HOUR);
+        assert!((15..35).contains(&tries_in_five_days.count()));
     }
 }

@@ -51,6 +51,10 @@ pub enum AccountSpec {
     Sales {
         currency: String,
     },
+    /// Money that came and fits no order: a person decides whose it is.
+    Suspense {
+        currency: String,
+    },
     /// What the operator's machines can hold.
     Owned(PoolId),
     Free(PoolId),
@@ -72,6 +76,7 @@ impl AccountSpec {
             Self::Pledged(user) => format!("user:{user}:pledged"),
             Self::Rail { rail, currency } => format!("rail:{rail}:{currency}"),
             Self::Sales { currency } => format!("sales:{currency}"),
+            Self::Suspense { currency } => format!("suspense:{currency}"),
             Self::Owned(pool) => format!("capacity:{pool}:owned"),
             Self::Free(pool) => format!("capacity:{pool}:free"),
             Self::Sold(pool) => format!("capacity:{pool}:sold"),
@@ -90,7 +95,7 @@ impl AccountSpec {
             | Self::Available(_)
             | Self::Vesting(_)
             | Self::Pledged(_) => Asset::Fil,
-            Self::Rail { currency, .. } | Self::Sales { currency } => Asset::Fiat(currency.clone()),
+            Self::Rail { currency, .. } | Self::Sales { currency } | Self::Suspense { currency } => Asset::Fiat(currency.clone()),
             Self::Owned(pool) | Self::Free(pool) | Self::Sold(pool) | Self::OwnUse(pool) | Self::Down(pool) => {
                 Asset::Capacity(*pool)
             }

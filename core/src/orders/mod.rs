@@ -1,5 +1,6 @@
 //! Orders: quote, place (holds capacity), pay, expire, refund. Payment rails report here and nowhere else.
 
+mod caps;
 mod expire;
 mod order;
 mod pay;
@@ -7,8 +8,9 @@ mod place;
 mod quote;
 mod refund;
 
-pub use expire::expire_due;
-pub use order::{Order, OrderState, Payment, by_public_id, latest_payment, of_user, placed, recent, refunds_due};
+pub use caps::{Caps, check as check_caps};
+pub use expire::{cancel, checkout_failed, due, expire, expire_due, payment_failed, payment_under_way, renew_hold};
+pub use order::{Order, OrderState, Payment, by_id, by_public_id, latest_payment, of_user, placed, recent, refunds_due};
 pub use pay::{Paid, PayError, fulfil, open_payment, payment_by_ref};
 pub use place::{PlaceError, PlaceOrder, place};
 pub use quote::{Quote, Stock, quote};

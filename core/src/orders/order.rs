@@ -58,6 +58,13 @@ pub struct Order {
     pub pledge_each_nano: i64,
     /// When the money of an order that waited for its refund went back.
     pub refunded_at: Option<Micros>,
+    /// The date that was computed when it was placed, whatever date the buyer had been shown.
+    pub computed_at: Micros,
+    /// Since when its payment is under way: a bank debit takes days, and its capacity is held until the rail says what came of it.
+    pub paying_since: Option<Micros>,
+    pub cancelled_at: Option<Micros>,
+    /// How often the rail has answered the request for a payment page with an error, which it would repeat.
+    pub checkout_attempts: i64,
 }
 
 impl Order {
@@ -88,10 +95,16 @@ pub struct Payment {
     pub state: String,
     pub created_at: Micros,
     pub paid_at: Option<Micros>,
+    /// The rail's name for the money, which refunds and disputes refer to.
+    pub intent: Option<String>,
 }
 
 pub fn by_public_id(conn: &mut AnyConnection, id: &str) -> DbResult<Option<Order>> {
     orders::table.filter(orders::public_id.eq(id)).first(conn).optional()
+}
+
+pub fn by_id(conn: &mut AnyConnection, id: OrderId) -> DbResult<Order> {
+    orders::table.find(id).first(conn)
 }
 
 pub fn of_user(conn: &mut AnyConnection, user: UserId) -> DbResult<Vec<Order>> {
@@ -100,7 +113,8 @@ pub fn of_user(conn: &mut AnyConnection, user: UserId) -> DbResult<Vec<Order>> {
 
 /// Not paid yet, and still holding capacity.
 pub fn placed(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<Order>> {
-    let open = orders::state.eq(OrderState::Placed.name()).and(orders::expires_at.gt(now));
+    let holding = orders::expires_at.gt(now).or(orders::paying_since.is_not_null());
+    let open = orders::state.eq(OrderState::Placed.name()).and(holding);
     orders::table.filter(open).order(orders::id.asc()).load(conn)
 }
 

@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use super::{Order, OrderState, Payment};
 use crate::{
     capacity::{CapacityError, confirm_sale, hold_for_order, pool_by_id, release_hold},
-    clock::{DAY, Micros},
+    clock::{DAY, HOUR, Micros},
     contracts::{self, Contract},
     ids::OrderId,
     ledger::{self, AccountSpec, LedgerError, Transfer},
@@ -21,6 +21,8 @@ use crate::{
 pub enum PayError {
     #[error("no payment {rail_ref} was asked for on rail {rail}")]
     Unknown { rail: String, rail_ref: String },
+    #[error("order {order} was paid a second time")]
+    Twice { order: String },
     #[error("{paid_minor} {paid_currency} were paid, the order costs {due}")]
     WrongAmount { paid_minor: i64, paid_currency: String, due: crate::money::Fiat },
     #[error(transparent)]
@@ -83,9 +85,14 @@ pub struct Paid<'a> {
 /// `None`: the capacity was gone, the order waits for its refund.
 pub fn fulfil(conn: &mut AnyConnection, paid: &Paid<'_>, now: Micros) -> Result<Option<Contract>, PayError> {
     let unknown = || PayError::Unknown { rail: paid.rail.to_owned(), rail_ref: paid.rail_ref.to_owned() };
+    let found = payment_by_ref(conn, paid.rail, paid.rail_ref)?.ok_or_else(unknown)?;
+    lock(conn, Turn::Order(found.order_id))?;
     let payment = payment_by_ref(conn, paid.rail, paid.rail_ref)?.ok_or_else(unknown)?;
     let mut order: Order = orders::table.find(payment.order_id).first(conn)?;
     if order.is(OrderState::Fulfilled) || order.is(OrderState::RefundDue) {
+        if payment.state == "open" {
+            return Err(PayError::Twice { order: order.public_id });
+        }
         return Ok(contracts::of_order(conn, order.id)?);
     }
     if paid.minor != order.amount_minor || !paid.currency.eq_ignore_ascii_case(&order.currency) {
@@ -100,7 +107,7 @@ pub fn fulfil(conn: &mut AnyConnection, paid: &Paid<'_>, now: Micros) -> Result<
         return Ok(contracts::of_order(conn, order.id)?);
     }
     ledger::post(conn, &receipt(&order, paid, now))?;
-    let sold = if order.is(OrderState::Placed) && now < order.expires_at {
+    let sold = if order.is(OrderState::Placed) && (now < order.expires_at || order.paying_since.is_some()) {
         sell(conn, &order, now)?
     } else {
         sell_late(conn, &mut order, now)?
@@ -109,6 +116,9 @@ pub fn fulfil(conn: &mut AnyConnection, paid: &Paid<'_>, now: Micros) -> Result<
     diesel::update(orders::table.find(order.id)).set((orders::state.eq(state.name()), orders::paid_at.eq(now))).execute(conn)?;
     if sold { Ok(Some(contracts::create(conn, &order, now)?)) } else { Ok(None) }
 }
+
+/// Two computations of one date may differ by so much.
+const DRAWN_WITHIN: Micros = HOUR;
 
 fn receipt(order: &Order, paid: &Paid<'_>, now: Micros) -> Transfer {
     Transfer {
@@ -159,7 +169,8 @@ fn move_date(conn: &mut AnyConnection, order: &mut Order, now: Micros) -> DbResu
     let snapshot = scheduler::load(conn, now)?;
     let lessons = scheduler::lessons(conn, order.pool_id)?;
     let promised = scheduler::promise(&snapshot, sector_bytes, order.bytes / sector_bytes, lessons);
-    let latest = order.promised_at.saturating_add(now - order.created_at);
+    // Beside what was computed then, not beside the date that the buyer had seen a moment before. Drawn luck moves dates a little.
+    let latest = order.computed_at.saturating_add(now - order.created_at).saturating_add(DRAWN_WITHIN);
     let Some(date) = promised.filter(|date| date.p95 <= latest) else { return Ok(false) };
     if date.p95 > order.promised_at {
         order.promised_at = date.p95;

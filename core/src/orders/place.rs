@@ -42,6 +42,10 @@ pub enum PlaceError {
     TooLate(String),
     #[error("meanwhile others have bought: the date is {0} now; please look at the new quote")]
     DateMoved(String),
+    #[error("you have {most} unpaid orders, as many as an account may have at a time; pay for one or cancel it first")]
+    TooManyUnpaid { most: i64 },
+    #[error("so much cannot be reserved at once before it is paid; order at most {left} now, pay for it, then order more")]
+    TooMuchHeld { left: crate::units::Bytes },
     #[error(transparent)]
     Capacity(CapacityError),
     #[error(
@@ -86,6 +90,7 @@ struct Row<'a> {
     created_at: Micros,
     expires_at: Micros,
     pledge_each_nano: i64,
+    computed_at: Micros,
 }
 
 pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) -> Result<Order, PlaceError> {
@@ -106,6 +111,7 @@ pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) ->
         return Err(PlaceError::Collateral);
     }
     let mut promised = quote.promised.ok_or(PlaceError::NoDate)?;
+    let computed_at = promised.p95;
     if let Some(shown) = request.shown.filter(|shown| *shown < promised.p95) {
         let sector_bytes = quote.bytes.0 / quote.sectors.max(1);
         let near = promised.p95 <= shown.saturating_add(KEPT_SHOWN);
@@ -133,6 +139,7 @@ pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) ->
         created_at: now,
         expires_at: now.saturating_add(HOLD),
         pledge_each_nano: quote.pledge_each_nano,
+        computed_at,
     };
     let order: Order = diesel::insert_into(orders::table).values(row).returning(orders::all_columns).get_result(conn)?;
     scheduler::record(conn, order.id, order.pool_id, quote.sectors, &promised, now)?;

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use diesel::prelude::*;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::{
     capacity::pool_by_id,
     clock::{MINUTE, Micros},
     fleet::{lost_machines, protocol::PostInput},
     ids::{MachineId, MessageId, PoolId, PostId},
+    jobs::{self, AlertKind},
     on_conn,
-    sealing::{self, NewTask, Of, Sector, Task, TaskKind},
+    sealing::{self, NewTask, Of, Sector, StepOutput, Task, TaskKind},
     store::{
         AnyConnection, DbResult,
         dialect::{self, Turn},
@@ -91,10 +93,9 @@ pub struct NewPost {
     pub due_at: Micros,
 }
 
-/// What a machine says about its sectors of a partition.
+/// Of what a machine said about its sectors of a partition, those that it could not prove. It was checked on receipt.
 #[derive(Deserialize)]
 struct Vanilla {
-    #[serde(default)]
     faulty: Vec<(i64, String)>,
 }
 
@@ -201,15 +202,14 @@ fn queue(
 }
 
 /// A vanilla or SNARK task of a post is done: when it was the last one of its kind, the next step follows.
-pub fn step_done(conn: &mut AnyConnection, id: PostId, kind: TaskKind, output: &serde_json::Value, now: Micros) -> DbResult<()> {
+pub fn step_done(conn: &mut AnyConnection, id: PostId, kind: TaskKind, output: StepOutput, now: Micros) -> DbResult<()> {
     // The last of several machines moves the post on: they must see each other's results.
     dialect::lock(conn, Turn::WindowPost(id))?;
     let post = by_id(conn, id)?;
-    match kind {
-        TaskKind::Vanilla => vanilla_done(conn, &post, now),
-        TaskKind::WindowPost => {
-            let proof = output.get("proof").and_then(serde_json::Value::as_str).and_then(|text| hex::decode(text).ok());
-            move_on(conn, &post, PostState::Proving, PostState::Proven, proof).map(drop)
+    match (kind, output) {
+        (TaskKind::Vanilla, _) => vanilla_done(conn, &post, now),
+        (TaskKind::WindowPost, StepOutput::Proof(proof)) => {
+            move_on(conn, &post, PostState::Proving, PostState::Proven, Some(proof)).map(drop)
         }
         _ => Ok(()),
     }
@@ -228,11 +228,11 @@ fn vanilla_done(conn: &mut AnyConnection, post: &WindowPost, now: Micros) -> DbR
     let mut input = PostInput { randomness: post.randomness.clone(), sectors: Vec::new(), vanilla: Vec::new() };
     let mut due_at = now;
     for task in vanilla {
-        let output = task.output.as_deref().unwrap_or_default();
-        if let Ok(Vanilla { faulty }) = serde_json::from_slice(output) {
+        let output = task.output.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or("null");
+        if let Ok(Vanilla { faulty }) = serde_json::from_str(output) {
             skipped.extend(faulty.into_iter().map(|(number, _)| number));
         }
-        input.vanilla.push(serde_json::from_slice(output).unwrap_or_default());
+        input.vanilla.extend(RawValue::from_string(output.to_owned()));
         if let Ok(own) = serde_json::from_str::<PostInput>(&task.input) {
             input.sectors.extend(own.sectors);
         }
@@ -313,25 +313,61 @@ pub fn rejected(conn: &mut AnyConnection, id: PostId, now: Micros) -> DbResult<(
     sealing::create_task(conn, &again, now).map(drop)
 }
 
-/// The receipt: landed, or back to proven, so that it is sent again while the window is open.
+/// The receipt: landed, or back to proven, so that it is sent again while the window is open. A receipt that comes late tells that the
+/// window was not missed after all.
 pub fn landed(conn: &mut AnyConnection, id: PostId, exit_code: i64) -> DbResult<()> {
     let post = by_id(conn, id)?;
-    let to = if exit_code == 0 { PostState::Landed } else { PostState::Proven };
-    move_on(conn, &post, PostState::Submitted, to, None).map(drop)
+    if exit_code != 0 {
+        return move_on(conn, &post, PostState::Submitted, PostState::Proven, None).map(drop);
+    }
+    for from in [PostState::Submitted, PostState::Missed] {
+        move_on(conn, &post, from, PostState::Landed, None)?;
+    }
+    jobs::clear(conn, AlertKind::MissedWindow, &place(&post)).map(drop)
 }
 
-/// Windows that closed before a proof was sent. (What was sent is decided by its receipt.) Their steps would only be in the way of
-/// the windows that are open. Returns how many.
-pub fn mark_missed(conn: &mut AnyConnection, pool: PoolId, head: i64, now: Micros) -> DbResult<usize> {
-    let open = [PostState::Vanilla.name(), PostState::Proving.name(), PostState::Proven.name()];
-    let late = window_posts::table
-        .filter(window_posts::pool_id.eq(pool).and(window_posts::state.eq_any(open)))
-        .filter(window_posts::close_epoch.lt(head - 10));
-    let late: Vec<WindowPost> = late.load(conn)?;
-    for post in &late {
-        let row = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq_any(open)));
-        diesel::update(row).set(window_posts::state.eq(PostState::Missed.name())).execute(conn)?;
-        sealing::cancel_open(conn, Of::Post(post.id), "the window has closed", now)?;
+/// The chain was reorganised and does not have the proof any more: its message is watched again.
+pub fn taken_back(conn: &mut AnyConnection, id: PostId, now: Micros) -> DbResult<()> {
+    let post = by_id(conn, id)?;
+    if move_on(conn, &post, PostState::Landed, PostState::Submitted, None)? == 0 {
+        return Ok(());
     }
-    Ok(late.len())
+    match post.message_id {
+        Some(message) => sealing::reopen_message(conn, message, now),
+        None => Ok(()),
+    }
+}
+
+/// A partition's place, as alerts name it.
+fn place(post: &WindowPost) -> String {
+    format!("{}:{}:{}", post.pool_id, post.deadline, post.partition)
+}
+
+/// Windows of a pool that have closed at `head` and whose proof is not known to have landed.
+pub fn closed(conn: &mut AnyConnection, pool: PoolId, head: i64) -> DbResult<Vec<WindowPost>> {
+    let open = [PostState::Vanilla, PostState::Proving, PostState::Proven, PostState::Submitted].map(PostState::name);
+    window_posts::table
+        .filter(window_posts::pool_id.eq(pool).and(window_posts::state.eq_any(open)))
+        .filter(window_posts::close_epoch.le(head))
+        .order(window_posts::id.asc())
+        .load(conn)
+}
+
+/// A window has closed without its proof. Its steps would only be in the way of the windows that are open. False: it was known.
+pub fn miss(conn: &mut AnyConnection, post: &WindowPost, now: Micros) -> DbResult<bool> {
+    let open = [PostState::Vanilla, PostState::Proving, PostState::Proven, PostState::Submitted].map(PostState::name);
+    let row = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq_any(open)));
+    if diesel::update(row).set(window_posts::state.eq(PostState::Missed.name())).execute(conn)? == 0 {
+        return Ok(false);
+    }
+    sealing::cancel_open(conn, Of::Post(post.id), "the window has closed", now)?;
+    let text = format!(
+        "the window of deadline {} partition {} that opened at epoch {} closed without its proof: {} sectors are faulty until they recover",
+        post.deadline,
+        post.partition,
+        post.open_epoch,
+        post.sector_numbers().len()
+    );
+    jobs::raise(conn, AlertKind::MissedWindow, &place(post), &text, now)?;
+    Ok(true)
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     clock::Micros,
-    ids::SectorId,
+    ids::{MachineId, SectorId},
     sealing::{Grant, assign, begin_move, begin_store},
     store::{
         AnyConnection, DbResult,
@@ -47,6 +47,8 @@ pub fn take_turn(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
 /// Assigns what can begin now in the house as [`take_turn`] found it.
 pub fn grant(conn: &mut AnyConnection, snapshot: &Snapshot, lease: Micros) -> DbResult<Vec<Assignment>> {
     let mut granted = plan(snapshot, budget(snapshot).as_mut());
+    let is_heard = |machine: MachineId| snapshot.machines.iter().any(|m| m.id == machine && m.is_heard);
+    granted.retain(|given| is_heard(given.machine));
     let mut failure = None;
     granted.retain(|given| match grant_one(conn, snapshot, given, lease) {
         Ok(won) => won,
@@ -58,7 +60,7 @@ pub fn grant(conn: &mut AnyConnection, snapshot: &Snapshot, lease: Micros) -> Db
     if let Some(error) = failure {
         return Err(error);
     }
-    for (sector, to) in storing(snapshot) {
+    for (sector, to) in storing(snapshot).into_iter().filter(|(_, to)| is_heard(*to)) {
         begin_store(conn, sector, Grant { to, now: snapshot.now, until: snapshot.now.saturating_add(lease) })?;
     }
     Ok(granted)

@@ -25,6 +25,7 @@ pub fn machine(id: i64, cores: i64) -> MachineView {
         moves: FileMoves::Never,
         keeps: false,
         quick_as: MachineId(id),
+        is_heard: true,
     }
 }
 

@@ -10,7 +10,7 @@ use diesel::prelude::*;
 use super::planner::{Odds, Secs, StepFailures, log_normal};
 use crate::{
     clock::{DAY, Micros, SECOND},
-    fleet::{Breakdowns, breakdowns},
+    fleet::{Breakdowns, breakdowns, check::MOST_MS},
     ids::{MachineId, PoolId},
     sealing::{TaskKind, typical_seconds},
     store::{AnyConnection, DbResult, schema::tasks},
@@ -64,7 +64,7 @@ pub(super) fn load(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: 
         }
     }
     let steps = rows.into_iter().filter(|step| step.state == "done").filter_map(|step| {
-        let ms = step.wall_ms.filter(|ms| *ms > 0)?;
+        let ms = step.wall_ms.filter(|ms| *ms > 0)?.min(MOST_MS);
         Some((TaskKind::parse(&step.kind)?, *sizes.get(&step.pool)?, step.machine?, ms))
     });
     let steps: Vec<_> = steps.collect();

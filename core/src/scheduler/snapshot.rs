@@ -1,6 +1,6 @@
 //! What the planner sees, and how it is read from the store.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use diesel::prelude::*;
 
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     capacity::pools,
     clock::{HOUR, Micros, SECOND},
-    fleet::{Machine, machines},
+    fleet::{Machine, check, machines},
     ids::{MachineId, PoolId, SectorId, TaskId},
     orders,
     sealing::{
@@ -42,6 +42,8 @@ pub struct MachineView {
     pub keeps: bool,
     /// Whose step times are expected of it: its own.
     pub quick_as: MachineId,
+    /// It was heard a moment ago: it can be given work.
+    pub is_heard: bool,
 }
 
 impl MachineView {
@@ -184,13 +186,14 @@ fn view(machine: &Machine, (stored_bytes, leftover_bytes): (i64, i64), setbacks:
         id: machine.id,
         name: machine.name.clone(),
         takes_new: !machine.is_draining(),
-        cores: machine.cores,
-        memory_bytes: machine.memory_bytes,
-        disk_bytes: machine.disk_bytes,
-        disk_free_bytes: machine.disk_free_bytes,
+        // What was believed before it was checked must not make the planner's sums overflow.
+        cores: machine.cores.clamp(0, check::MOST_CORES),
+        memory_bytes: machine.memory_bytes.clamp(0, check::MOST_MEMORY),
+        disk_bytes: machine.disk_bytes.clamp(0, check::MOST_DISK),
+        disk_free_bytes: machine.disk_free_bytes.clamp(0, check::MOST_DISK),
         stored_bytes,
         leftover_bytes,
-        gpus: machine.gpus,
+        gpus: machine.gpus.clamp(0, i64::try_from(check::MOST_GPUS).unwrap_or(i64::MAX)),
         moves: match &machine.files_url {
             None => FileMoves::Never,
             Some(_) if setbacks.machines.contains(&machine.id) => FileMoves::NotNow,
@@ -198,6 +201,7 @@ fn view(machine: &Machine, (stored_bytes, leftover_bytes): (i64, i64), setbacks:
         },
         keeps: machine.is_for_storage(),
         quick_as: machine.id,
+        is_heard: true,
     }
 }
 
@@ -267,6 +271,14 @@ fn load_owed(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, setbacks: &
 }
 
 impl Snapshot {
+    /// Machines that are not among `heard` get nothing until they are: what they were given might lie there until its lease ends.
+    pub fn leave_out_silent(&mut self, heard: &HashSet<MachineId>) {
+        for machine in self.machines.iter_mut().filter(|machine| !heard.contains(&machine.id)) {
+            machine.takes_new = false;
+            machine.is_heard = false;
+        }
+    }
+
     /// Sectors of a pool that are owed, or held for an order, and are not on chain.
     #[must_use]
     pub fn owed_sectors(&self, pool: PoolId) -> i64 {

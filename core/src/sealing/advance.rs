@@ -6,14 +6,14 @@ use diesel::prelude::*;
 
 use super::{
     Sector, TaskKind,
-    message::{Purpose, build},
+    message::{Purpose, Request, build, latest, next_attempt, reopen},
     sector::{by_id, of_contract},
     state::{Event, SectorState, Transition, Where},
     task::{NewTask, Of, cancel_open, create},
     transfer::transfers,
 };
 use crate::{
-    capacity::{Pool, pool_by_id},
+    capacity::{Pool, pool_by_id, take_number},
     clock::Micros,
     contracts,
     fleet::protocol::FailureLevel,
@@ -67,7 +67,11 @@ pub fn proof_verified(conn: &mut AnyConnection, mut sector: Sector, message: Opt
         return Ok(());
     }
     match message {
-        Some(message) => build(conn, sector.pool_id, Purpose::ProveCommit, sector.id.0, sector.failures, message, now).map(drop),
+        Some((method, params)) => {
+            let (pool, purpose, subject) = (sector.pool_id, Purpose::ProveCommit, sector.id.0);
+            let attempt = next_attempt(conn, purpose, subject)?;
+            build(conn, &Request { pool, purpose, subject, attempt, method, params }, now).map(drop)
+        }
         None => {
             count_failure(conn, &mut sector, "the proof did not verify", now)?;
             queue(conn, &sector, TaskKind::Commit1, now)
@@ -78,13 +82,27 @@ pub fn proof_verified(conn: &mut AnyConnection, mut sector: Sector, message: Opt
 /// A receipt of one of a sector's messages. `fact` is the seed epoch (PreCommit) or the activation (ProveCommit).
 pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain, now: Micros) -> Result<(), LedgerError> {
     match fact {
-        OnChain::PreCommitted { seed_epoch } => {
-            if sector.apply(conn, Event::PreCommitLanded, now)?.is_some() {
-                diesel::update(sectors::table.find(sector.id)).set(sectors::seed_epoch.eq(seed_epoch)).execute(conn)?;
+        OnChain::PreCommitted { seed_epoch } => pre_committed(conn, sector, seed_epoch, now)?,
+        OnChain::PreCommitLost => {
+            if sector.apply(conn, Event::PreCommitLost, now)?.is_some() {
+                undo(conn, &sector, Purpose::PreCommit, "the chain was reorganised: its PreCommit has to land again", now)?;
+                let nothing = (sectors::seed_epoch.eq(None::<i64>), sectors::seed.eq(None::<&str>));
+                diesel::update(sectors::table.find(sector.id)).set(nothing).execute(conn)?;
             }
         }
+        OnChain::ActivationLost => {
+            if sector.apply(conn, Event::ActivationLost, now)?.is_some() {
+                undo(conn, &sector, Purpose::ProveCommit, "the chain was reorganised: its ProveCommit has to land again", now)?;
+                let nothing =
+                    (sectors::activation.eq(None::<i64>), sectors::deadline.eq(None::<i64>), sectors::partition.eq(None::<i64>));
+                diesel::update(sectors::table.find(sector.id)).set(nothing).execute(conn)?;
+            }
+        }
+        OnChain::NumberTaken => number_taken(conn, sector, now)?,
         OnChain::Activated(at) => {
-            if sector.apply(conn, Event::ProveCommitLanded, now)?.is_some() {
+            let landed = sector.apply(conn, Event::ProveCommitLanded, now)?.is_some();
+            // Read again after a reorganisation, it may have been activated at another epoch.
+            if landed || sector.state().is_on_chain() {
                 diesel::update(sectors::table.find(sector.id))
                     .set((
                         sectors::activation.eq(at.activation),
@@ -93,6 +111,9 @@ pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain
                         sectors::partition.eq(at.partition),
                     ))
                     .execute(conn)?;
+            }
+            if landed {
+                cancel_open(conn, Of::Sector(sector.id), "the chain has the sector", now)?;
                 queue(conn, &sector, TaskKind::Finalize, now)?;
             }
         }
@@ -113,6 +134,51 @@ pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain
         }
     }
     Ok(())
+}
+
+/// A PreCommit was seen: for the first time, or again at another epoch, with another seed.
+fn pre_committed(conn: &mut AnyConnection, mut sector: Sector, seed_epoch: i64, now: Micros) -> DbResult<()> {
+    if sector.apply(conn, Event::PreCommitLanded, now)?.is_none() {
+        if sector.seed_epoch == Some(seed_epoch) {
+            return Ok(());
+        }
+        if sector.apply(conn, Event::SeedMoved, now)?.is_some() {
+            let reason = "the chain was reorganised: its seed is another one";
+            cancel_open(conn, Of::Sector(sector.id), reason, now)?;
+            diesel::update(sectors::table.find(sector.id)).set(sectors::reason.eq(reason)).execute(conn)?;
+        } else if sector.state() != SectorState::WaitSeed {
+            return Ok(());
+        }
+    }
+    let values = (sectors::seed_epoch.eq(seed_epoch), sectors::seed.eq(None::<&str>));
+    diesel::update(sectors::table.find(sector.id)).set(values).execute(conn).map(drop)
+}
+
+/// What the chain took back is waited for again; what was begun because of it is not needed.
+fn undo(conn: &mut AnyConnection, sector: &Sector, purpose: Purpose, reason: &str, now: Micros) -> DbResult<()> {
+    cancel_open(conn, Of::Sector(sector.id), reason, now)?;
+    if let Some(message) = latest(conn, purpose, sector.id.0)? {
+        reopen(conn, message.id, now)?;
+    }
+    diesel::update(sectors::table.find(sector.id)).set(sectors::reason.eq(reason)).execute(conn).map(drop)
+}
+
+/// The number belongs to a sector that these books do not have: this one gets the pool's next.
+fn number_taken(conn: &mut AnyConnection, mut sector: Sector, now: Micros) -> DbResult<()> {
+    if sector.apply(conn, Event::NumberTaken, now)?.is_none() {
+        return Ok(());
+    }
+    let number = take_number(conn, sector.pool_id)?;
+    let reason = format!("the chain has another sector under its old number {}", sector.number);
+    let renewed = (
+        sectors::number.eq(number),
+        sectors::seed_epoch.eq(None::<i64>),
+        sectors::seed.eq(None::<&str>),
+        sectors::comm_r.eq(None::<&str>),
+        sectors::pc2_output.eq(None::<&str>),
+    );
+    diesel::update(sectors::table.find(sector.id)).set(renewed).execute(conn)?;
+    restart(conn, &sector, &reason, now)
 }
 
 /// A contract's term is over: what of it was never sealed is not sealed any more, or its bytes could never be sold again.
@@ -146,6 +212,12 @@ pub enum OnChain {
     PreCommitted {
         seed_epoch: i64,
     },
+    /// It was pre-committed and is not any more.
+    PreCommitLost,
+    /// It was activated and is not any more.
+    ActivationLost,
+    /// Another replica's sector has its number.
+    NumberTaken,
     Activated(Activation),
     MessageFailed {
         purpose: Purpose,

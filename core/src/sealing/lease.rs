@@ -67,7 +67,7 @@ pub fn leases_of(conn: &mut AnyConnection, machine: MachineId, running: &[Runnin
         if running.iter().any(|run| run.task == task.id.0 && run.fence == task.fence) {
             continue;
         }
-        let input = serde_json::from_str(&task.input).unwrap_or_default();
+        let Ok(input) = serde_json::value::RawValue::from_string(task.input) else { continue };
         leases.push(Lease { task: task.id.0, fence: task.fence, kind: task.kind, input });
     }
     Ok(HeartbeatAnswer { leases, stop, drop: Vec::new(), now: 0 })

@@ -2,11 +2,14 @@
 
 use diesel::prelude::*;
 
-use super::Sector;
 use crate::{
     clock::Micros,
-    ids::{MessageId, PoolId},
-    store::{AnyConnection, DbResult, schema::messages},
+    ids::{MessageId, PoolId, digest, secret},
+    on_conn,
+    store::{
+        AnyConnection, DbResult,
+        schema::{installation, messages},
+    },
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +76,27 @@ pub struct Message {
     /// attoFIL that its gas cost the sender, once it has landed.
     pub burnt_atto: Option<String>,
     pub tip_atto: Option<String>,
+    /// Which try at its purpose it is.
+    pub attempt: i64,
+    /// The address that sends it, once a push was tried.
+    pub sender: Option<String>,
+    pub nonce: Option<i64>,
+    /// attoFIL per gas unit that it offers, once it was signed.
+    pub fee_cap_atto: Option<String>,
+    pub premium_atto: Option<String>,
+    /// When a push was first tried: from then on the node may have it, whatever it answered.
+    pub tried_at: Option<Micros>,
+    /// When the chain was found to have its effect by another message.
+    pub adopted_at: Option<Micros>,
 }
 
 impl Message {
+    /// It is still to do what it is for.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state != MessageState::Failed.name()
+    }
+
     #[must_use]
     pub fn purpose(&self) -> Option<Purpose> {
         Purpose::ALL.into_iter().find(|purpose| purpose.name() == self.purpose)
@@ -92,30 +113,33 @@ pub struct Landing {
     pub tip_atto: String,
 }
 
-/// Stores a message to be pushed. `attempt` tells a repetition after a failure apart from the same request twice.
-pub fn build(
-    conn: &mut AnyConnection,
-    pool: PoolId,
-    purpose: Purpose,
-    subject: i64,
-    attempt: i64,
-    (method, params): (u64, &[u8]),
-    now: Micros,
-) -> DbResult<MessageId> {
-    let key = format!("{}:{}:{subject}:{attempt}", pool, purpose.name());
-    // A v4-shaped UUID of the key: the same request gives the same message, whatever crashes between.
-    let digest = crate::ids::digest(&format!("message:{key}"));
-    let part = |range: std::ops::Range<usize>| digest.get(range).unwrap_or_default().to_owned();
-    let uuid = format!("{}-{}-4{}-a{}-{}", part(0..8), part(8..12), part(13..16), part(17..20), part(20..32));
-    if let Some(id) = messages::table.filter(messages::uuid.eq(&uuid)).select(messages::id).first(conn).optional()? {
+/// What a message is to do, before it has an identity.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub pool: PoolId,
+    pub purpose: Purpose,
+    /// A sector's or a window post's row id.
+    pub subject: i64,
+    /// Tells a repetition after a failure apart from the same request twice.
+    pub attempt: i64,
+    pub method: u64,
+    pub params: &'a [u8],
+}
+
+/// Stores a message to be pushed. The same attempt at the same purpose gives the same message.
+pub fn build(conn: &mut AnyConnection, request: &Request<'_>, now: Micros) -> DbResult<MessageId> {
+    let Request { pool, purpose, subject, attempt, method, params } = *request;
+    let same = messages::purpose.eq(purpose.name()).and(messages::subject_id.eq(subject)).and(messages::attempt.eq(attempt));
+    if let Some(id) = messages::table.filter(same).select(messages::id).first(conn).optional()? {
         return Ok(id);
     }
     diesel::insert_into(messages::table)
         .values((
-            messages::uuid.eq(uuid),
+            messages::uuid.eq(identity(conn, request)?),
             messages::pool_id.eq(pool),
             messages::purpose.eq(purpose.name()),
             messages::subject_id.eq(subject),
+            messages::attempt.eq(attempt),
             messages::method.eq(i64::try_from(method).unwrap_or_default()),
             messages::params.eq(params),
             messages::state.eq(MessageState::Built.name()),
@@ -126,28 +150,104 @@ pub fn build(
         .get_result(conn)
 }
 
+/// A `MsgUuid` from this database's random part and everything that the message says: row ids alone repeat when a backup is restored, and
+/// the node would take the new message for the old one.
+fn identity(conn: &mut AnyConnection, request: &Request<'_>) -> DbResult<String> {
+    let values = (installation::id.eq(1), installation::secret.eq(secret()));
+    on_conn!(&mut *conn, |c| diesel::insert_into(installation::table).values(values).on_conflict_do_nothing().execute(c))?;
+    let secret: String = installation::table.select(installation::secret).first(conn)?;
+    let Request { pool, purpose, subject, attempt, method, params } = *request;
+    let params = hex::encode(params);
+    Ok(uuid_of(&format!("{secret}:{pool}:{}:{subject}:{attempt}:{method}:{params}", purpose.name())))
+}
+
+/// The text's digest in the shape of a version 4 UUID.
+fn uuid_of(text: &str) -> String {
+    let digest = digest(&format!("message:{text}"));
+    let part = |range: std::ops::Range<usize>| digest.get(range).unwrap_or_default().to_owned();
+    format!("{}-{}-4{}-a{}-{}", part(0..8), part(8..12), part(13..16), part(17..20), part(20..32))
+}
+
+/// The node has another message under this one's identity: it gets a new one.
+pub fn renew_identity(conn: &mut AnyConnection, id: MessageId, now: Micros) -> DbResult<()> {
+    let built = messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Built.name())));
+    let renewed = (messages::uuid.eq(uuid_of(&secret())), messages::tried_at.eq(None::<Micros>), messages::changed_at.eq(now));
+    diesel::update(built).set(renewed).execute(conn).map(drop)
+}
+
+/// A push is tried now: from here on the node may have it.
+pub fn tried(conn: &mut AnyConnection, id: MessageId, sender: &str, now: Micros) -> DbResult<()> {
+    let first = messages::table.filter(messages::id.eq(id).and(messages::tried_at.is_null()));
+    diesel::update(first).set((messages::tried_at.eq(now), messages::sender.eq(sender))).execute(conn).map(drop)
+}
+
+/// The chain has what the message was to bring about, by whatever message. False: that was known.
+pub fn adopted(conn: &mut AnyConnection, id: MessageId, now: Micros) -> DbResult<bool> {
+    let open = [MessageState::Built.name(), MessageState::Pushed.name()];
+    let row = messages::table.filter(messages::id.eq(id).and(messages::state.eq_any(open)));
+    let values = (messages::state.eq(MessageState::Landed.name()), messages::adopted_at.eq(now), messages::changed_at.eq(now));
+    diesel::update(row).set(values).execute(conn).map(|rows| rows == 1)
+}
+
+/// The chain has taken back what had landed: the message is watched again.
+pub fn reopen(conn: &mut AnyConnection, id: MessageId, now: Micros) -> DbResult<()> {
+    let landed = messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Landed.name())));
+    let state = if_pushed(conn, id)?;
+    diesel::update(landed)
+        .set((
+            messages::state.eq(state.name()),
+            messages::epoch.eq(None::<i64>),
+            messages::exit_code.eq(None::<i64>),
+            messages::adopted_at.eq(None::<Micros>),
+            messages::changed_at.eq(now),
+        ))
+        .execute(conn)
+        .map(drop)
+}
+
+/// Whether there is a message of ours to watch, or one still to be sent.
+fn if_pushed(conn: &mut AnyConnection, id: MessageId) -> DbResult<MessageState> {
+    let cid: Option<String> = messages::table.find(id).select(messages::cid).first(conn)?;
+    Ok(if cid.is_some() { MessageState::Pushed } else { MessageState::Built })
+}
+
 pub fn in_state(conn: &mut AnyConnection, state: MessageState) -> DbResult<Vec<Message>> {
     messages::table.filter(messages::state.eq(state.name())).order(messages::id.asc()).limit(500).load(conn)
 }
 
-/// Messages that were pushed before `before` and have no receipt yet: perhaps their gas is too little.
-pub fn without_receipt(conn: &mut AnyConnection, before: Micros) -> DbResult<Vec<Message>> {
-    let waiting = messages::state.eq(MessageState::Pushed.name()).and(messages::changed_at.lt(before));
-    messages::table.filter(waiting).order(messages::id.asc()).limit(50).load(conn)
+pub fn by_id(conn: &mut AnyConnection, id: MessageId) -> DbResult<Message> {
+    messages::table.find(id).first(conn)
 }
 
-/// The newest message of a sector's PreCommit.
-pub fn pre_commit_message(conn: &mut AnyConnection, sector: &Sector) -> DbResult<Option<Message>> {
-    messages::table
-        .filter(messages::purpose.eq(Purpose::PreCommit.name()).and(messages::subject_id.eq(sector.id.0)))
-        .order(messages::id.desc())
-        .first(conn)
-        .optional()
+/// The newest message for a sector or a window post.
+pub fn latest(conn: &mut AnyConnection, purpose: Purpose, subject: i64) -> DbResult<Option<Message>> {
+    let of = messages::purpose.eq(purpose.name()).and(messages::subject_id.eq(subject));
+    messages::table.filter(of).order(messages::id.desc()).first(conn).optional()
 }
 
-pub fn pushed(conn: &mut AnyConnection, id: MessageId, cid: &str, now: Micros) -> DbResult<()> {
-    diesel::update(messages::table.find(id))
-        .set((messages::state.eq(MessageState::Pushed.name()), messages::cid.eq(cid), messages::changed_at.eq(now)))
+/// What the node signed and sent.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    pub cid: String,
+    pub nonce: i64,
+    /// attoFIL per gas unit, decimal.
+    pub fee_cap_atto: String,
+    pub premium_atto: String,
+}
+
+/// The node has it, for the first time or under higher fees.
+pub fn pushed(conn: &mut AnyConnection, id: MessageId, signed: &Signed, now: Micros) -> DbResult<()> {
+    let open = [MessageState::Built.name(), MessageState::Pushed.name()];
+    diesel::update(messages::table.filter(messages::id.eq(id).and(messages::state.eq_any(open))))
+        .set((
+            messages::state.eq(MessageState::Pushed.name()),
+            messages::cid.eq(&signed.cid),
+            messages::nonce.eq(signed.nonce),
+            messages::fee_cap_atto.eq(&signed.fee_cap_atto),
+            messages::premium_atto.eq(&signed.premium_atto),
+            messages::last_error.eq(None::<&str>),
+            messages::changed_at.eq(now),
+        ))
         .execute(conn)
         .map(drop)
 }
@@ -157,17 +257,19 @@ pub fn refused(conn: &mut AnyConnection, id: MessageId, error: &str) -> DbResult
     diesel::update(messages::table.find(id)).set(messages::last_error.eq(error)).execute(conn).map(drop)
 }
 
-/// It will not be pushed any more; false when it was no longer to be.
+/// It is not pushed or waited for any more; false when it was no longer.
 pub fn give_up(conn: &mut AnyConnection, id: MessageId, error: &str, now: Micros) -> DbResult<bool> {
-    let built = messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Built.name())));
+    let open = [MessageState::Built.name(), MessageState::Pushed.name()];
+    let open = messages::table.filter(messages::id.eq(id).and(messages::state.eq_any(open)));
     let failed = (messages::state.eq(MessageState::Failed.name()), messages::last_error.eq(error), messages::changed_at.eq(now));
-    diesel::update(built).set(failed).execute(conn).map(|rows| rows == 1)
+    diesel::update(open).set(failed).execute(conn).map(|rows| rows == 1)
 }
 
-/// Messages that there have been for a sector or a window post: the number of its next attempt.
-pub fn attempts(conn: &mut AnyConnection, purpose: Purpose, subject: i64) -> DbResult<i64> {
+/// The number of the next attempt for a sector or a window post: by messages, not by failures, which a person may forgive.
+pub fn next_attempt(conn: &mut AnyConnection, purpose: Purpose, subject: i64) -> DbResult<i64> {
     let of = messages::purpose.eq(purpose.name()).and(messages::subject_id.eq(subject));
-    messages::table.filter(of).count().get_result(conn)
+    let highest: Option<i64> = messages::table.filter(of).select(diesel::dsl::max(messages::attempt)).first(conn)?;
+    Ok(highest.map_or(0, |attempt| attempt.max(-1) + 1))
 }
 
 /// Records a receipt; false when it was recorded before.

@@ -168,6 +168,21 @@ pub fn watched(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<Watched>>
     Ok(rows.into_iter().filter_map(of).collect())
 }
 
+/// Sectors of a pool about which the chain said something since epoch `since`: it may say something else after a reorganisation.
+pub fn provisional(conn: &mut AnyConnection, pool: PoolId, since: i64) -> DbResult<Vec<Sector>> {
+    let waiting =
+        [SectorState::WaitSeed, SectorState::Commit1, SectorState::Commit2, SectorState::Verifying, SectorState::ProveCommitting];
+    let pre_committed = sectors::state.eq_any(waiting.map(SectorState::name)).and(sectors::seed_epoch.ge(since));
+    let on_chain = [SectorState::Finalizing, SectorState::Proving, SectorState::Active, SectorState::Faulty];
+    let activated = sectors::state.eq_any(on_chain.map(SectorState::name)).and(sectors::activation.ge(since));
+    sectors::table.filter(sectors::pool_id.eq(pool).and(pre_committed.or(activated))).order(sectors::id.asc()).load(conn)
+}
+
+/// The lowest number of a pool's sectors; `None`: it has none.
+pub fn lowest_number(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Option<i64>> {
+    sectors::table.filter(sectors::pool_id.eq(pool)).select(diesel::dsl::min(sectors::number)).first(conn)
+}
+
 /// So many sectors of a pool whose files are on a machine are in a state.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted {

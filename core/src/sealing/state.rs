@@ -104,6 +104,14 @@ pub enum Event {
     ProofVerified,
     ProofRejected,
     ProveCommitLanded,
+    /// The chain was reorganised and does not have the PreCommit any more.
+    PreCommitLost,
+    /// The chain was reorganised: the PreCommit landed at another epoch, and its seed is another one.
+    SeedMoved,
+    /// The chain was reorganised and does not have the sector any more.
+    ActivationLost,
+    /// The chain has a sector of another replica under this number.
+    NumberTaken,
     Finalized,
     PowerOn,
     FaultSeen,
@@ -162,7 +170,15 @@ pub fn next(state: SectorState, event: Event) -> Transition {
         (S::Commit2, Event::Commit2Done) => To(S::Verifying),
         (S::Verifying, Event::ProofVerified) => To(S::ProveCommitting),
         (S::Verifying, Event::ProofRejected) => To(S::Commit1),
-        (S::ProveCommitting, Event::ProveCommitLanded) => To(S::Finalizing),
+        // After a backup was restored, or a reply was lost, the chain may be ahead of what we remember.
+        (
+            S::PreCommitting | S::WaitSeed | S::Commit1 | S::Commit2 | S::Verifying | S::ProveCommitting,
+            Event::ProveCommitLanded,
+        ) => To(S::Finalizing),
+        (S::WaitSeed | S::Commit1 | S::Commit2 | S::Verifying | S::ProveCommitting, Event::PreCommitLost) => To(S::PreCommitting),
+        (S::Commit1 | S::Commit2 | S::Verifying | S::ProveCommitting, Event::SeedMoved) => To(S::WaitSeed),
+        (S::Finalizing | S::Proving | S::Active | S::Faulty, Event::ActivationLost) => To(S::ProveCommitting),
+        (_, Event::NumberTaken) if state.is_sealing() => To(S::Planned),
         (S::Finalizing, Event::Finalized) => To(S::Proving),
         (S::Proving | S::Faulty, Event::PowerOn) => To(S::Active),
         // Who cannot clean up, cannot prove either.
@@ -214,7 +230,7 @@ fn step_failed(state: SectorState, level: FailureLevel, failures: i64, machines:
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 15] = [
+    const EVENTS: [Event; 18] = [
         Event::TicketDrawn,
         Event::PreCommit1Done,
         Event::PreCommit2Done,
@@ -230,6 +246,9 @@ mod tests {
         Event::MachineLost,
         Event::Released,
         Event::TermOver,
+        Event::PreCommitLost,
+        Event::SeedMoved,
+        Event::ActivationLost,
     ];
 
     #[test]
@@ -279,6 +298,21 @@ mod tests {
         assert_eq!(once(FailureLevel::Permanent), Transition::Retry(Where::Elsewhere));
         assert_eq!(once(FailureLevel::Abort), Transition::To(SectorState::Planned));
         assert_eq!(once(FailureLevel::Critical), Transition::To(SectorState::Quarantined));
+    }
+
+    #[test]
+    fn what_a_reorganisation_takes_back_is_done_again_and_nothing_else() {
+        use SectorState as S;
+        for (event, from, to) in [
+            (Event::PreCommitLost, vec![S::WaitSeed, S::Commit1, S::Commit2, S::Verifying, S::ProveCommitting], S::PreCommitting),
+            (Event::SeedMoved, vec![S::Commit1, S::Commit2, S::Verifying, S::ProveCommitting], S::WaitSeed),
+            (Event::ActivationLost, vec![S::Finalizing, S::Proving, S::Active, S::Faulty], S::ProveCommitting),
+        ] {
+            for state in S::ALL {
+                let expected = if from.contains(&state) { Transition::To(to) } else { Transition::Ignore };
+                assert_eq!(next(state, event), expected, "{state:?} {event:?}");
+            }
+        }
     }
 
     #[test]

@@ -215,6 +215,13 @@ pub fn by_id(conn: &mut AnyConnection, id: TaskId) -> DbResult<Task> {
     tasks::table.find(id).first(conn)
 }
 
+/// The kind of a task that a machine holds a lease on.
+pub fn leased_kind(conn: &mut AnyConnection, id: TaskId, machine: MachineId) -> DbResult<Option<TaskKind>> {
+    let held = tasks::table.find(id).filter(tasks::machine_id.eq(machine).and(tasks::state.eq("leased")));
+    let kind: Option<String> = held.select(tasks::kind).first(conn).optional()?;
+    Ok(kind.and_then(|name| TaskKind::parse(&name)))
+}
+
 /// Every task of a kind that there has been for a sector.
 pub fn of_sector(conn: &mut AnyConnection, sector: SectorId, kind: TaskKind) -> DbResult<Vec<Task>> {
     tasks::table.filter(tasks::sector_id.eq(sector).and(tasks::kind.eq(kind.name()))).order(tasks::id.asc()).load(conn)

@@ -39,6 +39,9 @@ pub struct Statement {
     pub message_id: String,
     pub created_at: Micros,
     pub sent_at: Option<Micros>,
+    /// When the mailbox refused it for good, and what its server said.
+    pub refused_at: Option<Micros>,
+    pub refusal: Option<String>,
 }
 
 impl Statement {
@@ -153,4 +156,12 @@ pub fn of_user(conn: &mut AnyConnection, user: UserId) -> DbResult<Vec<Statement
 
 pub fn mark_sent(conn: &mut AnyConnection, statement: &Statement, now: Micros) -> DbResult<()> {
     diesel::update(statements::table.find(statement.id)).set(statements::sent_at.eq(now)).execute(conn).map(drop)
+}
+
+/// The mailbox refuses it for good: it is not mailed any more, and can be read on the site.
+pub fn mark_refused(conn: &mut AnyConnection, statement: &Statement, refusal: &str, now: Micros) -> DbResult<()> {
+    diesel::update(statements::table.find(statement.id))
+        .set((statements::refused_at.eq(now), statements::refusal.eq(refusal)))
+        .execute(conn)
+        .map(drop)
 }

@@ -7,7 +7,7 @@ use diesel::{
 };
 
 use super::{AnyConnection, DbResult};
-use crate::ids::{PoolId, PostId};
+use crate::ids::{OrderId, PoolId, PostId, UserId};
 
 /// Starts a writing transaction. SQLite takes its write lock at once: a lock taken later can fail without waiting.
 pub(super) fn begin(connection: &mut AnyConnection) -> DbResult<()> {
@@ -44,6 +44,10 @@ pub enum Turn {
     WindowPost(PostId),
     /// Each date is given with all earlier ones in view.
     Promise,
+    /// A payment and its order's end must see each other.
+    Order(OrderId),
+    /// What one account may reserve counts all that it has reserved.
+    Account(UserId),
     /// Two planners would both fill what is left of a machine.
     Plan,
 }
@@ -52,8 +56,10 @@ impl Turn {
     /// Keys of different kinds never meet.
     fn key(self) -> i64 {
         match self {
-            Self::ClosingPool(PoolId(id)) => id.wrapping_mul(4),
-            Self::WindowPost(PostId(id)) => id.wrapping_mul(4).wrapping_add(1),
+            Self::ClosingPool(PoolId(id)) => id.wrapping_mul(8),
+            Self::WindowPost(PostId(id)) => id.wrapping_mul(8).wrapping_add(1),
+            Self::Order(OrderId(id)) => id.wrapping_mul(8).wrapping_add(4),
+            Self::Account(UserId(id)) => id.wrapping_mul(8).wrapping_add(5),
             Self::Promise => 2,
             Self::Plan => 3,
         }

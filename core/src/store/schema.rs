@@ -85,6 +85,10 @@ diesel::table! {
         paid_at -> Nullable<BigInt>,
         pledge_each_nano -> BigInt,
         refunded_at -> Nullable<BigInt>,
+        computed_at -> BigInt,
+        paying_since -> Nullable<BigInt>,
+        cancelled_at -> Nullable<BigInt>,
+        checkout_attempts -> BigInt,
     }
 }
 
@@ -125,6 +129,15 @@ diesel::table! {
         state -> Text,
         created_at -> BigInt,
         paid_at -> Nullable<BigInt>,
+        intent -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    attempts (key) {
+        key -> Text,
+        window_end -> BigInt,
+        count -> BigInt,
     }
 }
 
@@ -135,6 +148,8 @@ diesel::table! {
         kind -> Text,
         raw -> Text,
         received_at -> BigInt,
+        fate -> Text,
+        note -> Text,
     }
 }
 
@@ -177,6 +192,9 @@ diesel::table! {
         lost_since -> Nullable<BigInt>,
         files_url -> Nullable<Text>,
         keeps -> BigInt,
+        revoked_at -> Nullable<BigInt>,
+        removed_at -> Nullable<BigInt>,
+        files_host -> Nullable<Text>,
     }
 }
 
@@ -206,6 +224,8 @@ diesel::table! {
         expires_at -> BigInt,
         used_at -> Nullable<BigInt>,
         machine_id -> Nullable<BigInt>,
+        for_machine -> Nullable<BigInt>,
+        withdrawn_at -> Nullable<BigInt>,
     }
 }
 
@@ -306,6 +326,29 @@ diesel::table! {
         changed_at -> BigInt,
         burnt_atto -> Nullable<Text>,
         tip_atto -> Nullable<Text>,
+        attempt -> BigInt,
+        sender -> Nullable<Text>,
+        nonce -> Nullable<BigInt>,
+        fee_cap_atto -> Nullable<Text>,
+        premium_atto -> Nullable<Text>,
+        tried_at -> Nullable<BigInt>,
+        adopted_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    installation (id) {
+        id -> BigInt,
+        secret -> Text,
+    }
+}
+
+diesel::table! {
+    alerts (kind, subject) {
+        kind -> Text,
+        subject -> Text,
+        text -> Text,
+        since -> BigInt,
     }
 }
 
@@ -474,6 +517,8 @@ diesel::table! {
         message_id -> Text,
         created_at -> BigInt,
         sent_at -> Nullable<BigInt>,
+        refused_at -> Nullable<BigInt>,
+        refusal -> Nullable<Text>,
     }
 }
 

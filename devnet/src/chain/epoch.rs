@@ -13,7 +13,7 @@ use sealyard_filecoin::{
 };
 use serde::Serialize;
 
-use super::{Chain, TipsetRecord, block_cid, messages::BASE_FEE};
+use super::{Chain, TipsetRecord, block_cid};
 use crate::miner::{self, Outcome};
 
 /// Why a step ended.
@@ -34,7 +34,7 @@ impl Chain {
     pub fn step(&mut self, epochs: i64, force: bool) -> Result<Stopped> {
         let mut stopped = Stopped::Done;
         for _ in 0..epochs {
-            let messages = !self.world.mempool.is_empty();
+            let messages = self.world.mempool.iter().any(|message| self.is_included(message));
             if !force && !messages && self.proof_due()? {
                 stopped = Stopped::ProofDue;
                 break;
@@ -57,17 +57,46 @@ impl Chain {
         miner::proof_due(self, self.head() + 1)
     }
 
-    fn pass_epoch(&mut self) -> Result<()> {
+    /// Whether a message pays enough to be included now.
+    fn is_included(&self, message: &Message) -> bool {
+        message.gas_fee_cap >= TokenAmount::from_atto(self.world.base_fee)
+    }
+
+    /// Those of the mempool that are included now: of each sender in the order of nonces, up to the first that does not pay enough.
+    fn included(&mut self) -> Vec<Message> {
+        let mut waiting = std::mem::take(&mut self.world.mempool);
+        waiting.sort_by_key(|message| message.nonce);
+        let mut stuck = Vec::new();
+        let (included, left): (Vec<Message>, Vec<Message>) = waiting.into_iter().partition(|message| {
+            let goes = self.is_included(message) && !stuck.contains(&message.from);
+            if !goes {
+                stuck.push(message.from);
+            }
+            goes
+        });
+        self.world.mempool = left;
+        included
+    }
+
+    pub(super) fn pass_epoch(&mut self) -> Result<()> {
+        let included = self.included();
+        self.pass_epoch_with(included)
+    }
+
+    pub(super) fn pass_epoch_with(&mut self, included: Vec<Message>) -> Result<()> {
+        self.remember();
         let epoch = self.head() + 1;
         let mut rng = self.rng("epoch", epoch);
-        let null = rng.next_u64() % 1000 < self.config.null_rounds && self.world.mempool.is_empty();
+        let null = rng.next_u64() % 1000 < self.config.null_rounds && included.is_empty();
         let win_count = if null { 0 } else { self.draw_wins(epoch, &mut rng)? };
         let parent = self.tipset(epoch).context("no tipset to build on")?.cid;
         let mut state = self.miner()?;
-        let mut record = TipsetRecord { epoch, cid: parent, parent: Some(parent), null, win_count, messages: Vec::new() };
+        let base_fee = self.world.base_fee;
+        let mut record =
+            TipsetRecord { epoch, cid: parent, parent: Some(parent), null, win_count, messages: Vec::new(), base_fee };
 
         let mut tips = TokenAmount::default();
-        for message in std::mem::take(&mut self.world.mempool) {
+        for message in included {
             let outcome = miner::execute(self, &mut state, epoch, &message);
             tips += self.charge_gas(&message, outcome.gas_used);
             self.land(&mut record, message, epoch, outcome);
@@ -80,7 +109,8 @@ impl Chain {
 
         let root = self.blocks.put_cbor(&state, multihash_codetable::Code::Blake2b256)?;
         if !null {
-            record.cid = block_cid(format!("{parent}/{epoch}/{root}/{win_count}/{:?}", record.messages).as_bytes());
+            let forks = self.world.forks.len();
+            record.cid = block_cid(format!("{parent}/{epoch}/{root}/{win_count}/{:?}/{forks}", record.messages).as_bytes());
             self.epoch_of_block.insert(record.cid.to_string(), epoch);
         }
         self.tipsets.push(record);
@@ -120,7 +150,7 @@ impl Chain {
 
     /// Burns the base fee and over-estimation, returns the tip.
     fn charge_gas(&mut self, message: &Message, gas_used: i64) -> TokenAmount {
-        let GasCost { burnt, tip } = message.gas_offer().cost(gas_used, &TokenAmount::from_atto(BASE_FEE));
+        let GasCost { burnt, tip } = message.gas_offer().cost(gas_used, &TokenAmount::from_atto(self.world.base_fee));
         if let Some(wallet) = self.wallet_id(&message.from.to_string()).and_then(|id| self.world.accounts.get_mut(&id)) {
             wallet.balance -= &burnt + &tip;
         }

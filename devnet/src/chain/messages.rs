@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use fvm_shared::econ::TokenAmount;
-use sealyard_filecoin::rpc::{CidJson, Message, Receipt, Signature, SignedMessage};
+use fvm_shared::{bigint::BigInt, econ::TokenAmount};
+use sealyard_filecoin::rpc::{CidJson, Message, MessageSendSpec, Receipt, Signature, SignedMessage};
 use serde::{Deserialize, Serialize};
 
 use super::{Chain, block_cid};
@@ -34,13 +34,15 @@ pub enum PushError {
     Params(String),
     #[error("wallet {wallet} holds {balance} attoFIL, the message may cost {needed}; send it funds")]
     Funds { wallet: String, balance: String, needed: String },
+    #[error("a message with this nonce waits already; replacing it takes a premium of {least} attoFIL")]
+    Premium { least: String },
     #[error(transparent)]
     Broken(#[from] anyhow::Error),
 }
 
 impl Chain {
-    /// Fills in gas, as `GasEstimateMessageGas`.
-    pub fn estimate(&self, message: &Message) -> Message {
+    /// Fills in gas, as `GasEstimateMessageGas`: no more than the specification's fee, and all of it if that says so.
+    pub fn estimate(&self, message: &Message, spec: &MessageSendSpec) -> Message {
         let mut message = message.clone();
         if message.gas_limit == 0 {
             message.gas_limit = miner::gas_of(&message) * LIMIT_HUNDREDTHS / 100;
@@ -48,14 +50,23 @@ impl Chain {
         if message.gas_premium.is_zero() {
             message.gas_premium = TokenAmount::from_atto(PREMIUM);
         }
+        let wanted = TokenAmount::from_atto(2 * self.world.base_fee + PREMIUM);
+        let allowed = spec.max_fee.parse::<BigInt>().ok().filter(|fee| *fee > BigInt::from(0)).map(TokenAmount::from_atto);
+        let most = allowed.map(|fee| fee.div_floor(message.gas_limit.max(1)));
         if message.gas_fee_cap.is_zero() {
-            message.gas_fee_cap = TokenAmount::from_atto(2 * BASE_FEE + PREMIUM);
+            message.gas_fee_cap = match most {
+                Some(most) if spec.maximize_fee_cap => most,
+                Some(most) => wanted.min(most),
+                None => wanted,
+            };
         }
+        message.gas_premium = message.gas_premium.min(message.gas_fee_cap.clone());
         message
     }
 
-    /// Signs and queues a message, or returns the one that was sent under the same `uuid`.
-    pub fn push(&mut self, message: &Message, uuid: Option<&str>) -> Result<SignedMessage, PushError> {
+    /// Signs and queues a message, or returns the one that was sent under the same UUID.
+    pub fn push(&mut self, message: &Message, spec: &MessageSendSpec) -> Result<SignedMessage, PushError> {
+        let uuid = spec.msg_uuid.as_deref();
         if let Some(earlier) = uuid.and_then(|uuid| self.world.sent.get(uuid)).and_then(|cid| self.messages.get(cid)) {
             return signed(&earlier.message).map_err(PushError::from);
         }
@@ -63,33 +74,70 @@ impl Chain {
             return Err(PushError::Nonce);
         }
         BASE64_STANDARD.decode(&message.params).map_err(|error| PushError::Params(error.to_string()))?;
-        let wallet =
-            self.wallet_id(&message.from.to_string()).ok_or_else(|| PushError::UnknownSender(message.from.to_string()))?;
-        let mut message = self.estimate(message);
-        let needed = &message.value + &message.gas_fee_cap * message.gas_limit;
+        let wallet = self.wallet_of(message)?;
+        let mut message = self.estimate(message, spec);
+        self.check_funds(&message)?;
         let account = self.world.accounts.entry(wallet).or_default();
-        if account.balance < needed {
-            return Err(PushError::Funds {
-                wallet: message.from.to_string(),
-                balance: account.balance.atto().to_string(),
-                needed: needed.atto().to_string(),
-            });
-        }
         message.nonce = account.nonce;
         account.nonce += 1;
-        let signed = signed(&message)?;
-        message.cid = Some(signed.cid);
-        let cid = signed.cid.to_string();
+        let signed = self.queue(message)?;
         if let Some(uuid) = uuid {
-            self.world.sent.insert(uuid.to_owned(), cid.clone());
+            self.world.sent.insert(uuid.to_owned(), signed.cid.to_string());
         }
-        self.world.mempool.push(message.clone());
-        self.messages.insert(cid, MessageRecord { message, landed: None, unsaved: true });
         self.commit_messages()?;
         Ok(signed)
     }
 
-    fn commit_messages(&mut self) -> Result<()> {
+    /// Takes a message that its sender has signed: a new one, or one in place of another that waits under its nonce, for a premium that is a
+    /// quarter higher.
+    pub fn push_signed(&mut self, sent: &SignedMessage) -> Result<CidJson, PushError> {
+        let wallet = self.wallet_of(&sent.message)?;
+        let same = |m: &Message| m.from == sent.message.from && m.nonce == sent.message.nonce;
+        if let Some(waiting) = self.world.mempool.iter().find(|m| same(m)) {
+            let least = (&waiting.gas_premium * 125u32).div_floor(100u32) + TokenAmount::from_atto(1);
+            if sent.message.gas_premium < least {
+                return Err(PushError::Premium { least: least.atto().to_string() });
+            }
+        }
+        self.check_funds(&sent.message)?;
+        self.world.mempool.retain(|m| !same(m));
+        let account = self.world.accounts.entry(wallet).or_default();
+        account.nonce = account.nonce.max(sent.message.nonce + 1);
+        let cid = self.queue(sent.message.clone())?.cid;
+        self.commit_messages()?;
+        Ok(cid)
+    }
+
+    fn queue(&mut self, mut message: Message) -> Result<SignedMessage> {
+        let signed = signed(&message)?;
+        message.cid = Some(signed.cid);
+        self.world.mempool.push(message.clone());
+        self.messages.insert(signed.cid.to_string(), MessageRecord { message, landed: None, unsaved: true });
+        Ok(signed)
+    }
+
+    /// A message signed by one of the node's wallets; nothing is sent.
+    pub fn sign(&self, message: &Message) -> Result<SignedMessage, PushError> {
+        self.wallet_of(message)?;
+        Ok(signed(message)?)
+    }
+
+    fn wallet_of(&self, message: &Message) -> Result<u64, PushError> {
+        self.wallet_id(&message.from.to_string()).ok_or_else(|| PushError::UnknownSender(message.from.to_string()))
+    }
+
+    fn check_funds(&self, message: &Message) -> Result<(), PushError> {
+        let needed = &message.value + &message.gas_fee_cap * message.gas_limit;
+        let wallet = self.wallet_of(message)?;
+        let balance = self.world.accounts.get(&wallet).map(|account| account.balance.clone()).unwrap_or_default();
+        if balance >= needed {
+            return Ok(());
+        }
+        let (balance, needed) = (balance.atto().to_string(), needed.atto().to_string());
+        Err(PushError::Funds { wallet: message.from.to_string(), balance, needed })
+    }
+
+    pub(super) fn commit_messages(&mut self) -> Result<()> {
         self.commit()?;
         for record in self.messages.values_mut().filter(|r| r.unsaved) {
             record.unsaved = false;

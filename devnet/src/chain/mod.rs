@@ -3,10 +3,14 @@
 mod blocks;
 mod epoch;
 mod messages;
+mod reorg;
 mod store;
 mod world;
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, VecDeque},
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 use fil_actor_miner_state::v18::State;
@@ -15,7 +19,7 @@ use fvm_ipld_encoding::CborStore;
 use fvm_shared::econ::TokenAmount;
 
 pub use blocks::{Blocks, block_cid};
-pub use messages::{BASE_FEE, MessageRecord};
+pub use messages::{BASE_FEE, MessageRecord, PushError};
 pub use world::{Account, Snapshot, TipsetRecord, World};
 
 use crate::{config::Config, miner};
@@ -37,6 +41,8 @@ pub struct Chain {
     /// By message CID text.
     pub messages: HashMap<String, MessageRecord>,
     epoch_of_block: HashMap<String, i64>,
+    /// The worlds of the latest epochs, as far back as a reorganisation may go.
+    past: VecDeque<World>,
     store: Store,
 }
 
@@ -56,6 +62,7 @@ impl Chain {
                 snapshots: saved.snapshots,
                 messages: saved.messages,
                 epoch_of_block: HashMap::new(),
+                past: VecDeque::new(),
                 store,
             };
             chain.index_blocks();
@@ -72,6 +79,7 @@ impl Chain {
             snapshots: Vec::new(),
             messages: HashMap::new(),
             epoch_of_block: HashMap::new(),
+            past: VecDeque::new(),
             store,
         };
         chain.snapshots.push(chain.snapshot(0, miner_root));

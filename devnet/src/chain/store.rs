@@ -19,6 +19,7 @@ pub struct Store {
     database: Database,
     saved_tipsets: usize,
     saved_snapshots: usize,
+    saved_forks: usize,
 }
 
 pub struct Saved {
@@ -38,7 +39,8 @@ impl Store {
         let database = Database::create(&path).with_context(|| format!("opening {}", path.display()))?;
         let saved = load(&database)?;
         let (saved_tipsets, saved_snapshots) = saved.as_ref().map_or((0, 0), |s| (s.tipsets.len(), s.snapshots.len()));
-        Ok((Self { database, saved_tipsets, saved_snapshots }, saved))
+        let saved_forks = saved.as_ref().map_or(0, |s| s.world.forks.len());
+        Ok((Self { database, saved_tipsets, saved_snapshots, saved_forks }, saved))
     }
 
     pub fn save_config(&self, config: &Config) -> Result<()> {
@@ -64,6 +66,13 @@ impl Store {
                 table.insert(cid.to_bytes().as_slice(), bytes.as_slice())?;
             }
             let mut table = write.open_table(TIPSETS)?;
+            // A reorganisation rewrites what had been saved.
+            let rewritten = world.forks.len() != self.saved_forks;
+            if rewritten {
+                (self.saved_tipsets, self.saved_snapshots) = (0, 0);
+                table.retain(|_, _| false)?;
+                write.open_table(SNAPSHOTS)?.retain(|_, _| false)?;
+            }
             for tipset in tipsets.get(self.saved_tipsets..).unwrap_or_default() {
                 table.insert(tipset.epoch, serde_json::to_vec(tipset)?.as_slice())?;
             }
@@ -79,6 +88,7 @@ impl Store {
         write.commit()?;
         self.saved_tipsets = tipsets.len();
         self.saved_snapshots = snapshots.len();
+        self.saved_forks = world.forks.len();
         Ok(())
     }
 }

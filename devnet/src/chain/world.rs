@@ -7,7 +7,7 @@ use fvm_shared::{bigint::BigInt, econ::TokenAmount};
 use sealyard_filecoin::rpc::{Message, atto, decimal};
 use serde::{Deserialize, Serialize};
 
-use super::block_cid;
+use super::{BASE_FEE, block_cid};
 use crate::config::Config;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -37,6 +37,16 @@ pub struct World {
     pub burnt: TokenAmount,
     /// Secret of the RPC tokens.
     pub token_secret: String,
+    /// attoFIL per gas unit.
+    #[serde(default = "usual_base_fee")]
+    pub base_fee: i64,
+    /// Epochs behind which another chain was once taken for this one's: what is drawn from tickets differs from there on.
+    #[serde(default)]
+    pub forks: Vec<i64>,
+}
+
+const fn usual_base_fee() -> i64 {
+    BASE_FEE
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,11 +72,14 @@ pub struct TipsetRecord {
     pub win_count: i64,
     /// CIDs of the messages included, in order of execution.
     pub messages: Vec<String>,
+    /// attoFIL per gas unit that they paid.
+    #[serde(default = "usual_base_fee")]
+    pub base_fee: i64,
 }
 
 impl TipsetRecord {
     pub fn genesis(config: &Config) -> Self {
         let cid = block_cid(format!("{}/{}/genesis", config.network_name, config.seed).as_bytes());
-        Self { epoch: 0, cid, parent: None, null: false, win_count: 0, messages: Vec::new() }
+        Self { epoch: 0, cid, parent: None, null: false, win_count: 0, messages: Vec::new(), base_fee: BASE_FEE }
     }
 }

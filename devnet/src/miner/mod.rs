@@ -24,7 +24,7 @@ pub use post::proof_due;
 pub use randomness::{Source, draw};
 
 use crate::{
-    chain::{Account, Blocks, Chain, OWNER_ID, WORKER_ID, World},
+    chain::{Account, BASE_FEE, Blocks, Chain, OWNER_ID, WORKER_ID, World},
     config::Config,
 };
 
@@ -70,13 +70,15 @@ fn decode<T: serde::de::DeserializeOwned>(params: &[u8]) -> Result<T, Abort> {
 pub fn genesis(config: &Config, policy: &Policy, blocks: &Blocks) -> Result<(Cid, World)> {
     let proof = config.seal_proof()?.chain_window();
     let error = |error: fil_actors_shared::v18::ActorError| anyhow::anyhow!("genesis: {error}");
-    let info = MinerInfo::new(OWNER_ID, WORKER_ID, Vec::new(), b"sealyard-devnet".to_vec(), Vec::new(), proof).map_err(error)?;
+    let control = config.control_addresses.clone();
+    let info =
+        MinerInfo::new(OWNER_ID, WORKER_ID, control.clone(), b"sealyard-devnet".to_vec(), Vec::new(), proof).map_err(error)?;
     let info_cid = blocks.put_cbor(&info, multihash_codetable::Code::Blake2b256)?;
     let state = State::new(policy, blocks, info_cid, 0, 0).map_err(error)?;
     let root = blocks.put_cbor(&state, multihash_codetable::Code::Blake2b256)?;
     let start = || TokenAmount::from_whole(config.initial_balance);
     let accounts: BTreeMap<u64, Account> =
-        [OWNER_ID, WORKER_ID].into_iter().map(|id| (id, Account { balance: start(), nonce: 0 })).collect();
+        [OWNER_ID, WORKER_ID].into_iter().chain(control).map(|id| (id, Account { balance: start(), nonce: 0 })).collect();
     let world = World {
         epoch: 0,
         miner_balance: start(),
@@ -87,6 +89,8 @@ pub fn genesis(config: &Config, policy: &Policy, blocks: &Blocks) -> Result<(Cid
         sent: BTreeMap::new(),
         burnt: TokenAmount::default(),
         token_secret: hex::encode(rand::random::<[u8; 32]>()),
+        base_fee: BASE_FEE,
+        forks: Vec::new(),
     };
     Ok((root, world))
 }

@@ -1,4 +1,4 @@
-//! `Devnet.*`: the clock of a stepped network.
+//! `Devnet.*`: the clock of a stepped network, and what may go wrong on one.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,6 +17,15 @@ struct Step {
     force: bool,
 }
 
+/// Epochs that are taken back, and those of the new ones in which no message is included.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct Reorg {
+    depth: i64,
+    #[serde(default)]
+    shift: i64,
+}
+
 pub fn call(chain: &mut Chain, name: &str, params: Params) -> Result<Value, RpcFailure> {
     match name {
         "Step" => {
@@ -29,6 +38,16 @@ pub fn call(chain: &mut Chain, name: &str, params: Params) -> Result<Value, RpcF
             }
             let stopped = chain.step(epochs, force)?;
             Ok(json!({"Height": chain.head(), "Stopped": stopped, "Mempool": chain.world.mempool.len()}))
+        }
+        "Reorg" => {
+            let Reorg { depth, shift } = params.get(0)?;
+            chain.reorg(depth, shift)?;
+            Ok(json!({"Height": chain.head(), "Mempool": chain.world.mempool.len()}))
+        }
+        "SetBaseFee" => {
+            chain.world.base_fee = params.get::<i64>(0)?.max(0);
+            chain.commit()?;
+            Ok(json!(chain.world.base_fee))
         }
         "Config" => Ok(serde_json::to_value(&chain.config)?),
         _ => Err(RpcFailure::new(-32601, format!("method 'Devnet.{name}' not found"))),

@@ -6,14 +6,14 @@ use sealyard_filecoin::{
     hash::Hash32,
     rpc::{
         BlockHeader, BlockMessages, CidJson, ElectionProof, Message, MessageSendSpec, MsgLookup, ParentMessage, Receipt,
-        Signature, Ticket, TipSet,
+        Signature, SignedMessage, Ticket, TipSet,
     },
 };
 use serde_json::{Value, json};
 
 use super::{Params, RpcFailure};
 use crate::{
-    chain::{BASE_FEE, Chain, TipsetRecord, block_cid},
+    chain::{Chain, PushError, TipsetRecord, block_cid},
     miner::{Source, draw},
 };
 
@@ -39,7 +39,11 @@ pub fn call(chain: &mut Chain, name: &str, params: &Params) -> Option<Answer> {
         "MpoolPushMessage" => push(chain, params),
         "MpoolGetNonce" => wallet(chain, params).map(|a| json!(a.nonce)),
         "WalletBalance" => wallet(chain, params).map(|a| json!(a.balance.atto().to_string())),
-        "GasEstimateMessageGas" => params.get::<Message>(0).and_then(|m| Ok(serde_json::to_value(chain.estimate(&m))?)),
+        "MpoolPush" => push_signed(chain, params),
+        "MpoolPending" => pending(chain),
+        "WalletHas" => params.get::<String>(0).map(|address| json!(chain.wallet_id(&address).is_some())),
+        "WalletSignMessage" => params.get::<Message>(1).and_then(|m| Ok(serde_json::to_value(chain.sign(&m).map_err(failed)?)?)),
+        "GasEstimateMessageGas" => estimate(chain, params),
         "StateSearchMsg" => params.get::<CidJson>(1).and_then(|cid| lookup(chain, &cid)),
         // Everything that is sent lands in the next epoch, so waiting is searching again.
         "StateWaitMsg" => params.get::<CidJson>(0).and_then(|cid| match lookup(chain, &cid)? {
@@ -89,7 +93,7 @@ fn header(chain: &Chain, record: &TipsetRecord) -> BlockHeader {
         timestamp: chain.config.genesis_timestamp + epoch * chain.config.epoch_seconds,
         block_sig: Some(Signature { kind: 2, data: vrf("signature") }),
         fork_signaling: 0,
-        parent_base_fee: TokenAmount::from_atto(BASE_FEE),
+        parent_base_fee: TokenAmount::from_atto(record.base_fee),
     }
 }
 
@@ -166,12 +170,30 @@ fn randomness(chain: &Chain, source: Source, params: &Params) -> Answer {
     Ok(json!(BASE64_STANDARD.encode(bytes)))
 }
 
+fn failed(error: PushError) -> RpcFailure {
+    RpcFailure::new(1, error.to_string())
+}
+
 fn push(chain: &mut Chain, params: &Params) -> Answer {
     let message: Message = params.get(0)?;
     let spec: Option<MessageSendSpec> = params.get(1)?;
-    let uuid = spec.and_then(|spec| spec.msg_uuid);
-    let signed = chain.push(&message, uuid.as_deref()).map_err(|error| RpcFailure::new(1, error.to_string()))?;
+    let signed = chain.push(&message, &spec.unwrap_or_default()).map_err(failed)?;
     Ok(serde_json::to_value(signed)?)
+}
+
+fn push_signed(chain: &mut Chain, params: &Params) -> Answer {
+    let signed: SignedMessage = params.get(0)?;
+    Ok(serde_json::to_value(chain.push_signed(&signed).map_err(failed)?)?)
+}
+
+fn estimate(chain: &Chain, params: &Params) -> Answer {
+    let (message, spec): (Message, Option<MessageSendSpec>) = (params.get(0)?, params.get(1)?);
+    Ok(serde_json::to_value(chain.estimate(&message, &spec.unwrap_or_default()))?)
+}
+
+fn pending(chain: &Chain) -> Answer {
+    let signed: Result<Vec<SignedMessage>, PushError> = chain.world.mempool.iter().map(|message| chain.sign(message)).collect();
+    Ok(serde_json::to_value(signed.map_err(failed)?)?)
 }
 
 fn wallet<'a>(chain: &'a Chain, params: &Params) -> Result<&'a crate::chain::Account, RpcFailure> {

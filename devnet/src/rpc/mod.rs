@@ -60,7 +60,8 @@ pub fn answer(chain: &mut Chain, granted: Permission, request: Request) -> Value
 
 fn dispatch(chain: &mut Chain, granted: Permission, method: &str, params: Params) -> Result<Value, RpcFailure> {
     let needed = match method {
-        "Filecoin.MpoolPushMessage" => Permission::Sign,
+        "Filecoin.MpoolPushMessage" | "Filecoin.WalletSignMessage" => Permission::Sign,
+        "Filecoin.MpoolPush" | "Filecoin.WalletHas" => Permission::Write,
         _ if method.starts_with("Devnet.") => Permission::Admin,
         _ => Permission::Read,
     };

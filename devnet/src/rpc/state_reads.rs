@@ -76,9 +76,10 @@ impl View<'_> {
 
     fn info(&self) -> Answer {
         let info = self.state.get_info(&self.chain.blocks)?;
+        let control: Vec<String> = info.control_addresses.iter().map(ToString::to_string).collect();
         let term = json!({"Quota": "0", "UsedQuota": "0", "Expiration": 0});
         let rest = json!({
-            "NewWorker": "f0", "ControlAddresses": [], "WorkerChangeEpoch": -1, "PeerId": null, "Multiaddrs": [],
+            "NewWorker": "f0", "ControlAddresses": control, "WorkerChangeEpoch": -1, "PeerId": null, "Multiaddrs": [],
             "PendingOwnerAddress": null, "BeneficiaryTerm": term, "PendingBeneficiaryTerm": null,
         });
         let view = rpc::MinerInfo {
@@ -198,6 +199,7 @@ impl View<'_> {
             "SealProof": i64::from(found.info.seal_proof), "SectorNumber": number, "SealedCID": {"/": found.info.sealed_cid.to_string()},
             "SealRandEpoch": found.info.seal_rand_epoch, "DealIDs": [], "Expiration": found.info.expiration, "UnsealedCid": null,
         });
+        let info = serde_json::from_value(info)?;
         let view = PreCommitInfo { pre_commit_deposit: found.pre_commit_deposit, pre_commit_epoch: found.pre_commit_epoch, info };
         Ok(serde_json::to_value(view)?)
     }

@@ -1,224 +1,45 @@
-//! The client: a bearer token, a timeout per call, retry with backoff when the node cannot be reached, then the next node.
-
-use std::{
-    sync::{
-        Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+//! The client: Lotus' methods by name. Every call is safe to repeat: pushes carry a `MsgUuid`.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fvm_shared::{address::Address, econ::TokenAmount};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::types::*;
+use super::{
+    transport::{Freshness, HeadHealth, NodeConfig, RpcError, Transport},
+    types::*,
+};
 use crate::{actor::RandomnessTag, economics::NetworkEstimate, hash::Hash32};
 
-/// Tries of one call, the first included.
-const TRIES: u32 = 3;
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// Longest answer that is read, bytes.
-const LONGEST_ANSWER: usize = 64 << 20;
-
-/// How long a fallback is asked before the first node is tried again.
-const AWAY: Duration = Duration::from_secs(60);
-/// Sent through the first node only: another one has neither its wallet nor its memory of `MsgUuid`.
-const PUSH: &str = "Filecoin.MpoolPushMessage";
-const NETWORK_NAME: &str = "Filecoin.StateNetworkName";
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// For example `http://127.0.0.1:1234/rpc/v1`.
-    pub url: String,
-    pub token: String,
-}
-
-impl Endpoint {
-    /// From `http://…` or `TOKEN@http://…`.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        match text.split_once("@http") {
-            Some((token, rest)) => Self { url: format!("http{rest}"), token: token.to_owned() },
-            None => Self { url: text.to_owned(), token: String::new() },
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-pub struct NodeConfig {
-    pub first: Endpoint,
-    /// Asked in turn, for reading only, when the first cannot be reached. They must be on the same network.
-    pub fallbacks: Vec<Endpoint>,
-    pub timeout: Duration,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum RpcError {
-    #[error("the node at {url} cannot be reached: {reason}")]
-    Unreachable { url: String, reason: String },
-    #[error("the node at {url} refuses the token (HTTP {status}); make a new one with `lotus auth create-token --perm sign`")]
-    Unauthorised { url: String, status: u16 },
-    #[error("the node answered {method} with error {code}: {message}")]
-    Node { method: String, code: i64, message: String },
-    #[error("the node answered {method} with something else than expected: {reason}")]
-    Malformed { method: String, reason: String },
-    #[error("the node at {url} is on network {found:?}, not on {expected:?}; it is not used")]
-    Network { url: String, found: String, expected: String },
-}
-
-impl RpcError {
-    /// True when the same call may succeed later.
-    #[must_use]
-    pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
-    }
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    #[serde(default)]
-    result: Value,
-    error: Option<ErrorObject>,
-}
-
-#[derive(Deserialize)]
-struct ErrorObject {
-    code: i64,
-    message: String,
-}
-
-/// A node, ready to be asked, and those that stand in for it. Cheap to share behind a reference.
+/// Nodes of one network, ready to be asked. Cheap to share behind a reference.
 pub struct Node {
-    endpoints: Vec<Endpoint>,
-    http: reqwest::Client,
-    next_id: AtomicU64,
-    /// The one that answered last, and since when it is not the first.
-    current: Mutex<(usize, Instant)>,
-    /// Of the first answer.
-    network: OnceLock<String>,
+    transport: Transport,
 }
 
 impl Node {
     pub fn new(config: NodeConfig) -> Result<Self, RpcError> {
-        let http = crate::http::client(config.timeout)
-            .map_err(|error| RpcError::Unreachable { url: config.first.url.clone(), reason: error.to_string() })?;
-        let mut endpoints = vec![config.first];
-        endpoints.extend(config.fallbacks);
-        let current = Mutex::new((0, Instant::now()));
-        Ok(Self { endpoints, http, next_id: AtomicU64::new(1), current, network: OnceLock::new() })
+        Ok(Self { transport: Transport::new(config)? })
     }
 
     #[must_use]
     pub fn url(&self) -> &str {
-        self.endpoints.first().map_or("", |first| &first.url)
+        self.transport.url()
     }
 
-    /// Calls a method by its full name. Every call here is safe to repeat: pushes carry a `MsgUuid`.
+    /// Whether the node that is asked first now is the first one of the configuration.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.transport.order().is_ok_and(|order| order.first() == Some(&0))
+    }
+
+    /// Reads, by a method's full name.
     pub async fn call<T: DeserializeOwned>(&self, method: &str, params: Value) -> Result<T, RpcError> {
-        let malformed = |error: serde_json::Error| RpcError::Malformed { method: method.to_owned(), reason: error.to_string() };
-        let from = if method == PUSH { 0 } else { self.current() };
-        let turns = if method == PUSH { 1 } else { self.endpoints.len() };
-        let mut failed = None;
-        for (at, endpoint) in self.endpoints.iter().enumerate().cycle().skip(from).take(turns) {
-            if failed.is_some()
-                && let Err(error) = self.same_network(endpoint).await
-            {
-                failed = Some(error);
-                continue;
-            }
-            match self.call_endpoint(endpoint, method, &params).await {
-                Err(error) if error.is_temporary() => failed = Some(error),
-                other => {
-                    if turns > 1 {
-                        self.stay_with(at);
-                        self.learn_network(endpoint).await;
-                    }
-                    return serde_json::from_value(other?).map_err(malformed);
-                }
-            }
-        }
-        Err(failed.unwrap_or_else(|| RpcError::Unreachable { url: self.url().to_owned(), reason: "no node".into() }))
+        self.transport.read(method, &params).await
     }
 
-    fn current(&self) -> usize {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.1.elapsed() > AWAY { 0 } else { current.0 }
-    }
-
-    fn stay_with(&self, at: usize) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.0 != at {
-            *current = (at, Instant::now());
-        }
-    }
-
-    async fn network_of(&self, endpoint: &Endpoint) -> Result<String, RpcError> {
-        let name = self.call_endpoint(endpoint, NETWORK_NAME, &json!([])).await?;
-        serde_json::from_value(name)
-            .map_err(|error| RpcError::Malformed { method: NETWORK_NAME.to_owned(), reason: error.to_string() })
-    }
-
-    async fn learn_network(&self, endpoint: &Endpoint) {
-        if self.network.get().is_none()
-            && let Ok(name) = self.network_of(endpoint).await
-        {
-            let _ = self.network.set(name);
-        }
-    }
-
-    /// A fallback on another network, or before any network is known, is not used.
-    async fn same_network(&self, endpoint: &Endpoint) -> Result<(), RpcError> {
-        let found = self.network_of(endpoint).await?;
-        match self.network.get() {
-            Some(expected) if *expected == found => Ok(()),
-            expected => {
-                let expected = expected.cloned().unwrap_or_default();
-                Err(RpcError::Network { url: endpoint.url.clone(), found, expected })
-            }
-        }
-    }
-
-    async fn call_endpoint(&self, endpoint: &Endpoint, method: &str, params: &Value) -> Result<Value, RpcError> {
-        let mut backoff = FIRST_BACKOFF;
-        for _ in 1..TRIES {
-            match self.call_once(endpoint, method, params).await {
-                Err(error) if error.is_temporary() => tokio::time::sleep(backoff).await,
-                other => return other,
-            }
-            backoff *= 4;
-        }
-        self.call_once(endpoint, method, params).await
-    }
-
-    async fn call_once(&self, endpoint: &Endpoint, method: &str, params: &Value) -> Result<Value, RpcError> {
-        let url = || endpoint.url.clone();
-        let unreachable = |error: reqwest::Error| RpcError::Unreachable { url: url(), reason: root_cause(&error) };
-        let malformed = |reason: String| RpcError::Malformed { method: method.to_owned(), reason };
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        let request = self.http.post(&endpoint.url).bearer_auth(&endpoint.token).json(&body);
-        let mut response = request.send().await.map_err(unreachable)?;
-        let status = response.status().as_u16();
-        if status == 401 || status == 403 {
-            return Err(RpcError::Unauthorised { url: url(), status });
-        }
-        let mut bytes = Vec::new();
-        while let Some(part) = response.chunk().await.map_err(unreachable)? {
-            if bytes.len() + part.len() > LONGEST_ANSWER {
-                return Err(malformed(format!("more than {LONGEST_ANSWER} bytes")));
-            }
-            bytes.extend_from_slice(&part);
-        }
-        if status >= 500 && serde_json::from_slice::<Answer>(&bytes).is_err() {
-            return Err(RpcError::Unreachable { url: url(), reason: format!("HTTP {status}") });
-        }
-        let answer: Answer = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
-        match answer.error {
-            Some(error) => Err(RpcError::Node { method: method.to_owned(), code: error.code, message: error.message }),
-            None => Ok(answer.result),
-        }
+    /// Looks at every node's head; those that are behind are not used until they have caught up.
+    pub async fn look_at_heads(&self, freshness: Freshness) -> Vec<HeadHealth> {
+        self.transport.look_at_heads(freshness).await
     }
 
     pub async fn version(&self) -> Result<Version, RpcError> {
@@ -226,7 +47,7 @@ impl Node {
     }
 
     pub async fn network_name(&self) -> Result<String, RpcError> {
-        self.call(NETWORK_NAME, json!([])).await
+        self.call("Filecoin.StateNetworkName", json!([])).await
     }
 
     pub async fn network_version(&self, tsk: &TipSetKey) -> Result<u32, RpcError> {
@@ -409,10 +230,53 @@ impl Node {
         Hash32::from_slice(&bytes).map_err(|error| malformed(error.to_string()))
     }
 
-    /// Has the node sign and send a message. Repeating it with the same `uuid` returns the message sent the first time.
-    pub async fn push(&self, message: &Message, uuid: &str) -> Result<SignedMessage, RpcError> {
-        let spec = MessageSendSpec { max_fee: "0".into(), msg_uuid: Some(uuid.to_owned()), maximize_fee_cap: false };
-        self.call(PUSH, json!([message, spec])).await
+    /// Has a node sign and send a message. Repeating it with the same `uuid` at the same node returns the message sent the first time, which
+    /// the caller has to compare with this one: the node looks at nothing but the UUID.
+    pub async fn push(&self, message: &Message, spec: &MessageSendSpec) -> Result<SignedMessage, RpcError> {
+        let at = self.sender(&message.from).await?;
+        self.transport.ask(at, "Filecoin.MpoolPushMessage", &json!([message, spec])).await
+    }
+
+    /// The node that sends for an address: the best one that is well, the first as it is, others only if they hold the key.
+    async fn sender(&self, from: &Address) -> Result<usize, RpcError> {
+        for at in self.transport.order()? {
+            let has = self.transport.ask::<bool>(at, "Filecoin.WalletHas", &json!([from.to_string()])).await;
+            if at == 0 || matches!(has, Ok(true)) {
+                return Ok(at);
+            }
+        }
+        Err(RpcError::Stale(format!("no node that is well holds the key of {from}")))
+    }
+
+    /// Whether a node that is well holds the key of an address, so that it can send.
+    pub async fn wallet_has(&self, address: &Address) -> Result<bool, RpcError> {
+        self.call("Filecoin.WalletHas", json!([address.to_string()])).await
+    }
+
+    /// The address with its key, as messages that were signed name it.
+    pub async fn account_key(&self, address: &Address) -> Result<Address, RpcError> {
+        let Key(key) = self.call("Filecoin.StateAccountKey", json!([address.to_string(), null])).await?;
+        Ok(key)
+    }
+
+    /// Messages that wait to be included.
+    pub async fn mempool(&self) -> Result<Vec<SignedMessage>, RpcError> {
+        let pending: Option<_> = self.call("Filecoin.MpoolPending", json!([null])).await?;
+        Ok(pending.unwrap_or_default())
+    }
+
+    /// The message with gas limit, fee cap and premium as the node would set them now.
+    pub async fn estimate_gas(&self, message: &Message, spec: &MessageSendSpec) -> Result<Message, RpcError> {
+        self.call("Filecoin.GasEstimateMessageGas", json!([message, spec, null])).await
+    }
+
+    /// Signs a message with a nonce of the caller's choice and sends it: in place of one that does not land.
+    pub async fn replace(&self, message: &Message) -> Result<SignedMessage, RpcError> {
+        let at = self.sender(&message.from).await?;
+        let params = json!([message.from.to_string(), message]);
+        let mut signed: SignedMessage = self.transport.ask(at, "Filecoin.WalletSignMessage", &params).await?;
+        signed.cid = self.transport.ask(at, "Filecoin.MpoolPush", &json!([signed])).await?;
+        Ok(signed)
     }
 
     /// The receipt of a message that is on chain, searched back `lookback` epochs; or of the one that has replaced it: `message`
@@ -430,11 +294,5 @@ impl Node {
 #[derive(Deserialize)]
 struct Atto(#[serde(with = "atto")] TokenAmount);
 
-/// The innermost reason: reqwest's outer ones repeat the URL.
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
-}
+#[derive(Deserialize)]
+struct Key(#[serde(with = "address")] Address);

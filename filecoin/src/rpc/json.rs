@@ -73,6 +73,12 @@ impl BitFieldJson {
         Some(new)
     }
 
+    /// The highest number.
+    #[must_use]
+    pub fn last(&self) -> Option<u64> {
+        self.ranges()?.last().map(|range| range.end - 1)
+    }
+
     fn ranges(&self) -> Option<Vec<std::ops::Range<u64>>> {
         let (mut ranges, mut at) = (Vec::new(), 0u64);
         for (index, run) in self.0.iter().enumerate() {
@@ -137,6 +143,7 @@ mod tests {
             let json = BitFieldJson::from(&bits);
             assert_eq!(json.0, runs);
             assert_eq!(json.numbers(100).unwrap(), numbers);
+            assert_eq!(json.last(), numbers.last().copied());
             assert_eq!(numbers.into_iter().collect::<BitFieldJson>(), json);
         }
     }

@@ -2,8 +2,10 @@
 
 mod client;
 mod json;
+mod transport;
 mod types;
 
-pub use client::{Endpoint, Node, NodeConfig, RpcError};
+pub use client::Node;
 pub use json::{BitFieldJson, CidJson, null_as_default};
+pub use transport::{Endpoint, Freshness, HeadHealth, NodeConfig, RpcError};
 pub use types::*;

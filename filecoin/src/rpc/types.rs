@@ -288,6 +288,16 @@ pub struct MinerInfo {
     pub rest: serde_json::Map<String, serde_json::Value>,
 }
 
+impl MinerInfo {
+    /// Addresses that may send proofs besides the worker; those that cannot be read are left out.
+    #[must_use]
+    pub fn control_addresses(&self) -> Vec<Address> {
+        let listed = self.rest.get("ControlAddresses").and_then(serde_json::Value::as_array);
+        let parsed = listed.into_iter().flatten().filter_map(|value| address::deserialize(value.clone()).ok());
+        parsed.collect()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Claim {
@@ -346,7 +356,17 @@ pub struct PreCommitInfo {
     #[serde(with = "atto")]
     pub pre_commit_deposit: TokenAmount,
     pub pre_commit_epoch: i64,
-    pub info: serde_json::Value,
+    pub info: PreCommitted,
+}
+
+/// What a PreCommit said, as far as it is needed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PreCommitted {
+    #[serde(rename = "SealedCID")]
+    pub sealed_cid: CidJson,
+    #[serde(flatten)]
+    pub rest: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

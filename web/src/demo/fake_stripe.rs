@@ -1,5 +1,6 @@
-//! A stand-in for Stripe with its wire format: Checkout Sessions with idempotency keys, a page to pay on, signed webhooks that
-//! are sent again until accepted, and one time more than needed.
+//! A stand-in for Stripe with its wire format: Checkout Sessions with idempotency keys under which answers are repeated, errors as well, a
+//! page to pay on at once or by bank debit, events, and signed webhooks that are sent again until accepted, and one time more than needed.
+//! `POST /control/…` makes it misbehave.
 
 use std::{
     collections::HashMap,
@@ -35,7 +36,13 @@ struct Fake {
 #[derive(Default)]
 struct Sessions {
     by_id: HashMap<String, Value>,
-    by_key: HashMap<String, String>,
+    /// What was answered under an idempotency key, and for which form.
+    by_key: HashMap<String, (HashMap<String, String>, u16, Value)>,
+    events: Vec<Value>,
+    /// So many requests for a session fail with a status that is kept under their key.
+    failing: u32,
+    /// No webhook is sent.
+    silent: bool,
 }
 
 /// Serves until the process ends.
@@ -55,6 +62,13 @@ pub fn start(listen: SocketAddr, webhook_url: String, webhook_secret: String) ->
             .app_data(fake.clone())
             .route("/v1/checkout/sessions", web::post().to(create))
             .route("/v1/checkout/sessions/{id}", web::get().to(retrieve))
+            .route("/v1/checkout/sessions/{id}/expire", web::post().to(expire))
+            .route("/v1/events", web::get().to(events))
+            .route("/control/fail/{count}", web::post().to(fail))
+            .route("/control/silent/{yes}", web::post().to(silence))
+            .route("/control/event", web::post().to(any_event))
+            .route("/pay/{id}/debit", web::post().to(debit))
+            .route("/pay/{id}/settle/{outcome}", web::post().to(settle))
             .service(web::resource("/pay/{id}").get(pay_page).post(pay))
     })
     .workers(1)
@@ -85,25 +99,144 @@ async fn create(fake: web::Data<Fake>, request: HttpRequest, form: web::Form<Has
         _ => return refuse(StatusCode::BAD_REQUEST, "Invalid integer: line_items[0][price_data][unit_amount]"),
     };
     let key = request.headers().get("Idempotency-Key").and_then(|h| h.to_str().ok()).unwrap_or_default().to_owned();
+    let form = form.into_inner();
     let mut sessions = fake.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(earlier) = sessions.by_key.get(&key).and_then(|id| sessions.by_id.get(id)) {
-        return HttpResponse::Ok().json(earlier);
+    if let Some((first, status, answer)) = sessions.by_key.get(&key) {
+        if *first != form {
+            return refuse(StatusCode::BAD_REQUEST, "Keys for idempotent requests can only be used with the same parameters.");
+        }
+        return HttpResponse::build(StatusCode::from_u16(*status).unwrap_or(StatusCode::OK)).json(answer);
+    }
+    if sessions.failing > 0 {
+        sessions.failing -= 1;
+        let error = json!({"error": {"type": "api_error", "message": "An error occurred on our end."}});
+        sessions.by_key.insert(key, (form, 500, error.clone()));
+        return HttpResponse::InternalServerError().json(error);
     }
     // As Stripe has it: half an hour to a day from now.
-    if !field("expires_at").parse::<i64>().is_ok_and(|at| (now() + 1800..=now() + 86_400).contains(&at)) {
+    let expires_at = form.get("expires_at").and_then(|at| at.parse::<i64>().ok()).unwrap_or_default();
+    if !(now() + 1800..=now() + 86_400).contains(&expires_at) {
         return refuse(StatusCode::BAD_REQUEST, "The `expires_at` timestamp must be between 30 minutes and 24 hours from now.");
     }
+    let field = |name: &str| form.get(name).cloned().unwrap_or_default();
     let id = ids::public_id("cs_test");
     let session = json!({
         "id": id, "object": "checkout.session", "mode": "payment", "status": "open", "payment_status": "unpaid",
         "amount_total": amount, "currency": field("line_items[0][price_data][currency]"),
         "client_reference_id": field("client_reference_id"), "metadata": {"order": field("metadata[order]")},
         "success_url": field("success_url"), "cancel_url": field("cancel_url"), "livemode": false, "created": now(),
-        "expires_at": field("expires_at").parse::<i64>().unwrap_or_default(), "url": format!("http://{}/pay/{id}", fake.address),
+        "payment_intent": null, "expires_at": expires_at, "url": format!("http://{}/pay/{id}", fake.address),
     });
-    sessions.by_key.insert(key, id.clone());
+    sessions.by_key.insert(key, (form, 200, session.clone()));
     sessions.by_id.insert(id, session.clone());
     HttpResponse::Ok().json(session)
+}
+
+async fn fail(fake: web::Data<Fake>, count: web::Path<u32>) -> HttpResponse {
+    fake.sessions.lock().unwrap_or_else(PoisonError::into_inner).failing = count.into_inner();
+    HttpResponse::Ok().finish()
+}
+
+async fn silence(fake: web::Data<Fake>, yes: web::Path<bool>) -> HttpResponse {
+    fake.sessions.lock().unwrap_or_else(PoisonError::into_inner).silent = yes.into_inner();
+    HttpResponse::Ok().finish()
+}
+
+/// An event of any kind about any object: `{"type": …, "object": {…}}`.
+async fn any_event(fake: web::Data<Fake>, event: web::Json<Value>) -> HttpResponse {
+    let kind = event.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let object = event.get("object").cloned().unwrap_or_default();
+    announce(fake, &kind, object);
+    HttpResponse::Ok().finish()
+}
+
+/// Keeps an event and sends it.
+fn announce(fake: web::Data<Fake>, kind: &str, object: Value) {
+    let event = json!({
+        "id": ids::public_id("evt"), "object": "event", "type": kind, "api_version": "2026-09-30.endive", "created": now(),
+        "livemode": false, "data": {"object": object},
+    });
+    let is_silent = {
+        let mut sessions = fake.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.events.push(event.clone());
+        sessions.silent
+    };
+    if !is_silent {
+        tokio::spawn(deliver(fake, event.to_string()));
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Listed {
+    #[serde(rename = "created[gte]")]
+    from: Option<i64>,
+    #[serde(rename = "created[lt]")]
+    to: Option<i64>,
+    starting_after: Option<String>,
+}
+
+/// The newest first, as Stripe lists them, two to a page.
+async fn events(fake: web::Data<Fake>, query: web::Query<Listed>) -> HttpResponse {
+    let sessions = fake.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+    let created = |event: &Value| event.get("created").and_then(Value::as_i64).unwrap_or_default();
+    let within =
+        |event: &&Value| query.from.is_none_or(|from| created(event) >= from) && query.to.is_none_or(|to| created(event) < to);
+    let listed: Vec<&Value> = sessions.events.iter().rev().filter(within).collect();
+    let is_last = |event: &&&Value| event.get("id").and_then(Value::as_str) == query.starting_after.as_deref();
+    let skip = listed.iter().position(|event| is_last(&event)).map_or(0, |at| at + 1);
+    let page: Vec<&&Value> = listed.iter().skip(skip).take(2).collect();
+    HttpResponse::Ok().json(json!({"object": "list", "has_more": skip + page.len() < listed.len(), "data": page}))
+}
+
+/// A session that nobody has paid on is over.
+async fn expire(fake: web::Data<Fake>, id: web::Path<String>) -> HttpResponse {
+    use actix_web::http::StatusCode;
+    let mut sessions = fake.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(session) = sessions.by_id.get_mut(id.as_str()).and_then(Value::as_object_mut) else {
+        return refuse(StatusCode::NOT_FOUND, "No such checkout.session");
+    };
+    if session.get("status") != Some(&json!("open")) {
+        return refuse(StatusCode::BAD_REQUEST, "Only Checkout Sessions with a status in [\"open\"] can be expired.");
+    }
+    session.insert("status".into(), json!("expired"));
+    HttpResponse::Ok().json(Value::Object(session.clone()))
+}
+
+/// Changes a session; what it is then.
+fn change(fake: &Fake, id: &str, status: &str, payment_status: &str) -> Option<Value> {
+    let mut sessions = fake.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+    let session = sessions.by_id.get_mut(id).and_then(Value::as_object_mut)?;
+    session.insert("status".into(), json!(status));
+    session.insert("payment_status".into(), json!(payment_status));
+    session.entry("payment_intent").and_modify(|intent| {
+        if intent.is_null() {
+            *intent = json!(format!("pi_{id}"));
+        }
+    });
+    Some(Value::Object(session.clone()))
+}
+
+/// Paid by bank debit: the money comes in some days, or does not.
+async fn debit(fake: web::Data<Fake>, id: web::Path<String>) -> HttpResponse {
+    let Some(session) = change(&fake, &id, "complete", "unpaid") else { return HttpResponse::NotFound().body("no such session") };
+    announce(fake, "checkout.session.completed", session.clone());
+    back(&session)
+}
+
+async fn settle(fake: web::Data<Fake>, path: web::Path<(String, String)>) -> HttpResponse {
+    let (id, outcome) = path.into_inner();
+    let (payment, kind) = match outcome.as_str() {
+        "paid" => ("paid", "checkout.session.async_payment_succeeded"),
+        _ => ("unpaid", "checkout.session.async_payment_failed"),
+    };
+    let Some(session) = change(&fake, &id, "complete", payment) else { return HttpResponse::NotFound().body("no such session") };
+    announce(fake, kind, session);
+    HttpResponse::Ok().finish()
+}
+
+fn back(session: &Value) -> HttpResponse {
+    let to = session.get("success_url").and_then(Value::as_str).unwrap_or("/").to_owned();
+    HttpResponse::SeeOther().insert_header(("Location", to)).finish()
 }
 
 fn find(fake: &Fake, id: &str) -> Option<Value> {
@@ -130,22 +263,13 @@ async fn pay_page(fake: web::Data<Fake>, id: web::Path<String>) -> HttpResponse 
 }
 
 async fn pay(fake: web::Data<Fake>, id: web::Path<String>) -> HttpResponse {
-    let paid = {
-        let mut sessions = fake.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(session) = sessions.by_id.get_mut(id.as_str()).and_then(Value::as_object_mut) else {
-            return HttpResponse::NotFound().body("no such session");
-        };
-        session.insert("status".into(), json!("complete"));
-        session.insert("payment_status".into(), json!("paid"));
-        Value::Object(session.clone())
-    };
-    let back = paid.get("success_url").and_then(Value::as_str).unwrap_or("/").to_owned();
-    let event = json!({
-        "id": ids::public_id("evt"), "object": "event", "type": "checkout.session.completed", "api_version": "2026-09-30.endive",
-        "created": now(), "livemode": false, "data": {"object": paid},
-    });
-    tokio::spawn(deliver(fake, event.to_string()));
-    HttpResponse::SeeOther().insert_header(("Location", back)).finish()
+    let is_open = find(&fake, &id).is_some_and(|session| session.get("status") == Some(&json!("open")));
+    if !is_open {
+        return HttpResponse::Gone().body("this session is over");
+    }
+    let Some(paid) = change(&fake, &id, "complete", "paid") else { return HttpResponse::NotFound().body("no such session") };
+    announce(fake, "checkout.session.completed", paid.clone());
+    back(&paid)
 }
 
 /// Sends until it is accepted, then once more: receivers must cope with both.

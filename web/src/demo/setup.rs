@@ -55,7 +55,8 @@ fn loopback() -> SocketAddr {
 /// The network's time now, microseconds.
 pub async fn head_at(node: &Ready) -> anyhow::Result<Micros> {
     let first = Endpoint { url: node.url.clone(), token: node.token.clone() };
-    let node = Node::new(NodeConfig { first, fallbacks: Vec::new(), timeout: Duration::from_secs(30) })?;
+    let node =
+        Node::new(NodeConfig { first, fallbacks: Vec::new(), timeout: Duration::from_secs(30), backoff: NodeConfig::BACKOFF })?;
     let head = node.chain_head().await?;
     Ok(head.blocks.first().context("the network's head has no block")?.timestamp.saturating_mul(SECOND))
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::{html, redirect};
 use crate::{
     app::{App, Shared, blocking, read, transact},
+    attempts::{self, Origin},
     auth::{self, Maybe, Visitor},
     error::WebError,
 };
@@ -95,20 +96,26 @@ fn problem(error: AccountError) -> Result<Option<String>, WebError> {
 async fn login(
     app: web::Data<App>,
     _: Maybe,
+    request: HttpRequest,
     next: web::Query<Next>,
     form: web::Form<LoginForm>,
 ) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let LoginForm { email, password } = form.into_inner();
-    if !app.sign_ins.allow(&email) {
-        let problem = Some("Too many tries for this address. Wait a minute, then try again.".to_owned());
+    let origin = Origin::of(&app, &request);
+    if !attempts::may_sign_in(&app, &email, &origin).await? {
+        let problem = Some("Too many wrong passwords from here. Wait ten minutes, then try again.".to_owned());
         return again(StatusCode::TOO_MANY_REQUESTS, &LoginPage { user: None, email, problem, query: next.query() });
     }
     let given = email.clone();
     let user = read(&app, move |conn| accounts::by_email(conn, &given)).await?;
     match blocking(move || accounts::verified(user, &password)).await {
-        Ok(user) => welcome(&app, &user, next.path()).await,
+        Ok(user) => {
+            attempts::succeeded(&app, &email, &origin).await?;
+            welcome(&app, &user, next.path()).await
+        }
         Err(error) => {
+            attempts::failed(&app, &email, &origin).await?;
             let page = LoginPage { user: None, email, problem: problem(error)?, query: next.query() };
             again(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
@@ -118,11 +125,17 @@ async fn login(
 async fn signup(
     app: web::Data<App>,
     _: Maybe,
+    request: HttpRequest,
     next: web::Query<Next>,
     form: web::Form<SignupForm>,
 ) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let SignupForm { email, name, password } = form.into_inner();
+    if !attempts::may_sign_up(&app, &Origin::of(&app, &request)).await? {
+        let problem = Some("Too many accounts were opened from here. Try again in an hour.".to_owned());
+        let page = SignupPage { user: None, email, name, problem, query: next.query() };
+        return again(StatusCode::TOO_MANY_REQUESTS, &page);
+    }
     let (given_email, given_name, now) = (email.clone(), name.clone(), app.now());
     let checked = blocking(move || {
         let new = NewUser { email: &given_email, name: &given_name, password: &password, role: Role::Investor };

@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use askama::Template;
 use sealyard_core::{
     accounts, capacity,
-    clock::{DAY, MINUTE, Micros, day_text, minute_text},
+    clock::{DAY, day_text, minute_text},
     fleet::{self, Draining},
     ids::{PoolId, SectorId},
     jobs, ledger,
@@ -184,27 +184,20 @@ struct PipelinePage {
     tasks: Vec<TaskRow>,
 }
 
-/// A message usually lands within two minutes.
-const LANDS_WITHIN: Micros = 30 * MINUTE;
-
-/// Loops whose turns fail, jobs that have failed often, messages that do not land.
-fn failing(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<FailingRow>> {
+/// What a person has to look at: alerts, loops whose turns fail, jobs that have failed often.
+fn failing(conn: &mut AnyConnection) -> DbResult<Vec<FailingRow>> {
     let loops = jobs::failing(conn)?.into_iter().map(|f| (f.name, f.since, f.error));
     let jobs =
         jobs::struggling(conn)?.into_iter().map(|job| (job.unique_key, job.created_at, job.last_error.unwrap_or_default()));
-    let messages = sealing::messages_without_receipt(conn, now - LANDS_WITHIN)?.into_iter().map(|message| {
-        let name = format!("{} message", message.purpose.replace('_', " "));
-        (name, message.changed_at, format!("{} has not landed; is its gas enough?", message.cid.unwrap_or_default()))
-    });
-    let rows = loops.chain(jobs).chain(messages);
+    let alerts = jobs::alerts(conn)?.into_iter().map(|alert| (alert.kind.replace('_', " "), alert.since, alert.text));
+    let rows = alerts.chain(loops).chain(jobs);
     Ok(rows.map(|(name, since, error)| FailingRow { name, since: minute_text(since), error }).collect())
 }
 
 async fn pipeline_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
-    let now = app.now();
-    let (failing, refunds, sectors, tasks) = read(&app, move |conn| {
-        let failing = failing(conn, now)?;
+    let (failing, refunds, sectors, tasks) = read(&app, |conn| {
+        let failing = failing(conn)?;
         let refunds = orders::refunds_due(conn)?;
         let machines = fleet::machines(conn)?;
         let name = |id| machines.iter().find(|m| Some(m.id) == id).map(|m| m.name.clone()).unwrap_or_default();

@@ -5,8 +5,9 @@ use anyhow::Context;
 use askama::Template;
 use sealyard_core::{
     catalog::{self, Plan},
-    clock::{DAY, MINUTE, SECOND, minute_text},
-    contracts, ids,
+    clock::{DAY, MINUTE, Micros, SECOND, minute_text},
+    contracts,
+    ids::{self, UserId},
     ledger::{self, AccountSpec},
     money::NanoFil,
     orders::{self, Order, OrderState, PlaceOrder, Stock},
@@ -26,11 +27,14 @@ use crate::{
     app::{App, Shared, read, transact},
     auth::{SignedIn, Visitor},
     error::WebError,
-    rails::stripe,
+    rails::stripe::{self, StripeError},
 };
 
 pub fn routes(config: &mut web::ServiceConfig) {
-    config.service(web::resource("/plans/{plan}").get(plan_page).post(place)).route("/orders/{order}", web::get().to(order_page));
+    config
+        .service(web::resource("/plans/{plan}").get(plan_page).post(place))
+        .service(web::resource("/orders/{order}").get(order_page))
+        .route("/orders/{order}/cancel", web::post().to(cancel));
 }
 
 #[derive(Deserialize)]
@@ -47,24 +51,25 @@ fn one() -> i64 {
 struct OrderForm {
     units: i64,
     request_key: String,
-    /// The date that the quote showed.
-    shown: Option<i64>,
+    /// The date that the quote showed, signed.
+    #[serde(default)]
+    shown: String,
 }
 
 /// When it would earn.
 struct Promise {
-    /// In microseconds, to be sent back with the order.
-    shown: i64,
+    /// To be sent back with the order, signed.
+    shown: String,
     by: String,
     usually: String,
     ahead: i64,
     why: String,
 }
 
-impl From<Promised> for Promise {
-    fn from(promised: Promised) -> Self {
+impl Promise {
+    fn of(promised: Promised, shown: String) -> Self {
         Self {
-            shown: promised.p95,
+            shown,
             by: minute_text(promised.p95),
             usually: minute_text(promised.p50),
             ahead: promised.ahead,
@@ -150,6 +155,11 @@ struct OrderPage {
     expires: String,
     pay_url: Option<String>,
     contract: Option<String>,
+    can_cancel: bool,
+    /// The money is on its way: the capacity is held until the bank has decided.
+    is_under_way: bool,
+    /// The provider gave no page to pay on just now.
+    provider_is_away: bool,
 }
 
 async fn find_plan(app: &Shared, id: String) -> Result<Plan, WebError> {
@@ -182,7 +192,10 @@ async fn plan_page(
         terms: term_rows(&plan.terms),
         pledge: (needed > 0).then(|| PledgeRow { needed: NanoFil(needed).to_string(), available: NanoFil(mine).to_string() }),
         pledge_is_short: needed > mine,
-        promised: quote.promised.map(Promise::from),
+        promised: quote.promised.map(|promised| {
+            let shown = signed_date(&app, (user.id, &plan), promised.p95);
+            Promise::of(promised, shown)
+        }),
         forecasts,
         stock: quote.stock,
         request_key: ids::secret(),
@@ -201,9 +214,12 @@ async fn place(
     if request_key.len() < 16 || request_key.len() > 64 {
         return Err(WebError::BadInput("The form was incomplete.".into()));
     }
+    let shown = shown_date(&app, (user.id, &plan), &shown)?;
     let now = app.now();
     let (asked, buyer) = (plan.clone(), user.id);
+    let caps = app.config.caps();
     let order = transact(&app, move |conn| {
+        orders::check_caps(conn, buyer, (&asked, units), &request_key, caps)?;
         orders::place(conn, &PlaceOrder { user: buyer, plan: &asked, units, request_key: &request_key, shown }, now)
     })
     .await?;
@@ -212,23 +228,84 @@ async fn place(
     Ok(redirect(&format!("/orders/{}", order.public_id)))
 }
 
+/// A provider's page lasts half an hour at least.
+const SHORTEST_PAGE: Micros = 31 * MINUTE;
+/// Its page ends a little before the hold.
+const PAGE_MARGIN: Micros = 2 * MINUTE;
+
 /// The order and its hold are committed; the payment page can be asked for again at any time.
-async fn ask_for_payment(app: &Shared, order: &Order, plan: &Plan) -> Result<(), WebError> {
+async fn ask_for_payment(app: &Shared, mut order: Order, plan: &Plan) -> Result<(), WebError> {
     let Some(rail) = &app.stripe else { return Ok(()) };
-    // The provider goes by its own clock; its page ends a little before the hold.
-    let left = order.expires_at - app.now() - 2 * MINUTE;
-    let expires_at = (app.outside_now() + left) / SECOND;
-    let session = rail.checkout(order, &plan.name, &app.config.public_url, expires_at).await;
-    let session = session.context("asking for a payment page")?;
-    let url = session.url.context("the payment provider gave no page to pay on")?;
     let (id, now) = (order.id, app.now());
+    if order.expires_at - now - PAGE_MARGIN < SHORTEST_PAGE {
+        order = transact(app, move |conn| Ok::<_, DbFault>(orders::renew_hold(conn, id, now)?)).await?;
+    }
+    // The provider goes by its own clock.
+    let expires_at = (app.outside_now() + order.expires_at - now - PAGE_MARGIN) / SECOND;
+    let session = match rail.checkout(&order, &plan.name, &app.config.public_url, expires_at).await {
+        Ok(session) => session,
+        Err(error) => {
+            if matches!(error, StripeError::Refused { .. }) {
+                transact(app, move |conn| Ok::<_, DbFault>(orders::checkout_failed(conn, &order)?)).await?;
+            }
+            return Err(WebError::Internal(anyhow::Error::new(error).context("asking for a payment page")));
+        }
+    };
+    let url = session.url.context("the payment provider gave no page to pay on")?;
     transact(app, move |conn| Ok::<_, DbFault>(orders::open_payment(conn, id, stripe::RAIL, &session.id, &url, now)?)).await?;
     Ok(())
 }
 
-async fn try_for_payment(app: &Shared, order: &Order, plan: &Plan) {
-    if let Err(error) = ask_for_payment(app, order, plan).await {
+/// False: there is no page to pay on yet.
+async fn try_for_payment(app: &Shared, order: &Order, plan: &Plan) -> bool {
+    let asked = ask_for_payment(app, order.clone(), plan).await;
+    if let Err(error) = &asked {
         tracing::error!(order = order.public_id, %error, "no payment page");
+    }
+    asked.is_ok()
+}
+
+/// The date that a quote showed, so that it can be sent back with the order and by nobody changed.
+fn signed_date(app: &App, (user, plan): (UserId, &Plan), shown: Micros) -> String {
+    format!("{shown}.{}", date_code(app, (user, plan), shown))
+}
+
+fn date_code(app: &App, (user, plan): (UserId, &Plan), shown: Micros) -> String {
+    ids::keyed_digest(&app.config.session_secret, &format!("shown date:{user}:{}:{shown}", plan.public_id))
+}
+
+/// The date of a form, if it is one that this buyer was shown for this plan.
+fn shown_date(app: &App, of: (UserId, &Plan), text: &str) -> Result<Option<Micros>, WebError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let shown = text.split_once('.').and_then(|(shown, code)| {
+        let shown = shown.parse().ok()?;
+        (date_code(app, of, shown) == code).then_some(shown)
+    });
+    shown
+        .map(Some)
+        .ok_or_else(|| WebError::BadInput("The quote is not one of ours any more. Open the plan again for a new one.".into()))
+}
+
+async fn cancel(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let id = id.into_inner();
+    let order = read(&app, move |conn| orders::by_public_id(conn, &id)).await?;
+    let order = order.filter(|o| o.user_id == user.id).ok_or(WebError::NotFound)?;
+    let order_id = order.id;
+    let page = read(&app, move |conn| orders::latest_payment(conn, order_id)).await?.filter(|p| p.state == "open");
+    if let (Some(rail), Some(page)) = (&app.stripe, page) {
+        // Nobody can pay on it any more. If that cannot be said now, a late payment is dealt with as such.
+        if let Err(error) = rail.expire(&page.rail_ref).await {
+            tracing::warn!(order = order.public_id, %error, "the payment page of a cancelled order stays open");
+        }
+    }
+    let now = app.now();
+    if transact(&app, move |conn| orders::cancel(conn, order_id, now)).await.map_err(|e| WebError::Internal(e.into()))? {
+        Ok(redirect(&format!("/orders/{}", order.public_id)))
+    } else {
+        Err(WebError::BadInput("This order cannot be cancelled any more: it is paid, being paid, or over.".into()))
     }
 }
 
@@ -240,16 +317,21 @@ async fn order_page(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path
     let order_id = order.id;
     let mut payment = read(&app, move |conn| orders::latest_payment(conn, order_id)).await?;
     let plan_id = order.plan_id;
-    if payment.is_none() && order.is(OrderState::Placed) {
-        // The provider did not answer when the order was placed: ask again, under the same key.
+    let waits = order.is(OrderState::Placed) && order.paying_since.is_none();
+    let mut provider_is_away = false;
+    if payment.is_none() && waits && app.stripe.is_some() {
+        // The provider did not answer when the order was placed: ask again.
         let plan = read(&app, move |conn| catalog::plan_for(conn, plan_id)).await?;
-        try_for_payment(&app, &order, &plan).await;
+        provider_is_away = !try_for_payment(&app, &order, &plan).await;
         payment = read(&app, move |conn| orders::latest_payment(conn, order_id)).await?;
     }
+    let order = read(&app, move |conn| orders::by_id(conn, order_id)).await?;
     let contract = read(&app, move |conn| contracts::of_order(conn, order_id)).await?;
     let state = match order.state.as_str() {
+        "placed" if order.paying_since.is_some() => "payment under way",
         "placed" => "waiting for payment",
         "fulfilled" => "paid",
+        "expired" if order.cancelled_at.is_some() => "cancelled",
         "expired" => "expired unpaid",
         _ if order.refunded_at.is_some() => "paid too late; your money went back",
         _ => "paid too late; we send your money back",
@@ -261,7 +343,10 @@ async fn order_page(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path
         bytes: sealyard_core::units::Bytes(order.bytes).to_string(),
         price: order.price().to_string(),
         expires: minute_text(order.expires_at),
-        pay_url: payment.map(|p| p.pay_url).filter(|_| order.is(OrderState::Placed)),
+        pay_url: payment.map(|p| p.pay_url).filter(|url| waits && !url.is_empty()),
+        can_cancel: waits,
+        is_under_way: order.paying_since.is_some(),
+        provider_is_away,
         contract: contract.map(|c| c.public_id),
     })
 }

@@ -232,14 +232,12 @@ fn stages(state: &str) -> Vec<Stage> {
 fn sector_card(sector: &sealing::Sector, open: &[TaskHead], machines: &[Machine]) -> SectorCard {
     let open = open.iter().rev().find(|t| t.sector_id == Some(sector.id));
     let machine = sector.machine_id.and_then(|id| machines.iter().find(|m| m.id == id));
-    let note = match (open, &sector.reason) {
-        (Some(task), _) if task.state == "leased" => task.progress.clone().unwrap_or_default(),
-        (Some(_), _) => "waiting for a machine".into(),
-        (None, Some(reason)) if sector.state == "quarantined" => format!("we look into it: {reason}"),
-        (None, _) if sector.state == "faulty" => {
-            "on chain, but not proven in its last window: it does not count until it is".into()
-        }
-        (None, _) if sector.state == "expired" => "its time on chain is over".into(),
+    let note = match open {
+        Some(task) if task.state == "leased" => "a machine is working on it".into(),
+        Some(_) => "waiting for a machine".into(),
+        None if sector.state == "quarantined" => "sealing failed several times; our operators look into it".into(),
+        None if sector.state == "faulty" => "on chain, but not proven in its last window: it does not count until it is".into(),
+        None if sector.state == "expired" => "its time on chain is over".into(),
         _ => String::new(),
     };
     SectorCard {
@@ -507,7 +505,13 @@ async fn statements_page(app: web::Data<App>, SignedIn(user): SignedIn) -> Resul
         .map(|s| StatementRow {
             id: s.public_id,
             month: s.month,
-            sent: s.sent_at.map_or_else(|| "being sent".into(), minute_text),
+            sent: match (s.sent_at, s.refused_at) {
+                (Some(at), _) => minute_text(at),
+                (None, Some(_)) => {
+                    "not delivered: your mail server refused it. Read it here, and tell us a better address".into()
+                }
+                (None, None) => "being sent".into(),
+            },
         })
         .collect();
     html(&StatementsPage { user: Some((&user).into()), statements })

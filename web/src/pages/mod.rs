@@ -10,7 +10,7 @@ mod public;
 #[cfg(test)]
 mod snapshots;
 mod terms;
-mod webhook;
+pub mod webhook;
 
 use actix_web::{HttpResponse, http::header::CACHE_CONTROL, web};
 use askama::Template;

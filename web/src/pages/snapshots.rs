@@ -72,7 +72,7 @@ fn house() -> House {
             let (paid, unpaid) = (place(2, "paid"), place(1, "unpaid"));
             orders::open_payment(conn, paid.id, "stripe", "cs_1", "http://pay", now)?;
             orders::open_payment(conn, unpaid.id, "stripe", "cs_2", "http://pay", now)?;
-            let payment = Paid { rail: "stripe", rail_ref: "cs_1", minor: 5000, currency: "usd" };
+            let payment = Paid { rail: "stripe", rail_ref: "cs_1", minor: paid.amount_minor, currency: "usd" };
             let contract = orders::fulfil(conn, &payment, now).unwrap().unwrap();
             jobs::claim(conn, "chain", "worker", now + DAY, now)?;
             jobs::note_turn(conn, "chain", Some("the node cannot be reached"), now)?;
@@ -107,7 +107,7 @@ macro_rules! assert_page {
     ($name:expr, $page:expr) => {
         let page = $page;
         insta::with_settings!({
-            filters => vec![(r"\b(ord|ctr|pln|req|usr|mch|pool)_[a-z0-9]{8,}", "${1}_ID"), (r#"(request_key" value=")[^"]+"#, "${1}KEY")],
+            filters => vec![(r"\b(ord|ctr|pln|req|usr|mch|pool)_[a-z0-9]{8,}", "${1}_ID"), (r#"(request_key" value=")[^"]+"#, "${1}KEY"), (r#"(shown" value="\d+\.)[^"]+"#, "${1}CODE")],
             snapshot_path => "snapshots",
             prepend_module_to_snapshot => false,
         }, { insta::assert_snapshot!($name, page) })

@@ -1,21 +1,23 @@
-//! Stripe's webhook: verified on the raw bytes, stored as it came, acted on once.
+//! Stripe's webhook: verified on the raw bytes, kept as it came with what became of it, acted on once.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use diesel::prelude::*;
 use sealyard_core::{
-    clock::SECOND,
-    on_conn,
-    orders::{self, Paid, PayError},
-    store::{AnyConnection, DbFault, DbResult, schema::webhook_events},
+    clock::{Micros, SECOND},
+    orders::PayError,
+    payments::{self, Fate, Incoming},
+    store::AnyConnection,
 };
 
 use crate::{
-    app::{App, Shared, transact},
+    app::{App, Shared},
     rails::stripe::{self, Event, check_signature},
 };
 
+/// Stripe's largest events have some tens of kilobytes.
+const LARGEST: usize = 1 << 20;
+
 pub fn routes(config: &mut web::ServiceConfig) {
-    config.route("/webhooks/stripe", web::post().to(receive));
+    config.service(web::resource("/webhooks/stripe").app_data(web::PayloadConfig::new(LARGEST)).route(web::post().to(receive)));
 }
 
 async fn receive(app: web::Data<App>, request: HttpRequest, body: web::Bytes) -> HttpResponse {
@@ -30,37 +32,11 @@ async fn receive(app: web::Data<App>, request: HttpRequest, body: web::Bytes) ->
         return HttpResponse::BadRequest().body(error.to_string());
     }
     let Ok(raw) = String::from_utf8(body.to_vec()) else { return HttpResponse::BadRequest().body("not UTF-8") };
-    let event: Event = match serde_json::from_str(&raw) {
-        Ok(event) => event,
-        Err(error) => return HttpResponse::BadRequest().body(error.to_string()),
-    };
     let now = app.now();
-    // Kept whatever comes of it: money may have come.
-    let kept = event.clone();
-    if let Err(error) = transact(&app, move |conn| Ok::<_, DbFault>(store(conn, &kept, &raw, now)?)).await {
-        tracing::error!(%error, "webhook not kept");
-        return HttpResponse::InternalServerError().finish();
-    }
-    let done = transact(&app, move |conn| {
-        let object = &event.data.object;
-        if !event.is_paid() {
-            return Ok(());
-        }
-        let paid = Paid {
-            rail: stripe::RAIL,
-            rail_ref: &object.id,
-            minor: object.amount_total.unwrap_or_default(),
-            currency: object.currency.as_deref().unwrap_or_default(),
-        };
-        orders::fulfil(conn, &paid, now).map(drop)
-    });
-    match done.await {
-        Ok(()) => HttpResponse::Ok().finish(),
-        // The event can arrive before our own row of the session is committed: Stripe sends it again.
-        Err(error @ PayError::Unknown { .. }) => {
-            tracing::warn!(%error, "webhook for an unknown payment");
-            HttpResponse::Conflict().body(error.to_string())
-        }
+    match app.lane.transact(move |conn| take(conn, &raw, now)).await {
+        Ok(Some(fate)) => HttpResponse::Ok().body(fate.name()),
+        Ok(None) => HttpResponse::BadRequest().body("not an event"),
+        // Nothing was kept: Stripe sends it again.
         Err(error) => {
             tracing::error!(%error, "webhook failed");
             HttpResponse::InternalServerError().finish()
@@ -68,14 +44,9 @@ async fn receive(app: web::Data<App>, request: HttpRequest, body: web::Bytes) ->
     }
 }
 
-fn store(conn: &mut AnyConnection, event: &Event, raw: &str, now: i64) -> DbResult<()> {
-    let values = (
-        webhook_events::id.eq(&event.id),
-        webhook_events::rail.eq(stripe::RAIL),
-        webhook_events::kind.eq(&event.kind),
-        webhook_events::raw.eq(raw),
-        webhook_events::received_at.eq(now),
-    );
-    on_conn!(&mut *conn, |c| diesel::insert_into(webhook_events::table).values(values).on_conflict_do_nothing().execute(c))
-        .map(drop)
+/// Takes an event as it came. `None`: it is none.
+pub fn take(conn: &mut AnyConnection, raw: &str, now: Micros) -> Result<Option<Fate>, PayError> {
+    let Ok(event) = serde_json::from_str::<Event>(raw) else { return Ok(None) };
+    let incoming = Incoming { id: &event.id, rail: stripe::RAIL, kind: &event.kind, raw };
+    payments::receive(conn, &incoming, &event.happening(), now).map(Some)
 }

@@ -144,6 +144,7 @@ mod tests {
             moves: FileMoves::Never,
             keeps: false,
             gpus: 0,
+            is_heard: true,
         };
         let snapshot = Snapshot { now: 0, machines: vec![machine], ..Snapshot::default() };
         let step = |number, from: i64, until: i64| {

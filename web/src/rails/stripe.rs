@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use sealyard_core::orders::Order;
+use sealyard_core::{orders::Order, payments::Happening};
 use serde::Deserialize;
 use sha2::Sha256;
 
@@ -29,10 +29,15 @@ pub struct Stripe {
     key: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct CheckoutSession {
     pub id: String,
     pub url: Option<String>,
+    /// `open`, `complete` or `expired`.
+    #[serde(default)]
+    pub status: String,
+    #[serde(flatten)]
+    pub object: EventObject,
 }
 
 #[derive(Deserialize)]
@@ -77,26 +82,53 @@ impl Stripe {
             ("line_items[0][price_data][product_data][name]", product.as_str()),
             ("metadata[order]", order.public_id.as_str()),
         ];
-        let response = self
+        let request = self
             .http
             .post(format!("{}/v1/checkout/sessions", self.api))
-            .bearer_auth(&self.key)
-            .header("Stripe-Version", API_VERSION)
-            .header("Idempotency-Key", format!("checkout-{}", order.public_id))
-            .form(&form)
-            .send()
-            .await?;
+            // The provider repeats what it has answered under a key, errors as well: each answered attempt has its own.
+            .header("Idempotency-Key", format!("checkout-{}-{}", order.public_id, order.checkout_attempts))
+            .form(&form);
+        self.ask(request).await
+    }
+
+    /// A session as the provider has it now.
+    pub async fn session(&self, id: &str) -> Result<CheckoutSession, StripeError> {
+        self.ask(self.http.get(format!("{}/v1/checkout/sessions/{id}", self.api))).await
+    }
+
+    /// Ends a session on which nobody has paid: nobody can any more.
+    pub async fn expire(&self, id: &str) -> Result<CheckoutSession, StripeError> {
+        self.ask(self.http.post(format!("{}/v1/checkout/sessions/{id}/expire", self.api))).await
+    }
+
+    /// Events made in `[from, to)`, Unix seconds, as they are: `after` is the last one of the page before.
+    pub async fn events(&self, (from, to): (i64, i64), after: Option<&str>) -> Result<EventPage, StripeError> {
+        let mut query = vec![("created[gte]", from.to_string()), ("created[lt]", to.to_string()), ("limit", "100".to_owned())];
+        query.extend(after.map(|id| ("starting_after", id.to_owned())));
+        self.ask(self.http.get(format!("{}/v1/events", self.api)).query(&query)).await
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, StripeError> {
+        let response = request.bearer_auth(&self.key).header("Stripe-Version", API_VERSION).send().await?;
         let status = response.status();
         let bytes = response.bytes().await?;
         if status.is_success()
-            && let Ok(session) = serde_json::from_slice(&bytes)
+            && let Ok(answer) = serde_json::from_slice(&bytes)
         {
-            return Ok(session);
+            return Ok(answer);
         }
         let message =
             serde_json::from_slice::<ErrorBody>(&bytes).map_or_else(|_| "unreadable answer".into(), |b| b.error.message);
         Err(StripeError::Refused { status: status.as_u16(), message })
     }
+}
+
+/// One page of events.
+#[derive(Deserialize)]
+pub struct EventPage {
+    pub data: Vec<Box<serde_json::value::RawValue>>,
+    #[serde(default)]
+    pub has_more: bool,
 }
 
 /// Why a webhook is not believed.
@@ -168,14 +200,66 @@ pub struct EventObject {
     pub amount_total: Option<i64>,
     #[serde(default)]
     pub currency: Option<String>,
+    #[serde(default)]
+    pub client_reference_id: Option<String>,
+    #[serde(default)]
+    pub metadata: Option<Metadata>,
+    #[serde(default)]
+    pub payment_intent: Option<String>,
+    #[serde(default)]
+    pub amount_refunded: Option<i64>,
+    #[serde(default)]
+    pub amount: Option<i64>,
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Metadata {
+    #[serde(default)]
+    pub order: Option<String>,
+}
+
+impl EventObject {
+    fn order(&self) -> Option<String> {
+        self.metadata.as_ref().and_then(|m| m.order.clone()).or_else(|| self.client_reference_id.clone())
+    }
+
+    /// A complete session: paid, or its money is on the way.
+    #[must_use]
+    pub fn completed(&self) -> Happening {
+        let (page, order, intent) = (self.id.clone(), self.order(), self.payment_intent.clone());
+        if self.payment_status == "paid" {
+            let (minor, currency) = (self.amount_total.unwrap_or_default(), self.currency.clone().unwrap_or_default());
+            return Happening::Paid { page, order, minor, currency, intent };
+        }
+        Happening::UnderWay { page, order, intent }
+    }
 }
 
 impl Event {
-    /// True when it says that a session's money has been received.
+    /// What it says, in the words of every rail.
     #[must_use]
-    pub fn is_paid(&self) -> bool {
-        let kinds = ["checkout.session.completed", "checkout.session.async_payment_succeeded"];
-        kinds.contains(&self.kind.as_str()) && self.data.object.payment_status == "paid"
+    pub fn happening(&self) -> Happening {
+        let object = &self.data.object;
+        let (page, order) = (object.id.clone(), object.order());
+        match (self.kind.as_str(), object.payment_intent.clone()) {
+            ("checkout.session.completed" | "checkout.session.async_payment_succeeded", _) => object.completed(),
+            ("checkout.session.async_payment_failed", _) => Happening::Failed { page, order },
+            ("checkout.session.expired", _) => Happening::PageExpired { page, order },
+            (
+                "charge.refunded" | "charge.refund.updated" | "refund.created" | "refund.updated" | "refund.failed",
+                Some(intent),
+            ) => {
+                let minor = object.amount_refunded.or(object.amount).unwrap_or_default();
+                Happening::Refunded { intent, minor, currency: object.currency.clone().unwrap_or_default() }
+            }
+            (kind, Some(intent)) if kind.starts_with("charge.dispute.") => {
+                let reason = object.reason.as_deref().unwrap_or("no reason given");
+                Happening::Disputed { intent, what: format!("{}, {reason}", kind.trim_start_matches("charge.dispute.")) }
+            }
+            _ => Happening::Other,
+        }
     }
 }
 
@@ -199,8 +283,9 @@ mod tests {
     #[test]
     fn unknown_events_are_read_and_ignored() {
         let event: Event = serde_json::from_str(r#"{"id":"evt_1","type":"new.kind","data":{"object":{"x":1}}}"#).unwrap();
-        assert!(!event.is_paid());
+        assert_eq!(event.happening(), Happening::Other);
         let unpaid = r#"{"id":"e","type":"checkout.session.completed","data":{"object":{"id":"cs","payment_status":"unpaid"}}}"#;
-        assert!(!serde_json::from_str::<Event>(unpaid).unwrap().is_paid());
+        let happening = serde_json::from_str::<Event>(unpaid).unwrap().happening();
+        assert!(matches!(happening, Happening::UnderWay { .. }), "{happening:?}");
     }
 }

@@ -1,6 +1,12 @@
 //! Expired orders, leases, lost machines, the plan, what is down.
 
-use sealyard_core::{capacity, clock::SECOND, fleet, orders, scheduler, sealing, store::DbFault, units::Bytes};
+use sealyard_core::{
+    capacity,
+    clock::{DAY, SECOND},
+    fleet, jobs, orders, scheduler, sealing,
+    store::DbFault,
+    units::Bytes,
+};
 
 use super::TurnResult;
 use crate::app::{Shared, transact};
@@ -8,19 +14,18 @@ use crate::app::{Shared, transact};
 pub async fn turn(app: Shared) -> TurnResult {
     let now = app.now();
     let lease = app.config.lease_s * SECOND;
+    let silent = app.config.silent_s * SECOND;
     let patience = app.config.machine_lost_s * SECOND;
     // By itself: every heartbeat writes that row as well.
     transact(&app, move |conn| Ok::<_, DbFault>(fleet::look(conn, now)?)).await?;
-    let expired = transact(&app, move |conn| orders::expire_due(conn, now)).await?;
-    if expired > 0 {
-        tracing::info!(expired, "orders expired unpaid");
-    }
+    ask_the_rail(&app).await?;
     let changes = transact(&app, move |conn| {
         sealing::expire_leases(conn, now)?;
         for machine in sealing::give_up_lost(conn, patience, now)? {
             tracing::warn!(%machine, "machine lost");
         }
-        let snapshot = scheduler::take_turn(conn, now)?;
+        let mut snapshot = scheduler::take_turn(conn, now)?;
+        snapshot.leave_out_silent(&fleet::heard_lately(conn, silent, now)?);
         scheduler::grant(conn, &snapshot, lease)?;
         capacity::book_down(conn, scheduler::disk_left(&snapshot), now)
     })
@@ -32,5 +37,25 @@ pub async fn turn(app: Shared) -> TurnResult {
             _ => tracing::info!(%pool, %bytes, "can be sold again"),
         }
     }
+    Ok(())
+}
+
+/// A day's events may still come for so long after it.
+const EVENTS_AFTER_S: i64 = 3600;
+
+/// What the payment rail has to be asked: orders whose time to pay has run out, and once a day all events of the day before.
+async fn ask_the_rail(app: &Shared) -> TurnResult {
+    let (now, today) = (app.now(), (app.outside_now() / SECOND - EVENTS_AFTER_S).div_euclid(DAY / SECOND));
+    transact(app, move |conn| {
+        for (order, _) in orders::due(conn, now)? {
+            let payload = serde_json::json!({"order": order.id.0}).to_string();
+            jobs::enqueue(conn, "order_expiry", &format!("{}:{}", order.public_id, order.expires_at), &payload, now)?;
+        }
+        let (from, to) = ((today - 1) * (DAY / SECOND), today * (DAY / SECOND));
+        let payload = serde_json::json!({"from": from, "to": to}).to_string();
+        jobs::enqueue(conn, "payment_events", &today.to_string(), &payload, now)?;
+        Ok::<_, DbFault>(())
+    })
+    .await?;
     Ok(())
 }

@@ -1,11 +1,13 @@
-//! Runs jobs from the outbox: statements and their mail.
+//! Runs jobs from the outbox: statements and their mail, what a payment rail has to be asked.
 
 use anyhow::Context;
 use sealyard_core::{
-    clock::{MINUTE, Month},
-    ids::UserId,
+    clock::{DAY, MINUTE, Micros, Month},
+    ids::{OrderId, UserId},
     jobs::{self, Job},
-    statements,
+    orders,
+    payments::{self, Incoming},
+    statements::{self, Statement},
     store::DbFault,
 };
 use serde::Deserialize;
@@ -13,6 +15,9 @@ use serde::Deserialize;
 use super::TurnResult;
 use crate::{
     app::{Shared, read, transact},
+    mail::MailError,
+    pages::webhook,
+    rails::stripe,
     render,
 };
 
@@ -25,24 +30,32 @@ pub async fn turn(app: Shared) -> TurnResult {
         let Some(job) = transact(&app, move |conn| Ok::<_, DbFault>(jobs::take(conn, 5 * MINUTE, now)?)).await? else {
             return Ok(());
         };
-        let result = run(&app, &job).await;
+        let ended = run(&app, &job).await;
         let now = app.now();
-        transact(&app, {
-            let outcome = result.as_ref().map(drop).map_err(|error| format!("{error:#}"));
-            move |conn| {
-                match &outcome {
-                    Ok(()) => jobs::complete(conn, &job)?,
-                    Err(reason) => {
-                        tracing::warn!(kind = job.kind, attempts = job.attempts, reason, "job failed");
-                        jobs::fail(conn, &job, reason, now)?;
-                    }
+        transact(&app, move |conn| {
+            match &ended {
+                Ended::Done => jobs::complete(conn, &job)?,
+                Ended::Never(reason) => {
+                    tracing::error!(kind = job.kind, reason, "job given up");
+                    jobs::give_up(conn, &job, reason)?;
                 }
-                Ok::<_, DbFault>(())
+                Ended::Later(reason, delay) => {
+                    tracing::warn!(kind = job.kind, attempts = job.attempts, reason, "job failed");
+                    jobs::fail(conn, &job, reason, *delay, now)?;
+                }
             }
+            Ok::<_, DbFault>(())
         })
         .await?;
     }
     Ok(())
+}
+
+/// What became of a job.
+enum Ended {
+    Done,
+    Later(String, Micros),
+    Never(String),
 }
 
 #[derive(Deserialize)]
@@ -56,30 +69,132 @@ struct MailJob {
     statement: String,
 }
 
-async fn run(app: &Shared, job: &Job) -> anyhow::Result<()> {
-    match job.kind.as_str() {
-        "statement" => {
-            let StatementJob { user, month } = serde_json::from_str(&job.payload)?;
-            let month: Month = month.parse().map_err(anyhow::Error::msg)?;
-            let now = app.now();
-            Ok(transact(app, move |conn| statements::produce(conn, UserId(user), month, now)).await?)
-        }
-        "statement_mail" => {
-            let MailJob { statement } = serde_json::from_str(&job.payload)?;
-            mail_statement(app, statement).await
-        }
-        other => anyhow::bail!("no job is called {other}; a newer release made it"),
+#[derive(Deserialize)]
+struct ExpiryJob {
+    order: i64,
+}
+
+#[derive(Deserialize)]
+struct EventsJob {
+    /// Unix seconds.
+    from: i64,
+    to: i64,
+}
+
+async fn run(app: &Shared, job: &Job) -> Ended {
+    let done = match job.kind.as_str() {
+        "statement_mail" => return mail(app, job).await,
+        "statement" => statement(app, job).await,
+        "order_expiry" => order_expiry(app, job).await,
+        "payment_events" => payment_events(app, job).await,
+        other => Err(anyhow::anyhow!("no job is called {other}; a newer release made it")),
+    };
+    match done {
+        Ok(()) => Ended::Done,
+        Err(error) => Ended::Later(format!("{error:#}"), jobs::retry_delay(job.attempts)),
     }
 }
 
-async fn mail_statement(app: &Shared, id: String) -> anyhow::Result<()> {
-    let statement = read(app, move |conn| statements::by_public_id(conn, &id)).await?.context("the statement is gone")?;
+async fn statement(app: &Shared, job: &Job) -> anyhow::Result<()> {
+    let StatementJob { user, month } = serde_json::from_str(&job.payload)?;
+    let month: Month = month.parse().map_err(anyhow::Error::msg)?;
+    let now = app.now();
+    Ok(transact(app, move |conn| statements::produce(conn, UserId(user), month, now)).await?)
+}
+
+/// A mail that could not be sent for so long is not tried any more; the statement can be read on the site.
+const MAIL_PATIENCE: Micros = 5 * DAY;
+
+async fn mail(app: &Shared, job: &Job) -> Ended {
+    let later = |error: &dyn std::fmt::Display| Ended::Later(error.to_string(), jobs::mail_delay(job.attempts));
+    let (statement, sent) = match mail_statement(app, job).await {
+        Ok(tried) => tried,
+        Err(error) => return later(&format!("{error:#}")),
+    };
+    let refusal = match sent {
+        Ok(()) => None,
+        Err(MailError::Refused(why)) => Some(why),
+        Err(MailError::Later(why)) if app.now() - job.created_at > MAIL_PATIENCE => {
+            Some(format!("no success in five days: {why:#}"))
+        }
+        Err(error) => return later(&error),
+    };
+    let (now, kept) = (app.now(), refusal.clone());
+    let noted = transact(app, move |conn| {
+        match &kept {
+            None => statements::mark_sent(conn, &statement, now)?,
+            Some(why) => statements::mark_refused(conn, &statement, why, now)?,
+        }
+        Ok::<_, DbFault>(())
+    })
+    .await;
+    match (noted, refusal) {
+        (Err(fault), _) => later(&fault),
+        (Ok(()), None) => Ended::Done,
+        (Ok(()), Some(why)) => Ended::Never(why),
+    }
+}
+
+async fn mail_statement(app: &Shared, job: &Job) -> anyhow::Result<(Statement, Result<(), MailError>)> {
+    let MailJob { statement } = serde_json::from_str(&job.payload)?;
+    let statement = read(app, move |conn| statements::by_public_id(conn, &statement)).await?.context("the statement is gone")?;
     if statement.sent_at.is_some() {
-        return Ok(());
+        return Ok((statement, Ok(())));
     }
     let mail = render::statement_mail(&app.config, &statement)?;
-    crate::mail::send(&app.config, mail).await?;
-    let now = app.now();
-    transact(app, move |conn| Ok::<_, DbFault>(statements::mark_sent(conn, &statement, now)?)).await?;
+    let sent = crate::mail::send(&app.config, mail).await;
+    Ok((statement, sent))
+}
+
+/// The time to pay has run out. A webhook may have been lost: the provider is asked before the capacity goes back, and nobody can pay
+/// afterwards.
+async fn order_expiry(app: &Shared, job: &Job) -> anyhow::Result<()> {
+    let ExpiryJob { order } = serde_json::from_str(&job.payload)?;
+    let (order, now) = (OrderId(order), app.now());
+    let page = read(app, move |conn| orders::latest_payment(conn, order)).await?.filter(|page| page.state == "open");
+    if let (Some(rail), Some(page)) = (&app.stripe, page) {
+        let mut session = rail.session(&page.rail_ref).await?;
+        if session.status == "open" {
+            // Refused if somebody pays at this moment: then it is asked again.
+            session = rail.expire(&page.rail_ref).await?;
+        }
+        if session.status == "complete" {
+            let happening = session.object.completed();
+            let id = format!("asked:{}:{}", page.rail_ref, session.object.payment_status);
+            transact(app, move |conn| {
+                let incoming = Incoming { id: &id, rail: stripe::RAIL, kind: "session asked for", raw: "" };
+                payments::receive(conn, &incoming, &happening, now)
+            })
+            .await?;
+            return Ok(());
+        }
+    }
+    if transact(app, move |conn| orders::expire(conn, order, now)).await? {
+        tracing::info!(%order, "order expired unpaid");
+    }
     Ok(())
+}
+
+/// All events of a day once more: a webhook that never came is made up for.
+async fn payment_events(app: &Shared, job: &Job) -> anyhow::Result<()> {
+    let EventsJob { from, to } = serde_json::from_str(&job.payload)?;
+    let Some(rail) = &app.stripe else { return Ok(()) };
+    let mut after: Option<String> = None;
+    loop {
+        let page = rail.events((from, to), after.as_deref()).await?;
+        let now = app.now();
+        for event in &page.data {
+            let raw = event.get().to_owned();
+            after = serde_json::from_str::<EventId>(&raw).ok().map(|event| event.id).or(after);
+            transact(app, move |conn| webhook::take(conn, &raw, now)).await?;
+        }
+        if !page.has_more || page.data.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct EventId {
+    id: String,
 }

@@ -1,20 +1,26 @@
-//! The outbox to the chain: pushes stored messages, watches them to their receipt, acts on it. No message waits for another one.
+//! The outbox to the chain: asks whether a stored message is still needed, pushes it, watches it until it is confirmed, acts on it. No
+//! message waits for another one.
 
 use anyhow::{Context, ensure};
-use base64::{Engine, prelude::BASE64_STANDARD};
-use fvm_shared::{address::Address, econ::TokenAmount};
 use sealyard_core::{
     capacity::Pool,
     clock::{DAY, HOUR, Micros, SECOND},
     ids::{PostId, SectorId},
+    jobs::{self, AlertKind},
     ledger::LedgerError,
     proving,
-    sealing::{self, Activation, Landing, Message, MessageState, OnChain, Purpose},
-    store::DbFault,
+    sealing::{self, Landing, Message, MessageState, OnChain, Purpose},
+    store::{AnyConnection, DbFault},
 };
-use sealyard_filecoin::rpc::{self, MsgLookup, RpcError};
+use sealyard_filecoin::rpc::{self, MsgLookup, RpcError, SignedMessage};
 
-use super::{Each, TurnResult, block_rewards::base_fee_before, pipeline::miner_address, pools};
+use super::{
+    Each, TurnResult,
+    block_rewards::base_fee_before,
+    fees,
+    on_chain::{self, Effect},
+    pools,
+};
 use crate::app::{Shared, read, transact};
 
 /// How far back a receipt is looked for beyond the message's age, epochs.
@@ -36,11 +42,11 @@ pub async fn turn(app: Shared) -> TurnResult {
     // Proofs have an hour at most, the others a day.
     let (proofs, others): (Vec<&Message>, Vec<&Message>) = built.iter().partition(|m| m.purpose() == Some(Purpose::WindowPost));
     for message in proofs.into_iter().chain(others) {
-        match push(&app, of(message)?, message).await {
+        match send(&app, of(message)?, message).await {
             Ok(()) => {}
             Err(error) => match error.downcast_ref::<RpcError>() {
                 Some(RpcError::Node { message: text, .. }) => {
-                    refused(&app, message, text).await?;
+                    refused(&app, of(message)?, message, text).await?;
                     all.note(Err(error));
                 }
                 // The next one would not get there either.
@@ -48,8 +54,9 @@ pub async fn turn(app: Shared) -> TurnResult {
             },
         }
     }
+    let head = app.node.chain_head().await?.height;
     for message in &pushed {
-        if !all.goes_on(watch(&app, of(message)?, message).await) {
+        if !all.goes_on(watch(&app, of(message)?, message, head).await) {
             break;
         }
     }
@@ -71,69 +78,160 @@ fn is_given_up(purpose: Option<Purpose>, text: &str, waited: Micros) -> bool {
     }
 }
 
-/// The node runs a message before it takes it, and refuses what would fail on chain.
-async fn refused(app: &Shared, message: &Message, text: &str) -> TurnResult {
+/// The node runs a message before it takes it, and refuses what would fail on chain: perhaps because it has happened already.
+async fn refused(app: &Shared, pool: &Pool, message: &Message, text: &str) -> TurnResult {
+    if settled(app, pool, message).await? {
+        return Ok(());
+    }
     let (message, text, now) = (message.clone(), text.to_owned(), app.now());
-    let purpose = message.purpose();
-    let given_up = is_given_up(purpose, &text, now - message.created_at);
+    let given_up = is_given_up(message.purpose(), &text, now - message.created_at);
     tracing::error!(purpose = message.purpose, text, given_up, "the node does not take a message");
     transact(app, move |conn| {
-        if !given_up {
-            return Ok(sealing::refused(conn, message.id, &text)?);
+        if given_up {
+            let why = format!("the node does not take its {}: {text}", message.purpose.replace('_', " "));
+            give_up(conn, &message, &why, now)
+        } else {
+            Ok(sealing::refused(conn, message.id, &text)?)
         }
-        if sealing::give_up(conn, message.id, &text, now)? {
-            match purpose {
-                Some(Purpose::WindowPost) => proving::landed(conn, PostId(message.subject_id), REFUSED)?,
-                Some(purpose @ (Purpose::PreCommit | Purpose::ProveCommit)) => {
-                    let sector = sealing::sector_by_id(conn, SectorId(message.subject_id))?;
-                    let reason = format!("the node does not take its {}: {text}", purpose.name());
-                    sealing::mark_on_chain(conn, sector, OnChain::MessageFailed { purpose, reason }, now)?;
-                }
-                Some(Purpose::Recover) | None => {}
-            }
-        }
-        Ok::<_, LedgerError>(())
     })
     .await?;
+    Ok(())
+}
+
+/// A message is over without effect: what it was for decides anew.
+fn give_up(conn: &mut AnyConnection, message: &Message, why: &str, now: Micros) -> Result<(), LedgerError> {
+    jobs::clear(conn, AlertKind::Message, &message.uuid)?;
+    if !sealing::give_up(conn, message.id, why, now)? {
+        return Ok(());
+    }
+    match message.purpose() {
+        Some(Purpose::WindowPost) => proving::landed(conn, PostId(message.subject_id), REFUSED)?,
+        Some(purpose @ (Purpose::PreCommit | Purpose::ProveCommit)) => {
+            let sector = sealing::sector_by_id(conn, SectorId(message.subject_id))?;
+            let fact = OnChain::MessageFailed { purpose, reason: why.to_owned() };
+            sealing::mark_on_chain(conn, sector, fact, now)?;
+        }
+        Some(Purpose::Recover) | None => {}
+    }
     Ok(())
 }
 
 /// As an exit code: it has not been run on chain.
 const REFUSED: i64 = -1;
 
-async fn push(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
-    let miner = miner_address(pool)?;
-    let worker: Address = app.node.miner_info(&miner).await?.worker;
-    let request = rpc::Message {
-        version: 0,
-        to: miner,
-        from: worker,
-        nonce: 0,
-        value: TokenAmount::default(),
-        gas_limit: 0,
-        gas_fee_cap: TokenAmount::default(),
-        gas_premium: TokenAmount::default(),
-        method: u64::try_from(message.method)?,
-        params: BASE64_STANDARD.encode(&message.params),
-        cid: None,
+/// Asks the chain about what a message is for. True: it has happened, or cannot any more, and that is recorded.
+async fn settled(app: &Shared, pool: &Pool, message: &Message) -> anyhow::Result<bool> {
+    let (fact, adopted) = match on_chain::effect(app, pool, message).await? {
+        Effect::Open => return Ok(false),
+        Effect::Done(fact) => (fact, true),
+        Effect::Moot(fact) => (Some(fact), false),
     };
-    let signed = app.node.push(&request, &message.uuid).await?;
-    let (id, cid, now) = (message.id, signed.cid.to_string(), app.now());
-    tracing::info!(purpose = message.purpose, %cid, "message pushed");
-    transact(app, move |conn| Ok::<_, DbFault>(sealing::pushed(conn, id, &cid, now)?)).await?;
+    let (message, now) = (message.clone(), app.now());
+    tracing::info!(purpose = message.purpose, ?fact, adopted, "the chain is ahead of a message");
+    transact(app, move |conn| {
+        jobs::clear(conn, AlertKind::Message, &message.uuid)?;
+        let won = if adopted {
+            sealing::adopted(conn, message.id, now)?
+        } else {
+            sealing::give_up(conn, message.id, "the chain has changed, and it is not needed as it is", now)?
+        };
+        if !won {
+            return Ok(());
+        }
+        if message.purpose() == Some(Purpose::WindowPost) {
+            proving::landed(conn, PostId(message.subject_id), 0)?;
+        }
+        if let Some(fact) = &fact {
+            let sector = sealing::sector_by_id(conn, SectorId(message.subject_id))?;
+            sealing::mark_on_chain(conn, sector, fact.clone(), now)?;
+        }
+        Ok::<_, LedgerError>(())
+    })
+    .await?;
+    Ok(true)
+}
+
+/// So long after a push was tried other nodes' mempools have what it came to.
+const GOSSIP: Micros = 60 * SECOND;
+
+async fn send(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
+    if settled(app, pool, message).await? {
+        return Ok(());
+    }
+    let request = fees::unsigned(app, pool, message).await?;
+    let (id, now, sender) = (message.id, app.now(), request.from.to_string());
+    if let Some(tried_at) = message.tried_at {
+        // The answer was lost, or the node forgot: it may be on its way all the same.
+        if let Some(waiting) = waiting(app, &request).await? {
+            return sent(app, message, &waiting).await;
+        }
+        if !app.node.is_first() && now - tried_at < GOSSIP {
+            return Ok(());
+        }
+    }
+    transact(app, move |conn| Ok::<_, DbFault>(sealing::tried(conn, id, &sender, now)?)).await?;
+    let signed = fees::send(app, &request, message).await?;
+    if !is_same(app, &request, &signed.message).await? {
+        let (id, uuid) = (message.id, message.uuid.clone());
+        tracing::error!(uuid, cid = %signed.cid, "the node has another message under this identity; it gets a new one");
+        transact(app, move |conn| Ok::<_, DbFault>(sealing::renew_identity(conn, id, now)?)).await?;
+        return Ok(());
+    }
+    sent(app, message, &signed).await
+}
+
+async fn sent(app: &Shared, message: &Message, signed: &SignedMessage) -> TurnResult {
+    let (id, kept, now) = (message.id, fees::signed(signed), app.now());
+    tracing::info!(purpose = message.purpose, cid = %signed.cid, nonce = kept.nonce, "message pushed");
+    transact(app, move |conn| Ok::<_, DbFault>(sealing::pushed(conn, id, &kept, now)?)).await?;
     Ok(())
 }
 
-async fn watch(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
+/// The message of the mempool that does what this one is to do.
+async fn waiting(app: &Shared, request: &rpc::Message) -> anyhow::Result<Option<SignedMessage>> {
+    for signed in app.node.mempool().await? {
+        if signed.message.method == request.method && is_same(app, request, &signed.message).await? {
+            return Ok(Some(signed));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a message does what was asked for. Messages that were signed name their sender by its key.
+async fn is_same(app: &Shared, request: &rpc::Message, found: &rpc::Message) -> anyhow::Result<bool> {
+    let does = |m: &rpc::Message| (m.to, m.method, m.params.clone(), m.value.clone());
+    if does(request) != does(found) {
+        return Ok(false);
+    }
+    Ok(request.from == found.from || app.node.account_key(&request.from).await? == app.node.account_key(&found.from).await?)
+}
+
+async fn watch(app: &Shared, pool: &Pool, message: &Message, head: i64) -> TurnResult {
     let cid = message.cid.as_deref().context("a pushed message without a CID")?;
     let age = (app.now() - message.changed_at) / SECOND / EPOCH_SECONDS;
-    let Some(found) = app.node.search_message(cid, age.max(0) + LOOKBACK).await? else { return Ok(()) };
-    // Somebody may have replaced it by one with more gas.
+    let Some(found) = app.node.search_message(cid, age.max(0) + LOOKBACK).await? else {
+        return silent(app, pool, message).await;
+    };
+    // The head is provisional: what landed a moment ago may land elsewhere.
+    if head < found.height + app.config.confirmations {
+        return Ok(());
+    }
+    // Somebody may have replaced it: by one with more gas, or by one that does something else.
     let cid = found.message.cid.to_string();
+    let sent = app.node.message(&cid).await?;
+    if !is_same(app, &fees::unsigned(app, pool, message).await?, &sent).await? {
+        tracing::error!(purpose = message.purpose, %cid, "another message took the nonce of ours");
+        let (message, now) = (message.clone(), app.now());
+        transact(app, move |conn| give_up(conn, &message, "another message took its nonce", now)).await?;
+        return Ok(());
+    }
     if found.receipt.exit_code != 0 {
         tracing::error!(purpose = message.purpose, %cid, exit_code = found.receipt.exit_code, "message failed on chain");
+        if settled(app, pool, message).await? {
+            return Ok(());
+        }
     }
-    let landing = landing(app, &cid, &found).await?;
+    let landing = landing(app, &sent, &found).await?;
     match message.purpose() {
         Some(Purpose::WindowPost) => post_landed(app, message, landing).await,
         Some(purpose @ (Purpose::PreCommit | Purpose::ProveCommit)) => sector_landed(app, pool, message, landing, purpose).await,
@@ -141,14 +239,42 @@ async fn watch(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
     }
 }
 
+/// Nothing is heard of a message: perhaps another one did it, or the node dropped it, or it offers too little.
+async fn silent(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
+    let now = app.now();
+    let patience = app.config.stuck_after_s * SECOND * if message.purpose() == Some(Purpose::WindowPost) { 1 } else { 4 };
+    if now - message.changed_at < patience || settled(app, pool, message).await? {
+        return Ok(());
+    }
+    let replaced = fees::replace(app, pool, message).await;
+    let text = match &replaced {
+        Ok(Some(signed)) => {
+            tracing::warn!(purpose = message.purpose, cid = %signed.cid, "a message did not land; it is sent again for more");
+            sent(app, message, signed).await?;
+            format!("did not land under nonce {} and was sent again for more", message.nonce.unwrap_or_default())
+        }
+        Ok(None) => format!(
+            "does not land under nonce {} although it offers all that it may ({} FIL); raise max_fee_{}",
+            message.nonce.unwrap_or_default(),
+            fees::most(&app.config, message.purpose()),
+            message.purpose
+        ),
+        Err(error) => format!("does not land, and cannot be sent again for more: {error:#}"),
+    };
+    let (uuid, purpose) = (message.uuid.clone(), message.purpose.replace('_', " "));
+    let text = format!("{purpose} message {} {text}", message.cid.as_deref().unwrap_or_default());
+    transact(app, move |conn| Ok::<_, DbFault>(jobs::raise(conn, AlertKind::Message, &uuid, &text, now)?)).await?;
+    replaced.map(drop)
+}
+
 /// The receipt, with what its gas cost.
-async fn landing(app: &Shared, cid: &str, found: &MsgLookup) -> anyhow::Result<Landing> {
-    let sent = app.node.message(cid).await?;
+async fn landing(app: &Shared, sent: &rpc::Message, found: &MsgLookup) -> anyhow::Result<Landing> {
     let base_fee = base_fee_before(app, found.height).await?;
     let receipt = &found.receipt;
     ensure!(
         u32::try_from(receipt.exit_code).is_ok() && receipt.gas_used >= 0 && sent.gas_limit >= receipt.gas_used,
-        "the node says that message {cid} ended with exit code {} and {} of {} gas; nothing is recorded until that can be",
+        "the node says that message {} ended with exit code {} and {} of {} gas; nothing is recorded until that can be",
+        found.message,
         receipt.exit_code,
         receipt.gas_used,
         sent.gas_limit
@@ -164,16 +290,22 @@ async fn landing(app: &Shared, cid: &str, found: &MsgLookup) -> anyhow::Result<L
 }
 
 async fn record(app: &Shared, message: &Message, landing: Landing) -> TurnResult {
-    let (id, now) = (message.id, app.now());
-    transact(app, move |conn| Ok::<_, DbFault>(sealing::landed(conn, id, &landing, now)?)).await?;
+    let (message, now) = (message.clone(), app.now());
+    transact(app, move |conn| Ok::<_, DbFault>(landed(conn, &message, &landing, now).map(drop)?)).await?;
     Ok(())
 }
 
+/// Records a receipt, once.
+fn landed(conn: &mut AnyConnection, message: &Message, landing: &Landing, now: Micros) -> Result<bool, diesel::result::Error> {
+    jobs::clear(conn, AlertKind::Message, &message.uuid)?;
+    sealing::landed(conn, message.id, landing, now)
+}
+
 async fn post_landed(app: &Shared, message: &Message, landing: Landing) -> TurnResult {
-    let (id, post, now) = (message.id, PostId(message.subject_id), app.now());
+    let (message, now) = (message.clone(), app.now());
     transact(app, move |conn| {
-        if sealing::landed(conn, id, &landing, now)? {
-            proving::landed(conn, post, landing.exit_code)?;
+        if landed(conn, &message, &landing, now)? {
+            proving::landed(conn, PostId(message.subject_id), landing.exit_code)?;
         }
         Ok::<_, DbFault>(())
     })
@@ -183,18 +315,24 @@ async fn post_landed(app: &Shared, message: &Message, landing: Landing) -> TurnR
 
 /// The receipt and what the chain says of the sector are recorded together.
 async fn sector_landed(app: &Shared, pool: &Pool, message: &Message, landing: Landing, purpose: Purpose) -> TurnResult {
-    let id = SectorId(message.subject_id);
-    let sector = read(app, move |conn| sealing::sector_by_id(conn, id)).await?;
-    let failed = || OnChain::MessageFailed { purpose, reason: format!("{} exit code {}", purpose.name(), landing.exit_code) };
-    let fact = match purpose {
-        _ if landing.exit_code != 0 => failed(),
-        Purpose::PreCommit => pre_committed(app, pool, sector.number).await?,
-        _ => activated(app, pool, sector.number).await?,
+    let fact = if landing.exit_code == 0 {
+        match on_chain::effect(app, pool, message).await? {
+            Effect::Done(Some(fact)) | Effect::Moot(fact) => fact,
+            Effect::Done(None) | Effect::Open => {
+                anyhow::bail!(
+                    "{} of sector row {} has landed, but the node does not know it yet",
+                    purpose.name(),
+                    message.subject_id
+                )
+            }
+        }
+    } else {
+        OnChain::MessageFailed { purpose, reason: format!("{} exit code {}", purpose.name(), landing.exit_code) }
     };
-    let (message_id, now) = (message.id, app.now());
+    let (message, now) = (message.clone(), app.now());
     transact(app, move |conn| {
-        if sealing::landed(conn, message_id, &landing, now)? {
-            let sector = sealing::sector_by_id(conn, id)?;
+        if landed(conn, &message, &landing, now)? {
+            let sector = sealing::sector_by_id(conn, SectorId(message.subject_id))?;
             sealing::mark_on_chain(conn, sector, fact.clone(), now)?;
         }
         Ok::<_, LedgerError>(())
@@ -203,94 +341,9 @@ async fn sector_landed(app: &Shared, pool: &Pool, message: &Message, landing: La
     Ok(())
 }
 
-async fn pre_committed(app: &Shared, pool: &Pool, number: i64) -> anyhow::Result<OnChain> {
-    let info = app.node.pre_commit_info(&miner_address(pool)?, u64::try_from(number)?, &Vec::new()).await?;
-    let info = info.with_context(|| format!("sector {number}: the PreCommit landed, but the node does not know it yet"))?;
-    let delay = app.node.network_params().await?.pre_commit_challenge_delay;
-    Ok(OnChain::PreCommitted { seed_epoch: info.pre_commit_epoch + delay })
-}
-
-async fn activated(app: &Shared, pool: &Pool, number: i64) -> anyhow::Result<OnChain> {
-    let miner = miner_address(pool)?;
-    let on_chain = u64::try_from(number)?;
-    let unknown = || format!("sector {number}: the ProveCommit landed, but the node does not know the sector yet");
-    let info = app.node.sector_info(&miner, on_chain, &Vec::new()).await?.with_context(unknown)?;
-    let location = app.node.sector_location(&miner, on_chain, &Vec::new()).await?.with_context(unknown)?;
-    let expiration = app.node.sector_expiration(&miner, on_chain).await?.on_time;
-    Ok(OnChain::Activated(Activation {
-        activation: info.activation,
-        expiration,
-        deadline: i64::try_from(location.deadline)?,
-        partition: i64::try_from(location.partition)?,
-    }))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, sync::Arc};
-
-    use actix_web::{App as Server, HttpResponse, HttpServer, web};
-    use sealyard_core::{
-        capacity::{NewPool, create_pool},
-        clock::SystemClock,
-    };
-    use serde_json::{Value, json};
-
     use super::*;
-    use crate::{app::App, config::Config};
-
-    /// A node that takes every message but those with the parameters `bad`.
-    async fn node(request: web::Json<Value>) -> HttpResponse {
-        let cid = json!({"/": "bafy2bzacecmda75ovposbdateg7eyhwij65zklgyijgcjwynlklmqazpwlhba"});
-        let message = &request["params"][0];
-        let answer = match request["method"].as_str() {
-            Some("Filecoin.StateMinerInfo") => json!({"result": {
-                "Owner": "f0100", "Worker": "f0101", "Beneficiary": "f0100", "WindowPoStProofType": 5, "SectorSize": 2048,
-                "WindowPoStPartitionSectors": 2, "ConsensusFaultElapsed": -1,
-            }}),
-            _ if message["Params"] == BASE64_STANDARD.encode("bad") => {
-                json!({"error": {"code": 1, "message": "message execution failed: exit 16"}})
-            }
-            _ => json!({"result": {"Message": message, "CID": cid, "Signature": {"Type": 1, "Data": ""}}}),
-        };
-        let mut answer = answer;
-        (answer["jsonrpc"], answer["id"]) = (json!("2.0"), request["id"].clone());
-        HttpResponse::Ok().json(answer)
-    }
-
-    #[actix_web::test]
-    async fn a_message_that_the_node_refuses_does_not_keep_the_next_from_being_pushed() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = HttpServer::new(|| Server::new().default_service(web::post().to(node))).workers(1).listen(listener).unwrap();
-        let running = tokio::spawn(server.run());
-        let dir = tempfile::tempdir().unwrap();
-        let config = Config {
-            database_url: format!("sqlite://{}/house.db", dir.path().display()),
-            session_secret: "0123456789abcdef0123456789abcdef".into(),
-            node_url: format!("http://{address}/rpc/v1"),
-            ..Config::default()
-        };
-        let app = App::new(config, Arc::new(SystemClock)).unwrap();
-        app.db.migrate().unwrap();
-        let now = app.now();
-        let built = app.db.transact(|conn| {
-            let pool = create_pool(conn, &NewPool::new("Test", 1000, 2048, now))?;
-            for (subject, params) in [(1, b"bad".as_slice()), (2, b"good")] {
-                sealing::build_message(conn, pool.id, Purpose::PreCommit, subject, 0, (25, params), now)?;
-            }
-            Ok::<_, DbFault>(())
-        });
-        built.unwrap();
-        let error = turn(app.clone()).await.unwrap_err().to_string();
-        assert!(error.contains("exit 16"), "{error}");
-        let of = |state| app.db.read(|conn| sealing::messages_in_state(conn, state).map_err(DbFault::from)).unwrap();
-        let (waiting, pushed) = (of(MessageState::Built), of(MessageState::Pushed));
-        assert_eq!((waiting.len(), waiting[0].subject_id), (1, 1));
-        assert!(waiting[0].last_error.as_ref().is_some_and(|why| why.contains("exit 16")));
-        assert_eq!((pushed.len(), pushed[0].subject_id), (1, 2));
-        running.abort();
-    }
 
     #[test]
     fn a_sector_is_to_blame_after_an_hour_an_empty_wallet_after_a_day_and_a_proof_is_sent_anew() {

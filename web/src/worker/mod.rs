@@ -10,12 +10,17 @@ mod chain_fees;
 mod chain_sync;
 mod chunk;
 mod collateral;
+mod fees;
 mod forecasts;
 mod house;
 mod job_runner;
 mod messages;
+mod nodes;
+mod on_chain;
 mod pipeline;
 mod promises;
+mod provisional;
+mod reconcile;
 mod recoveries;
 mod window_posts;
 
@@ -35,11 +40,18 @@ use crate::app::{Shared, read, transact};
 const CLAIM_S: i64 = 15;
 /// Turns of other loops for one of a loop that plays the whole house on.
 const SLOWLY: u32 = 20;
+/// Turns of other loops for one that compares everything with the chain.
+const RARELY: u32 = 150;
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Runs every loop until the process ends.
 pub async fn run(app: Shared) {
     let holder = ids::public_id("wrk");
+    // Before anything is read from a node that may be behind.
+    if let Err(error) = nodes::look(&app).await {
+        tracing::warn!(error = format!("{error:#}"), "the nodes cannot be compared");
+    }
+    tokio::spawn(nodes::watch(app.clone()));
     let loops: Vec<tokio::task::JoinHandle<()>> = vec![
         tokio::spawn(repeat(app.clone(), holder.clone(), ("house", 1), house::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), ("pipeline", 1), pipeline::turn)),
@@ -49,6 +61,7 @@ pub async fn run(app: Shared) {
         tokio::spawn(repeat(app.clone(), holder.clone(), ("window-posts", 1), window_posts::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), ("recoveries", 1), recoveries::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), ("messages", 1), messages::turn)),
+        tokio::spawn(repeat(app.clone(), holder.clone(), ("reconcile", RARELY), reconcile::turn)),
         tokio::spawn(repeat(app.clone(), holder.clone(), ("chain", 1), chain_sync::turn)),
         tokio::spawn(repeat(app, holder, ("jobs", 1), job_runner::turn)),
     ];

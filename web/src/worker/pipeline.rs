@@ -9,7 +9,7 @@ use sealyard_core::{
     clock::{Micros, SECOND},
     ids::SectorId,
     scheduler,
-    sealing::{self, OnChain, Purpose, Sector, SectorState},
+    sealing::{self, MessageRequest, OnChain, Purpose, Sector, SectorState},
     store::DbFault,
     yields,
 };
@@ -20,7 +20,7 @@ use sealyard_filecoin::{
     sector::{SealProof, SectorIdent},
 };
 
-use super::{Each, TurnResult, pools};
+use super::{Each, TurnResult, on_chain, pools, provisional};
 use crate::app::{Shared, read, transact};
 
 /// Tickets are drawn this far back, so that a reorganisation cannot change them.
@@ -58,6 +58,9 @@ pub async fn turn(app: Shared) -> TurnResult {
     let head = app.node.chain_head().await?;
     let head_at = head.blocks.first().context("the node's head has no blocks")?.timestamp.saturating_mul(SECOND);
     let mut all = Each::default();
+    if !all.goes_on(provisional::look(&app, &pools, &head).await) {
+        return all.end();
+    }
     for pool in pools {
         let of_pool: Vec<&Sector> = sectors.iter().filter(|s| s.pool_id == pool.id).collect();
         let step = Step { app: &app, pool: &pool, head: head.height, head_at };
@@ -140,11 +143,9 @@ impl Step<'_> {
     }
 
     async fn pre_commit(&self, sector: &Sector) -> TurnResult {
-        let earlier = {
-            let sector = sector.clone();
-            read(self.app, move |conn| sealing::pre_commit_message(conn, &sector)).await?
-        };
-        if earlier.is_some_and(|m| m.state != "failed") {
+        let subject = sector.id.0;
+        let earlier = read(self.app, move |conn| sealing::latest_message(conn, Purpose::PreCommit, subject)).await?;
+        if earlier.is_some_and(|m| m.is_open()) {
             return Ok(());
         }
         let ticket_epoch = sector.ticket_epoch.context("no ticket")?;
@@ -170,8 +171,12 @@ impl Step<'_> {
         let (sector, now) = (sector.clone(), self.app.now());
         let method = Method::PreCommitSectorBatch2.number();
         transact(self.app, move |conn| {
-            let attempt = sector.failures;
-            sealing::build_message(conn, sector.pool_id, Purpose::PreCommit, sector.id.0, attempt, (method, &params), now)?;
+            let (pool, purpose, subject) = (sector.pool_id, Purpose::PreCommit, sector.id.0);
+            if sealing::latest_message(conn, purpose, subject)?.is_some_and(|m| m.is_open()) {
+                return Ok(());
+            }
+            let attempt = sealing::next_attempt(conn, purpose, subject)?;
+            sealing::build_message(conn, &MessageRequest { pool, purpose, subject, attempt, method, params: &params }, now)?;
             Ok::<_, DbFault>(())
         })
         .await?;
@@ -183,6 +188,10 @@ impl Step<'_> {
         if self.head <= epoch {
             return Ok(());
         }
+        // The seed is bound to the epoch in which the PreCommit is now.
+        if let Some(fact) = on_chain::read_again(self.app, self.pool, sector).await? {
+            return provisional::record(self.app, sector.id, fact).await;
+        }
         let entropy = miner_entropy(miner_id(self.pool)?);
         let tag = RandomnessTag::InteractiveSealChallengeSeed;
         let seed = self.app.node.randomness_from_beacon(tag, epoch, &entropy).await?.to_string();
@@ -193,6 +202,9 @@ impl Step<'_> {
 
     /// Our own verification: a proof that the chain would refuse costs no gas.
     async fn verify(&self, sector: &Sector) -> TurnResult {
+        if let Some(fact) = on_chain::read_again(self.app, self.pool, sector).await? {
+            return provisional::record(self.app, sector.id, fact).await;
+        }
         let proof = sector.porep_proof.clone().context("no proof")?;
         let claim = SealClaim {
             sector: ident(self.pool, sector)?,

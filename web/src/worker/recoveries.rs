@@ -7,7 +7,7 @@ use sealyard_core::{
     capacity::Pool,
     ids,
     proving::{self, Readability},
-    sealing::{self, Purpose, Sector},
+    sealing::{self, MessageRequest, Purpose, Sector},
     store::DbFault,
 };
 use sealyard_filecoin::{
@@ -90,7 +90,8 @@ async fn recover(
         // One declaration of the same sectors per partition and window.
         let digest = ids::digest(&format!("{opens}:{numbers:?}"));
         let attempt = digest.get(..15).and_then(|part| i64::from_str_radix(part, 16).ok()).unwrap_or(opens);
-        sealing::build_message(conn, pool.id, Purpose::Recover, first.id.0, attempt, (method, &params), at)?;
+        let (pool, purpose, subject) = (pool.id, Purpose::Recover, first.id.0);
+        sealing::build_message(conn, &MessageRequest { pool, purpose, subject, attempt, method, params: &params }, at)?;
         Ok::<_, DbFault>(good.len())
     })
     .await?;

@@ -5,7 +5,7 @@ use sealyard_core::{
     capacity::Pool,
     clock::SECOND,
     proving::{self, NewPost, PostState, WindowPost},
-    sealing::{self, Purpose},
+    sealing::{self, MessageRequest, Purpose},
     store::DbFault,
 };
 use sealyard_filecoin::{
@@ -26,6 +26,8 @@ use crate::app::{Shared, read, transact};
 /// Most sectors of one partition (the protocol's largest is 2,349).
 const MOST_SECTORS: usize = 10_000;
 const EPOCH_SECONDS: i64 = 30;
+/// How far back a window's message is looked for, epochs.
+const LOOKBACK: i64 = 2880;
 
 pub async fn turn(app: Shared) -> TurnResult {
     let mut all = Each::default();
@@ -49,9 +51,26 @@ async fn turn_of(app: &Shared, pool: &Pool, all: &mut Each) -> TurnResult {
         tracing::error!(pool = name, sectors = given_up, "the WindowPoSt goes on without sectors of machines that are silent");
     }
     submit_proven(app, pool, head, all).await?;
-    let missed = transact(app, move |conn| Ok::<_, DbFault>(proving::mark_missed(conn, id, head, now)?)).await?;
-    if missed > 0 {
-        tracing::error!(pool = name, missed, "WindowPoSt missed");
+    for post in read(app, move |conn| proving::closed(conn, id, head)).await? {
+        all.note(close(app, pool, post).await);
+    }
+    Ok(())
+}
+
+/// A window has closed: its proof is missed, unless the message with it has landed in time and only waits for its confirmations.
+async fn close(app: &Shared, pool: &Pool, post: WindowPost) -> TurnResult {
+    if let Some(id) = post.message_id {
+        let message = read(app, move |conn| sealing::message_by_id(conn, id)).await?;
+        if let Some(cid) = message.cid.filter(|_| post.state == PostState::Submitted.name()) {
+            let found = app.node.search_message(&cid, LOOKBACK).await?;
+            if found.is_some_and(|found| found.receipt.exit_code == 0) {
+                return Ok(());
+            }
+        }
+    }
+    let (deadline, partition, open, now) = (post.deadline, post.partition, post.open_epoch, app.now());
+    if transact(app, move |conn| Ok::<_, DbFault>(proving::miss(conn, &post, now)?)).await? {
+        tracing::error!(pool = pool.name, deadline, partition, open, "WindowPoSt missed");
     }
     Ok(())
 }
@@ -197,9 +216,13 @@ async fn submit(app: &Shared, pool: &Pool, post: &WindowPost) -> TurnResult {
     let (post, now) = (post.clone(), app.now());
     transact(app, move |conn| {
         let method = Method::SubmitWindowedPoSt.number();
+        if proving::by_id(conn, post.id)?.state != PostState::Proven.name() {
+            return Ok(());
+        }
         // One message per attempt: a submission that failed on chain is built anew.
-        let attempt = sealing::message_attempts(conn, Purpose::WindowPost, post.id.0)?;
-        let id = sealing::build_message(conn, post.pool_id, Purpose::WindowPost, post.id.0, attempt, (method, &params), now)?;
+        let (pool, purpose, subject) = (post.pool_id, Purpose::WindowPost, post.id.0);
+        let attempt = sealing::next_attempt(conn, purpose, subject)?;
+        let id = sealing::build_message(conn, &MessageRequest { pool, purpose, subject, attempt, method, params: &params }, now)?;
         Ok::<_, DbFault>(proving::submitted(conn, &post, id)?)
     })
     .await?;

@@ -1,0 +1,73 @@
+//! E-mail addresses as accounts are found by: what cannot be mailed is not accepted, and one mailbox has one spelling.
+
+use email_address::{EmailAddress, Options};
+
+use super::AccountError;
+
+/// Bytes of a local part and of a whole address (RFC 5321, 4.5.3.1).
+const LONGEST_LOCAL: usize = 64;
+const LONGEST: usize = 254;
+
+/// The address in lower case, its domain in ASCII. Local parts are plain ASCII: few servers take others.
+pub fn normalised(text: &str) -> Result<String, AccountError> {
+    let refuse = || AccountError::Email(text.chars().filter(|c| !c.is_control()).take(100).collect());
+    let (local, domain) = text.trim().rsplit_once('@').ok_or_else(refuse)?;
+    let local = local.to_lowercase();
+    let domain = idna::domain_to_ascii_strict(domain).map_err(|_| refuse())?;
+    let email = format!("{local}@{domain}");
+    let options = Options::default().with_required_tld().without_domain_literal().without_display_text();
+    let plausible = local.is_ascii()
+        && local.len() <= LONGEST_LOCAL
+        && email.len() <= LONGEST
+        && !local.contains('"')
+        && !domain.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && EmailAddress::parse_with_options(&email, options).is_ok();
+    if plausible { Ok(email) } else { Err(refuse()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked_and_have_one_spelling() {
+        for (text, email) in [
+            (" Ada@Example.ORG ", "ada@example.org"),
+            ("a@ü.de", "a@xn--tda.de"),
+            ("a@xn--tda.de", "a@xn--tda.de"),
+            ("a+tag@example.org", "a+tag@example.org"),
+            ("o'neil@example.co.uk", "o'neil@example.co.uk"),
+        ] {
+            assert_eq!(normalised(text).unwrap(), email, "{text}");
+        }
+        let long = format!("{}@example.org", "a".repeat(70));
+        for bad in [
+            "",
+            "a",
+            "a@b",
+            "@b.c",
+            "a@",
+            "a b@c.d",
+            "a@b.c, x@y.z",
+            "a@.c",
+            "a@b@c.d",
+            "<a@b.c>",
+            "a@b.c\r\nBcc: x",
+            "a..b@example.org",
+            ".a@example.org",
+            "a.@example.org",
+            "a@-example.org",
+            "a@example-.org",
+            "a@exa mple.org",
+            "ä@example.org",
+            "a@1.2.3.4",
+            "a@[127.0.0.1]",
+            "\"a b\"@example.org",
+            "a@example..org",
+            "a\0@example.org",
+            long.as_str(),
+        ] {
+            assert!(normalised(bad).is_err(), "{bad:?}");
+        }
+    }
+}

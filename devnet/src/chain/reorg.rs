@@ -1,0 +1,62 @@
+//! Reorganisations: the latest epochs are taken back, and pass again with their messages included later.
+
+use anyhow::{Context, Result, ensure};
+use sealyard_filecoin::rpc::Message;
+
+use super::Chain;
+
+impl Chain {
+    /// Keeps the world before an epoch passes, as far back as a reorganisation may go.
+    pub(super) fn remember(&mut self) {
+        if self.config.reorg_depth == 0 {
+            return;
+        }
+        self.past.push_back(self.world.clone());
+        while self.past.len() > self.config.reorg_depth {
+            self.past.pop_front();
+        }
+    }
+
+    /// How often what lies before `epoch` was exchanged for another chain.
+    #[must_use]
+    pub fn forks_before(&self, epoch: i64) -> usize {
+        self.world.forks.iter().filter(|fork| **fork < epoch).count()
+    }
+
+    /// Takes back `depth` epochs and passes as many others: for the first `shift` of them no message is included, whatever waits.
+    /// Messages that had landed wait again, under the nonces that they have.
+    pub fn reorg(&mut self, depth: i64, shift: i64) -> Result<()> {
+        ensure!(depth >= 1 && (0..=depth).contains(&shift), "Depth must be at least 1, Shift between 0 and Depth");
+        let head = self.head();
+        let target = head - depth;
+        let before = self.past.iter().position(|world| world.epoch == target);
+        let mut world = before.and_then(|at| self.past.get(at)).cloned().with_context(|| {
+            format!("only the latest {} epochs can be taken back; start the network with a larger reorg_depth", self.past.len())
+        })?;
+        let keep = usize::try_from(target + 1)?;
+        let mut back: Vec<Message> = Vec::new();
+        for cid in self.tipsets.split_off(keep).into_iter().flat_map(|tipset| tipset.messages) {
+            if let Some(entry) = self.messages.get_mut(&cid) {
+                entry.landed = None;
+                entry.unsaved = true;
+                back.push(entry.message.clone());
+            }
+        }
+        self.snapshots.retain(|snapshot| snapshot.epoch <= target);
+        self.past.retain(|world| world.epoch < target);
+        back.append(&mut self.world.mempool);
+        world.mempool = back;
+        world.sent = std::mem::take(&mut self.world.sent);
+        world.base_fee = self.world.base_fee;
+        for (id, account) in &mut world.accounts {
+            account.nonce = self.world.accounts.get(id).map_or(account.nonce, |now| now.nonce);
+        }
+        world.forks.push(target);
+        self.world = world;
+        self.index_blocks();
+        for passed in 0..depth {
+            if passed < shift { self.pass_epoch_with(Vec::new())? } else { self.pass_epoch()? }
+        }
+        self.commit_messages()
+    }
+}

@@ -1,0 +1,10 @@
+DROP TABLE alerts;
+DROP INDEX messages_by_attempt;
+ALTER TABLE messages DROP COLUMN adopted_at;
+ALTER TABLE messages DROP COLUMN tried_at;
+ALTER TABLE messages DROP COLUMN premium_atto;
+ALTER TABLE messages DROP COLUMN fee_cap_atto;
+ALTER TABLE messages DROP COLUMN nonce;
+ALTER TABLE messages DROP COLUMN sender;
+ALTER TABLE messages DROP COLUMN attempt;
+DROP TABLE installation;

@@ -1,0 +1,18 @@
+ALTER TABLE statements DROP COLUMN refusal;
+ALTER TABLE statements DROP COLUMN refused_at;
+DROP TABLE attempts;
+DROP INDEX webhook_events_by_fate;
+ALTER TABLE webhook_events DROP COLUMN note;
+ALTER TABLE webhook_events DROP COLUMN fate;
+DROP INDEX payments_by_intent;
+DROP INDEX payments_by_order;
+ALTER TABLE payments DROP COLUMN intent;
+ALTER TABLE orders DROP COLUMN checkout_attempts;
+ALTER TABLE orders DROP COLUMN cancelled_at;
+ALTER TABLE orders DROP COLUMN paying_since;
+ALTER TABLE orders DROP COLUMN computed_at;
+ALTER TABLE enrolment_tokens DROP COLUMN withdrawn_at;
+ALTER TABLE enrolment_tokens DROP COLUMN for_machine;
+ALTER TABLE machines DROP COLUMN files_host;
+ALTER TABLE machines DROP COLUMN removed_at;
+ALTER TABLE machines DROP COLUMN revoked_at;

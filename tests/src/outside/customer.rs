@@ -1,0 +1,166 @@
+//! A customer who uses the site's own forms, and what a test does to the shop meanwhile.
+
+use std::{path::Path, time::Duration};
+
+use diesel::{ExpressionMethods, QueryDsl, RunQueryDsl};
+use sealyard_core::{
+    capacity,
+    orders::{self, Order},
+    store::{AnyConnection, Database, DbFault, schema},
+};
+
+use crate::{
+    house::{Part, Shop, database_url},
+    support::{machine, program},
+};
+
+/// A shop with a machine that has just been heard, ten sectors and one plan.
+pub fn shop(dir: &Path, more: &str) -> (Shop, Database) {
+    let shop = Shop::open(dir, &format!("parameters_dir = \"{}\"\npoll_ms = 50\n{more}", dir.join("params").display()));
+    let pool =
+        ["--name", "Test", "--miner-id", "1000", "--sector-bytes", "2048", "--capacity-bytes", "20480", "--price-minor", "2500"];
+    let mut command = std::process::Command::new(program("sealyard"));
+    assert!(command.arg("--config").arg(&shop.config).arg("pool").args(pool).status().unwrap().success());
+    let db = Database::open(&database_url(dir), 4).unwrap();
+    machine(&db, "yard");
+    let pledgeable = |conn: &mut AnyConnection| {
+        let pool = capacity::pools(conn)?.remove(0);
+        Ok::<_, DbFault>(capacity::set_collateral(conn, pool.id, 10, 0)?)
+    };
+    db.transact(pledgeable).unwrap();
+    (shop, db)
+}
+
+/// The house's own work, without a node: orders, jobs.
+pub fn worker(dir: &Path, shop: &Shop) -> Part {
+    Part::new(dir, "work", &["sealyard", "--config", &shop.config.display().to_string(), "work"]).started()
+}
+
+pub struct Customer {
+    http: reqwest::Client,
+    pub url: String,
+    pub stripe: String,
+    cookie: String,
+}
+
+/// What an answer says.
+pub struct Page {
+    pub status: u16,
+    pub location: String,
+    pub text: String,
+}
+
+impl Customer {
+    pub fn visitor(shop: &Shop) -> Self {
+        sealyard_filecoin::http::client(Duration::from_secs(1)).unwrap();
+        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let config = std::fs::read_to_string(&shop.config).unwrap();
+        let stripe = config.lines().find_map(|line| line.strip_prefix("stripe_api = ")).unwrap().trim_matches('"').to_owned();
+        Self { http, url: shop.url.clone(), stripe, cookie: String::new() }
+    }
+
+    pub async fn signed_up(shop: &Shop, email: &str) -> Self {
+        let mut customer = Self::visitor(shop);
+        let form = [("email", email), ("name", "Ada"), ("password", "long enough")];
+        let answer = customer.http.post(format!("{}/signup", shop.url)).form(&form).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 303, "{}", answer.text().await.unwrap());
+        let cookie = answer.headers().get("set-cookie").unwrap().to_str().unwrap();
+        customer.cookie = cookie.split(';').next().unwrap().to_owned();
+        customer
+    }
+
+    async fn page(request: reqwest::RequestBuilder) -> Page {
+        let answer = request.send().await.unwrap();
+        let header = answer.headers().get("location").and_then(|l| l.to_str().ok()).unwrap_or_default();
+        Page { status: answer.status().as_u16(), location: header.to_owned(), text: answer.text().await.unwrap() }
+    }
+
+    pub async fn get(&self, path: &str) -> Page {
+        Self::page(self.http.get(format!("{}{path}", self.url)).header("cookie", &self.cookie)).await
+    }
+
+    pub async fn post(&self, path: &str, form: &[(&str, &str)]) -> Page {
+        Self::page(self.http.post(format!("{}{path}", self.url)).header("cookie", &self.cookie).form(form)).await
+    }
+
+    /// As if through a proxy that says where the visitor is.
+    pub async fn post_from(&self, address: &str, path: &str, form: &[(&str, &str)]) -> Page {
+        let request = self.http.post(format!("{}{path}", self.url)).header("x-forwarded-for", address);
+        Self::page(request.form(form)).await
+    }
+
+    pub async fn outside(&self, path: &str) -> Page {
+        Self::page(self.http.post(format!("{}{path}", self.stripe))).await
+    }
+
+    pub async fn announce(&self, event: &serde_json::Value) {
+        let sent = self.http.post(format!("{}/control/event", self.stripe)).json(event).send().await.unwrap();
+        assert!(sent.status().is_success());
+    }
+
+    /// The order form of a quote, filled in: key and shown date.
+    pub async fn quote(&self, db: &Database, units: i64) -> (String, String, String) {
+        let plan = db.read(|conn| sealyard_core::catalog::plans_on_sale(conn).map_err(DbFault::from)).unwrap().remove(0);
+        let path = format!("/plans/{}", plan.public_id);
+        let page = self.get(&format!("{path}?units={units}")).await;
+        let field = |name: &str| between(&page.text, &format!("name=\"{name}\" value=\""), "\"").unwrap_or_default();
+        (path, field("request_key"), field("shown"))
+    }
+
+    /// Orders through the real form; the order's row.
+    pub async fn order(&self, db: &Database, units: i64) -> Order {
+        let (path, key, shown) = self.quote(db, units).await;
+        assert!(!shown.is_empty(), "the quote shows a date");
+        let units = units.to_string();
+        let placed = self.post(&path, &[("units", &units), ("request_key", &key), ("shown", &shown)]).await;
+        let id =
+            placed.location.strip_prefix("/orders/").unwrap_or_else(|| panic!("{} {}", placed.status, placed.text)).to_owned();
+        order(db, &id)
+    }
+
+    /// The id of the session on which an order can be paid.
+    pub async fn session(&self, order: &Order) -> String {
+        let page = self.get(&format!("/orders/{}", order.public_id)).await;
+        let url = between(&page.text, "id=\"pay\" href=\"", "\"").unwrap_or_else(|| panic!("no page to pay on: {}", page.text));
+        url.rsplit('/').next().unwrap().to_owned()
+    }
+
+    /// What the order's page says until it says so.
+    pub async fn until(&self, order: &Order, words: &str) {
+        let started = std::time::Instant::now();
+        loop {
+            let page = self.get(&format!("/orders/{}", order.public_id)).await;
+            if page.text.contains(words) {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(20), "the page never said {words:?}: {}", page.text);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+pub fn between(text: &str, before: &str, after: &str) -> Option<String> {
+    let (_, rest) = text.split_once(before)?;
+    rest.split_once(after).map(|(found, _)| found.to_owned())
+}
+
+pub fn order(db: &Database, id: &str) -> Order {
+    db.read(|conn| orders::by_public_id(conn, id).map_err(DbFault::from)).unwrap().unwrap()
+}
+
+/// So long passes for an order: everything about it is earlier.
+pub fn later(db: &Database, order: &Order, by: i64) {
+    use schema::orders as o;
+    db.transact(|conn| {
+        let row = diesel::update(o::table.find(order.id));
+        row.set((
+            o::created_at.eq(o::created_at - by),
+            o::expires_at.eq(o::expires_at - by),
+            o::promised_at.eq(o::promised_at - by),
+            o::computed_at.eq(o::computed_at - by),
+        ))
+        .execute(conn)?;
+        Ok::<_, DbFault>(())
+    })
+    .unwrap();
+}

@@ -1,0 +1,14 @@
+//! What the outside does to the house: nodes, machines, payers and mail servers that lose, delay, repeat, lie and forget.
+
+mod customer;
+mod machines;
+mod mail;
+mod messages;
+mod nodes;
+mod payments;
+mod yard;
+
+/// How often random or repeated trials run; `SEALYARD_TRIALS=1000` runs as many as the goal asks for.
+pub fn trials() -> u32 {
+    std::env::var("SEALYARD_TRIALS").ok().and_then(|n| n.parse().ok()).unwrap_or(25)
+}

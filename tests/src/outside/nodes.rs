@@ -1,0 +1,155 @@
+//! Reachable is not healthy: nodes that stand still, limit, and answer with pages.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use sealyard_core::jobs::AlertKind;
+use sealyard_devnet::{Config, Devnet};
+use sealyard_filecoin::rpc::{Endpoint, Freshness, Node, NodeConfig, RpcError};
+use serde_json::json;
+
+use super::yard::Yard;
+use crate::proxy::{Proxy, Reply};
+
+async fn devnet() -> (tempfile::TempDir, Devnet) {
+    let dir = tempfile::tempdir().unwrap();
+    let devnet = Devnet::start((std::net::Ipv4Addr::LOCALHOST, 0).into(), dir.path(), Config::default()).await.unwrap();
+    (dir, devnet)
+}
+
+fn node(first: &str, fallbacks: &[&str], token: &str) -> Node {
+    let endpoint = |url: &&str| Endpoint { url: (*url).to_owned(), token: token.to_owned() };
+    let timeout = Duration::from_secs(5);
+    let fallbacks = fallbacks.iter().map(endpoint).collect();
+    Node::new(NodeConfig { first: endpoint(&first), fallbacks, timeout, backoff: Duration::from_millis(1) }).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_not_the_callers_fault_goes_to_the_next_node_and_is_named_by_its_status() {
+    let (_dir, devnet) = devnet().await;
+    let spoils: [(u16, &[u8]); 8] = [
+        (429, b"too many requests, slow down"),
+        (408, b""),
+        (500, b"internal"),
+        (502, b"<html><body>bad gateway</body></html>"),
+        (503, br#"{"error":"maintenance"}"#),
+        (200, b"<!doctype html><title>Sign in</title>"),
+        (200, b""),
+        (200, br#"{"jsonrpc":"2.0","id":1,"result":{"Cids":["#),
+    ];
+    for (status, body) in spoils {
+        let broken = Arc::new(AtomicBool::new(false));
+        let now = Arc::clone(&broken);
+        let bad = Proxy::start(&devnet.ready.url, move |_, answer| {
+            if now.load(Ordering::SeqCst) {
+                Reply { status, body: body.to_vec(), after: Duration::ZERO }
+            } else {
+                Reply::ok(answer)
+            }
+        })
+        .await;
+        let lucky = node(&bad.url, &[&devnet.ready.url], &devnet.ready.token);
+        lucky.network_name().await.unwrap();
+        broken.store(true, Ordering::SeqCst);
+        assert!(lucky.chain_head().await.is_ok(), "{status}");
+        let error = node(&bad.url, &[], &devnet.ready.token).chain_head().await.unwrap_err();
+        assert!(error.is_temporary(), "{status}: {error}");
+        assert!(error.to_string().contains(&status.to_string()) && error.to_string().contains(&bad.url), "{error}");
+    }
+    // What is the caller's fault stays so.
+    let asked = node(&devnet.ready.url, &[], &devnet.ready.token);
+    let error = asked.call::<serde_json::Value>("Filecoin.NoSuchMethod", json!([])).await.unwrap_err();
+    assert!(matches!(error, RpcError::Node { code: -32601, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_asks_for_a_pause_gets_it() {
+    let (_dir, devnet) = devnet().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let limited = Proxy::start_with_header(&devnet.ready.url, "retry-after: 30", move |_, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Reply { status: 429, body: b"slow down".to_vec(), after: Duration::ZERO }
+    })
+    .await;
+    let alone = node(&limited.url, &[], &devnet.ready.token);
+    let started = Instant::now();
+    let error = alone.chain_head().await.unwrap_err();
+    assert!(matches!(&error, RpcError::Unavailable { retry_after: Some(pause), .. } if pause.as_secs() == 30), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5), "the caller learns of it at once");
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "and the node is not asked again meanwhile");
+    let with_other = node(&limited.url, &[&devnet.ready.url], &devnet.ready.token);
+    // The other node's network has to be known to be this one's.
+    assert!(with_other.chain_head().await.is_err());
+    let before = asked.load(Ordering::SeqCst);
+    let _ = with_other.chain_head().await;
+    assert_eq!(asked.load(Ordering::SeqCst), before, "it rests: the other one is asked first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_stands_still_is_left_out_until_it_has_caught_up() {
+    let (_dir, devnet) = devnet().await;
+    let direct = node(&devnet.ready.url, &[], &devnet.ready.token);
+    let step = async |epochs: i64| {
+        let _: serde_json::Value = direct.call("Devnet.Step", json!([{"Epochs": epochs}])).await.unwrap();
+    };
+    step(100).await;
+    let frozen: Arc<std::sync::Mutex<Option<Vec<u8>>>> = Arc::default();
+    let kept = Arc::clone(&frozen);
+    let stale = Proxy::start(&devnet.ready.url, move |method, body| {
+        let mut kept = kept.lock().unwrap();
+        match (method, kept.as_ref()) {
+            ("Filecoin.ChainHead", Some(old)) if !old.is_empty() => Reply::ok(old.clone()),
+            ("Filecoin.ChainHead", Some(_)) => {
+                *kept = Some(body.clone());
+                Reply::ok(body)
+            }
+            _ => Reply::ok(body),
+        }
+    })
+    .await;
+    let both = node(&stale.url, &[&devnet.ready.url], &devnet.ready.token);
+    let fresh = Freshness { now: None, most_epochs: 5, epoch_seconds: 30 };
+    assert!(both.look_at_heads(fresh).await.iter().all(|head| head.problem.is_none()));
+    *frozen.lock().unwrap() = Some(Vec::new());
+    let then = both.chain_head().await.unwrap();
+    step(3).await;
+    assert!(both.look_at_heads(fresh).await[0].problem.is_none(), "a few epochs are nothing");
+    step(30).await;
+    let seen = both.look_at_heads(fresh).await;
+    assert!(seen[0].problem.as_ref().is_some_and(|why| why.contains("behind another node")), "{seen:?}");
+    assert!(both.chain_head().await.unwrap().height > then.height, "reads go to the node that is well");
+    *frozen.lock().unwrap() = None;
+    assert!(both.look_at_heads(fresh).await[0].problem.is_none());
+
+    // All heads are behind the clock: nothing is read, nothing can be posted.
+    let late = |by: i64| Freshness { now: Some(1_790_726_400 + 133 * 30 + by), ..fresh };
+    let alone = node(&devnet.ready.url, &[], &devnet.ready.token);
+    assert!(alone.look_at_heads(late(120)).await[0].problem.is_none());
+    let seen = alone.look_at_heads(late(26 * 3600)).await;
+    assert!(seen[0].problem.as_ref().is_some_and(|why| why.contains("behind the clock")), "{seen:?}");
+    assert!(matches!(alone.miner_info(&fvm_shared::address::Address::new_id(1000)).await, Err(RpcError::Stale(_))));
+}
+
+/// The whole worker: with a chain that stands still it does nothing, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_from_a_stale_state_and_a_person_is_told() {
+    // The devnet's time is September's; the worker's clock is the real one.
+    let mut yard = Yard::open(Config::default(), "", 1).await;
+    let config = yard.root().join("sealyard.toml");
+    let text = std::fs::read_to_string(&config).unwrap().replace("head_lag_epochs = 0", "head_lag_epochs = 5");
+    std::fs::write(&config, text).unwrap();
+    yard.step(50).await;
+    yard.sealed(1, 0x11, 5);
+    yard.work.start();
+    yard.until("a person is told", 0, || yard.alerts().iter().any(|a| a.kind == AlertKind::Node.name())).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(yard.calls("Filecoin.MpoolPushMessage"), 0);
+    let alert = yard.alerts().remove(0);
+    assert!(alert.text.contains("is not used") && alert.text.contains("behind the clock"), "{}", alert.text);
+}

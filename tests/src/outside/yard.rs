@@ -1,0 +1,169 @@
+//! A worker process over a devnet, with a proxy between them that a test can spoil, and sectors that are put where the test wants them:
+//! what machines do is not part of it.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use diesel::{ExpressionMethods, QueryDsl, RunQueryDsl};
+use sealyard_core::{
+    ids::SectorId,
+    jobs::{self, Alert},
+    sealing::{self, Message, MessageState, Sector, SectorState},
+    store::{Database, DbFault, schema},
+};
+use sealyard_devnet::{Config, Devnet};
+use sealyard_filecoin::rpc::Node;
+use serde_json::{Value, json};
+
+use crate::{
+    books::buy,
+    house::{Part, database_url},
+    openrpc,
+    proxy::{Proxy, Reply},
+    support::shop,
+};
+
+/// What the proxy makes of a request's answer, by method; `None`: it passes.
+pub type Spoil = Box<dyn FnMut(&str, &[u8]) -> Option<Reply> + Send>;
+
+/// What a request gets instead of reaching the node.
+pub type Gate = Box<dyn FnMut(&Value) -> Option<Reply> + Send>;
+
+pub struct Yard {
+    pub dir: tempfile::TempDir,
+    pub db: Database,
+    pub node: Node,
+    pub proxy: Proxy,
+    pub work: Part,
+    spoil: Arc<Mutex<Option<Spoil>>>,
+    gate: Arc<Mutex<Option<Gate>>>,
+    _devnet: Devnet,
+}
+
+/// Moments that a worker is given for what it does within two turns.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Yard {
+    /// `settings` of the network; `more` lines of the worker's configuration. Sectors `1..=sectors` are bought and planned.
+    pub async fn open(settings: Config, more: &str, sectors: i64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let devnet = Devnet::start((Ipv4Addr::LOCALHOST, 0).into(), &dir.path().join("devnet"), settings).await.unwrap();
+        let spoil: Arc<Mutex<Option<Spoil>>> = Arc::default();
+        let spoils = Arc::clone(&spoil);
+        let gate: Arc<Mutex<Option<Gate>>> = Arc::default();
+        let gates = Arc::clone(&gate);
+        let shut = move |asked: &Value| gates.lock().unwrap().as_mut().and_then(|gate| gate(asked));
+        let proxy = Proxy::open(&devnet.ready.url, "x-proxy: yes", shut, move |method, body| {
+            let spoilt = spoils.lock().unwrap().as_mut().and_then(|spoil| spoil(method, &body));
+            spoilt.unwrap_or_else(|| Reply::ok(body))
+        })
+        .await;
+        let db = Database::open(&database_url(dir.path()), 8).unwrap();
+        db.migrate().unwrap();
+        let (_, plan, user) = shop(&db, sectors);
+        buy(&db, &plan, user.id, sectors, "yard");
+        let node = openrpc::node(&devnet.ready.url, &devnet.ready.token);
+        let config = dir.path().join("sealyard.toml");
+        let text = format!(
+            "database_url = \"{}\"\nsession_secret = \"0123456789abcdef0123456789abcdef\"\nnode_url = \"{}\"\nnode_token = \"{}\"\n\
+             parameters_dir = \"{}\"\npoll_ms = 20\nhead_lag_epochs = 0\nconfirmations = 1\nmachine_lost_s = 1000000000\n{more}",
+            database_url(dir.path()),
+            proxy.url,
+            devnet.ready.token,
+            dir.path().join("params").display()
+        );
+        fs::write(&config, text).unwrap();
+        let work = Part::new(dir.path(), "work", &["sealyard", "--config", &config.display().to_string(), "work"]);
+        Self { dir, db, node, proxy, work, spoil, gate, _devnet: devnet }
+    }
+
+    /// From now on the proxy does this.
+    pub fn spoil(&self, spoil: impl FnMut(&str, &[u8]) -> Option<Reply> + Send + 'static) {
+        *self.spoil.lock().unwrap() = Some(Box::new(spoil));
+    }
+
+    /// From now on requests meet this before the node.
+    pub fn gate(&self, gate: impl FnMut(&Value) -> Option<Reply> + Send + 'static) {
+        *self.gate.lock().unwrap() = Some(Box::new(gate));
+    }
+
+    pub async fn step(&self, epochs: i64) -> i64 {
+        let answer: Value = self.node.call("Devnet.Step", json!([{"Epochs": epochs, "Force": true}])).await.unwrap();
+        answer["Height"].as_i64().unwrap()
+    }
+
+    pub async fn reorg(&self, depth: i64, shift: i64) {
+        let _: Value = self.node.call("Devnet.Reorg", json!([{"Depth": depth, "Shift": shift}])).await.unwrap();
+    }
+
+    pub fn sector(&self, number: i64) -> Sector {
+        let all = self.db.read(|conn| sealing::all_sectors(conn, 1000).map_err(DbFault::from)).unwrap();
+        all.into_iter().find(|sector| sector.number == number).unwrap()
+    }
+
+    /// As if the machines had sealed it: its PreCommit is due.
+    pub fn sealed(&self, number: i64, comm_r: u8, ticket_epoch: i64) -> SectorId {
+        use schema::sectors as s;
+        let id = self.sector(number).id;
+        let values = (
+            s::state.eq(SectorState::PreCommitting.name()),
+            s::ticket.eq("11".repeat(32)),
+            s::ticket_epoch.eq(ticket_epoch),
+            s::comm_r.eq(hex_byte(comm_r)),
+            s::comm_d.eq("22".repeat(32)),
+            s::pc2_output.eq("{}"),
+        );
+        self.db.transact(|conn| Ok::<_, DbFault>(diesel::update(s::table.find(id)).set(values.clone()).execute(conn)?)).unwrap();
+        id
+    }
+
+    pub fn messages(&self, state: MessageState) -> Vec<Message> {
+        self.db.read(|conn| sealing::messages_in_state(conn, state).map_err(DbFault::from)).unwrap()
+    }
+
+    pub fn alerts(&self) -> Vec<Alert> {
+        self.db.read(|conn| jobs::alerts(conn).map_err(DbFault::from)).unwrap()
+    }
+
+    /// Waits until `done`, stepping the chain meanwhile by `epochs` at a time.
+    pub async fn until(&self, what: &str, epochs: i64, mut done: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !done() {
+            let all = self.db.read(|conn| sealing::all_sectors(conn, 9).map_err(DbFault::from)).unwrap();
+            let sectors: Vec<_> = all.into_iter().map(|s| (s.number, s.state, s.failures, s.reason)).collect();
+            assert!(
+                started.elapsed() < PATIENCE,
+                "not seen: {what}; {sectors:?} {:?}\n{}",
+                self.alerts(),
+                tail(&self.work.log())
+            );
+            if epochs > 0 {
+                self.step(epochs).await;
+            }
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    /// How often a method was called with an answer that passed.
+    pub fn calls(&self, method: &str) -> usize {
+        self.proxy.passed.lock().unwrap().iter().filter(|(asked, _)| asked["method"] == method).count()
+    }
+
+    pub fn root(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+fn hex_byte(byte: u8) -> String {
+    format!("{byte:02x}").repeat(32)
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}

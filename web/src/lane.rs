@@ -1,0 +1,49 @@
+//! Threads and database connections of their own for those who must not wait behind visitors: machines and payment rails.
+
+use std::sync::OnceLock;
+
+use sealyard_core::store::{AnyConnection, Database, DbFault, Retry, StoreError};
+use tokio::runtime::{Builder, Runtime};
+
+/// Threads, and as many connections.
+const THREADS: usize = 4;
+
+pub struct Lane {
+    db: Database,
+}
+
+/// One for the process: a runtime must not end inside another one.
+fn runtime() -> Result<&'static Runtime, StoreError> {
+    static LANE: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
+    let start = || Builder::new_multi_thread().worker_threads(1).max_blocking_threads(THREADS).thread_name("lane").build();
+    LANE.get_or_init(start).as_ref().map_err(|error| StoreError::Busy(format!("no threads can be started: {error}")))
+}
+
+impl Lane {
+    pub fn open(url: &str) -> Result<Self, StoreError> {
+        Ok(Self { db: Database::open(url, u32::try_from(THREADS).unwrap_or(1))? })
+    }
+
+    /// Runs what takes a moment off the threads that answer visitors.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+        let done = runtime()?.spawn_blocking(work).await;
+        done.map_err(|error| StoreError::Busy(format!("the thread ended: {error}")))
+    }
+
+    pub async fn transact<T, E>(&self, work: impl FnMut(&mut AnyConnection) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: Retry + From<diesel::result::Error> + From<StoreError> + Send + 'static,
+    {
+        let db = self.db.clone();
+        self.run(move || db.transact(work)).await?
+    }
+
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut AnyConnection) -> Result<T, diesel::result::Error> + Send + 'static,
+    ) -> Result<T, DbFault> {
+        let db = self.db.clone();
+        self.run(move || db.read(|conn| work(conn).map_err(DbFault::from))).await?
+    }
+}

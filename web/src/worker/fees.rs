@@ -1,0 +1,116 @@
+//! Who sends which message, at what fee, and when one that does not land is sent again for more.
+
+use anyhow::Context;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
+use sealyard_core::{
+    capacity::Pool,
+    money::{ATTO_PER_NANO, NanoFil},
+    sealing::{Message, Purpose, Signed},
+};
+use sealyard_filecoin::rpc::{self, MessageSendSpec, SignedMessage};
+
+use super::pipeline::miner_address;
+use crate::{app::Shared, config::Config};
+
+/// What a message of a kind may cost at most.
+#[must_use]
+pub fn most(config: &Config, purpose: Option<Purpose>) -> NanoFil {
+    match purpose {
+        Some(Purpose::PreCommit) => config.max_fee_pre_commit,
+        Some(Purpose::ProveCommit) => config.max_fee_prove_commit,
+        Some(Purpose::WindowPost) => config.max_fee_window_post,
+        Some(Purpose::Recover) | None => config.max_fee_recover,
+    }
+}
+
+/// How the node is to send a message. A proof has an hour at most: it offers its whole fee at once, and pays the base fee all the same.
+fn spec(config: &Config, message: &Message) -> MessageSendSpec {
+    let purpose = message.purpose();
+    MessageSendSpec {
+        max_fee: (BigInt::from(most(config, purpose).0) * ATTO_PER_NANO).to_string(),
+        msg_uuid: Some(message.uuid.clone()),
+        maximize_fee_cap: matches!(purpose, Some(Purpose::WindowPost | Purpose::Recover)),
+    }
+}
+
+/// Proofs and recoveries go from a control address that can pay, so that they do not wait behind sealing; everything else from the worker.
+async fn sender(app: &Shared, miner: &Address, message: &Message) -> anyhow::Result<Address> {
+    let info = app.node.miner_info(miner).await?;
+    let purpose = message.purpose();
+    if !matches!(purpose, Some(Purpose::WindowPost | Purpose::Recover)) {
+        return Ok(info.worker);
+    }
+    let needed = TokenAmount::from_nano(most(&app.config, purpose).0);
+    for address in info.control_addresses() {
+        let can = app.node.wallet_has(&address).await.unwrap_or(false);
+        if can && app.node.wallet_balance(&address).await? >= needed {
+            return Ok(address);
+        }
+    }
+    Ok(info.worker)
+}
+
+/// A stored message as the node takes it, without gas and nonce, and the address that is to send it.
+pub async fn unsigned(app: &Shared, pool: &Pool, message: &Message) -> anyhow::Result<rpc::Message> {
+    let miner = miner_address(pool)?;
+    let from = match &message.sender {
+        Some(text) => text.parse().with_context(|| format!("{text} is no address"))?,
+        None => sender(app, &miner, message).await?,
+    };
+    Ok(rpc::Message {
+        version: 0,
+        to: miner,
+        from,
+        nonce: 0,
+        value: TokenAmount::default(),
+        gas_limit: 0,
+        gas_fee_cap: TokenAmount::default(),
+        gas_premium: TokenAmount::default(),
+        method: u64::try_from(message.method)?,
+        params: BASE64_STANDARD.encode(&message.params),
+        cid: None,
+    })
+}
+
+/// Has the node sign and send it.
+pub async fn send(app: &Shared, request: &rpc::Message, message: &Message) -> Result<SignedMessage, rpc::RpcError> {
+    app.node.push(request, &spec(&app.config, message)).await
+}
+
+/// What is kept of a message that was signed.
+#[must_use]
+pub fn signed(message: &SignedMessage) -> Signed {
+    Signed {
+        cid: message.cid.to_string(),
+        nonce: i64::try_from(message.message.nonce).unwrap_or(i64::MAX),
+        fee_cap_atto: message.message.gas_fee_cap.atto().to_string(),
+        premium_atto: message.message.gas_premium.atto().to_string(),
+    }
+}
+
+/// Nodes take a message in place of another for a premium that is a quarter higher (Lotus: `ReplaceByFeeRatio`).
+const REPLACE_PERCENT: u32 = 125;
+
+/// Sends a message that does not land again under its nonce, for more. `None`: it offers all that it may already.
+pub async fn replace(app: &Shared, pool: &Pool, message: &Message) -> anyhow::Result<Option<SignedMessage>> {
+    let amount = |text: &Option<String>| text.as_ref().and_then(|t| t.parse::<BigInt>().ok()).map(TokenAmount::from_atto);
+    let (Some(fee_cap), Some(premium), Some(nonce)) =
+        (amount(&message.fee_cap_atto), amount(&message.premium_atto), message.nonce)
+    else {
+        return Ok(None);
+    };
+    let mut request = unsigned(app, pool, message).await?;
+    let offer = MessageSendSpec { maximize_fee_cap: true, ..spec(&app.config, message) };
+    let estimate = app.node.estimate_gas(&request, &offer).await?;
+    let least = (premium * REPLACE_PERCENT).div_floor(100u32) + TokenAmount::from_atto(1);
+    let most_per_gas = TokenAmount::from_nano(most(&app.config, message.purpose()).0).div_floor(estimate.gas_limit.max(1));
+    if most_per_gas < least || (most_per_gas <= fee_cap && estimate.gas_premium < least) {
+        return Ok(None);
+    }
+    request.nonce = u64::try_from(nonce)?;
+    request.gas_limit = estimate.gas_limit;
+    request.gas_fee_cap = most_per_gas;
+    request.gas_premium = estimate.gas_premium.max(least);
+    Ok(Some(app.node.replace(&request).await?))
+}

@@ -1,0 +1,83 @@
+//! Facts of the head are provisional: after a reorganisation, and after a start, what was recorded of the latest epochs is read again.
+
+use std::sync::PoisonError;
+
+use anyhow::Context;
+use sealyard_core::{
+    capacity::Pool,
+    ids::PostId,
+    proving::{self, PostState},
+    sealing::{self, OnChain},
+    store::DbFault,
+};
+use sealyard_filecoin::rpc::TipSet;
+
+use super::{TurnResult, on_chain, pipeline::miner_address};
+use crate::app::{Shared, read, transact};
+
+/// Most partitions of one deadline that were proven.
+const MOST_PARTITIONS: usize = 10_000;
+
+/// Reads provisional facts again when the chain is no longer the one that was seen last.
+pub async fn look(app: &Shared, pools: &[Pool], head: &TipSet) -> TurnResult {
+    let seen = app.seen_head.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let same = match &seen {
+        None => false,
+        Some((height, _)) if *height > head.height => false,
+        Some((height, cids)) if *height == head.height => *cids == head.cids,
+        Some((height, cids)) => {
+            let there = app.node.tipset_by_height(*height).await?;
+            there.height == *height && there.cids == *cids
+        }
+    };
+    if !same {
+        if seen.is_some() {
+            tracing::warn!(head = head.height, "the chain was reorganised; what the latest epochs said is read again");
+        }
+        for pool in pools {
+            read_again(app, pool, head.height)
+                .await
+                .with_context(|| format!("reading provisional facts of pool {}", pool.name))?;
+        }
+    }
+    *app.seen_head.lock().unwrap_or_else(PoisonError::into_inner) = Some((head.height, head.cids.clone()));
+    Ok(())
+}
+
+async fn read_again(app: &Shared, pool: &Pool, head: i64) -> TurnResult {
+    let (id, since) = (pool.id, head - app.config.finality);
+    for sector in read(app, move |conn| sealing::provisional(conn, id, since)).await? {
+        if let Some(fact) = on_chain::read_again(app, pool, &sector).await? {
+            tracing::warn!(sector = sector.number, ?fact, "the chain says something else of a sector now");
+            record(app, sector.id, fact).await?;
+        }
+    }
+    let landed = read(app, |conn| proving::in_state(conn, PostState::Landed)).await?;
+    let open: Vec<_> =
+        landed.into_iter().filter(|post| post.pool_id == id && post.open_epoch <= head && head < post.close_epoch).collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    let deadlines = app.node.deadlines(&miner_address(pool)?, &Vec::new()).await?;
+    for post in open {
+        let state = deadlines.get(usize::try_from(post.deadline)?).context("the node knows fewer deadlines")?;
+        let posted = state.post_submissions.numbers(MOST_PARTITIONS).context("too many submissions")?;
+        if !posted.contains(&u64::try_from(post.partition)?) {
+            tracing::warn!(deadline = post.deadline, partition = post.partition, "the chain does not have a WindowPoSt any more");
+            let (id, now): (PostId, _) = (post.id, app.now());
+            transact(app, move |conn| Ok::<_, DbFault>(proving::taken_back(conn, id, now)?)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Records what the chain says of a sector.
+pub async fn record(app: &Shared, id: sealyard_core::ids::SectorId, fact: OnChain) -> TurnResult {
+    let now = app.now();
+    transact(app, move |conn| {
+        let sector = sealing::sector_by_id(conn, id)?;
+        sealing::mark_on_chain(conn, sector, fact.clone(), now)
+    })
+    .await?;
+    Ok(())
+}

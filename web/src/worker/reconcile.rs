@@ -1,0 +1,83 @@
+//! What the chain has and the books lack, after a backup was restored or somebody else used the miner: numbers are never used twice, and
+//! sectors that nobody here knows are named.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context;
+use sealyard_core::{
+    capacity::{self, Pool},
+    jobs::{self, AlertKind},
+    sealing,
+    store::DbFault,
+};
+
+use super::{Each, TurnResult, pipeline::miner_address, pools};
+use crate::app::{Shared, read, transact};
+
+/// Most sectors of one miner (32 GiB of them make 30 PiB).
+const MOST_SECTORS: usize = 1_000_000;
+/// Numbers beyond it were masked by somebody, not counted up to.
+const LARGEST_NUMBER: i64 = 1 << 62;
+/// Numbers that one sentence names.
+const NAMED: usize = 20;
+
+pub async fn turn(app: Shared) -> TurnResult {
+    let mut all = Each::default();
+    for pool in pools(&app).await? {
+        if !all.goes_on(reconcile(&app, &pool).await.with_context(|| format!("comparing pool {} with the chain", pool.name))) {
+            break;
+        }
+    }
+    all.end()
+}
+
+async fn reconcile(app: &Shared, pool: &Pool) -> TurnResult {
+    let miner = miner_address(pool)?;
+    let used = app.node.allocated_sectors(&miner, &Vec::new()).await?.last();
+    let next = used.and_then(|last| i64::try_from(last).ok()).map(|last| last + 1).filter(|next| *next < LARGEST_NUMBER);
+    let mut live: BTreeSet<i64> = BTreeSet::new();
+    let deadlines = app.node.deadlines(&miner, &Vec::new()).await?.len();
+    for deadline in 0..u64::try_from(deadlines)? {
+        for partition in app.node.partitions(&miner, deadline, &Vec::new()).await? {
+            let numbers = partition.live_sectors.numbers(MOST_SECTORS).context("a partition with too many sectors")?;
+            live.extend(numbers.into_iter().filter_map(|number| i64::try_from(number).ok()));
+        }
+    }
+    let (id, name, now) = (pool.id, pool.name.clone(), app.now());
+    let known = read(app, move |conn| sealing::sector_owners(conn, id)).await?;
+    for (number, _) in known {
+        live.remove(&number);
+    }
+    let first = first_of_ours(app, pool).await?;
+    let unknown: Vec<i64> = live.into_iter().filter(|number| *number >= first).collect();
+    transact(app, move |conn| {
+        if let Some(next) = next
+            && capacity::numbers_used(conn, id, next)?
+        {
+            tracing::warn!(pool = name, next, "the chain has used sector numbers that the books had not; new sectors come after them");
+        }
+        if unknown.is_empty() {
+            jobs::clear(conn, AlertKind::UnknownSector, &name)?;
+        } else {
+            let named: Vec<String> = unknown.iter().take(NAMED).map(ToString::to_string).collect();
+            let rest = unknown.len().saturating_sub(NAMED);
+            let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+            let text = format!(
+                "pool {name}: the chain has sectors that these books do not: {}{more}; orders behind them may have been lost with a backup",
+                named.join(", ")
+            );
+            if jobs::raise(conn, AlertKind::UnknownSector, &name, &text, now)? {
+                tracing::error!("{text}");
+            }
+        }
+        Ok::<_, DbFault>(())
+    })
+    .await?;
+    Ok(())
+}
+
+/// Sectors before this pool's first are another system's.
+async fn first_of_ours(app: &Shared, pool: &Pool) -> anyhow::Result<i64> {
+    let id = pool.id;
+    Ok(read(app, move |conn| sealing::lowest_number(conn, id)).await?.unwrap_or(pool.next_sector))
+}
