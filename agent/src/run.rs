@@ -312,6 +312,9 @@ impl Agent {
         let mut ended = Vec::new();
         for step in self.steps.values_mut() {
             if let Some(report) = step.poll(timeout)? {
+                if let Outcome::Failed { level, reason } = &report.outcome {
+                    tracing::warn!(task = report.task, level = level.name(), reason, "a step failed");
+                }
                 let done = matches!(report.outcome, Outcome::Done { .. });
                 tracing::info!(task = report.task, done, ms = report.usage.wall_ms, "ended");
                 ended.push(report);

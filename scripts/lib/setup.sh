@@ -20,6 +20,21 @@ install_missing() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+# unpack_promtool DIR: Prometheus's checker of metrics, without installing the server, which would start.
+unpack_promtool() {
+  command -v promtool >/dev/null && return 0
+  if [ ! -x "$1/promtool" ]; then
+    say "Fetching promtool …"
+    local dir
+    dir=$(mktemp -d)
+    as_root apt-get update -qq
+    (cd "$dir" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb .)
+    mkdir -p "$1" && cp "$dir/usr/bin/promtool" "$1/promtool"
+    rm -rf "$dir"
+  fi
+  PATH="$(cd "$1" && pwd):$PATH"
+}
+
 build_packages() { install_missing cc=build-essential pkg-config=pkg-config /usr/include/postgresql/libpq-fe.h=libpq-dev; }
 
 postgres_bin() {

@@ -96,16 +96,21 @@ pub struct Shop {
 impl Shop {
     /// `more`: lines of configuration.
     pub fn open(dir: &Path, more: &str) -> Self {
+        Self::on(dir, &database_url(dir), more)
+    }
+
+    /// On a database of the test's choice.
+    pub fn on(dir: &Path, database: &str, more: &str) -> Self {
         let (site, stripe) = (free_address(), free_address());
         let url = format!("http://{site}");
         let config = dir.join("sealyard.toml");
-        let database = database_url(dir);
         let text = format!(
             "database_url = \"{database}\"\nlisten = \"{site}\"\npublic_url = \"{url}\"\n\
              session_secret = \"0123456789abcdef0123456789abcdef\"\nstripe_secret_key = \"sk_test_x\"\n\
-             stripe_webhook_secret = \"whsec_x\"\nstripe_api = \"http://{stripe}\"\n{more}"
+             stripe_webhook_secret = \"whsec_x\"\nmetrics_listen = \"\"\nstripe_api = \"http://{stripe}\"\n{more}"
         );
         fs::write(&config, text).unwrap();
+        Database::open_one(database).unwrap().migrate().unwrap();
         let webhook = format!("{url}/webhooks/stripe");
         let (listen, shown) = (stripe.to_string(), config.display().to_string());
         let provider = ["sealyard", "fake-stripe", "--listen", &listen, "--webhook-url", &webhook, "--webhook-secret", "whsec_x"];

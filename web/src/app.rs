@@ -107,7 +107,7 @@ where
 /// Reads off the async threads.
 pub async fn read<T>(
     app: &Shared,
-    work: impl FnOnce(&mut AnyConnection) -> Result<T, diesel::result::Error> + Send + 'static,
+    mut work: impl FnMut(&mut AnyConnection) -> Result<T, diesel::result::Error> + Send + 'static,
 ) -> Result<T, DbFault>
 where
     T: Send + 'static,

@@ -15,7 +15,9 @@ use crate::{
     error::WebError,
 };
 
-pub const COOKIE: &str = "sealyard";
+/// With its prefix a browser takes the cookie only over TLS, for this host and all of its paths. On loopback there is no TLS.
+const COOKIE: &str = "__Host-sealyard";
+const LOOPBACK_COOKIE: &str = "sealyard";
 const LIFE_DAYS: i64 = 7;
 
 #[derive(Serialize, Deserialize)]
@@ -70,17 +72,25 @@ pub async fn end(app: &Shared, request: &HttpRequest) -> Result<cookie::Cookie<'
 }
 
 fn build_cookie(app: &App, value: String, life: cookie::time::Duration) -> cookie::Cookie<'static> {
-    cookie::Cookie::build(COOKIE, value)
+    cookie::Cookie::build(cookie_name(app), value)
         .path("/")
         .http_only(true)
-        .secure(app.config.public_url.starts_with("https://"))
+        .secure(is_secure(app))
         .same_site(cookie::SameSite::Lax)
         .max_age(life)
         .finish()
 }
 
+fn is_secure(app: &App) -> bool {
+    app.config.public_url.starts_with("https://")
+}
+
+fn cookie_name(app: &App) -> &'static str {
+    if is_secure(app) { COOKIE } else { LOOPBACK_COOKIE }
+}
+
 fn session_id(app: &App, request: &HttpRequest) -> Option<String> {
-    let cookie = request.cookie(COOKIE)?;
+    let cookie = request.cookie(cookie_name(app))?;
     let key = DecodingKey::from_secret(app.config.session_secret.as_bytes());
     let mut validation = Validation::new(Algorithm::HS256);
     // The session's row decides by the house's clock.
@@ -107,6 +117,15 @@ async fn user_of(request: HttpRequest) -> Result<Option<User>, WebError> {
     let Some(sid) = session_id(&app, &request) else { return Ok(None) };
     let now = app.now();
     Ok(read(&app, move |conn| accounts::session_user(conn, &sid, now)).await?)
+}
+
+/// Who looks at a page that went wrong; nobody, when that cannot be told either.
+pub async fn visitor(request: &HttpRequest) -> Option<Visitor> {
+    let app: Shared = request.app_data::<Data<App>>()?.clone().into_inner();
+    let sid = session_id(&app, request)?;
+    let now = app.now();
+    let user = read(&app, move |conn| accounts::session_user(conn, &sid, now)).await.ok()??;
+    Some(Visitor::from(&user))
 }
 
 type Extracted<T> = Pin<Box<dyn Future<Output = Result<T, WebError>>>>;

@@ -16,6 +16,8 @@ pub struct Config {
     pub database_connections: u32,
     /// Address that the site listens on.
     pub listen: String,
+    /// Address of `/metrics` and of the details of `/readyz`; empty: nowhere.
+    pub metrics_listen: String,
     /// How customers reach it; goes into mails and payment pages.
     pub public_url: String,
     /// Signs session cookies; at least 32 characters.
@@ -90,6 +92,7 @@ impl Default for Config {
             database_url: "sqlite://var/sealyard.db".into(),
             database_connections: 16,
             listen: "127.0.0.1:8080".into(),
+            metrics_listen: "127.0.0.1:9464".into(),
             public_url: "http://127.0.0.1:8080".into(),
             session_secret: String::new(),
             node_url: "http://127.0.0.1:1234/rpc/v1".into(),
@@ -149,8 +152,17 @@ pub enum ConfigError {
 
 const PREFIX: &str = "SEALYARD_";
 /// Variables with the prefix that are not configuration keys.
-const OTHERS: [&str; 5] =
-    ["SEALYARD_CONFIG", "SEALYARD_URL", "SEALYARD_AGENT_DIR", "SEALYARD_ENROL_TOKEN", "SEALYARD_TEST_POSTGRES"];
+const OTHERS: [&str; 9] = [
+    "SEALYARD_CONFIG",
+    "SEALYARD_URL",
+    "SEALYARD_AGENT_DIR",
+    "SEALYARD_ENROL_TOKEN",
+    "SEALYARD_FILES_LISTEN",
+    "SEALYARD_FILES_URL",
+    "SEALYARD_TEST_POSTGRES",
+    "SEALYARD_TRIALS",
+    "SEALYARD_HISTORIES",
+];
 
 /// A value as its key wants it: lists are TOML, numbers are numbers, and what is text stays text although it has digits only.
 fn from_environment(key: &str, value: String) -> toml::Value {
@@ -195,12 +207,19 @@ impl Config {
             let parsed = from_environment(&key, value);
             table.insert(key, parsed);
         }
-        let mut config: Self = table.try_into().map_err(|error: toml::de::Error| {
-            // The message quotes the value, which may be a secret: only its first line, up to it, says what is wrong.
-            let text = error.to_string();
-            let what = text.lines().next().unwrap_or_default();
-            ConfigError::Parse(what.split("string \"").next().unwrap_or_default().trim().to_owned())
-        })?;
+        // One key after the other, so that the one that is wrong can be named.
+        for (key, value) in &table {
+            let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
+            alone.try_into::<Self>().map_err(|error| {
+                // The message quotes the value, which may be a secret: only its first line, up to it, says what is wrong.
+                let text = error.to_string();
+                let what = text.lines().next().unwrap_or_default();
+                let what = what.split("string \"").next().unwrap_or_default().trim();
+                ConfigError::Parse(if what.contains(key.as_str()) { what.to_owned() } else { format!("{key}: {what}") })
+            })?;
+        }
+        let mut config: Self =
+            table.try_into().map_err(|error: toml::de::Error| ConfigError::Parse(error.message().to_owned()))?;
         let length = config.public_url.trim_end_matches('/').len();
         config.public_url.truncate(length);
         Ok(config)
@@ -233,60 +252,100 @@ impl Config {
 
     /// What `serve` and `work` need.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let value = |key, must| Err(ConfigError::Value { key, must });
-        if self.session_secret.len() < 32 {
-            return value("session_secret", "must have at least 32 characters; make one with `openssl rand -hex 32`");
-        }
+        self.check_addresses()?;
+        self.check_texts()?;
+        self.check_numbers()
+    }
+
+    fn check_addresses(&self) -> Result<(), ConfigError> {
         if !self.public_url.starts_with("https://") && !self.public_url.starts_with("http://") {
-            return value("public_url", "must begin with https:// (or http://, where nobody else can listen)");
+            return must("public_url", "must begin with https:// (or http://, where nobody else can listen)");
+        }
+        let host = self.public_url.strip_prefix("http://").map(host);
+        if host.is_some_and(|host| host != "localhost" && !host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())) {
+            return must(
+                "public_url",
+                "must begin with https:// beyond this machine: passwords and sessions would be readable on the way",
+            );
+        }
+        for (key, address) in [("listen", &self.listen), ("metrics_listen", &self.metrics_listen)] {
+            let has_host = address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+            if !(has_host || key == "metrics_listen" && address.is_empty()) {
+                return must(
+                    key,
+                    "must be an address with a port, like 127.0.0.1:8080, or 0.0.0.0:8080 for all of this machine's",
+                );
+            }
+        }
+        if !self.node_url.starts_with("http") || !["/rpc/v1", "/rpc/v1/"].iter().any(|end| self.node_url.ends_with(end)) {
+            return must("node_url", "must be the node's API, like http://127.0.0.1:1234/rpc/v1");
+        }
+        if let Some(bad) = self.trusted_proxies.iter().find(|text| Network::parse(text).is_none()) {
+            tracing::error!(bad, "not an address or a network");
+            return must("trusted_proxies", "must be addresses, or networks like 10.0.0.0/8");
+        }
+        Ok(())
+    }
+
+    fn check_texts(&self) -> Result<(), ConfigError> {
+        if self.session_secret.len() < 32 {
+            return must("session_secret", "must have at least 32 characters; make one with `openssl rand -hex 32`");
         }
         if !["starttls", "tls", "none"].contains(&self.smtp_security.as_str()) {
-            return value("smtp_security", "must be starttls, tls or none");
+            return must("smtp_security", "must be starttls, tls or none");
         }
         if !["text", "json"].contains(&self.log_format.as_str()) {
-            return value("log_format", "must be text or json");
+            return must("log_format", "must be text or json");
         }
         if self.stripe_secret_key.is_empty() != self.stripe_webhook_secret.is_empty() {
-            return value("stripe_webhook_secret", "and stripe_secret_key must be given together");
+            return must("stripe_webhook_secret", "and stripe_secret_key must be given together");
         }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<(), ConfigError> {
         let share = &self.winners_share;
         if !share.is_sorted_by_key(|(epoch, _)| *epoch) || share.iter().any(|(_, permille)| !(0..=1000).contains(permille)) {
-            return value("winners_share", "must be pairs of ascending epochs and 0 to 1000 per mille");
+            return must("winners_share", "must be pairs of ascending epochs and 0 to 1000 per mille");
         }
         let fees = [self.max_fee_pre_commit, self.max_fee_prove_commit, self.max_fee_window_post, self.max_fee_recover];
         if fees.iter().any(|fee| fee.0 <= 0) {
-            return value(
+            return must(
                 "max_fee_pre_commit, max_fee_prove_commit, max_fee_window_post, max_fee_recover",
                 "must be more than 0 FIL",
             );
         }
-        if let Some(bad) = self.trusted_proxies.iter().find(|text| Network::parse(text).is_none()) {
-            tracing::error!(bad, "not an address or a network");
-            return value("trusted_proxies", "must be addresses, or networks like 10.0.0.0/8");
-        }
         let percents = [self.unpaid_percent, self.new_unpaid_percent];
         if self.unpaid_orders < 1 || self.new_unpaid_orders < 1 || percents.iter().any(|p| !(0..=100).contains(p)) {
-            return value(
+            return must(
                 "unpaid_orders, unpaid_percent, new_unpaid_orders, new_unpaid_percent",
                 "must be at least 1, and 0 to 100",
             );
         }
         if self.confirmations < 0 || self.head_lag_epochs < 0 || self.stuck_after_s < 1 {
-            return value("confirmations, head_lag_epochs, stuck_after_s", "must not be negative (at least 1 s)");
+            return must("confirmations, head_lag_epochs, stuck_after_s", "must not be negative (at least 1 s)");
         }
-        if self.finality < 0
-            || self.lease_s < 1
-            || self.silent_s < 1
-            || self.machine_lost_s < 1
-            || self.poll_ms < 10
-            || self.database_connections < 4
-        {
-            return value(
+        let times = [self.lease_s, self.silent_s, self.machine_lost_s];
+        if self.finality < 0 || times.iter().any(|s| *s < 1) || self.poll_ms < 10 || self.database_connections < 4 {
+            return must(
                 "finality, lease_s, silent_s, machine_lost_s, poll_ms, database_connections",
                 "must be positive (at least 10 ms, 4 connections)",
             );
         }
         Ok(())
+    }
+}
+
+const fn must<T>(key: &'static str, must: &'static str) -> Result<T, ConfigError> {
+    Err(ConfigError::Value { key, must })
+}
+
+/// The host of what follows `http://`.
+fn host(rest: &str) -> &str {
+    let authority = rest.split('/').next().unwrap_or_default();
+    match authority.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
+        Some((v6, _)) => v6,
+        None => authority.split(':').next().unwrap_or_default(),
     }
 }
 
@@ -392,6 +451,29 @@ mod tests {
         assert_eq!((config.fallback_nodes.len(), config.smtp_password.as_str(), config.lease_s), (1, "1234", 60));
         assert_eq!(config.public_url, "https://yard.example", "links are made with one slash");
         let message = load("", &[("SEALYARD_LEASE_S", "hunter2")]).unwrap_err().to_string();
-        assert!(!message.contains("hunter2"), "{message}");
+        assert!(!message.contains("hunter2") && message.contains("lease_s"), "{message}");
+    }
+
+    #[test]
+    fn what_cannot_work_stops_the_start_and_says_what_to_write() {
+        let sound = "session_secret = \"0123456789abcdef0123456789abcdef\"\n";
+        load(sound, &[]).unwrap().check().unwrap();
+        for (line, words) in [
+            ("public_url = \"http://yard.example\"", "must begin with https://"),
+            ("public_url = \"http://10.0.0.7:8080\"", "must begin with https://"),
+            ("listen = \":8080\"", "like 127.0.0.1:8080"),
+            ("listen = \"8080\"", "like 127.0.0.1:8080"),
+            ("node_url = \"http://127.0.0.1:1234\"", "/rpc/v1"),
+            ("max_fee_window_post = \"0\"", "more than 0 FIL"),
+            ("trusted_proxies = [\"10.0.0.0/99\"]", "networks like 10.0.0.0/8"),
+        ] {
+            let error = load(&format!("{sound}{line}"), &[]).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains(words), "{line}: {error}");
+        }
+        for good in ["public_url = \"http://localhost:1\"", "public_url = \"http://[::1]:1\"", "metrics_listen = \"\""] {
+            load(&format!("{sound}{good}"), &[]).unwrap().check().unwrap();
+        }
+        let error = load("max_fee_recover = 1", &[]).unwrap_err().to_string();
+        assert!(error.contains("max_fee_recover"), "{error}");
     }
 }

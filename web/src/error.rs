@@ -12,7 +12,25 @@ pub enum WebError {
     /// The user's input, in words for the user.
     BadInput(String),
     Forbidden,
+    /// The form did not come in time.
+    TooSlow,
     Internal(anyhow::Error),
+}
+
+/// What an error's page says, kept beside it: the page is made again for who is signed in.
+#[derive(Clone)]
+pub struct Said {
+    title: &'static str,
+    what: String,
+    next: &'static str,
+    request: String,
+}
+
+impl Said {
+    pub fn page(&self, user: Option<crate::auth::Visitor>) -> String {
+        let page = ErrorPage { user, title: self.title, what: &self.what, next: self.next, request: &self.request };
+        page.render().unwrap_or_else(|_| self.what.clone())
+    }
 }
 
 impl std::fmt::Display for WebError {
@@ -22,6 +40,7 @@ impl std::fmt::Display for WebError {
             Self::NotFound => f.write_str("there is no such page"),
             Self::BadInput(what) => f.write_str(what),
             Self::Forbidden => f.write_str("this page is for administrators"),
+            Self::TooSlow => f.write_str("the form did not come in time"),
             Self::Internal(error) => write!(f, "{error:#}"),
         }
     }
@@ -44,13 +63,14 @@ impl ResponseError for WebError {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::BadInput(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     fn error_response(&self) -> HttpResponse {
         let request = ids::public_id("req");
-        let (title, what, next) = match self {
+        let (title, what, next): (_, String, _) = match self {
             Self::SignIn(path) => {
                 let to = format!("/login?next={path}");
                 return HttpResponse::SeeOther().insert_header(("Location", to)).finish();
@@ -58,16 +78,18 @@ impl ResponseError for WebError {
             Self::NotFound => ("Not found", "There is no such page, or it is not yours.".into(), "Go back to the start page."),
             Self::BadInput(what) => ("That did not work", what.clone(), "Go back and try again."),
             Self::Forbidden => ("Not allowed", "This page is for administrators.".into(), "Go back to the start page."),
+            Self::TooSlow => ("That took too long", "The form did not arrive in time.".into(), "Go back and send it again."),
             Self::Internal(error) => {
                 tracing::error!(request, error = format!("{error:#}"), "request failed");
                 let what = "Something went wrong on our side. Nothing was lost or charged.".into();
                 ("Our fault", what, "Try again in a minute. If it happens again, tell us the request number below.")
             }
         };
-        let what: String = what;
-        let page = ErrorPage { user: None, title, what: &what, next, request: &request };
-        let body = page.render().unwrap_or_else(|_| what.clone());
-        HttpResponse::build(self.status_code()).content_type("text/html; charset=utf-8").body(body)
+        let said = Said { title, what, next, request };
+        let page = said.page(None);
+        let mut response = HttpResponse::build(self.status_code()).content_type("text/html; charset=utf-8").body(page);
+        response.extensions_mut().insert(said);
+        response
     }
 }
 

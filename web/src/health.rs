@@ -1,76 +1,179 @@
-//! For machines that watch us: alive, ready, counted.
+//! For machines that watch us: alive, ready, counted. Details are for the operator's own address.
 
-use actix_web::{HttpResponse, web};
-use sealyard_core::{capacity, fleet, jobs, orders, sealing, yields};
+use std::net::TcpListener;
+
+use actix_web::{App as Server, HttpResponse, HttpServer, web};
+use anyhow::Context;
+use prometheus_client::{
+    encoding::prometheus_text::{CONTENT_TYPE, encode},
+    metrics::{family::Family, gauge::Gauge, info::Info},
+    registry::Registry,
+};
+use sealyard_core::{
+    capacity, fleet,
+    jobs::{self, AlertKind},
+    orders, sealing,
+    store::{AnyConnection, DbResult, Schema},
+    yields,
+};
 
 use crate::app::{App, Shared, read};
 
+/// On the site: nothing but whether it is well.
 pub fn routes(config: &mut web::ServiceConfig) {
-    config
-        .route("/healthz", web::get().to(|| async { HttpResponse::Ok().body("ok\n") }))
-        .route("/readyz", web::get().to(ready))
-        .route("/metrics", web::get().to(metrics));
+    config.route("/healthz", web::get().to(|| async { HttpResponse::Ok().body("ok\n") })).route("/readyz", web::get().to(ready));
 }
 
-/// Ready when the database answers and is up to date.
-async fn ready(app: web::Data<App>) -> HttpResponse {
+/// Serves `/metrics`, and `/readyz` with its reasons, on the operator's address.
+pub fn start(app: Shared, listener: TcpListener) -> anyhow::Result<actix_web::dev::Server> {
+    tracing::info!(listen = %listener.local_addr()?, "metrics");
+    let data = web::Data::from(app);
+    let server = HttpServer::new(move || {
+        Server::new()
+            .app_data(data.clone())
+            .route("/healthz", web::get().to(|| async { HttpResponse::Ok().body("ok\n") }))
+            .route("/readyz", web::get().to(ready_in_detail))
+            .route("/metrics", web::get().to(metrics))
+    })
+    .workers(1)
+    .disable_signals()
+    .shutdown_timeout(1)
+    .listen(listener)
+    .context("the metrics cannot be served")?
+    .run();
+    Ok(server)
+}
+
+/// Why the site is not ready; then what is wrong besides, which keeps nobody from buying.
+async fn findings(app: Shared) -> (Vec<String>, Vec<String>) {
     let db = app.db.clone();
-    match web::block(move || db.is_current()).await {
-        Ok(Ok(true)) => HttpResponse::Ok().body("ready\n"),
-        Ok(Ok(false)) => HttpResponse::ServiceUnavailable().body("the database is not migrated; run `sealyard migrate`\n"),
-        Ok(Err(error)) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
-        Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
+    let schema = web::block(move || db.schema()).await;
+    let unready = match schema {
+        Ok(Ok(Schema::Current)) => Vec::new(),
+        Ok(Ok(Schema::Older(missing))) => vec![format!("{missing} migrations have not run; run `sealyard migrate`")],
+        Ok(Ok(Schema::Newer(newest))) => {
+            vec![format!("a newer release has migrated the database ({newest}); install that release")]
+        }
+        Ok(Err(error)) => vec![error.to_string()],
+        Err(error) => vec![error.to_string()],
+    };
+    if !unready.is_empty() {
+        return (unready, Vec::new());
+    }
+    let noted = read(&app, |conn| {
+        let alerts = jobs::alerts(conn)?.into_iter().map(|alert| alert.text);
+        let loops = jobs::failing(conn)?.into_iter().map(|failing| format!("{}: {}", failing.name, failing.error));
+        Ok(alerts.chain(loops).collect())
+    });
+    match noted.await {
+        Ok(noted) => (Vec::new(), noted),
+        Err(error) => (vec![error.to_string()], Vec::new()),
     }
 }
 
-/// Prometheus text.
+/// Ready when the database answers and has the tables of this release.
+async fn ready(app: web::Data<App>) -> HttpResponse {
+    let (unready, _) = findings(app.into_inner()).await;
+    if unready.is_empty() { HttpResponse::Ok().body("ready\n") } else { HttpResponse::ServiceUnavailable().body("not ready\n") }
+}
+
+async fn ready_in_detail(app: web::Data<App>) -> HttpResponse {
+    let (unready, noted) = findings(app.into_inner()).await;
+    if !unready.is_empty() {
+        return HttpResponse::ServiceUnavailable().body(format!("not ready\n{}\n", unready.join("\n")));
+    }
+    let lines: Vec<String> = std::iter::once("ready".to_owned()).chain(noted).collect();
+    HttpResponse::Ok().body(format!("{}\n", lines.join("\n")))
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// Families of gauges, as they are at one moment.
+struct Gauges(Registry);
+
+impl Gauges {
+    fn family(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, i64)>) {
+        let family = Family::<Labels, Gauge>::default();
+        for (labels, value) in values {
+            family.get_or_create(&labels).set(value);
+        }
+        self.0.register(name, help, family);
+    }
+
+    fn one(&mut self, name: &str, help: &str, value: i64) {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(value);
+        self.0.register(name, help, gauge);
+    }
+}
+
+fn gather(conn: &mut AnyConnection) -> DbResult<Registry> {
+    let mut gauges = Gauges(Registry::with_prefix("sealyard"));
+    let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+    gauges.0.register("build", "The program that answers", Info::new(version));
+    let (mut bytes, mut epochs) = (Vec::new(), Vec::new());
+    for pool in capacity::pools(conn)? {
+        let capacity = capacity::capacity(conn, pool.id)?;
+        let parts = [
+            ("owned", capacity.owned),
+            ("free", capacity.free),
+            ("held", capacity.held),
+            ("sold", capacity.sold),
+            ("own_use", capacity.own_use),
+            ("down", capacity.down),
+        ];
+        for (part, value) in parts {
+            bytes.push((vec![("pool", pool.public_id.clone()), ("part", part.to_owned())], value));
+        }
+        if let Some(cursor) = yields::cursor(conn, pool.id)? {
+            epochs.push((vec![("pool", pool.public_id.clone())], cursor.next_epoch));
+        }
+    }
+    gauges.family("capacity_bytes", "Bytes of raw power in the books, by pool and part", bytes);
+    gauges.family("chain_next_epoch", "The first epoch that is not recorded yet", epochs);
+    let counts = sealing::count_sectors(conn)?;
+    let sectors = sealing::SectorState::ALL.map(|state| {
+        let count = counts.iter().filter(|c| c.state == state).map(|c| c.sectors).sum();
+        (vec![("state", state.name().to_owned())], count)
+    });
+    gauges.family("sectors", "Sectors by state", sectors);
+    let machines = fleet::machines(conn)?;
+    let count =
+        |of: &dyn Fn(&fleet::Machine) -> bool| i64::try_from(machines.iter().filter(|m| of(m)).count()).unwrap_or(i64::MAX);
+    let states = [
+        ("active", count(&|m| !m.is_lost() && !m.is_draining())),
+        ("draining", count(&|m| !m.is_lost() && m.is_draining())),
+        ("lost", count(&|m| m.is_lost())),
+    ];
+    gauges.family("machines", "Machines by state", states.map(|(state, value)| (vec![("state", state.to_owned())], value)));
+    gauges.one("tasks_open", "Steps that are to be done or run", sealing::count_open_tasks(conn)?);
+    let failing = jobs::failing(conn)?;
+    let loops = jobs::loops(conn)?.into_iter().map(|name| {
+        let fails = failing.iter().any(|failing| failing.name == name);
+        (vec![("loop", name)], i64::from(fails))
+    });
+    gauges.family("loop_failing", "Loops of the worker: 1 when the last turn failed", loops);
+    let alerts = jobs::count_alerts(conn)?.into_iter();
+    gauges.family(
+        "alerts",
+        "What a person has to look at, by kind",
+        alerts.map(|(kind, value): (AlertKind, i64)| (vec![("kind", kind.name().to_owned())], value)),
+    );
+    let struggling = i64::try_from(jobs::struggling(conn)?.len()).unwrap_or(i64::MAX);
+    gauges.one("jobs_struggling", "Jobs that have failed often, or for good", struggling);
+    gauges.one("refunds_due", "Orders that were paid when there was no room any more", orders::refunds_due(conn)?);
+    Ok(gauges.0)
+}
+
 async fn metrics(app: web::Data<App>) -> HttpResponse {
-    let app: Shared = app.into_inner();
-    let gathered = read(&app, |conn| {
-        use std::fmt::Write;
+    let gathered = read(&app.into_inner(), gather).await;
+    let text = gathered.map_err(anyhow::Error::from).and_then(|registry| {
         let mut text = String::new();
-        for pool in capacity::pools(conn)? {
-            let capacity = capacity::capacity(conn, pool.id)?;
-            let parts = [
-                ("owned", capacity.owned),
-                ("free", capacity.free),
-                ("held", capacity.held),
-                ("sold", capacity.sold),
-                ("own_use", capacity.own_use),
-                ("down", capacity.down),
-            ];
-            for (part, bytes) in parts {
-                let _ = writeln!(text, "sealyard_capacity_bytes{{pool=\"{}\",part=\"{part}\"}} {bytes}", pool.public_id);
-            }
-            if let Some(cursor) = yields::cursor(conn, pool.id)? {
-                let _ = writeln!(text, "sealyard_chain_next_epoch{{pool=\"{}\"}} {}", pool.public_id, cursor.next_epoch);
-            }
-        }
-        let counts = sealing::count_sectors(conn)?;
-        for state in sealing::SectorState::ALL {
-            let count: i64 = counts.iter().filter(|c| c.state == state).map(|c| c.sectors).sum();
-            let _ = writeln!(text, "sealyard_sectors{{state=\"{}\"}} {count}", state.name());
-        }
-        let machines = fleet::machines(conn)?;
-        let lost = machines.iter().filter(|m| m.is_lost()).count();
-        let draining = machines.iter().filter(|m| !m.is_lost() && m.is_draining()).count();
-        for (state, count) in [("active", machines.len() - lost - draining), ("draining", draining), ("lost", lost)] {
-            let _ = writeln!(text, "sealyard_machines{{state=\"{state}\"}} {count}");
-        }
-        let _ = writeln!(text, "sealyard_tasks_open {}", sealing::count_open_tasks(conn)?);
-        // Of these, `books` is the check of every balance: too much to be done whenever somebody asks.
-        for name in jobs::failing(conn)?.into_iter().map(|failing| failing.name) {
-            let _ = writeln!(text, "sealyard_loop_failing{{loop=\"{name}\"}} 1");
-        }
-        for (kind, count) in jobs::count_alerts(conn)? {
-            let _ = writeln!(text, "sealyard_alerts{{kind=\"{}\"}} {count}", kind.name());
-        }
-        let _ = writeln!(text, "sealyard_jobs_struggling {}", jobs::struggling(conn)?.len());
-        let _ = writeln!(text, "sealyard_refunds_due {}", orders::refunds_due(conn)?);
+        encode(&mut text, &registry)?;
         Ok(text)
     });
-    match gathered.await {
-        Ok(text) => HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(text),
+    match text {
+        Ok(text) => HttpResponse::Ok().content_type(CONTENT_TYPE).body(text),
         Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
     }
 }

@@ -41,7 +41,7 @@ impl Lane {
 
     pub async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut AnyConnection) -> Result<T, diesel::result::Error> + Send + 'static,
+        mut work: impl FnMut(&mut AnyConnection) -> Result<T, diesel::result::Error> + Send + 'static,
     ) -> Result<T, DbFault> {
         let db = self.db.clone();
         self.run(move || db.read(|conn| work(conn).map_err(DbFault::from))).await?

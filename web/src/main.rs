@@ -8,6 +8,8 @@ mod bench;
 mod config;
 mod demo;
 mod error;
+mod fleet_commands;
+mod form;
 mod health;
 mod lane;
 mod mail;
@@ -70,6 +72,12 @@ enum Command {
     Password { email: String },
     /// Make a pool of a miner's sectors and take its capacity into the books.
     Pool(demo::PoolOptions),
+    /// Machines: list them, withdraw a key, take one off the list, give one a new key.
+    #[command(subcommand)]
+    Machine(fleet_commands::MachineCommand),
+    /// Enrolment tokens: make one, list those that can still be used, withdraw them.
+    #[command(subcommand)]
+    Token(fleet_commands::TokenCommand),
     /// Set what a pool owns: machines were bought, or are given back. Only what is free can go.
     Capacity {
         /// The pool's name.
@@ -192,10 +200,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 
 fn with_config(command: Command, config: Config, runtime: tokio::runtime::Runtime) -> anyhow::Result<()> {
     match command {
-        Command::Migrate => Ok(open(&config)?.migrate()?),
+        Command::Migrate => migrate(&config),
         Command::Admin { email, name } => add_admin(&config, &email, &name),
         Command::Password { email } => set_password(&config, &email),
-        Command::Pool(options) => demo::add_pool(&open(&config)?, &options, SystemClock.now()),
+        Command::Pool(options) => add_pool(&config, &options, &runtime),
+        Command::Machine(what) => fleet_commands::machine(&open(&config)?, &what),
+        Command::Token(what) => fleet_commands::token(&open(&config)?, &what),
         Command::Capacity { pool, bytes } => resize_pool(&config, &pool, bytes),
         Command::Refunded { order, by } => book_refund(&config, &order, &by),
         Command::Plan { question } => planning::answer(&open(&config)?, question.as_ref(), SystemClock.now()),
@@ -206,24 +216,25 @@ fn with_config(command: Command, config: Config, runtime: tokio::runtime::Runtim
         Command::Books { .. } => check_books(&config),
         Command::Work => {
             in_proof_environment(&config.parameters_dir)?;
-            let app = app::App::new(config, Arc::new(SystemClock))?;
+            let app = start(config)?;
             runtime.block_on(async {
                 prepare_verification(&app).await;
-                tokio::spawn(worker::run(app));
-                serve::shutdown_requested().await
+                worker::run_until(app, serve::shutdown_requested()).await
             })
         }
         Command::Serve { work } => {
             if work {
                 in_proof_environment(&config.parameters_dir)?;
             }
-            let app = app::App::new(config, Arc::new(SystemClock))?;
+            let app = start(config)?;
             runtime.block_on(async {
-                if work {
-                    prepare_verification(&app).await;
-                    tokio::spawn(worker::run(app.clone()));
+                if !work {
+                    return serve::run(app).await;
                 }
-                serve::run(app).await
+                prepare_verification(&app).await;
+                let working = tokio::spawn(worker::run_until(app.clone(), serve::shutdown_requested()));
+                serve::run(app).await?;
+                working.await?
             })
         }
         _ => Ok(()),
@@ -240,15 +251,69 @@ async fn prepare_verification(app: &app::Shared) {
     }
 }
 
+/// For a command that ends: one connection, to tables that this release knows.
 fn open(config: &Config) -> anyhow::Result<Database> {
-    Ok(Database::open(&config.database_url, config.database_connections)?)
+    let db = Database::open_one(&config.database_url)?;
+    db.check_schema()?;
+    Ok(db)
+}
+
+/// For a program that goes on: its tables are those that this release knows.
+fn start(config: Config) -> anyhow::Result<app::Shared> {
+    Database::open_one(&config.database_url)?.check_schema()?;
+    Ok(app::App::new(config, Arc::new(SystemClock))?)
+}
+
+fn migrate(config: &Config) -> anyhow::Result<()> {
+    let db = Database::open_one(&config.database_url)?;
+    match db.migrate()? {
+        0 => println!("{} is up to date", db.url()),
+        ran => println!("{}: {ran} migrations have run; it is up to date", db.url()),
+    }
+    Ok(())
+}
+
+/// What the node says of the miner, as far as it can be asked.
+async fn check_miner(config: &Config, options: &demo::PoolOptions) -> anyhow::Result<()> {
+    let first = sealyard_filecoin::rpc::Endpoint { url: config.node_url.clone(), token: config.node_token.clone() };
+    let (timeout, backoff) = (std::time::Duration::from_secs(5), std::time::Duration::from_millis(50));
+    let node =
+        sealyard_filecoin::rpc::Node::new(sealyard_filecoin::rpc::NodeConfig { first, fallbacks: Vec::new(), timeout, backoff })?;
+    match node.miner_info(&options.miner()?).await {
+        Ok(info) => anyhow::ensure!(
+            i64::try_from(info.sector_size).ok() == Some(options.sector_bytes()),
+            "the node says that this miner's sectors have {} bytes, not {}",
+            info.sector_size,
+            options.sector_bytes()
+        ),
+        Err(error) if error.is_temporary() => {
+            println!("The node could not be asked about this miner ({error}); its sector size was not checked.");
+        }
+        Err(error) => anyhow::bail!("the node does not know this miner: {error}"),
+    }
+    Ok(())
+}
+
+fn add_pool(config: &Config, options: &demo::PoolOptions, runtime: &tokio::runtime::Runtime) -> anyhow::Result<()> {
+    runtime.block_on(check_miner(config, options))?;
+    let db = Database::open_one(&config.database_url)?;
+    db.migrate()?;
+    demo::add_pool(&db, options, SystemClock.now())?;
+    println!("pool {} is on sale, in {}", options.name(), db.url());
+    Ok(())
 }
 
 fn start_logs(format: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| "info,filecoin_proofs=warn,storage_proofs_core=warn,bellperson=warn".into());
+    // Colours are for people who watch; files and journals keep the text.
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // A log on a full disk must not end the program.
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(is_terminal)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     if format == "json" { logs.json().init() } else { logs.init() }
 }
 
@@ -308,16 +373,18 @@ fn set_password(config: &Config, email: &str) -> anyhow::Result<()> {
     let hash = accounts::password_hash(&read_password()?)?;
     let now = SystemClock.now();
     open(config)?.transact(|conn| accounts::set_password(conn, email, &hash, now))?;
+    println!("{email} has a new password; every session of theirs has ended");
     Ok(())
 }
 
 fn add_admin(config: &Config, email: &str, name: &str) -> anyhow::Result<()> {
     let password = read_password()?;
     let new = Registration::of(&NewUser { email, name, password: &password, role: Role::Admin })?;
-    let db = open(config)?;
+    let db = Database::open_one(&config.database_url)?;
     db.migrate()?;
     let now = SystemClock.now();
     db.transact(|conn| accounts::register(conn, &new, now))?;
+    println!("{email} is an administrator, in {}", db.url());
     Ok(())
 }
 
@@ -335,22 +402,44 @@ fn resize_pool(config: &Config, name: &str, bytes: i64) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// In one snapshot: what is sold or closed meanwhile does not show as a difference.
 fn check_books(config: &Config) -> anyhow::Result<()> {
-    let database = open(config)?;
-    let findings = database.read(|conn| ledger::check(conn).map_err(DbFault::from))?;
-    for finding in &findings {
-        println!("{}: {}", finding.account, finding.what);
+    enum Wrong {
+        Balance(Vec<ledger::Finding>),
+        Audit(yields::Difference),
+        Capacity(String, capacity::Capacity),
     }
-    anyhow::ensure!(findings.is_empty(), "the books do not balance ({} findings)", findings.len());
+    let wrong = open(config)?.read_at_once(|conn| {
+        let findings = ledger::check(conn)?;
+        if !findings.is_empty() {
+            return Ok(Some(Wrong::Balance(findings)));
+        }
+        if let Some(difference) = yields::audit(conn)? {
+            return Ok(Some(Wrong::Audit(difference)));
+        }
+        for pool in capacity::pools(conn)? {
+            let capacity = capacity::capacity(conn, pool.id)?;
+            if !capacity.holds() {
+                return Ok(Some(Wrong::Capacity(pool.name, capacity)));
+            }
+        }
+        Ok::<_, yields::CloseError>(None)
+    })?;
+    match wrong {
+        None => {}
+        Some(Wrong::Balance(findings)) => {
+            for finding in &findings {
+                println!("{}: {}", finding.account, finding.what);
+            }
+            anyhow::bail!("the books do not balance ({} findings)", findings.len());
+        }
+        Some(Wrong::Audit(difference)) => anyhow::bail!("{difference}"),
+        Some(Wrong::Capacity(pool, capacity)) => {
+            anyhow::bail!("pool {pool}: owned is not free + held + sold + own use + down: {capacity:?}")
+        }
+    }
     println!("every balance is the sum of its transfers and lots, every asset sums to zero");
-    if let Some(difference) = database.read(yields::audit)? {
-        anyhow::bail!("{difference}");
-    }
     println!("every closed day follows from the chain's records, and what can be withdrawn is covered");
-    for pool in database.read(|conn| Ok::<_, DbFault>(capacity::pools(conn)?))? {
-        let capacity = database.read(|conn| Ok::<_, DbFault>(capacity::capacity(conn, pool.id)?))?;
-        anyhow::ensure!(capacity.holds(), "pool {}: owned is not free + held + sold + own use + down: {capacity:?}", pool.name);
-    }
     println!("capacity adds up in every pool");
     Ok(())
 }

@@ -86,6 +86,13 @@ pub fn withdraw_token(conn: &mut AnyConnection, digest: &str, now: Micros) -> Db
     diesel::update(open).set(withdrawn_at.eq(now)).execute(conn).map(|rows| rows == 1)
 }
 
+/// Nobody can give this machine a new key with a token that was made before.
+pub(super) fn withdraw_key_tokens(conn: &mut AnyConnection, machine: MachineId, now: Micros) -> DbResult<()> {
+    use enrolment_tokens::{for_machine, table, used_at, withdrawn_at};
+    let open = table.filter(for_machine.eq(machine).and(used_at.is_null()).and(withdrawn_at.is_null()));
+    diesel::update(open).set(withdrawn_at.eq(now)).execute(conn).map(drop)
+}
+
 #[derive(Insertable)]
 #[diesel(table_name = machines)]
 struct NewMachine<'a> {
@@ -149,10 +156,11 @@ pub fn enrol(conn: &mut AnyConnection, token: &str, hardware: &Hardware, now: Mi
 
 /// An enrolled machine gets a new key; the old one is worth nothing from now on.
 fn renew_key(conn: &mut AnyConnection, id: MachineId, key: String, token: &str) -> Result<EnrolAnswer, EnrolError> {
-    let machine: String = diesel::update(machines::table.find(id))
-        .set((machines::key_hash.eq(digest(&key)), machines::revoked_at.eq(None::<Micros>), machines::state.eq("active")))
-        .returning(machines::public_id)
-        .get_result(conn)?;
+    let renewed = (machines::key_hash.eq(digest(&key)), machines::revoked_at.eq(None::<Micros>), machines::state.eq("active"));
+    // It may have moved: its files are where it says next.
+    let moved = (machines::files_url.eq(None::<String>), machines::files_host.eq(None::<String>));
+    let machine: String =
+        diesel::update(machines::table.find(id)).set((renewed, moved)).returning(machines::public_id).get_result(conn)?;
     diesel::update(enrolment_tokens::table.find(token)).set(enrolment_tokens::machine_id.eq(id)).execute(conn)?;
     Ok(EnrolAnswer { machine, key })
 }

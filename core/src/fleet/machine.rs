@@ -144,6 +144,7 @@ pub fn revoke(conn: &mut AnyConnection, id: MachineId, now: Micros) -> DbResult<
     if diesel::update(valid).set(values).execute(conn)? == 0 {
         return Ok(false);
     }
+    super::enrol::withdraw_key_tokens(conn, id, now)?;
     let working = machines::table.filter(machines::id.eq(id).and(machines::lost_since.is_null()));
     if diesel::update(working).set(machines::lost_since.eq(now)).execute(conn)? == 1 {
         diesel::insert_into(outages::table).values((outages::machine_id.eq(id.0), outages::lost_at.eq(now))).execute(conn)?;

@@ -52,3 +52,13 @@ pub fn failing(conn: &mut AnyConnection) -> DbResult<Vec<Failing>> {
     };
     Ok(rows.into_iter().filter_map(failing).collect())
 }
+
+/// Every loop that has ever run.
+pub fn loops(conn: &mut AnyConnection) -> DbResult<Vec<String>> {
+    claims::table.order(claims::name.asc()).select(claims::name).load(conn)
+}
+
+/// Gives up every claim of a holder that ends: another one takes over at once.
+pub fn release_claims(conn: &mut AnyConnection, holder: &str) -> DbResult<usize> {
+    diesel::update(claims::table.filter(claims::holder.eq(holder))).set(claims::held_until.eq(0)).execute(conn)
+}

@@ -5,5 +5,5 @@ mod claim;
 mod queue;
 
 pub use alert::{Alert, AlertKind, alerts, clear, count_alerts, raise};
-pub use claim::{Failing, claim, failing, note_turn};
+pub use claim::{Failing, claim, failing, loops, note_turn, release_claims};
 pub use queue::{Job, complete, enqueue, fail, give_up, mail_delay, retry_delay, struggling, take};

@@ -17,6 +17,37 @@ pub(super) fn begin(connection: &mut AnyConnection) -> DbResult<()> {
     }
 }
 
+/// Starts a transaction that sees the database as it is at one moment. In SQLite every transaction does, from its first read on.
+pub(super) fn begin_snapshot(connection: &mut AnyConnection) -> DbResult<()> {
+    match connection {
+        AnyConnection::Postgres(c) => {
+            AnsiTransactionManager::begin_transaction_sql(c, "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        }
+        AnyConnection::Sqlite(c) => AnsiTransactionManager::begin_transaction_sql(c, "BEGIN DEFERRED"),
+    }
+}
+
+/// True when the server has gone away, or the line to it.
+#[must_use]
+pub fn is_connection_lost(error: &Error) -> bool {
+    const WORDS: [&str; 8] = [
+        "server closed the connection",
+        "terminating connection",
+        "no connection to the server",
+        "could not receive data",
+        "could not send data",
+        "connection to server",
+        "the database system is",
+        "SSL connection has been closed",
+    ];
+    match error {
+        Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _) | Error::BrokenTransactionManager => true,
+        Error::DatabaseError(DatabaseErrorKind::UnableToSendCommand, _) => true,
+        Error::DatabaseError(_, info) => WORDS.iter().any(|words| info.message().contains(words)),
+        _ => false,
+    }
+}
+
 /// True when running the same transaction again may succeed.
 #[must_use]
 pub fn is_retryable(error: &Error) -> bool {

@@ -7,7 +7,7 @@ pub mod schema;
 mod transact;
 
 pub use fault::DbFault;
-pub use pool::{Database, StoreError};
+pub use pool::{Database, Schema, StoreError};
 pub use transact::Retry;
 
 /// A connection to either database.

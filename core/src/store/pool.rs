@@ -1,11 +1,20 @@
 //! Opening a database by its URL's scheme, pooling connections, running migrations.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use diesel::{
-    Connection, PgConnection, SqliteConnection,
+    Connection, PgConnection, RunQueryDsl, SqliteConnection,
     connection::SimpleConnection,
-    r2d2::{self, ManageConnection, Pool},
+    migration::{Migration, MigrationSource},
+    r2d2::{self, ManageConnection, Pool, PooledConnection},
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
@@ -13,7 +22,11 @@ use super::AnyConnection;
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("../migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("../migrations/sqlite");
+/// How long somebody waits for a connection in all, and how long the pool waits at most before it tries to connect again.
 const CHECKOUT: Duration = Duration::from_secs(10);
+const RECONNECT: Duration = Duration::from_secs(1);
+/// A connection that was used more recently is believed to be alive.
+const FRESH: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -23,6 +36,15 @@ pub enum StoreError {
     Open { url: String, reason: String },
     #[error("the database's tables cannot be brought up to date: {0}")]
     Migrate(String),
+    #[error(
+        "the database at {url} lacks {missing} of this release's migrations; run `sealyard migrate` with the same configuration"
+    )]
+    Older { url: String, missing: usize },
+    #[error(
+        "the database at {url} was migrated by a newer release (it has {newest}, which this program does not know); install that release, \
+         or restore a backup from before the upgrade"
+    )]
+    Newer { url: String, newest: String },
     #[error("no database connection became free: {0}")]
     Busy(String),
 }
@@ -51,15 +73,42 @@ fn shown(url: &str) -> String {
     }
 }
 
+/// A connection, and what tells whether it may be dead.
+pub(super) struct Kept {
+    connection: AnyConnection,
+    /// Which of the database's lives it belongs to.
+    life: u64,
+    used: Instant,
+}
+
+impl Deref for Kept {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Kept {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.connection
+    }
+}
+
 #[derive(Debug)]
-pub(super) struct Manager(Url);
+pub(super) struct Manager {
+    url: Url,
+    /// Goes up when a connection was found dead: all that were made before are suspects.
+    life: Arc<AtomicU64>,
+}
 
 impl ManageConnection for Manager {
-    type Connection = AnyConnection;
+    type Connection = Kept;
     type Error = r2d2::Error;
 
-    fn connect(&self) -> Result<AnyConnection, r2d2::Error> {
-        let connection = match &self.0 {
+    fn connect(&self) -> Result<Kept, r2d2::Error> {
+        let life = self.life.load(Ordering::SeqCst);
+        let connection = match &self.url {
             Url::Postgres(url) => AnyConnection::Postgres(PgConnection::establish(url).map_err(r2d2::Error::ConnectionError)?),
             Url::Sqlite(path) => {
                 let mut sqlite = SqliteConnection::establish(path).map_err(r2d2::Error::ConnectionError)?;
@@ -72,71 +121,155 @@ impl ManageConnection for Manager {
                 AnyConnection::Sqlite(sqlite)
             }
         };
-        Ok(connection)
+        Ok(Kept { connection, life, used: Instant::now() })
     }
 
-    fn is_valid(&self, _: &mut AnyConnection) -> Result<(), r2d2::Error> {
-        Ok(())
+    /// Asked whenever a connection is taken: one from before the last failure, or that was idle, has to answer first.
+    fn is_valid(&self, kept: &mut Kept) -> Result<(), r2d2::Error> {
+        if kept.life != self.life.load(Ordering::SeqCst) {
+            return Err(r2d2::Error::ConnectionError(diesel::ConnectionError::BadConnection(
+                "it is from before an outage".into(),
+            )));
+        }
+        let idle = kept.used.elapsed() > FRESH;
+        kept.used = Instant::now();
+        match &mut kept.connection {
+            AnyConnection::Postgres(c) if idle => {
+                diesel::sql_query("SELECT 1").execute(c).map(drop).map_err(r2d2::Error::QueryError)
+            }
+            _ => Ok(()),
+        }
     }
 
-    fn has_broken(&self, connection: &mut AnyConnection) -> bool {
+    fn has_broken(&self, kept: &mut Kept) -> bool {
         std::thread::panicking()
-            || crate::on_conn!(connection, |c| {
+            || kept.life != self.life.load(Ordering::SeqCst)
+            || crate::on_conn!(&mut kept.connection, |c| {
                 use diesel::connection::TransactionManager;
                 diesel::connection::AnsiTransactionManager::is_broken_transaction_manager(c)
             })
     }
 }
 
+#[derive(Clone)]
+enum Source {
+    Many(Pool<Manager>),
+    /// One, and no threads that look after it: a command that ends must not have a thread that connects.
+    One(Arc<Mutex<Kept>>),
+}
+
 /// A pool of connections to one database.
 #[derive(Clone)]
 pub struct Database {
-    pool: Pool<Manager>,
+    source: Source,
     is_postgres: bool,
+    url: String,
+    life: Arc<AtomicU64>,
+}
+
+/// A connection for as long as it is held.
+pub(super) enum Held<'d> {
+    Pooled(Box<PooledConnection<Manager>>),
+    Only(MutexGuard<'d, Kept>),
+}
+
+impl Deref for Held<'_> {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        match self {
+            Self::Pooled(kept) => kept,
+            Self::Only(kept) => kept,
+        }
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        match self {
+            Self::Pooled(kept) => kept,
+            Self::Only(kept) => kept,
+        }
+    }
+}
+
+/// Whether a database's tables are those that this program knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Schema {
+    Current,
+    /// So many migrations have not run.
+    Older(usize),
+    /// A newer release has migrated it: the newest that it ran.
+    Newer(String),
 }
 
 impl Database {
     /// `url` picks the backend by its scheme. Does not migrate.
     pub fn open(url: &str, connections: u32) -> Result<Self, StoreError> {
-        let parsed = Url::parse(url)?;
-        let open = |reason: String| StoreError::Open { url: shown(url), reason };
-        if let Url::Sqlite(path) = &parsed
-            && let Some(folder) = std::path::Path::new(path).parent()
-        {
-            std::fs::create_dir_all(folder).map_err(|error| open(error.to_string()))?;
-        }
-        let is_postgres = matches!(parsed, Url::Postgres(_));
-        let manager = Manager(parsed);
-        // Once by hand: the pool would only say that it timed out.
-        drop(manager.connect().map_err(|error| open(error.to_string()))?);
+        let (manager, first) = first(url)?;
+        // Made once by hand: the pool would only say that it timed out.
+        drop(first);
+        let (is_postgres, life) = (matches!(manager.url, Url::Postgres(_)), manager.life.clone());
         let pool = Pool::builder()
             .max_size(connections)
             .min_idle(Some(1))
-            .connection_timeout(CHECKOUT)
-            .test_on_check_out(false)
+            .connection_timeout(RECONNECT)
+            .test_on_check_out(true)
             .build(manager)
-            .map_err(|error| open(error.to_string()))?;
-        Ok(Self { pool, is_postgres })
+            .map_err(|error| StoreError::Open { url: shown(url), reason: error.to_string() })?;
+        Ok(Self { source: Source::Many(pool), is_postgres, url: shown(url), life })
     }
 
-    /// Brings the tables up to date; a second run changes nothing.
-    pub fn migrate(&self) -> Result<(), StoreError> {
+    /// For commands that end: one connection and no threads.
+    pub fn open_one(url: &str) -> Result<Self, StoreError> {
+        let (manager, first) = first(url)?;
+        let is_postgres = matches!(manager.url, Url::Postgres(_));
+        Ok(Self { source: Source::One(Arc::new(Mutex::new(first))), is_postgres, url: shown(url), life: manager.life })
+    }
+
+    /// Its URL, without the password.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Brings the tables up to date; returns how many migrations ran. A database of a newer release is left alone.
+    pub fn migrate(&self) -> Result<usize, StoreError> {
+        if let Schema::Newer(newest) = self.schema()? {
+            return Err(StoreError::Newer { url: self.url.clone(), newest });
+        }
         let mut connection = self.get()?;
         let done = match &mut *connection {
-            AnyConnection::Postgres(c) => c.run_pending_migrations(POSTGRES).map(drop),
-            AnyConnection::Sqlite(c) => c.run_pending_migrations(SQLITE).map(drop),
+            AnyConnection::Postgres(c) => c.run_pending_migrations(POSTGRES).map(|ran| ran.len()),
+            AnyConnection::Sqlite(c) => c.run_pending_migrations(SQLITE).map(|ran| ran.len()),
         };
         done.map_err(|error| StoreError::Migrate(error.to_string()))
     }
 
-    /// True when every migration has run.
-    pub fn is_current(&self) -> Result<bool, StoreError> {
+    /// Whether the tables are those that this program knows.
+    pub fn schema(&self) -> Result<Schema, StoreError> {
+        let failed = |error: &dyn std::fmt::Display| StoreError::Migrate(error.to_string());
         let mut connection = self.get()?;
-        let pending = match &mut *connection {
-            AnyConnection::Postgres(c) => c.has_pending_migration(POSTGRES),
-            AnyConnection::Sqlite(c) => c.has_pending_migration(SQLITE),
+        let (applied, known) = match &mut *connection {
+            AnyConnection::Postgres(c) => (c.applied_migrations(), versions::<diesel::pg::Pg>(&POSTGRES)),
+            AnyConnection::Sqlite(c) => (c.applied_migrations(), versions::<diesel::sqlite::Sqlite>(&SQLITE)),
         };
-        pending.map(|pending| !pending).map_err(|error| StoreError::Migrate(error.to_string()))
+        let applied: BTreeSet<String> = applied.map_err(|error| failed(&error))?.iter().map(ToString::to_string).collect();
+        let known = known.map_err(|error| failed(&error))?;
+        if let Some(newest) = applied.difference(&known).last() {
+            return Ok(Schema::Newer(newest.clone()));
+        }
+        let missing = known.difference(&applied).count();
+        Ok(if missing == 0 { Schema::Current } else { Schema::Older(missing) })
+    }
+
+    /// Stops a program that would work on tables that it does not know.
+    pub fn check_schema(&self) -> Result<(), StoreError> {
+        match self.schema()? {
+            Schema::Current => Ok(()),
+            Schema::Older(missing) => Err(StoreError::Older { url: self.url.clone(), missing }),
+            Schema::Newer(newest) => Err(StoreError::Newer { url: self.url.clone(), newest }),
+        }
     }
 
     #[must_use]
@@ -144,9 +277,54 @@ impl Database {
         self.is_postgres
     }
 
-    pub(super) fn get(&self) -> Result<diesel::r2d2::PooledConnection<Manager>, StoreError> {
-        self.pool.get().map_err(|error| StoreError::Busy(error.to_string()))
+    /// A connection was found dead: those that were made before it are not used again.
+    pub(super) fn begin_new_life(&self) {
+        self.life.fetch_add(1, Ordering::SeqCst);
     }
+
+    pub(super) fn get(&self) -> Result<Held<'_>, StoreError> {
+        let pool = match &self.source {
+            Source::One(only) => return Ok(Held::Only(only.lock().unwrap_or_else(PoisonError::into_inner))),
+            Source::Many(pool) => pool,
+        };
+        let started = Instant::now();
+        loop {
+            match pool.get() {
+                Ok(kept) => return Ok(Held::Pooled(Box::new(kept))),
+                Err(error) if started.elapsed() > CHECKOUT => return Err(StoreError::Busy(error.to_string())),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// How to connect, and a connection that shows that it can be done.
+fn first(url: &str) -> Result<(Manager, Kept), StoreError> {
+    let parsed = Url::parse(url)?;
+    let open = |reason: String| StoreError::Open { url: shown(url), reason };
+    if let Url::Sqlite(path) = &parsed {
+        create_private(std::path::Path::new(path)).map_err(|error| open(error.to_string()))?;
+    }
+    let manager = Manager { url: parsed, life: Arc::default() };
+    let first = manager.connect().map_err(|error| open(error.to_string()))?;
+    Ok((manager, first))
+}
+
+/// A database file that only its owner can read. SQLite gives the files beside it the same mode.
+fn create_private(path: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn versions<DB: diesel::backend::Backend>(source: &EmbeddedMigrations) -> Result<BTreeSet<String>, String> {
+    let migrations = MigrationSource::<DB>::migrations(source).map_err(|error| error.to_string())?;
+    Ok(migrations.iter().map(|migration| migration.name().version().to_string()).collect())
 }
 
 #[cfg(test)]
@@ -169,12 +347,29 @@ mod tests {
     }
 
     #[test]
-    fn migrations_run_once() {
+    fn migrations_run_once_and_a_schema_that_is_not_ours_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let database = Database::open(&format!("sqlite://{}/a.db", dir.path().display()), 2).unwrap();
-        assert!(!database.is_current().unwrap());
-        database.migrate().unwrap();
-        database.migrate().unwrap();
-        assert!(database.is_current().unwrap());
+        let path = dir.path().join("a.db");
+        for open in [|url: &str| Database::open(url, 2), Database::open_one] {
+            let database = open(&format!("sqlite://{}", path.display())).unwrap();
+            let ran = database.migrate().unwrap();
+            assert_eq!((database.migrate().unwrap(), database.schema().unwrap()), (0, Schema::Current));
+            database.check_schema().unwrap();
+            assert!(ran > 20 || ran == 0);
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let database = Database::open_one(&format!("sqlite://{}", path.display())).unwrap();
+        let run = |sql: &str| {
+            use super::super::DbFault;
+            database.read(|conn| Ok::<_, DbFault>(diesel::sql_query(sql).execute(conn)?)).unwrap();
+        };
+        run("DELETE FROM __diesel_schema_migrations WHERE version = (SELECT MAX(version) FROM __diesel_schema_migrations)");
+        let older = database.check_schema().unwrap_err().to_string();
+        assert!(older.contains("run `sealyard migrate`") && older.contains("a.db"), "{older}");
+        run("INSERT INTO __diesel_schema_migrations (version) VALUES ('29991231000000')");
+        let newer = database.check_schema().unwrap_err().to_string();
+        assert!(newer.contains("29991231000000") && newer.contains("newer release"), "{newer}");
+        assert!(database.migrate().unwrap_err().to_string().contains("newer release"));
     }
 }

@@ -1,6 +1,6 @@
 //! A customer who uses the site's own forms, and what a test does to the shop meanwhile.
 
-use std::{path::Path, time::Duration};
+use std::{io::Write, path::Path, time::Duration};
 
 use diesel::{ExpressionMethods, QueryDsl, RunQueryDsl};
 use sealyard_core::{
@@ -24,6 +24,9 @@ pub fn shop(dir: &Path, more: &str) -> (Shop, Database) {
     let db = Database::open(&database_url(dir), 4).unwrap();
     machine(&db, "yard");
     let pledgeable = |conn: &mut AnyConnection| {
+        // It has just been heard: no agent runs here.
+        let now = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap();
+        diesel::update(schema::machines::table).set(schema::machines::seen_at.eq(now)).execute(conn)?;
         let pool = capacity::pools(conn)?.remove(0);
         Ok::<_, DbFault>(capacity::set_collateral(conn, pool.id, 10, 0)?)
     };
@@ -61,12 +64,31 @@ impl Customer {
 
     pub async fn signed_up(shop: &Shop, email: &str) -> Self {
         let mut customer = Self::visitor(shop);
-        let form = [("email", email), ("name", "Ada"), ("password", "long enough")];
-        let answer = customer.http.post(format!("{}/signup", shop.url)).form(&form).send().await.unwrap();
+        customer.enter("/signup", &[("email", email), ("name", "Ada"), ("password", "long enough")]).await;
+        customer
+    }
+
+    /// Made on the command line, signed in on the site.
+    pub async fn operator(shop: &Shop) -> Self {
+        let mut command = std::process::Command::new(program("sealyard"));
+        command.arg("--config").arg(&shop.config).args(["admin", "operator@example.org", "Operator"]);
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"long enough\n").unwrap();
+        assert!(child.wait().unwrap().success());
+        let mut operator = Self::visitor(shop);
+        operator.enter("/login", &[("email", "operator@example.org"), ("password", "long enough")]).await;
+        operator
+    }
+
+    async fn enter(&mut self, path: &str, form: &[(&str, &str)]) {
+        let answer = self.http.post(format!("{}{path}", self.url)).form(form).send().await.unwrap();
         assert_eq!(answer.status().as_u16(), 303, "{}", answer.text().await.unwrap());
         let cookie = answer.headers().get("set-cookie").unwrap().to_str().unwrap();
-        customer.cookie = cookie.split(';').next().unwrap().to_owned();
-        customer
+        self.cookie = cookie.split(';').next().unwrap().to_owned();
+    }
+
+    pub fn cookie(&self) -> &str {
+        &self.cookie
     }
 
     async fn page(request: reqwest::RequestBuilder) -> Page {

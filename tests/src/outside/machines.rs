@@ -18,7 +18,7 @@ use sealyard_core::{
 use serde_json::{Value, json};
 
 use super::{
-    customer::{Customer, shop},
+    customer::{self, Customer, shop},
     trials,
 };
 use crate::{
@@ -301,10 +301,12 @@ fn keys_and_tokens_can_be_withdrawn_and_renewed() {
         assert_eq!(renewed.machine, yard.public_id, "the same machine, with what it stores");
         assert!(known(&renewed.key));
         let again = enrol(&token(db)).unwrap();
+        let early = token(db);
         assert!(known(&again.key) && !known(&renewed.key), "the old key is worth nothing");
         assert!(db.transact(|conn| Ok::<_, DbFault>(fleet::revoke(conn, yard.id, NOW)?)).unwrap());
         assert!(!db.transact(|conn| Ok::<_, DbFault>(fleet::revoke(conn, yard.id, NOW)?)).unwrap(), "once");
         assert!(!known(&again.key));
+        assert!(matches!(enrol(&early), Err(EnrolError::TokenWithdrawn)), "who had it may be who the key is withdrawn from");
         assert!(db.read(|conn| fleet::lost_machines(conn).map_err(DbFault::from)).unwrap().contains(&yard.id));
         let unused = token(db);
         let open = db.read(|conn| fleet::open_tokens(conn, NOW).map_err(DbFault::from)).unwrap();
@@ -332,7 +334,42 @@ fn files_are_fetched_from_the_host_that_a_machine_named_first() {
         assert!(!offer(&yard(), "http://169.254.169.254/latest"));
         assert_eq!(yard().files_url, None, "nobody fetches from there");
         assert!(offer(&yard(), "http://10.0.0.7:7351"));
+        // A machine that moved gets a new key, and is where it says then.
+        let token = db.transact(|conn| Ok::<_, DbFault>(fleet::new_key_token(conn, &yard(), NOW, NOW + DAY)?)).unwrap();
+        db.transact(|conn| fleet::enrol(conn, &token, &hardware(), NOW)).unwrap();
+        assert!(offer(&yard(), "http://10.0.0.8:7350"));
     });
+}
+
+/// The whole life of keys and tokens on the operator's page.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_withdraws_renews_and_removes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (shop, db) = shop(dir.path(), "");
+    let operator = Customer::operator(&shop).await;
+    let stranger = Customer::signed_up(&shop, "ada@example.org").await;
+    let yard = db.read(|conn| fleet::machines(conn).map_err(DbFault::from)).unwrap().remove(0);
+    let at = |what: &str| format!("/admin/fleet/{}/{what}", yard.public_id);
+    assert_eq!(stranger.post(&at("revoke"), &[]).await.status, 403);
+    let made = operator.post("/admin/fleet", &[("name", "granite")]).await;
+    let token = customer::between(&made.text, "<code>enrol_", "</code>").unwrap();
+    let page = operator.get("/admin/fleet").await.text;
+    assert!(!page.contains(&token), "a token is shown once");
+    let digest = customer::between(&page, "name=\"token\" value=\"", "\"").unwrap();
+    assert_eq!(operator.post("/admin/fleet/tokens/withdraw", &[("token", &digest)]).await.status, 303);
+    assert_eq!(operator.post("/admin/fleet/tokens/withdraw", &[("token", &digest)]).await.status, 422);
+    let refused = db.transact(|conn| fleet::enrol(conn, &format!("enrol_{token}"), &hardware(), NOW));
+    assert!(matches!(refused, Err(EnrolError::TokenWithdrawn)));
+    assert_eq!(operator.post(&at("remove"), &[]).await.status, 422, "its key is good");
+    assert_eq!(operator.post(&at("revoke"), &[]).await.status, 303);
+    assert!(operator.get("/admin/fleet").await.text.contains("key withdrawn"));
+    let renewed = operator.post(&at("key"), &[]).await.text;
+    let token = customer::between(&renewed, "<code>enrol_", "</code>").unwrap();
+    db.transact(|conn| fleet::enrol(conn, &format!("enrol_{token}"), &hardware(), NOW)).unwrap();
+    assert!(!operator.get("/admin/fleet").await.text.contains("key withdrawn"));
+    assert_eq!(operator.post(&at("revoke"), &[]).await.status, 303);
+    assert_eq!(operator.post(&at("remove"), &[]).await.status, 303);
+    assert!(operator.get("/admin/fleet").await.text.contains("No machine is enrolled yet"));
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! What the outside does to the house: nodes, machines, payers and mail servers that lose, delay, repeat, lie and forget.
 
+mod basics;
 mod customer;
 mod machines;
 mod mail;
 mod messages;
 mod nodes;
+mod operator;
 mod payments;
 mod yard;
 

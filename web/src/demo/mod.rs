@@ -92,7 +92,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     app.db.migrate()?;
     seed::seed(&app)?;
     tokio::spawn(serve::start(app.clone(), listener)?);
-    tokio::spawn(worker::run(app.clone()));
+    tokio::spawn(worker::run_until(app.clone(), std::future::pending()));
     let _agents = setup::start_agents(&app, &dir, &public_url, &parameters.canonicalize()?)?;
     story.say(&format!("site, worker, two machines that seal and one that keeps are up: {public_url}"));
 

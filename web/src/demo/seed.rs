@@ -1,12 +1,13 @@
 //! People, a pool and a plan for the demo; a second run finds them there.
 
+use fvm_shared::address::Address;
 use sealyard_core::{
     accounts::{self, NewUser, Registration, Role},
     capacity::{self, NewPool},
     catalog::{self, NewPlan, Pledge, Shortfall, Terms},
     clock::Micros,
     money::Fiat,
-    store::Database,
+    store::{Database, DbFault},
 };
 
 use crate::app::Shared;
@@ -20,8 +21,8 @@ pub const PASSWORD: &str = "demo-password";
 pub struct PoolOptions {
     #[arg(long)]
     name: String,
-    /// Actor id of the miner: 1000 for f01000.
-    #[arg(long)]
+    /// Actor id of the miner: 1000, or f01000.
+    #[arg(long, value_parser = miner_id)]
     miner_id: i64,
     /// The number of the first sector that is sealed here. A miner that has had sectors takes none twice: give one above all that it
     /// has ever used.
@@ -68,6 +69,44 @@ fn sector_size(text: &str) -> Result<i64, String> {
     if SIZES.contains(&bytes) { Ok(bytes) } else { Err(format!("there are no such sectors; there are those of {SIZES:?} bytes")) }
 }
 
+/// `1000`, `f01000` or `t01000`.
+fn miner_id(text: &str) -> Result<i64, String> {
+    let digits = text.strip_prefix("f0").or_else(|| text.strip_prefix("t0")).unwrap_or(text);
+    match digits.parse() {
+        Ok(id) if id > 0 && digits.bytes().all(|byte| byte.is_ascii_digit()) => Ok(id),
+        _ => Err("the miner's actor id is needed, like 1000 or f01000".to_owned()),
+    }
+}
+
+impl PoolOptions {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub const fn sector_bytes(&self) -> i64 {
+        self.sector_bytes
+    }
+
+    pub fn miner(&self) -> anyhow::Result<Address> {
+        Ok(Address::new_id(u64::try_from(self.miner_id)?))
+    }
+}
+
+/// Two pools would give two sectors one name, or one miner's sectors one number.
+fn check_new(pools: &[capacity::Pool], options: &PoolOptions) -> anyhow::Result<()> {
+    for pool in pools {
+        anyhow::ensure!(pool.name != options.name, "there is a pool called {} already; choose another name", pool.name);
+        anyhow::ensure!(
+            pool.miner_id != options.miner_id,
+            "pool {} is of miner {} already, and numbers its sectors; `sealyard capacity {} BYTES` makes it larger",
+            pool.name,
+            pool.miner,
+            pool.name
+        );
+    }
+    Ok(())
+}
+
 fn currency(text: &str) -> Result<String, String> {
     const HUNDREDTHS: [&str; 10] = ["USD", "EUR", "GBP", "CHF", "AUD", "CAD", "SGD", "HKD", "SEK", "NZD"];
     let code = text.to_uppercase();
@@ -84,6 +123,7 @@ fn own_pledge(fee_bp: i64, added_days: i64) -> Terms {
 pub fn add_pool(db: &Database, options: &PoolOptions, now: Micros) -> anyhow::Result<()> {
     anyhow::ensure!(options.capacity_bytes >= options.sector_bytes, "capacity_bytes must hold at least one sector");
     db.migrate()?;
+    check_new(&db.read(|conn| capacity::pools(conn).map_err(DbFault::from))?, options)?;
     db.transact(|conn| {
         let pool = capacity::create_pool(
             conn,

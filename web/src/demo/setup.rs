@@ -106,6 +106,7 @@ pub fn config(options: &Options, dir: &Path, public_url: &str, node: &Ready, out
     let mut config = Config {
         database_url: database,
         listen: options.listen.to_string(),
+        metrics_listen: String::new(),
         public_url: public_url.to_owned(),
         session_secret: kept_secret(dir)?,
         node_url: node.url.clone(),
@@ -140,7 +141,9 @@ fn kept_secret(dir: &Path) -> anyhow::Result<String> {
         return Ok(secret);
     }
     let secret = ids::secret();
-    std::fs::write(&path, &secret)?;
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    file.write_all(secret.as_bytes())?;
     Ok(secret)
 }
 

@@ -1,6 +1,10 @@
 //! Signing up, in and out.
 
-use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header::CACHE_CONTROL},
+    web,
+};
 use askama::Template;
 use sealyard_core::accounts::{self, AccountError, NewUser, Registration, Role, User};
 use serde::Deserialize;
@@ -11,6 +15,7 @@ use crate::{
     attempts::{self, Origin},
     auth::{self, Maybe, Visitor},
     error::WebError,
+    form::Form,
 };
 
 pub fn routes(config: &mut web::ServiceConfig) {
@@ -81,7 +86,7 @@ async fn signup_page(next: web::Query<Next>) -> Result<HttpResponse, WebError> {
 
 fn again(status: StatusCode, page: &impl Template) -> Result<HttpResponse, WebError> {
     let body = page.render()?;
-    Ok(HttpResponse::build(status).content_type("text/html; charset=utf-8").body(body))
+    Ok(HttpResponse::build(status).content_type("text/html; charset=utf-8").insert_header((CACHE_CONTROL, "no-store")).body(body))
 }
 
 /// The form again with the reason, unless the fault is ours.
@@ -98,7 +103,7 @@ async fn login(
     _: Maybe,
     request: HttpRequest,
     next: web::Query<Next>,
-    form: web::Form<LoginForm>,
+    form: Form<LoginForm>,
 ) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let LoginForm { email, password } = form.into_inner();
@@ -127,7 +132,7 @@ async fn signup(
     _: Maybe,
     request: HttpRequest,
     next: web::Query<Next>,
-    form: web::Form<SignupForm>,
+    form: Form<SignupForm>,
 ) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let SignupForm { email, name, password } = form.into_inner();

@@ -1,15 +1,16 @@
-//! The operator's console: fleet, pipeline, orders, books.
+//! The operator's console: pipeline, orders, books.
 
 use actix_web::{HttpResponse, web};
 use askama::Template;
 use sealyard_core::{
     accounts, capacity,
-    clock::{DAY, day_text, minute_text},
-    fleet::{self, Draining},
+    clock::{day_text, minute_text},
+    fleet,
     ids::{PoolId, SectorId},
-    jobs, ledger,
+    jobs::{self, AlertKind},
+    ledger,
     money::NanoFil,
-    orders,
+    orders, payments,
     sealing::{self, SectorState},
     store::{AnyConnection, DbFault, DbResult},
     units::Bytes,
@@ -22,126 +23,17 @@ use crate::{
     app::{App, Shared, read, transact},
     auth::{Admin, Visitor},
     error::WebError,
+    form::Form,
 };
 
 pub fn routes(config: &mut web::ServiceConfig) {
     config
         .route("/admin", web::get().to(|_: Admin| async { redirect("/admin/fleet") }))
-        .service(web::resource("/admin/fleet").get(fleet_page).post(new_token))
-        .route("/admin/fleet/{machine}/drain", web::post().to(drain))
         .route("/admin/pipeline", web::get().to(pipeline_page))
+        .route("/admin/payments/settle", web::post().to(settle))
         .route("/admin/sectors/{sector}/release", web::post().to(release))
         .route("/admin/orders", web::get().to(orders_page))
         .route("/admin/books", web::get().to(books_page));
-}
-
-struct MachineRow {
-    id: String,
-    name: String,
-    cores: i64,
-    memory: String,
-    disk: String,
-    gpus: i64,
-    detail: String,
-    seen: String,
-    doing: String,
-    /// Sealed sectors that are there.
-    kept: i64,
-    /// Where other machines read its files.
-    files: String,
-    is_for_storage: bool,
-    is_draining: bool,
-    is_lost: bool,
-}
-
-#[derive(Template)]
-#[template(path = "admin/fleet.html")]
-struct FleetPage {
-    user: Option<Visitor>,
-    machines: Vec<MachineRow>,
-    token: Option<String>,
-}
-
-async fn load_fleet(app: &Shared) -> Result<Vec<MachineRow>, WebError> {
-    let rows = read(app, |conn| {
-        let open = sealing::open_tasks(conn)?;
-        let counted = sealing::count_sectors(conn)?;
-        let rows = fleet::machines(conn)?.into_iter().map(|m| {
-            let doing: Vec<String> =
-                open.iter().filter(|t| t.machine_id == Some(m.id)).map(|t| t.progress.clone().unwrap_or_default()).collect();
-            let kept = counted.iter().filter(|c| c.machine == Some(m.id) && c.state.is_on_chain());
-            MachineRow {
-                kept: kept.map(|c| c.sectors).sum(),
-                is_for_storage: m.is_for_storage(),
-                files: m.files_url.clone().unwrap_or_else(|| "to nobody".into()),
-                is_draining: m.is_draining(),
-                is_lost: m.is_lost(),
-                id: m.public_id,
-                name: m.name,
-                cores: m.cores,
-                memory: Bytes(m.memory_bytes).to_string(),
-                disk: format!("{} free of {}", Bytes(m.disk_free_bytes), Bytes(m.disk_bytes)),
-                gpus: m.gpus,
-                detail: m.detail,
-                seen: minute_text(m.seen_at),
-                doing: if doing.is_empty() { "idle".into() } else { doing.join("; ") },
-            }
-        });
-        Ok(rows.collect())
-    })
-    .await?;
-    Ok(rows)
-}
-
-async fn fleet_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpResponse, WebError> {
-    let machines = load_fleet(&app.into_inner()).await?;
-    html(&FleetPage { user: Some((&user).into()), machines, token: None })
-}
-
-#[derive(Deserialize)]
-struct TokenForm {
-    name: String,
-}
-
-async fn new_token(app: web::Data<App>, Admin(user): Admin, form: web::Form<TokenForm>) -> Result<HttpResponse, WebError> {
-    let app: Shared = app.into_inner();
-    let name = form.into_inner().name.trim().to_owned();
-    if name.is_empty() || name.len() > 60 {
-        return Err(WebError::BadInput("Give the machine a name of at most 60 characters.".into()));
-    }
-    let (now, admin) = (app.now(), user.id);
-    let token = transact(&app, move |conn| {
-        accounts::record(conn, now, Some(admin), "enrolment token", &name, "")?;
-        Ok::<_, DbFault>(fleet::new_token(conn, &name, now, now + DAY)?)
-    })
-    .await?;
-    let machines = load_fleet(&app).await?;
-    html(&FleetPage { user: Some((&user).into()), machines, token: Some(token) })
-}
-
-/// What is wanted, not the other of what is: a form that is sent twice changes nothing twice.
-#[derive(Deserialize)]
-struct DrainForm {
-    drain: bool,
-}
-
-async fn drain(
-    app: web::Data<App>,
-    Admin(user): Admin,
-    id: web::Path<String>,
-    form: web::Form<DrainForm>,
-) -> Result<HttpResponse, WebError> {
-    let app: Shared = app.into_inner();
-    let (id, now, admin) = (id.into_inner(), app.now(), user.id);
-    let draining = if form.drain { Draining::Start } else { Draining::Stop };
-    let found = transact(&app, move |conn| {
-        let Some(machine) = fleet::by_public_id(conn, &id)? else { return Ok(false) };
-        fleet::set_draining(conn, machine.id, draining)?;
-        accounts::record(conn, now, Some(admin), "drain", &id, &format!("{draining:?}"))?;
-        Ok::<_, DbFault>(true)
-    })
-    .await?;
-    if found { Ok(redirect("/admin/fleet")) } else { Err(WebError::NotFound) }
 }
 
 struct SectorRow {
@@ -173,6 +65,14 @@ struct FailingRow {
     error: String,
 }
 
+/// An event of a rail that a person has to see to.
+struct EventRow {
+    id: String,
+    kind: String,
+    at: String,
+    note: String,
+}
+
 #[derive(Template)]
 #[template(path = "admin/pipeline.html")]
 struct PipelinePage {
@@ -180,6 +80,7 @@ struct PipelinePage {
     failing: Vec<FailingRow>,
     /// Orders that were paid when there was no room any more.
     refunds: i64,
+    events: Vec<EventRow>,
     sectors: Vec<SectorRow>,
     tasks: Vec<TaskRow>,
 }
@@ -189,15 +90,24 @@ fn failing(conn: &mut AnyConnection) -> DbResult<Vec<FailingRow>> {
     let loops = jobs::failing(conn)?.into_iter().map(|f| (f.name, f.since, f.error));
     let jobs =
         jobs::struggling(conn)?.into_iter().map(|job| (job.unique_key, job.created_at, job.last_error.unwrap_or_default()));
-    let alerts = jobs::alerts(conn)?.into_iter().map(|alert| (alert.kind.replace('_', " "), alert.since, alert.text));
+    // Payments have a list of their own.
+    let alerts = jobs::alerts(conn)?.into_iter().filter(|alert| alert.kind != AlertKind::Payment.name());
+    let alerts = alerts.map(|alert| (alert.kind.replace('_', " "), alert.since, alert.text));
     let rows = alerts.chain(loops).chain(jobs);
     Ok(rows.map(|(name, since, error)| FailingRow { name, since: minute_text(since), error }).collect())
 }
 
 async fn pipeline_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
-    let (failing, refunds, sectors, tasks) = read(&app, |conn| {
+    let (failing, events, refunds, sectors, tasks) = read(&app, |conn| {
         let failing = failing(conn)?;
+        let events = payments::waiting(conn)?.into_iter().map(|e| EventRow {
+            at: minute_text(e.received_at),
+            id: e.id,
+            kind: e.kind,
+            note: e.note,
+        });
+        let events: Vec<EventRow> = events.collect();
         let refunds = orders::refunds_due(conn)?;
         let machines = fleet::machines(conn)?;
         let name = |id| machines.iter().find(|m| Some(m.id) == id).map(|m| m.name.clone()).unwrap_or_default();
@@ -224,10 +134,25 @@ async fn pipeline_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpRe
             failures: s.failures,
             reason: s.reason.clone().unwrap_or_default(),
         });
-        Ok((failing, refunds, rows.collect(), tasks))
+        Ok((failing, events, refunds, rows.collect(), tasks))
     })
     .await?;
-    html(&PipelinePage { user: Some((&user).into()), failing, refunds, sectors, tasks })
+    html(&PipelinePage { user: Some((&user).into()), failing, refunds, events, sectors, tasks })
+}
+
+#[derive(Deserialize)]
+struct SettleForm {
+    event: String,
+}
+
+async fn settle(app: web::Data<App>, Admin(user): Admin, form: Form<SettleForm>) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let (event, now, admin) = (form.into_inner().event, app.now(), user.id);
+    if transact(&app, move |conn| Ok::<_, DbFault>(payments::settle(conn, &event, admin, now)?)).await? {
+        Ok(redirect("/admin/pipeline"))
+    } else {
+        Err(WebError::BadInput("This event does not wait for anybody any more.".into()))
+    }
 }
 
 async fn release(app: web::Data<App>, Admin(user): Admin, id: web::Path<i64>) -> Result<HttpResponse, WebError> {

@@ -27,6 +27,7 @@ use crate::{
     app::{App, Shared, read, transact},
     auth::{SignedIn, Visitor},
     error::WebError,
+    form::Form,
     rails::stripe::{self, StripeError},
 };
 
@@ -206,7 +207,7 @@ async fn place(
     app: web::Data<App>,
     SignedIn(user): SignedIn,
     id: web::Path<String>,
-    form: web::Form<OrderForm>,
+    form: Form<OrderForm>,
 ) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let plan = find_plan(&app, id.into_inner()).await?;

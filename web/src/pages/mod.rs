@@ -4,6 +4,7 @@ mod account;
 mod admin;
 mod assets;
 mod buy;
+mod fleet;
 mod investor;
 mod plan;
 mod public;
@@ -25,6 +26,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .configure(buy::routes)
         .configure(investor::routes)
         .configure(admin::routes)
+        .configure(fleet::routes)
         .configure(plan::routes)
         .configure(webhook::routes)
         .default_service(web::to(|| async { Err::<HttpResponse, _>(WebError::NotFound) }));

@@ -304,10 +304,15 @@ fn landed(conn: &mut AnyConnection, message: &Message, landing: &Landing, now: M
 async fn post_landed(app: &Shared, message: &Message, landing: Landing) -> TurnResult {
     let (message, now) = (message.clone(), app.now());
     transact(app, move |conn| {
-        if landed(conn, &message, &landing, now)? {
-            proving::landed(conn, PostId(message.subject_id), landing.exit_code)?;
+        let post = PostId(message.subject_id);
+        // A message that landed before the window opened is another window's, whatever the node says.
+        if landing.epoch < proving::by_id(conn, post)?.open_epoch {
+            return give_up(conn, &message, "it landed before its window opened", now);
         }
-        Ok::<_, DbFault>(())
+        if landed(conn, &message, &landing, now)? {
+            proving::landed(conn, post, landing.exit_code)?;
+        }
+        Ok::<_, LedgerError>(())
     })
     .await?;
     Ok(())

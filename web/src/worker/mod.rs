@@ -24,8 +24,9 @@ mod reconcile;
 mod recoveries;
 mod window_posts;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 
+use futures_util::FutureExt;
 use sealyard_core::{
     capacity::{self, Pool},
     clock::SECOND,
@@ -42,30 +43,44 @@ const CLAIM_S: i64 = 15;
 const SLOWLY: u32 = 20;
 /// Turns of other loops for one that compares everything with the chain.
 const RARELY: u32 = 150;
+/// Before the database is asked again: whoever waits for it waits no longer than it takes.
+const DATABASE_AWAY: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// Runs every loop until the process ends.
-pub async fn run(app: Shared) {
+/// Runs every loop until it is told to stop; then gives its claims up, so that a process that stands by goes on at once.
+pub async fn run_until(app: Shared, stop: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let holder = ids::public_id("wrk");
+    tracing::info!(worker = holder, "working: what no other process does, this one does; the rest stands by");
+    let stopped = tokio::select! {
+        () = run(app.clone(), holder.clone()) => Ok(()),
+        stopped = stop => stopped,
+    };
+    let holding = holder.clone();
+    let given_up = transact(&app, move |conn| Ok::<_, DbFault>(jobs::release_claims(conn, &holding)?)).await;
+    tracing::info!(worker = holder, loops = given_up.unwrap_or_default(), "stopped; its loops are free");
+    stopped
+}
+
+async fn run(app: Shared, holder: String) {
     // Before anything is read from a node that may be behind.
     if let Err(error) = nodes::look(&app).await {
         tracing::warn!(error = format!("{error:#}"), "the nodes cannot be compared");
     }
-    tokio::spawn(nodes::watch(app.clone()));
-    let loops: Vec<tokio::task::JoinHandle<()>> = vec![
-        tokio::spawn(repeat(app.clone(), holder.clone(), ("house", 1), house::turn)),
-        tokio::spawn(repeat(app.clone(), holder.clone(), ("pipeline", 1), pipeline::turn)),
-        tokio::spawn(repeat(app.clone(), holder.clone(), ("promises", SLOWLY), promises::turn)),
-        tokio::spawn(repeat(app.clone(), holder.clone(), ("collateral", SLOWLY), collateral::turn)),
-        tokio::spawn(repeat(app.clone(), holder.clone(), ("forecasts", SLOWLY), forecasts::turn)),
-        tokio::spawn(repeat(app.clone(), holder.clone(), ("window-posts", 1), window_posts::turn)),
-        tokio::spawn(repeat(app.clone(), holder.clone(), ("recoveries", 1), recoveries::turn)),
-        tokio::spawn(repeat(app.clone(), holder.clone(), ("messages", 1), messages::turn)),
-        tokio::spawn(repeat(app.clone(), holder.clone(), ("reconcile", RARELY), reconcile::turn)),
-        tokio::spawn(repeat(app.clone(), holder.clone(), ("chain", 1), chain_sync::turn)),
-        tokio::spawn(repeat(app, holder, ("jobs", 1), job_runner::turn)),
-    ];
-    futures_util::future::join_all(loops).await;
+    // They end with the set, when this is told to stop.
+    let mut loops = tokio::task::JoinSet::new();
+    loops.spawn(nodes::watch(app.clone()));
+    loops.spawn(repeat(app.clone(), holder.clone(), ("house", 1), house::turn));
+    loops.spawn(repeat(app.clone(), holder.clone(), ("pipeline", 1), pipeline::turn));
+    loops.spawn(repeat(app.clone(), holder.clone(), ("promises", SLOWLY), promises::turn));
+    loops.spawn(repeat(app.clone(), holder.clone(), ("collateral", SLOWLY), collateral::turn));
+    loops.spawn(repeat(app.clone(), holder.clone(), ("forecasts", SLOWLY), forecasts::turn));
+    loops.spawn(repeat(app.clone(), holder.clone(), ("window-posts", 1), window_posts::turn));
+    loops.spawn(repeat(app.clone(), holder.clone(), ("recoveries", 1), recoveries::turn));
+    loops.spawn(repeat(app.clone(), holder.clone(), ("messages", 1), messages::turn));
+    loops.spawn(repeat(app.clone(), holder.clone(), ("reconcile", RARELY), reconcile::turn));
+    loops.spawn(repeat(app.clone(), holder.clone(), ("chain", 1), chain_sync::turn));
+    loops.spawn(repeat(app, holder, ("jobs", 1), job_runner::turn));
+    while loops.join_next().await.is_some() {}
 }
 
 /// What a loop's turn may fail with; the text is all that is needed.
@@ -78,7 +93,7 @@ struct Each(Option<anyhow::Error>);
 impl Each {
     fn note(&mut self, outcome: TurnResult) {
         if let Err(error) = outcome {
-            tracing::warn!("{error:#}");
+            tracing::debug!("{error:#}");
             self.0.get_or_insert(error);
         }
     }
@@ -106,15 +121,29 @@ async fn repeat<F: Future<Output = TurnResult> + Send>(
     let mut wait = pause;
     // What the house was told last of how the turns go.
     let mut told = None;
+    let mut away = false;
     loop {
-        match claimed(&app, name, &holder).await {
+        let claim = claimed(&app, name, &holder).await;
+        if claim.is_ok() && std::mem::take(&mut away) {
+            tracing::info!(worker = name, "the database answers again");
+        }
+        match claim {
             Ok(true) => {
-                let error = turn(app.clone()).await.err().map(|error| format!("{error:#}"));
+                // A turn that panics has failed like any other: the loop goes on, and the console says so.
+                let ended = AssertUnwindSafe(turn(app.clone())).catch_unwind().await;
+                let error = match ended {
+                    Ok(result) => result.err().map(|error| format!("{error:#}")),
+                    Err(_) => Some("it met a fault of the program; the log has it".to_owned()),
+                };
                 wait = if error.is_none() { pause } else { (wait * 2).min(LONGEST_WAIT) };
-                if let Some(error) = &error {
-                    tracing::warn!(worker = name, error, "will try again");
-                }
                 if told.as_ref() != Some(&error) {
+                    // One line for each outage, and one when it is over.
+                    match (&error, &told) {
+                        (Some(error), Some(Some(_))) => tracing::debug!(worker = name, error, "still does not go on"),
+                        (Some(error), _) => tracing::warn!(worker = name, error, "does not go on; it is tried until it does"),
+                        (None, Some(Some(_))) => tracing::info!(worker = name, "goes on again"),
+                        (None, _) => tracing::info!(worker = name, "takes the loop over"),
+                    }
                     told = tell(&app, name, error.clone()).await.is_ok().then_some(error);
                 }
             }
@@ -123,8 +152,11 @@ async fn repeat<F: Future<Output = TurnResult> + Send>(
                 wait = Duration::from_secs(1).max(pause);
             }
             Err(error) => {
-                tracing::error!(worker = name, %error, "the database does not answer");
-                wait = (wait * 2).min(LONGEST_WAIT);
+                if !away {
+                    tracing::error!(worker = name, %error, "the database does not answer; it is tried until it does");
+                }
+                away = true;
+                wait = DATABASE_AWAY;
             }
         }
         tokio::time::sleep(wait).await;

@@ -176,7 +176,7 @@ async fn submit(app: &Shared, pool: &Pool, post: &WindowPost) -> TurnResult {
     let (pool_id, wanted) = (pool.id, numbers.clone());
     let sectors = read(app, move |conn| {
         let mut found = Vec::new();
-        for number in wanted {
+        for &number in &wanted {
             found.extend(sealing::by_number(conn, pool_id, number)?);
         }
         Ok(found)

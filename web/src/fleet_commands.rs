@@ -1,0 +1,107 @@
+//! `sealyard machine` and `sealyard token`: the fleet from the command line.
+
+use anyhow::Context;
+use sealyard_core::{
+    clock::{self, Clock, SystemClock},
+    fleet,
+    store::{Database, DbFault},
+};
+
+#[derive(clap::Subcommand)]
+pub enum MachineCommand {
+    /// Every machine, its state, and when it was heard last.
+    List,
+    /// Withdraw a machine's key: nothing is given to it or taken from it any more.
+    Revoke { name: String },
+    /// Take a revoked machine without sectors off the list.
+    Remove { name: String },
+    /// Print a token with which the machine's agent takes a new key (`--renew-key`).
+    NewKey { name: String },
+}
+
+#[derive(clap::Subcommand)]
+pub enum TokenCommand {
+    /// Print a token, good for a day, that enrols one machine under this name.
+    New { name: String },
+    /// Tokens that can still be used. The tokens themselves are not kept.
+    List,
+    /// Nobody can use the tokens for this name any more.
+    Withdraw { name: String },
+}
+
+/// The machine of that name that is on the list.
+fn machine_named(db: &Database, name: &str) -> anyhow::Result<fleet::Machine> {
+    let machines = db.read(|conn| fleet::machines(conn).map_err(DbFault::from))?;
+    machines
+        .into_iter()
+        .find(|m| m.name == name)
+        .with_context(|| format!("no machine is called {name}; see `sealyard machine list`"))
+}
+
+pub fn machine(db: &Database, what: &MachineCommand) -> anyhow::Result<()> {
+    let now = SystemClock.now();
+    match what {
+        MachineCommand::List => {
+            for m in db.read(|conn| fleet::machines(conn).map_err(DbFault::from))? {
+                let state = if m.revoked_at.is_some() {
+                    "revoked"
+                } else if m.is_lost() {
+                    "lost"
+                } else {
+                    m.state.as_str()
+                };
+                println!("{}  {state}  seen {} UTC", m.name, clock::minute_text(m.seen_at));
+            }
+        }
+        MachineCommand::Revoke { name } => {
+            let machine = machine_named(db, name)?;
+            let done = db.transact(|conn| Ok::<_, DbFault>(fleet::revoke(conn, machine.id, now)?))?;
+            anyhow::ensure!(done, "{name} was revoked before");
+            println!("{name} is revoked: its key is worth nothing, and its work is done elsewhere");
+        }
+        MachineCommand::Remove { name } => {
+            let machine = machine_named(db, name)?;
+            let done = db.transact(|conn| Ok::<_, DbFault>(fleet::remove(conn, machine.id, now)?))?;
+            anyhow::ensure!(done, "{name} is not removed: revoke it first, and see that no sector's files are on it");
+            println!("{name} is off the list");
+        }
+        MachineCommand::NewKey { name } => {
+            let machine = machine_named(db, name)?;
+            let token = db.transact(|conn| Ok::<_, DbFault>(fleet::new_key_token(conn, &machine, now, now + clock::DAY)?))?;
+            println!("{token}");
+            eprintln!(
+                "Start {name}'s agent once with this token and --renew-key, within a day; its present key is good until then."
+            );
+        }
+    }
+    Ok(())
+}
+
+pub fn token(db: &Database, what: &TokenCommand) -> anyhow::Result<()> {
+    let now = SystemClock.now();
+    let open = db.read(|conn| fleet::open_tokens(conn, now).map_err(DbFault::from))?;
+    match what {
+        TokenCommand::New { name } => {
+            println!("{}", db.transact(|conn| Ok::<_, DbFault>(fleet::new_token(conn, name, now, now + clock::DAY)?))?);
+        }
+        TokenCommand::List => {
+            for token in open {
+                println!(
+                    "{}  made {} UTC, good until {} UTC",
+                    token.name,
+                    clock::minute_text(token.created_at),
+                    clock::minute_text(token.expires_at)
+                );
+            }
+        }
+        TokenCommand::Withdraw { name } => {
+            let of_name: Vec<_> = open.into_iter().filter(|token| token.name == *name).collect();
+            anyhow::ensure!(!of_name.is_empty(), "no open token is for {name}; see `sealyard token list`");
+            for token in &of_name {
+                db.transact(|conn| Ok::<_, DbFault>(fleet::withdraw_token(conn, &token.digest, now)?))?;
+            }
+            println!("{} tokens for {name} are withdrawn", of_name.len());
+        }
+    }
+    Ok(())
+}

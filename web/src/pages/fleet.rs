@@ -1,0 +1,236 @@
+//! The operator's console: machines, their keys, and tokens with which others are enrolled.
+
+use actix_web::{HttpResponse, web};
+use askama::Template;
+use sealyard_core::{
+    accounts,
+    clock::{DAY, minute_text},
+    fleet::{self, Draining, Machine},
+    sealing,
+    store::{AnyConnection, DbFault, DbResult},
+    units::Bytes,
+};
+use serde::Deserialize;
+
+use super::{html, redirect};
+use crate::{
+    app::{App, Shared, read, transact},
+    auth::{Admin, Visitor},
+    error::WebError,
+    form::Form,
+};
+
+pub fn routes(config: &mut web::ServiceConfig) {
+    config
+        .service(web::resource("/admin/fleet").get(page).post(new_token))
+        .route("/admin/fleet/tokens/withdraw", web::post().to(withdraw))
+        .route("/admin/fleet/{machine}/drain", web::post().to(drain))
+        .route("/admin/fleet/{machine}/key", web::post().to(new_key))
+        .route("/admin/fleet/{machine}/revoke", web::post().to(revoke))
+        .route("/admin/fleet/{machine}/remove", web::post().to(remove));
+}
+
+struct MachineRow {
+    id: String,
+    name: String,
+    cores: i64,
+    memory: String,
+    disk: String,
+    gpus: i64,
+    detail: String,
+    seen: String,
+    doing: String,
+    /// Sealed sectors that are there.
+    kept: i64,
+    /// Where other machines read its files.
+    files: String,
+    is_for_storage: bool,
+    is_draining: bool,
+    is_lost: bool,
+    is_revoked: bool,
+}
+
+struct TokenRow {
+    digest: String,
+    name: String,
+    made: String,
+    until: String,
+    is_new_key: bool,
+}
+
+/// A token that was just made, and what it is for.
+struct NewToken {
+    token: String,
+    machine: String,
+    is_new_key: bool,
+}
+
+#[derive(Template)]
+#[template(path = "admin/fleet.html")]
+struct FleetPage {
+    user: Option<Visitor>,
+    machines: Vec<MachineRow>,
+    tokens: Vec<TokenRow>,
+    made: Option<NewToken>,
+}
+
+fn machines(conn: &mut AnyConnection) -> DbResult<Vec<MachineRow>> {
+    let open = sealing::open_tasks(conn)?;
+    let counted = sealing::count_sectors(conn)?;
+    let rows = fleet::machines(conn)?.into_iter().map(|m| {
+        let doing: Vec<String> =
+            open.iter().filter(|t| t.machine_id == Some(m.id)).map(|t| t.progress.clone().unwrap_or_default()).collect();
+        let kept = counted.iter().filter(|c| c.machine == Some(m.id) && c.state.is_on_chain());
+        MachineRow {
+            kept: kept.map(|c| c.sectors).sum(),
+            is_for_storage: m.is_for_storage(),
+            files: m.files_url.clone().unwrap_or_else(|| "to nobody".into()),
+            is_draining: m.is_draining(),
+            is_lost: m.is_lost(),
+            is_revoked: m.revoked_at.is_some(),
+            id: m.public_id,
+            name: m.name,
+            cores: m.cores,
+            memory: Bytes(m.memory_bytes).to_string(),
+            disk: format!("{} free of {}", Bytes(m.disk_free_bytes), Bytes(m.disk_bytes)),
+            gpus: m.gpus,
+            detail: m.detail,
+            seen: minute_text(m.seen_at),
+            doing: if doing.is_empty() { "idle".into() } else { doing.join("; ") },
+        }
+    });
+    Ok(rows.collect())
+}
+
+async fn show(app: &Shared, user: Visitor, made: Option<NewToken>) -> Result<HttpResponse, WebError> {
+    let now = app.now();
+    let (machines, tokens) = read(app, move |conn| {
+        let tokens = fleet::open_tokens(conn, now)?.into_iter().map(|t| TokenRow {
+            digest: t.digest,
+            name: t.name,
+            made: minute_text(t.created_at),
+            until: minute_text(t.expires_at),
+            is_new_key: t.for_machine.is_some(),
+        });
+        let tokens = tokens.collect();
+        Ok((machines(conn)?, tokens))
+    })
+    .await?;
+    html(&FleetPage { user: Some(user), machines, tokens, made })
+}
+
+async fn page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpResponse, WebError> {
+    show(&app.into_inner(), (&user).into(), None).await
+}
+
+#[derive(Deserialize)]
+struct TokenForm {
+    name: String,
+}
+
+async fn new_token(app: web::Data<App>, Admin(user): Admin, form: Form<TokenForm>) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let name = form.into_inner().name.trim().to_owned();
+    if name.is_empty() || name.len() > 60 {
+        return Err(WebError::BadInput("Give the machine a name of at most 60 characters.".into()));
+    }
+    let (now, admin, machine) = (app.now(), user.id, name.clone());
+    let token = transact(&app, move |conn| {
+        accounts::record(conn, now, Some(admin), "enrolment token", &name, "")?;
+        Ok::<_, DbFault>(fleet::new_token(conn, &name, now, now + DAY)?)
+    })
+    .await?;
+    show(&app, (&user).into(), Some(NewToken { token, machine, is_new_key: false })).await
+}
+
+#[derive(Deserialize)]
+struct WithdrawForm {
+    token: String,
+}
+
+async fn withdraw(app: web::Data<App>, Admin(user): Admin, form: Form<WithdrawForm>) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let (digest, now, admin) = (form.into_inner().token, app.now(), user.id);
+    let withdrawn = transact(&app, move |conn| {
+        let withdrawn = fleet::withdraw_token(conn, &digest, now)?;
+        if withdrawn {
+            accounts::record(conn, now, Some(admin), "enrolment token withdrawn", &digest, "")?;
+        }
+        Ok::<_, DbFault>(withdrawn)
+    })
+    .await?;
+    if withdrawn {
+        Ok(redirect("/admin/fleet"))
+    } else {
+        Err(WebError::BadInput("This token cannot be used any more anyway. If a machine used it, revoke the machine.".into()))
+    }
+}
+
+/// Does something to a machine, as this administrator. `None`: it could not be done, and nothing is recorded.
+async fn change<T: Send + 'static>(
+    app: &Shared,
+    admin: &accounts::User,
+    id: String,
+    name: &'static str,
+    mut work: impl FnMut(&mut AnyConnection, &Machine, i64) -> DbResult<Option<T>> + Send + 'static,
+) -> Result<(Machine, Option<T>), WebError> {
+    let (now, admin) = (app.now(), admin.id);
+    let changed = transact(app, move |conn| {
+        let Some(machine) = fleet::by_public_id(conn, &id)? else { return Ok(None) };
+        let result = work(conn, &machine, now)?;
+        if result.is_some() {
+            accounts::record(conn, now, Some(admin), name, &machine.name, &id)?;
+        }
+        Ok::<_, DbFault>(Some((machine, result)))
+    })
+    .await?;
+    changed.ok_or(WebError::NotFound)
+}
+
+/// What is wanted, not the other of what is: a form that is sent twice changes nothing twice.
+#[derive(Deserialize)]
+struct DrainForm {
+    drain: bool,
+}
+
+async fn drain(
+    app: web::Data<App>,
+    Admin(user): Admin,
+    id: web::Path<String>,
+    form: Form<DrainForm>,
+) -> Result<HttpResponse, WebError> {
+    let (draining, name) = if form.0.drain { (Draining::Start, "drain") } else { (Draining::Stop, "use again") };
+    change(&app.into_inner(), &user, id.into_inner(), name, move |conn, machine, _| {
+        fleet::set_draining(conn, machine.id, draining).map(Some)
+    })
+    .await?;
+    Ok(redirect("/admin/fleet"))
+}
+
+async fn new_key(app: web::Data<App>, Admin(user): Admin, id: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let app: Shared = app.into_inner();
+    let (machine, token) = change(&app, &user, id.into_inner(), "token for a new key", |conn, machine, now| {
+        fleet::new_key_token(conn, machine, now, now + DAY).map(Some)
+    })
+    .await?;
+    let made = token.map(|token| NewToken { token, machine: machine.name, is_new_key: true });
+    show(&app, (&user).into(), made).await
+}
+
+async fn revoke(app: web::Data<App>, Admin(user): Admin, id: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let revoking = |conn: &mut AnyConnection, machine: &Machine, now| Ok(fleet::revoke(conn, machine.id, now)?.then_some(()));
+    change(&app.into_inner(), &user, id.into_inner(), "key withdrawn", revoking).await?;
+    Ok(redirect("/admin/fleet"))
+}
+
+async fn remove(app: web::Data<App>, Admin(user): Admin, id: web::Path<String>) -> Result<HttpResponse, WebError> {
+    let removing = |conn: &mut AnyConnection, machine: &Machine, now| Ok(fleet::remove(conn, machine.id, now)?.then_some(()));
+    let (machine, removed) = change(&app.into_inner(), &user, id.into_inner(), "removal", removing).await?;
+    if removed.is_some() {
+        return Ok(redirect("/admin/fleet"));
+    }
+    let name = machine.name;
+    Err(WebError::BadInput(format!(
+        "{name} still has sectors, or its key is still good. Withdraw its key first; sectors leave it as they expire."
+    )))
+}
