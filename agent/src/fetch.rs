@@ -81,7 +81,7 @@ impl Source {
     async fn try_list(&self) -> Result<Vec<StoredFile>> {
         let mut response = self.http.get(&self.url).bearer_auth(&self.pass).send().await?;
         let status = response.status();
-        // What another address says is not repeated: it may be anybody's.
+        // The text of another address is not repeated: the address may be anybody's.
         ensure!(status.is_success(), "the machine that has the files answered {status}");
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await? {

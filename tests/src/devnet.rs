@@ -65,7 +65,7 @@ async fn the_client_reads_the_chain() {
     assert_eq!((info.sector_size, info.worker), (2048, Address::new_id(101)));
     assert_eq!(node.deadlines(&miner, &Vec::new()).await.unwrap().len(), 48);
     assert_eq!(node.proving_deadline(&miner).await.unwrap().challenge_window, 60);
-    assert!(node.active_sectors(&miner, &Vec::new()).await.unwrap().is_empty());
+    assert!(node.active_numbers(&miner, &Vec::new(), 1 << 20).await.unwrap().is_empty());
     assert_eq!(node.sector_info(&miner, 1, &Vec::new()).await.unwrap(), None);
     assert!(node.pre_commit_info(&miner, 1, &Vec::new()).await.unwrap().is_none());
     let state = node.miner_state(&miner, &Vec::new()).await.unwrap();

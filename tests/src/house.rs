@@ -143,10 +143,15 @@ const GENESIS: &str = "network_name = \"sealyard-devnet-test\"\ngenesis_timestam
 
 impl House {
     pub fn open(dir: &Path) -> Self {
+        Self::over(dir, "")
+    }
+
+    /// Over a network with these settings besides.
+    pub fn over(dir: &Path, network: &str) -> Self {
         let parameters = root().join("var/proof-params").display().to_string();
         let (node, mail) = (free_address(), free_address());
         let settings = dir.join("devnet.toml");
-        fs::write(&settings, GENESIS).unwrap();
+        fs::write(&settings, format!("{GENESIS}{network}")).unwrap();
         let (data, settings) = (dir.join("devnet").display().to_string(), settings.display().to_string());
         let listen = node.to_string();
         let network = [
@@ -173,7 +178,7 @@ impl House {
         db.migrate().unwrap();
         let more = format!(
             "node_url = \"{node_url}\"\nnode_token = \"{node_token}\"\nparameters_dir = \"{parameters}\"\npoll_ms = 100\n\
-             lease_s = 20\nmachine_lost_s = 600\nhead_lag_epochs = 0\nsmtp_host = \"127.0.0.1\"\nsmtp_port = {}\nsmtp_security = \"none\"\n",
+             lease_s = 20\nmachine_lost_s = 600\nhead_lag_epochs = 0\nlarge_miner_sectors = 0\nsmtp_host = \"127.0.0.1\"\nsmtp_port = {}\nsmtp_security = \"none\"\n",
             mail.port()
         );
         let shop = Shop::open(dir, &more);

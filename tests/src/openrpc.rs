@@ -78,6 +78,7 @@ async fn call_everything(node: &Node, sector: u64) -> Vec<Result<(), RpcError>> 
         node.message(&cid).await.map(drop),
         node.miner_info(&miner).await.map(drop),
         node.miner_power(&miner, &key).await.map(drop),
+        node.active_numbers(&miner, &key, 1 << 20).await.map(drop),
         node.active_sectors(&miner, &key).await.map(drop),
         node.sectors(&miner, &[sector].into_iter().collect(), &key).await.map(drop),
         node.sector_info(&miner, sector, &key).await.map(drop),

@@ -43,7 +43,12 @@ fn refuse(status: StatusCode, code: ErrorCode, message: String) -> HttpResponse 
 }
 
 fn try_again(error: &dyn std::fmt::Display) -> HttpResponse {
-    tracing::error!(%error, "agent request failed");
+    try_again_as("not known yet", error)
+}
+
+/// The log names the machine whose request could not be answered.
+fn try_again_as(machine: &str, error: &dyn std::fmt::Display) -> HttpResponse {
+    tracing::error!(machine, %error, "agent request failed");
     refuse(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::TryAgain, "the server cannot answer right now; try again".into())
 }
 
@@ -109,7 +114,7 @@ async fn set_aside(app: &Shared, machine: &Machine, what: &'static str, nonsense
         app.lane.transact(move |conn| Ok::<_, DbFault>(jobs::raise(conn, AlertKind::Machine, &subject, &text, now)?)).await;
     match kept {
         Ok(_) => bad(nonsense),
-        Err(fault) => try_again(&fault),
+        Err(fault) => try_again_as(&machine.name, &fault),
     }
 }
 
@@ -128,6 +133,7 @@ async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Payload
     }
     let now = app.now();
     let until = now + app.config.lease_s * SECOND;
+    let name = machine.name.clone();
     let done = app.lane.transact(move |conn| {
         fleet::heartbeat(conn, &machine, &body.hardware, now)?;
         jobs::clear(conn, AlertKind::Machine, &format!("{}: heartbeat", machine.name))?;
@@ -150,11 +156,11 @@ async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Payload
     });
     match done.await {
         Ok(answer) => HttpResponse::Ok().json(answer),
-        Err(fault) => try_again(&fault),
+        Err(fault) => try_again_as(&name, &fault),
     }
 }
 
-/// Which task a report is about: its kind says how long the report may be.
+/// The task that a report is about: its kind says how long the report may be.
 #[derive(Deserialize)]
 struct About {
     task: Option<i64>,
@@ -170,7 +176,7 @@ async fn report(app: web::Data<App>, request: HttpRequest, about: web::Query<Abo
     let kind = app.lane.read(move |conn| task.map_or(Ok(None), |task| sealing::leased_kind(conn, task, id))).await;
     let most = match kind {
         Ok(kind) => kind.map_or(0, sealing::longest_report).max(LARGEST_BODY),
-        Err(fault) => return try_again(&fault),
+        Err(fault) => return try_again_as(&machine.name, &fault),
     };
     let mut body: ReportRequest = match json(&app, body, most).await {
         Ok(body) => body,
@@ -185,6 +191,6 @@ async fn report(app: web::Data<App>, request: HttpRequest, about: web::Query<Abo
     }
     match app.lane.transact(move |conn| sealing::report(conn, machine.id, &body, now)).await {
         Ok(accepted) => HttpResponse::Ok().json(ReportAnswer { accepted }),
-        Err(fault) => try_again(&fault),
+        Err(fault) => try_again_as(&machine.name, &fault),
     }
 }

@@ -119,7 +119,7 @@ async fn user_of(request: HttpRequest) -> Result<Option<User>, WebError> {
     Ok(read(&app, move |conn| accounts::session_user(conn, &sid, now)).await?)
 }
 
-/// Who looks at a page that went wrong; nobody, when that cannot be told either.
+/// The visitor of a page that went wrong; nobody, when that cannot be told either.
 pub async fn visitor(request: &HttpRequest) -> Option<Visitor> {
     let app: Shared = request.app_data::<Data<App>>()?.clone().into_inner();
     let sid = session_id(&app, request)?;

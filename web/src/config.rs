@@ -41,9 +41,11 @@ pub struct Config {
     /// Epochs that a node's head may be behind the clock and the other nodes before the node is not used; 0: heads are not compared, for
     /// test networks whose clock is stepped.
     pub head_lag_epochs: i64,
+    /// A miner with more sectors than this is followed by its partitions' bitfields: lists of all sectors would be too long.
+    pub large_miner_sectors: i64,
     /// Seconds after which a proof's message that has not landed is sent again for more; others have four times as long.
     pub stuck_after_s: i64,
-    /// What a message of each kind may cost at most, FIL.
+    /// Maximum cost of a message of each kind, FIL.
     #[serde(deserialize_with = "fil")]
     pub max_fee_pre_commit: NanoFil,
     #[serde(deserialize_with = "fil")]
@@ -103,6 +105,7 @@ impl Default for Config {
             finality: 900,
             confirmations: 5,
             head_lag_epochs: 5,
+            large_miner_sectors: 10_000,
             stuck_after_s: 150,
             max_fee_pre_commit: NanoFil(50_000_000),
             max_fee_prove_commit: NanoFil(100_000_000),
@@ -239,7 +242,7 @@ impl Config {
         (name.contains(|c: char| c.is_ascii_alphabetic()) && !name.contains('[')).then(|| name.to_owned())
     }
 
-    /// What one account may reserve.
+    /// Limits on what one account may reserve.
     #[must_use]
     pub const fn caps(&self) -> Caps {
         Caps {
@@ -322,8 +325,11 @@ impl Config {
                 "must be at least 1, and 0 to 100",
             );
         }
-        if self.confirmations < 0 || self.head_lag_epochs < 0 || self.stuck_after_s < 1 {
-            return must("confirmations, head_lag_epochs, stuck_after_s", "must not be negative (at least 1 s)");
+        if self.confirmations < 0 || self.head_lag_epochs < 0 || self.large_miner_sectors < 0 || self.stuck_after_s < 1 {
+            return must(
+                "confirmations, head_lag_epochs, large_miner_sectors, stuck_after_s",
+                "must not be negative (at least 1 s)",
+            );
         }
         let times = [self.lease_s, self.silent_s, self.machine_lost_s];
         if self.finality < 0 || times.iter().any(|s| *s < 1) || self.poll_ms < 10 || self.database_connections < 4 {

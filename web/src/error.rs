@@ -17,7 +17,7 @@ pub enum WebError {
     Internal(anyhow::Error),
 }
 
-/// What an error's page says, kept beside it: the page is made again for who is signed in.
+/// The text of an error's page, kept beside it: the page is made again for who is signed in.
 #[derive(Clone)]
 pub struct Said {
     title: &'static str,

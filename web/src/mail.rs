@@ -58,7 +58,7 @@ pub async fn send(config: &Config, mail: Mail) -> Result<(), MailError> {
 /// about us: a password, a sender that may not relay.
 const MAILBOX_REFUSED: [&str; 7] = ["501", "513", "521", "550", "551", "553", "556"];
 
-/// What the server said, when it is for good and about the mailbox.
+/// The server's words, when they are final and about the mailbox.
 fn refusal(error: &lettre::transport::smtp::Error) -> Option<String> {
     let code = error.status().filter(|_| error.is_permanent())?.to_string();
     MAILBOX_REFUSED.contains(&code.as_str()).then(|| error.to_string())

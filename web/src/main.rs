@@ -273,7 +273,7 @@ fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the node says of the miner, as far as it can be asked.
+/// Compares the options with what the node says of the miner, if it can be asked.
 async fn check_miner(config: &Config, options: &demo::PoolOptions) -> anyhow::Result<()> {
     let first = sealyard_filecoin::rpc::Endpoint { url: config.node_url.clone(), token: config.node_token.clone() };
     let (timeout, backoff) = (std::time::Duration::from_secs(5), std::time::Duration::from_millis(50));

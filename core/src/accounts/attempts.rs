@@ -33,7 +33,7 @@ pub fn count(conn: &mut AnyConnection, key: &str, limit: Limit, now: Micros) -> 
     if let Some(count) = counted {
         return Ok(count <= limit.most);
     }
-    // What is over is forgotten; so nobody can fill the table for ever.
+    // Windows that are over are deleted, so the table cannot fill up for ever.
     diesel::delete(attempts::table.filter(attempts::window_end.le(now))).execute(conn)?;
     let first = (attempts::key.eq(key), attempts::window_end.eq(now.saturating_add(limit.window)), attempts::count.eq(1));
     let new = on_conn!(&mut *conn, |c| diesel::insert_into(attempts::table).values(first).on_conflict_do_nothing().execute(c))?;

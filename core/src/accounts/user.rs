@@ -148,7 +148,7 @@ pub fn verified(user: Option<User>, password: &str) -> Result<User, AccountError
 }
 
 pub fn by_email(conn: &mut AnyConnection, email: &str) -> DbResult<Option<User>> {
-    // What is no address is nobody's.
+    // Text that is no address belongs to nobody.
     let Ok(email) = normalised(email) else { return Ok(None) };
     users::table.filter(users::email.eq(email)).first(conn).optional()
 }

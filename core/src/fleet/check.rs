@@ -1,4 +1,4 @@
-//! What a machine says is believed only as far as it can be: every number within what a machine can have, every text short and plain.
+//! Checks of everything that a machine reports: each number is within a machine's range, each text short and plain.
 
 use super::protocol::{EnrolRequest, Hardware, HeartbeatRequest, Outcome, ReportRequest, Running, Usage};
 
@@ -19,7 +19,7 @@ const LONGEST_URL: usize = 300;
 const MOST_RUNNING: usize = 4096;
 const MOST_STORED: usize = 10_000;
 
-/// What cannot be.
+/// A value that cannot be true.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} is {value}; it must be {must}")]
 pub struct Nonsense {

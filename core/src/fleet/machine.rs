@@ -121,7 +121,7 @@ pub struct Offer<'o> {
     pub keeps: bool,
 }
 
-/// What it offers from now on. Others fetch its files from the host that it named first, and from no other: a machine that could name any
+/// Records the machine's present offer. Others fetch its files from the host that it named first, and from no other: a machine that could name any
 /// would have them ask whatever they can reach. False: it named another one.
 pub fn offer(conn: &mut AnyConnection, machine: &Machine, offer: Offer<'_>) -> DbResult<bool> {
     let host = offer.files_url.and_then(host_of);

@@ -1,4 +1,4 @@
-//! What a person has to look at: raised by whoever notices, cleared when it is over.
+//! Alerts: raised by whoever notices that a person is needed, cleared when it is over.
 
 use diesel::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What one account may reserve without paying: a hold keeps capacity from everybody else.
+//! Limits on what one account may reserve without paying: a hold keeps capacity from everybody else.
 
 use diesel::prelude::*;
 
@@ -58,7 +58,8 @@ pub fn check(
     let allowed = i64::try_from(share).unwrap_or(i64::MAX).max(plan.unit_bytes);
     if held.saturating_add(bytes.0) > allowed && bytes.0 <= pool.free {
         let left = (allowed - held).max(0);
-        return Err(PlaceError::TooMuchHeld { left: Bytes(left - left % plan.unit_bytes.max(1)) });
+        let whole = left - left % plan.unit_bytes.max(1);
+        return Err(if whole == 0 { PlaceError::AllHeld } else { PlaceError::TooMuchHeld { left: Bytes(whole) } });
     }
     Ok(())
 }

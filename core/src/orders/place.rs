@@ -46,6 +46,8 @@ pub enum PlaceError {
     TooManyUnpaid { most: i64 },
     #[error("so much cannot be reserved at once before it is paid; order at most {left} now, pay for it, then order more")]
     TooMuchHeld { left: crate::units::Bytes },
+    #[error("what you have reserved is as much as can wait for its payment; pay for it first, then order more")]
+    AllHeld,
     #[error(transparent)]
     Capacity(CapacityError),
     #[error(

@@ -34,7 +34,7 @@ impl Fate {
     }
 }
 
-/// What an event says, in no rail's own words. `page` is the rail's name of a payment page, `order` the order that it was made for.
+/// The content of an event, in no rail's own words. `page` is the rail's name of a payment page, `order` the order that it was made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
     Paid {

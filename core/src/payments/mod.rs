@@ -1,4 +1,4 @@
-//! What payment rails report, whatever the rail: each event has a fate, and money that fits no order stands in suspense.
+//! Reports of payment rails, whatever the rail: each event has a fate, and money that fits no order stands in suspense.
 
 mod inbox;
 

@@ -186,7 +186,7 @@ fn view(machine: &Machine, (stored_bytes, leftover_bytes): (i64, i64), setbacks:
         id: machine.id,
         name: machine.name.clone(),
         takes_new: !machine.is_draining(),
-        // What was believed before it was checked must not make the planner's sums overflow.
+        // Rows from before these checks must not make the planner's sums overflow.
         cores: machine.cores.clamp(0, check::MOST_CORES),
         memory_bytes: machine.memory_bytes.clamp(0, check::MOST_MEMORY),
         disk_bytes: machine.disk_bytes.clamp(0, check::MOST_DISK),

@@ -154,7 +154,7 @@ fn pre_committed(conn: &mut AnyConnection, mut sector: Sector, seed_epoch: i64, 
     diesel::update(sectors::table.find(sector.id)).set(values).execute(conn).map(drop)
 }
 
-/// What the chain took back is waited for again; what was begun because of it is not needed.
+/// Waits again for a fact that the chain took back; work that was begun because of it is not needed.
 fn undo(conn: &mut AnyConnection, sector: &Sector, purpose: Purpose, reason: &str, now: Micros) -> DbResult<()> {
     cancel_open(conn, Of::Sector(sector.id), reason, now)?;
     if let Some(message) = latest(conn, purpose, sector.id.0)? {

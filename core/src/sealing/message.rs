@@ -76,7 +76,7 @@ pub struct Message {
     /// attoFIL that its gas cost the sender, once it has landed.
     pub burnt_atto: Option<String>,
     pub tip_atto: Option<String>,
-    /// Which try at its purpose it is.
+    /// Number of the try at its purpose.
     pub attempt: i64,
     /// The address that sends it, once a push was tried.
     pub sender: Option<String>,
@@ -113,7 +113,7 @@ pub struct Landing {
     pub tip_atto: String,
 }
 
-/// What a message is to do, before it has an identity.
+/// A message's purpose and content, before it has an identity.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     pub pool: PoolId,
@@ -225,7 +225,7 @@ pub fn latest(conn: &mut AnyConnection, purpose: Purpose, subject: i64) -> DbRes
     messages::table.filter(of).order(messages::id.desc()).first(conn).optional()
 }
 
-/// What the node signed and sent.
+/// The message as the node signed and sent it.
 #[derive(Clone, Debug)]
 pub struct Signed {
     pub cid: String,

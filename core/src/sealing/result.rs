@@ -1,4 +1,4 @@
-//! What a machine reports as the result of a step, checked on receipt against what the task asked for.
+//! Results that machines report, checked on receipt against what the task asked for.
 
 use std::collections::BTreeSet;
 

@@ -77,7 +77,7 @@ pub enum Turn {
     Promise,
     /// A payment and its order's end must see each other.
     Order(OrderId),
-    /// What one account may reserve counts all that it has reserved.
+    /// The limit on one account counts all that it has reserved.
     Account(UserId),
     /// Two planners would both fill what is left of a machine.
     Plan,

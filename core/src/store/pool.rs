@@ -76,7 +76,7 @@ fn shown(url: &str) -> String {
 /// A connection, and what tells whether it may be dead.
 pub(super) struct Kept {
     connection: AnyConnection,
-    /// Which of the database's lives it belongs to.
+    /// The life of the database that it belongs to.
     life: u64,
     used: Instant,
 }

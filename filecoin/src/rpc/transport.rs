@@ -97,7 +97,7 @@ struct ErrorObject {
     message: String,
 }
 
-/// What is known of an endpoint.
+/// The known state of an endpoint.
 #[derive(Clone, Debug, Default)]
 struct State {
     /// Why it is not used, as of the last look at its head.
@@ -106,7 +106,7 @@ struct State {
     resting: Option<Instant>,
 }
 
-/// What a look at a node's head came to.
+/// The outcome of a look at a node's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeadHealth {
     pub url: String,

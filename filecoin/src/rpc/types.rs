@@ -359,7 +359,7 @@ pub struct PreCommitInfo {
     pub info: PreCommitted,
 }
 
-/// What a PreCommit said, as far as it is needed.
+/// A PreCommit's content, as far as it is needed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PreCommitted {

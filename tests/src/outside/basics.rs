@@ -110,7 +110,7 @@ async fn a_body_that_never_ends_is_not_waited_for() {
     assert!(began.elapsed() < Duration::from_secs(25));
 }
 
-/// What Prometheus's own checker says of the metrics: nothing.
+/// Prometheus's own checker has nothing to say about the metrics.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_and_details_are_on_the_operators_address() {
     let dir = tempfile::tempdir().unwrap();

@@ -46,7 +46,7 @@ pub struct Customer {
     cookie: String,
 }
 
-/// What an answer says.
+/// An answer's content.
 pub struct Page {
     pub status: u16,
     pub location: String,
@@ -147,7 +147,7 @@ impl Customer {
         url.rsplit('/').next().unwrap().to_owned()
     }
 
-    /// What the order's page says until it says so.
+    /// Waits until the order's page says so.
     pub async fn until(&self, order: &Order, words: &str) {
         let started = std::time::Instant::now();
         loop {

@@ -36,7 +36,7 @@ fn key_of(db: &Database, name: &str) -> String {
     .unwrap()
 }
 
-/// What a machine sends, from outside any runtime.
+/// Sends a machine's requests, from outside any runtime.
 struct Agent {
     runtime: tokio::runtime::Handle,
     http: reqwest::Client,

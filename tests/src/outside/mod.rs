@@ -1,4 +1,4 @@
-//! What the outside does to the house: nodes, machines, payers and mail servers that lose, delay, repeat, lie and forget.
+//! Misbehaviour of the outside: nodes, machines, payers and mail servers that lose, delay, repeat, lie and forget.
 
 mod basics;
 mod customer;

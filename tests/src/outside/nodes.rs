@@ -61,7 +61,7 @@ async fn whatever_is_not_the_callers_fault_goes_to_the_next_node_and_is_named_by
         assert!(error.is_temporary(), "{status}: {error}");
         assert!(error.to_string().contains(&status.to_string()) && error.to_string().contains(&bad.url), "{error}");
     }
-    // What is the caller's fault stays so.
+    // A fault of the caller stays the caller's.
     let asked = node(&devnet.ready.url, &[], &devnet.ready.token);
     let error = asked.call::<serde_json::Value>("Filecoin.NoSuchMethod", json!([])).await.unwrap_err();
     assert!(matches!(error, RpcError::Node { code: -32601, .. }), "{error}");

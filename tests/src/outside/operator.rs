@@ -1,4 +1,4 @@
-//! What an operator does on the command line, and what a database does that goes away.
+//! An operator's command line, and a database that goes away.
 
 use std::{
     io::Write,
@@ -70,7 +70,7 @@ impl Desk {
         child.wait_with_output().unwrap()
     }
 
-    /// What a command that works says.
+    /// Output of a command that works.
     fn works(&self, arguments: &[&str], input: &str) -> String {
         let output = self.run(arguments, input);
         let status = output.status;
@@ -84,7 +84,7 @@ impl Desk {
         said
     }
 
-    /// What a command that cannot work says.
+    /// Error of a command that cannot work.
     fn refuses(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments, "long enough\n");
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
@@ -331,7 +331,7 @@ fn a_worker_that_is_stopped_gives_its_loops_up() {
     }
 }
 
-/// What `books check` reads was there at one moment.
+/// `books check` reads what was there at one moment.
 #[test]
 fn a_check_of_the_books_sees_one_moment() {
     crate::support::on_both(|db| {

@@ -13,7 +13,7 @@ use sealyard_core::{
 use serde_json::json;
 
 use super::{
-    customer::{Customer, later, order, shop, worker},
+    customer::{Customer, between, later, order, shop, worker},
     trials,
 };
 use crate::support::{self, NOW, SECTOR, on_both};
@@ -275,7 +275,7 @@ fn a_new_account_cannot_hold_what_others_would_buy() {
         assert!(db.transact(|conn| orders::cancel(conn, first.id, NOW)).unwrap());
         assert!(!db.transact(|conn| orders::cancel(conn, first.id, NOW)).unwrap(), "once");
         try_place(1, "third").unwrap();
-        // Who has paid once may reserve more.
+        // An account that has paid once may reserve more.
         db.transact(|conn| {
             let order = orders::of_user(conn, user.id)?.into_iter().find(|o| o.request_key == "second").unwrap();
             orders::open_payment(conn, order.id, "stripe", "cs", "http://pay", NOW)?;
@@ -317,4 +317,14 @@ async fn disputes_and_refunds_of_ours_wait_for_a_person_and_those_of_others_do_n
     assert_eq!((alerts.len(), later.len()), (1, 1), "{later:?}");
     assert!(alerts[0].text.contains(&placed.public_id) && alerts[0].text.contains("fraudulent"), "{alerts:?}");
     assert!(!shop.serve.log().contains("webhook failed"), "{}", shop.serve.log());
+    // A person sees to it.
+    let operator = Customer::operator(&shop).await;
+    let page = operator.get("/admin/pipeline").await.text;
+    assert!(page.contains("Payments that need a person") && page.contains("fraudulent"), "{page}");
+    let event = between(&page, "name=\"event\" value=\"", "\"").unwrap();
+    assert_eq!(ada.post("/admin/payments/settle", &[("event", &event)]).await.status, 403);
+    assert_eq!(operator.post("/admin/payments/settle", &[("event", &event)]).await.status, 303);
+    assert_eq!(operator.post("/admin/payments/settle", &[("event", &event)]).await.status, 422, "once");
+    assert!(!operator.get("/admin/pipeline").await.text.contains("fraudulent"));
+    assert!(db.read(|conn| jobs::alerts(conn).map_err(DbFault::from)).unwrap().is_empty());
 }

@@ -28,10 +28,10 @@ use crate::{
     support::shop,
 };
 
-/// What the proxy makes of a request's answer, by method; `None`: it passes.
+/// Spoils a request's answer, by method; `None`: it passes.
 pub type Spoil = Box<dyn FnMut(&str, &[u8]) -> Option<Reply> + Send>;
 
-/// What a request gets instead of reaching the node.
+/// Answers a request in the node's place; `None`: it passes.
 pub type Gate = Box<dyn FnMut(&Value) -> Option<Reply> + Send>;
 
 pub struct Yard {

@@ -1,6 +1,7 @@
 //! `sealyard bench …`: the planner on instances from outside, and the books with many contracts.
 
 mod close;
+mod heartbeats;
 mod instance;
 mod quotes;
 mod replan;
@@ -18,6 +19,21 @@ pub enum Bench {
     Replan(ReplanOptions),
     /// Close one day of many contracts, and compare with the fastest way to write as many lots and balances.
     Close(CloseOptions),
+    /// Send a machine's heartbeats while nobody else asks, then while many connections ask for pages without a pause.
+    Heartbeats(HeartbeatOptions),
+}
+
+#[derive(clap::Args)]
+pub struct HeartbeatOptions {
+    /// Connections that ask without a pause.
+    #[arg(long, default_value_t = 32)]
+    greedy: u32,
+    /// Heartbeats that are measured, idle and busy.
+    #[arg(long, default_value_t = 1000)]
+    times: u32,
+    /// An empty database that may be filled and thrown away.
+    #[arg(long)]
+    database: String,
 }
 
 #[derive(clap::Args)]
@@ -107,5 +123,6 @@ pub fn run(what: &Bench) -> anyhow::Result<()> {
         Bench::Quotes(options) => quotes::run(options),
         Bench::Replan(options) => replan::run(options),
         Bench::Close(options) => close::run(options),
+        Bench::Heartbeats(options) => heartbeats::run(options),
     }
 }

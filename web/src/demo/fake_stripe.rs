@@ -36,7 +36,7 @@ struct Fake {
 #[derive(Default)]
 struct Sessions {
     by_id: HashMap<String, Value>,
-    /// What was answered under an idempotency key, and for which form.
+    /// The answer under an idempotency key, and the form that it was for.
     by_key: HashMap<String, (HashMap<String, String>, u16, Value)>,
     events: Vec<Value>,
     /// So many requests for a session fail with a status that is kept under their key.

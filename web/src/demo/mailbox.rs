@@ -1,4 +1,4 @@
-//! What arrived in the investor's mailbox, read as the investor's own programs read it.
+//! The investor's mailbox, read as the investor's own programs read it.
 
 use std::{
     collections::BTreeMap,

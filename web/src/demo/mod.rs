@@ -26,8 +26,8 @@ use sealyard_core::{
 pub use fake_stripe::{FakeStripeOptions, run as fake_stripe};
 pub use mail_sink::run as mail_sink;
 #[cfg(test)]
-pub use seed::{ADMIN, seed};
-pub use seed::{PoolOptions, add_pool};
+pub use seed::ADMIN;
+pub use seed::{PoolOptions, add_pool, seed};
 pub use setup::make_parameters;
 
 use crate::{app::App, config::Config, serve, worker};

@@ -79,7 +79,7 @@ impl Story {
 /// A promise of the house, and whether it is kept.
 struct Check(&'static str, bool);
 
-/// What the pages and the month's statement show.
+/// Figures of the pages and of the month's statement.
 async fn figures(app: &Shared, month: Month, model: &StatementModel) -> anyhow::Result<Vec<String>> {
     let pools = read(app, |conn| {
         let mut lines = Vec::new();
@@ -152,7 +152,7 @@ fn books(conn: &mut AnyConnection, contract: &Contract) -> DbResult<Vec<Check>> 
     ])
 }
 
-/// What the investor was told, beside the ledger.
+/// Compares what the investor was told with the ledger.
 fn told(
     conn: &mut AnyConnection,
     contract: &Contract,

@@ -85,7 +85,7 @@ struct PipelinePage {
     tasks: Vec<TaskRow>,
 }
 
-/// What a person has to look at: alerts, loops whose turns fail, jobs that have failed often.
+/// Everything that a person has to look at: alerts, loops whose turns fail, jobs that have failed often.
 fn failing(conn: &mut AnyConnection) -> DbResult<Vec<FailingRow>> {
     let loops = jobs::failing(conn)?.into_iter().map(|f| (f.name, f.since, f.error));
     let jobs =

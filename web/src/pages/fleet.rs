@@ -187,7 +187,7 @@ async fn change<T: Send + 'static>(
     changed.ok_or(WebError::NotFound)
 }
 
-/// What is wanted, not the other of what is: a form that is sent twice changes nothing twice.
+/// The state that is wanted, not a switch: a form that is sent twice changes nothing twice.
 #[derive(Deserialize)]
 struct DrainForm {
     drain: bool,

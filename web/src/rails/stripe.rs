@@ -238,7 +238,7 @@ impl EventObject {
 }
 
 impl Event {
-    /// What it says, in the words of every rail.
+    /// Its content, in the words of every rail.
     #[must_use]
     pub fn happening(&self) -> Happening {
         let object = &self.data.object;

@@ -150,7 +150,7 @@ const HEADER: Style = Style { weight: Weight::Semibold, size: 8.5, colour: GREY 
 const CELL: Style = Style { weight: Weight::Regular, size: 8.5, colour: INK };
 const FOOTER: Style = Style { weight: Weight::Regular, size: 8.0, colour: GREY };
 
-/// What a text's position is of it.
+/// The part of a text that its position refers to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Anchor {
     Left,
@@ -272,7 +272,7 @@ mod tests {
         balances.chain(contracts).chain(days).cloned().collect()
     }
 
-    /// What two independent readers extract; `scripts/test` installs both.
+    /// The text that two independent readers extract; `scripts/test` installs both.
     fn extracted(pdf: &[u8]) -> [String; 2] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("statement.pdf");

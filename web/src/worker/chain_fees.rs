@@ -14,7 +14,7 @@ use sealyard_filecoin::{
 use super::{chain_sync::sector_power, chunk::Chunk};
 
 /// More sectors than any partition or miner has.
-const MOST_SECTORS: usize = 1 << 24;
+pub const MOST_SECTORS: usize = 1 << 24;
 
 /// Fees of the deadlines that end in the chunk.
 pub async fn fees(chunk: &Chunk<'_>) -> anyhow::Result<Vec<Flow>> {

@@ -1,6 +1,9 @@
 //! Follows the chain to finality: blocks won, and when sectors count, recorded exactly once and in order. Then closes days.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use anyhow::{Context, bail, ensure};
 use fvm_shared::{address::Address, bigint::BigInt};
@@ -14,11 +17,13 @@ use sealyard_core::{
 };
 use sealyard_filecoin::{
     economics::quality_adjusted,
-    rpc::{SectorInfo, TipSet},
+    rpc::{BitFieldJson, SectorInfo, TipSet},
 };
 
 use super::{
-    TurnResult, block_rewards,
+    TurnResult,
+    active::active_numbers,
+    block_rewards,
     chain_bonds::bonds,
     chain_day::{day_end, ended_day},
     chain_fees::fees,
@@ -30,6 +35,8 @@ use crate::app::{Shared, read, transact};
 
 /// Epochs recorded in one transaction: a deadline's length, so that a sector changes at most once within.
 const CHUNK: i64 = 60;
+/// Sectors of which one answer tells: some megabytes.
+const SECTORS_AT_ONCE: usize = 5000;
 /// Chunks before other pools get their turn.
 const CHUNKS_PER_TURN: usize = 48;
 
@@ -193,62 +200,124 @@ impl Follow<'_> {
         Ok(())
     }
 
-    /// Sectors whose membership in the active set differs at the chunk's end from what is recorded, each with the exact epoch.
+    /// Sectors whose membership in the active set differs at the chunk's end from what is recorded, each with the exact epoch. Only of
+    /// those that are new is anything else read.
     async fn changes(&self, chunk: &Chunk<'_>) -> anyhow::Result<Vec<Change>> {
         let pool = self.pool.id;
         let (known, ours) = read(self.app, move |conn| {
-            let known: HashSet<i64> = yields::open_intervals(conn, pool)?.into_iter().map(|i| i.number).collect();
+            let known: HashMap<i64, i64> =
+                yields::open_intervals(conn, pool)?.into_iter().map(|i| (i.number, i.qa_power)).collect();
             let ours: HashMap<i64, ContractId> = sealing::sector_owners(conn, pool)?.into_iter().collect();
             Ok((known, ours))
         })
         .await?;
-        let now_active = self.active(&chunk.end).await?;
+        let seen = Seen::default();
+        let now_active = self.active(&chunk.end, &seen).await?;
+        let new: BTreeSet<u64> =
+            now_active.iter().copied().filter(|n| i64::try_from(*n).is_ok_and(|n| !known.contains_key(&n))).collect();
+        let infos = self.infos(&new, &chunk.end).await?;
+        self.check_power(&now_active, (&known, &infos), &chunk.end).await?;
         let mut changes = Vec::new();
-        for (number, info) in now_active.iter().filter(|(number, _)| !known.contains(number)) {
+        for info in &infos {
+            let number = i64::try_from(info.sector_number)?;
             changes.push(Change::On(PowerOn {
                 pool_id: pool,
-                number: *number,
-                contract_id: ours.get(number).copied(),
-                start_epoch: self.change_epoch(chunk, *number, true).await?,
+                number,
+                contract_id: ours.get(&number).copied(),
+                start_epoch: self.change_epoch(chunk, (number, true), &seen).await?,
                 qa_power: sector_power(self.pool, info)?,
                 pledge_atto: info.initial_pledge.atto().to_string(),
                 daily_fee_atto: info.daily_fee.atto().to_string(),
             }));
         }
-        for number in known.into_iter().filter(|number| !now_active.contains_key(number)) {
-            let epoch = self.change_epoch(chunk, number, false).await?;
-            changes.push(Change::Off { number, epoch });
+        for number in known.into_keys() {
+            if !now_active.contains(&u64::try_from(number)?) {
+                let epoch = self.change_epoch(chunk, (number, false), &seen).await?;
+                changes.push(Change::Off { number, epoch });
+            }
         }
         changes.sort_by_key(Change::number);
         Ok(changes)
     }
 
-    /// Sectors that count, which must add up to the power that the miner claims.
-    async fn active(&self, tipset: &TipSet) -> anyhow::Result<HashMap<i64, SectorInfo>> {
-        let sectors = self.app.node.active_sectors(&self.miner, &tipset.cids).await?;
-        let claim = self.app.node.miner_power(&self.miner, &tipset.cids).await?.miner_power;
-        let raw = BigInt::from(self.pool.sector_bytes) * sectors.len();
-        let mut power = BigInt::default();
-        for sector in &sectors {
-            power += sector_power(self.pool, sector)?;
+    /// Numbers of sectors that count at a tipset: as many as the miner claims raw power for.
+    async fn active(&self, tipset: &TipSet, seen: &Seen) -> anyhow::Result<Arc<BTreeSet<u64>>> {
+        if let Some(active) = seen.0.lock().await.get(&tipset.height) {
+            return Ok(Arc::clone(active));
+        }
+        let (active, claim) = active_numbers(self.app, (&self.miner, self.pool.sector_bytes), &tipset.cids).await?;
+        let active = Arc::new(active);
+        ensure!(
+            BigInt::from(self.pool.sector_bytes) * active.len() == claim.raw_byte_power,
+            "the node says that {} sectors of miner {} are active at epoch {}, which claims {} bytes; nothing is recorded until that \
+             adds up",
+            active.len(),
+            self.miner,
+            tipset.height,
+            claim.raw_byte_power
+        );
+        seen.0.lock().await.insert(tipset.height, Arc::clone(&active));
+        Ok(active)
+    }
+
+    /// The chain's records of these sectors, in answers of a bounded length: of each that was asked for, and of no other.
+    async fn infos(&self, numbers: &BTreeSet<u64>, tipset: &TipSet) -> anyhow::Result<Vec<SectorInfo>> {
+        let all: Vec<u64> = numbers.iter().copied().collect();
+        let mut infos = Vec::with_capacity(all.len());
+        for part in all.chunks(SECTORS_AT_ONCE) {
+            let wanted: BitFieldJson = part.iter().copied().collect();
+            let mut answer = self.app.node.sectors(&self.miner, &wanted, &tipset.cids).await?;
+            answer.sort_unstable_by_key(|info| info.sector_number);
+            ensure!(
+                answer.iter().map(|info| info.sector_number).eq(part.iter().copied()),
+                "the node does not tell what it has of {} sectors of miner {} at epoch {}; nothing is recorded until it does",
+                part.len(),
+                self.miner,
+                tipset.height
+            );
+            infos.append(&mut answer);
+        }
+        Ok(infos)
+    }
+
+    /// The power of sectors that count, those that are known and those that are new, must add up to what the miner claims. Where it does
+    /// not, some may have been extended: then all are read, once.
+    async fn check_power(
+        &self,
+        active: &BTreeSet<u64>,
+        (known, new): (&HashMap<i64, i64>, &[SectorInfo]),
+        tipset: &TipSet,
+    ) -> TurnResult {
+        let claim = self.app.node.miner_power(&self.miner, &tipset.cids).await?.miner_power.quality_adj_power;
+        let sum = |infos: &[SectorInfo]| {
+            infos.iter().try_fold(BigInt::default(), |sum, info| Ok::<_, anyhow::Error>(sum + sector_power(self.pool, info)?))
+        };
+        let there = known.iter().filter(|(number, _)| u64::try_from(**number).is_ok_and(|n| active.contains(&n)));
+        let mut power = there.fold(sum(new)?, |sum, (_, power)| sum + power);
+        if power != claim {
+            power = sum(&self.infos(active, tipset).await?)?;
         }
         ensure!(
-            (&raw, &power) == (&claim.raw_byte_power, &claim.quality_adj_power),
-            "the node says that {} active sectors have {power} bytes of power at epoch {}, but miner {} claims {}; nothing is recorded \
-             until that adds up",
-            sectors.len(),
+            power == claim,
+            "the node says that {} active sectors have {power} bytes of power at epoch {}, but miner {} claims {claim}; nothing is \
+             recorded until that adds up",
+            active.len(),
             tipset.height,
-            self.miner,
-            claim.quality_adj_power
+            self.miner
         );
-        sectors.into_iter().map(|s| Ok((i64::try_from(s.sector_number)?, s))).collect()
+        Ok(())
     }
 
     /// The epoch in whose execution the sector came to be (or ceased to be) active.
-    async fn change_epoch(&self, chunk: &Chunk<'_>, number: i64, active: bool) -> anyhow::Result<i64> {
-        chunk.changed_at(|tipset| async move { Ok(self.active(tipset).await?.contains_key(&number) == active) }).await
+    async fn change_epoch(&self, chunk: &Chunk<'_>, (number, active): (i64, bool), seen: &Seen) -> anyhow::Result<i64> {
+        let number = u64::try_from(number)?;
+        chunk.changed_at(|tipset| async move { Ok(self.active(tipset, seen).await?.contains(&number) == active) }).await
     }
 }
+
+/// Active sectors by the height of the tipset at which they were read.
+#[derive(Default)]
+struct Seen(tokio::sync::Mutex<HashMap<i64, Arc<BTreeSet<u64>>>>);
 
 async fn wins(chunk: &Chunk<'_>) -> anyhow::Result<Vec<Win>> {
     let mut wins = Vec::new();

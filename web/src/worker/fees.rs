@@ -1,4 +1,4 @@
-//! Who sends which message, at what fee, and when one that does not land is sent again for more.
+//! Senders and fees of messages, and the replacement of those that do not land.
 
 use anyhow::Context;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -13,7 +13,7 @@ use sealyard_filecoin::rpc::{self, MessageSendSpec, SignedMessage};
 use super::pipeline::miner_address;
 use crate::{app::Shared, config::Config};
 
-/// What a message of a kind may cost at most.
+/// Maximum cost of a message of a kind.
 #[must_use]
 pub fn most(config: &Config, purpose: Option<Purpose>) -> NanoFil {
     match purpose {
@@ -78,7 +78,7 @@ pub async fn send(app: &Shared, request: &rpc::Message, message: &Message) -> Re
     app.node.push(request, &spec(&app.config, message)).await
 }
 
-/// What is kept of a message that was signed.
+/// The part of a signed message that is kept.
 #[must_use]
 pub fn signed(message: &SignedMessage) -> Signed {
     Signed {

@@ -43,7 +43,7 @@ pub async fn turn(app: Shared) -> TurnResult {
 /// A day's events may still come for so long after it.
 const EVENTS_AFTER_S: i64 = 3600;
 
-/// What the payment rail has to be asked: orders whose time to pay has run out, and once a day all events of the day before.
+/// Questions to the payment rail: orders whose time to pay has run out, and once a day all events of the day before.
 async fn ask_the_rail(app: &Shared) -> TurnResult {
     let (now, today) = (app.now(), (app.outside_now() / SECOND - EVENTS_AFTER_S).div_euclid(DAY / SECOND));
     transact(app, move |conn| {

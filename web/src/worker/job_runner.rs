@@ -51,7 +51,7 @@ pub async fn turn(app: Shared) -> TurnResult {
     Ok(())
 }
 
-/// What became of a job.
+/// Outcome of a job.
 enum Ended {
     Done,
     Later(String, Micros),

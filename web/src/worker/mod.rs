@@ -3,6 +3,7 @@
 //! Every loop claims its name first, so any number of `sealyard work` processes share one database and one of them acts. A loop
 //! that fails says so, waits longer each time, and goes on when the cause is gone.
 
+mod active;
 mod block_rewards;
 mod chain_bonds;
 mod chain_day;

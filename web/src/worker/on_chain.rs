@@ -1,4 +1,4 @@
-//! Asks the chain what has become of what a message is for: replies get lost, backups are restored, nodes forget. What is there with our
+//! Asks the chain whether a message's purpose is done: replies get lost, backups are restored, nodes forget. Whatever is there with our
 //! own replica is adopted, whoever sent it.
 
 use anyhow::Context;
@@ -16,7 +16,7 @@ use sealyard_filecoin::{
 use super::pipeline::miner_address;
 use crate::app::{Shared, read};
 
-/// What the chain says about the purpose of a message.
+/// The chain's answer about the purpose of a message.
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// It has not happened, and can.
@@ -27,7 +27,7 @@ pub enum Effect {
     Moot(OnChain),
 }
 
-/// What a message is for, as the chain has it now.
+/// The purpose of a message, as the chain has it now.
 pub async fn effect(app: &Shared, pool: &Pool, message: &Message) -> anyhow::Result<Effect> {
     match message.purpose() {
         Some(Purpose::PreCommit) => pre_commit(app, pool, &sector_of(app, message).await?).await,
@@ -133,7 +133,7 @@ async fn activated(app: &Shared, pool: &Pool, sector: &Sector, info: &SectorInfo
     }))
 }
 
-/// What the chain says of a sector whose earlier facts are provisional: the fact that has to be recorded, if it is another one.
+/// The chain's word on a sector whose earlier facts are provisional: the fact that has to be recorded, if it is another one.
 pub async fn read_again(app: &Shared, pool: &Pool, sector: &Sector) -> anyhow::Result<Option<OnChain>> {
     if sector.state().is_on_chain() {
         return Ok(match sector_info(app, pool, sector).await? {

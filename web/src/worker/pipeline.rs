@@ -20,7 +20,7 @@ use sealyard_filecoin::{
     sector::{SealProof, SectorIdent},
 };
 
-use super::{Each, TurnResult, on_chain, pools, provisional};
+use super::{Each, TurnResult, active::active_numbers, on_chain, pools, provisional};
 use crate::app::{Shared, read, transact};
 
 /// Tickets are drawn this far back, so that a reorganisation cannot change them.
@@ -237,8 +237,7 @@ impl Step<'_> {
         if watched.is_empty() {
             return Ok(());
         }
-        let active = self.app.node.active_sectors(&miner_address(self.pool)?, &Vec::new()).await?;
-        let active: HashSet<u64> = active.into_iter().map(|s| s.sector_number).collect();
+        let (active, _) = active_numbers(self.app, (&miner_address(self.pool)?, self.pool.sector_bytes), &Vec::new()).await?;
         for sector in watched {
             let counts = active.contains(&u64::try_from(sector.number)?);
             let fact = match (sector.state, counts) {

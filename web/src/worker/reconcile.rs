@@ -1,4 +1,4 @@
-//! What the chain has and the books lack, after a backup was restored or somebody else used the miner: numbers are never used twice, and
+//! Sectors and messages that the chain has and the books lack, after a backup was restored or somebody else used the miner: numbers are never used twice, and
 //! sectors that nobody here knows are named.
 
 use std::collections::BTreeSet;

@@ -1,0 +1,113 @@
+//! Whether visitors who ask for all that there is keep machines waiting.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use sealyard_core::{
+    clock::{Clock, DAY, SystemClock},
+    fleet::{
+        self,
+        protocol::{Hardware, HeartbeatRequest},
+    },
+    store::DbFault,
+};
+
+use super::HeartbeatOptions;
+use crate::{app, config::Config, demo, serve};
+
+/// A house with a machine, its site on loopback, and the machine's key.
+fn open(options: &HeartbeatOptions) -> anyhow::Result<(app::Shared, String)> {
+    let config = Config {
+        database_url: options.database.clone(),
+        session_secret: "a bench has no sessions worth keeping".into(),
+        ..Config::default()
+    };
+    let app = app::App::new(config, Arc::new(SystemClock))?;
+    app.db.migrate()?;
+    demo::seed(&app)?;
+    let now = SystemClock.now();
+    let key = app.db.transact(|conn| {
+        let token = fleet::new_token(conn, "bench", now, now + DAY)?;
+        let enrolled = fleet::enrol(conn, &token, &hardware(), now);
+        Ok::<_, DbFault>(enrolled.map(|answer| answer.key).ok())
+    })?;
+    Ok((app, key.context("the machine was not enrolled")?))
+}
+
+fn hardware() -> Hardware {
+    Hardware {
+        cores: 8,
+        memory_bytes: 32 << 30,
+        disk_bytes: 1 << 40,
+        disk_free_bytes: 1 << 39,
+        gpus: Vec::new(),
+        description: "bench".into(),
+    }
+}
+
+/// What heartbeats take, ascending.
+async fn beat(http: &reqwest::Client, url: &str, key: &str, times: u32) -> anyhow::Result<Vec<Duration>> {
+    let body = HeartbeatRequest { hardware: hardware(), running: Vec::new(), stored: Vec::new(), files_url: None, keeps: false };
+    let mut took = Vec::new();
+    for _ in 0..times {
+        let began = Instant::now();
+        let answer = http.post(format!("{url}/agent/v1/heartbeat")).bearer_auth(key).json(&body).send().await?;
+        ensure!(answer.status().is_success(), "a heartbeat was answered {}", answer.status());
+        took.push(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    took.sort_unstable();
+    Ok(took)
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+}
+
+/// Heartbeats while nobody else asks, then while `greedy` connections ask for the front page without a pause.
+pub fn run(options: &HeartbeatOptions) -> anyhow::Result<()> {
+    let (app, key) = open(options)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let url = format!("http://{}", listener.local_addr()?);
+        tokio::spawn(serve::start(app, listener)?);
+        let http = sealyard_filecoin::http::client(Duration::from_secs(30))?;
+        beat(&http, &url, &key, 50).await?;
+        let idle = beat(&http, &url, &key, options.times).await?;
+        let (is_over, pages) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut visitors = Vec::new();
+        for _ in 0..options.greedy {
+            let (url, is_over, pages) = (url.clone(), Arc::clone(&is_over), Arc::clone(&pages));
+            let http = sealyard_filecoin::http::client(Duration::from_secs(30))?;
+            visitors.push(tokio::spawn(async move {
+                while !is_over.load(Ordering::Relaxed) {
+                    let page = http.get(format!("{url}/")).send().await;
+                    pages.fetch_add(u64::from(page.is_ok_and(|page| page.status().is_success())), Ordering::Relaxed);
+                }
+            }));
+        }
+        let busy = beat(&http, &url, &key, options.times).await?;
+        is_over.store(true, Ordering::Relaxed);
+        futures_util::future::join_all(visitors).await;
+        let pages = pages.load(Ordering::Relaxed);
+        ensure!(pages > u64::from(options.greedy), "the visitors saw {pages} pages: nothing was measured");
+        for (name, took) in [("idle", &idle), ("busy", &busy)] {
+            println!(
+                "{name}: p50 {:.1?}, p99 {:.1?}, longest {:.1?}",
+                percentile(took, 50),
+                percentile(took, 99),
+                percentile(took, 100)
+            );
+        }
+        let ratio = percentile(&busy, 99).as_secs_f64() / percentile(&idle, 99).as_secs_f64();
+        println!("{} greedy connections saw {pages} pages; p99 is {ratio:.2} times the idle one", options.greedy);
+        Ok(())
+    })
+}
