@@ -189,7 +189,11 @@ fn a_first_days_mistakes_are_told_with_what_to_do() {
     std::fs::create_dir(&parameters).unwrap();
     let agent = |url: &str| {
         let mut command = Command::new(program("sealyard-agent"));
-        command.args(["run", "--url", url, "--parameters-dir"]).arg(&parameters).arg("--dir").arg(desk.dir.path().join("agent"));
+        command
+            .args(["run", "--url", url, "--token", "enrol_x", "--parameters-dir"])
+            .arg(&parameters)
+            .arg("--dir")
+            .arg(desk.dir.path().join("agent"));
         let output = command.output().unwrap();
         assert!(!output.status.success());
         String::from_utf8_lossy(&output.stderr).into_owned()
