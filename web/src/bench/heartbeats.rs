@@ -51,7 +51,7 @@ fn hardware() -> Hardware {
     }
 }
 
-/// What heartbeats take, ascending.
+/// Durations of heartbeats, ascending.
 async fn beat(http: &reqwest::Client, url: &str, key: &str, times: u32) -> anyhow::Result<Vec<Duration>> {
     let body = HeartbeatRequest { hardware: hardware(), running: Vec::new(), stored: Vec::new(), files_url: None, keeps: false };
     let mut took = Vec::new();

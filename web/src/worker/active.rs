@@ -1,4 +1,4 @@
-//! Which of a miner's sectors count.
+//! The sectors of a miner that count.
 
 use std::collections::BTreeSet;
 
