@@ -8,6 +8,7 @@
 
 mod chain;
 mod config;
+pub mod large_miner;
 mod miner;
 mod rpc;
 mod server;

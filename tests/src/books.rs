@@ -50,7 +50,7 @@ pub fn chain(db: &Database, pool: PoolId, starts: &[(SectorId, i64)], wins: &[(i
         yields::init_cursor(conn, pool, TIME, 0)?;
         for (sector, epoch) in starts {
             let row = sealing::sector_by_id(conn, *sector)?;
-            yields::power_on(conn, &counts(pool, row.number, Some(row.contract_id), *epoch))?;
+            yields::power_on(conn, &[counts(pool, row.number, Some(row.contract_id), *epoch)])?;
         }
         for (epoch, reward) in wins {
             yields::record_win(conn, &win(pool, *epoch, reward, 0))?;

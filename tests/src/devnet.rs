@@ -2,6 +2,7 @@
 
 use std::{net::Ipv4Addr, path::Path, time::Duration};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use fvm_shared::{address::Address, econ::TokenAmount};
 use sealyard_devnet::{Config, Devnet};
 use sealyard_filecoin::{
@@ -12,7 +13,10 @@ use sealyard_filecoin::{
 };
 use serde_json::json;
 
-use crate::openrpc::{node, spec};
+use crate::{
+    openrpc::{node, spec},
+    proxy::{Proxy, Reply},
+};
 
 async fn start(dir: &Path) -> (Devnet, Node) {
     let devnet = Devnet::start((Ipv4Addr::LOCALHOST, 0).into(), dir, Config::default()).await.unwrap();
@@ -26,7 +30,6 @@ async fn step(node: &Node, epochs: i64) -> i64 {
 }
 
 pub fn message(method: Method, params: &[u8]) -> Message {
-    use base64::{Engine, prelude::BASE64_STANDARD};
     Message {
         version: 0,
         to: Address::new_id(1000),
@@ -65,11 +68,16 @@ async fn the_client_reads_the_chain() {
     assert_eq!((info.sector_size, info.worker), (2048, Address::new_id(101)));
     assert_eq!(node.deadlines(&miner, &Vec::new()).await.unwrap().len(), 48);
     assert_eq!(node.proving_deadline(&miner).await.unwrap().challenge_window, 60);
-    assert!(node.active_numbers(&miner, &Vec::new(), 1 << 20).await.unwrap().is_empty());
     assert_eq!(node.sector_info(&miner, 1, &Vec::new()).await.unwrap(), None);
     assert!(node.pre_commit_info(&miner, 1, &Vec::new()).await.unwrap().is_none());
     let state = node.miner_state(&miner, &Vec::new()).await.unwrap();
     assert_eq!(state.balance, TokenAmount::from_whole(100_000));
+    let deadlines = node.deadline_cids(&state.state.deadlines.unwrap().cid).await.unwrap();
+    assert_eq!(deadlines.len(), 48);
+    assert_eq!(node.deadline_totals(&deadlines[0]).await.unwrap().live_qa_power, 0.into());
+    let head = node.chain_head().await.unwrap().cids[0].cid;
+    let nothing = node.read_object(&head).await.unwrap_err().to_string();
+    assert!(nothing.contains("not found"), "{nothing}");
     assert!(node.reward_state(&Vec::new()).await.unwrap().state.this_epoch_reward > TokenAmount::default());
     assert!(node.power_state(&Vec::new()).await.is_ok() && node.circulating_supply().await.is_ok());
     let tag = RandomnessTag::SealRandomness;
@@ -141,4 +149,19 @@ async fn the_chain_refuses_forged_proofs_old_tickets_and_used_numbers() {
 async fn a_node_that_is_down_is_named() {
     let error = node("http://127.0.0.1:9/rpc/v1", "x").chain_head().await.unwrap_err();
     assert!(error.is_temporary() && error.to_string().contains("http://127.0.0.1:9/rpc/v1"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_is_believed_only_if_its_name_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (devnet, honest) = start(dir.path()).await;
+    let miner = Address::new_id(1000);
+    let deadlines = honest.miner_state(&miner, &Vec::new()).await.unwrap().state.deadlines.unwrap().cid;
+    let one = honest.deadline_cids(&deadlines).await.unwrap()[0];
+    let other = json!({"jsonrpc": "2.0", "id": 1, "result": BASE64_STANDARD.encode(honest.read_object(&one).await.unwrap())});
+    let proxy = Proxy::start(&devnet.ready.url, move |_, _| Reply::ok(serde_json::to_vec(&other).unwrap())).await;
+    let swapped = node(&proxy.url, &devnet.ready.token);
+    swapped.read_object(&one).await.unwrap();
+    let refused = swapped.deadline_cids(&deadlines).await.unwrap_err().to_string();
+    assert!(refused.contains("not those of"), "{refused}");
 }

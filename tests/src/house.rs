@@ -178,7 +178,7 @@ impl House {
         db.migrate().unwrap();
         let more = format!(
             "node_url = \"{node_url}\"\nnode_token = \"{node_token}\"\nparameters_dir = \"{parameters}\"\npoll_ms = 100\n\
-             lease_s = 20\nmachine_lost_s = 600\nhead_lag_epochs = 0\nlarge_miner_sectors = 0\nsmtp_host = \"127.0.0.1\"\nsmtp_port = {}\nsmtp_security = \"none\"\n",
+             lease_s = 20\nmachine_lost_s = 600\nhead_lag_epochs = 0\nsmtp_host = \"127.0.0.1\"\nsmtp_port = {}\nsmtp_security = \"none\"\n",
             mail.port()
         );
         let shop = Shop::open(dir, &more);

@@ -19,7 +19,7 @@ use crate::proxy::{Proxy, Reply};
 
 /// Every method that the client's source names.
 fn methods_we_call() -> BTreeSet<String> {
-    let source = include_str!("../../filecoin/src/rpc/client.rs");
+    let source = concat!(include_str!("../../filecoin/src/rpc/client.rs"), include_str!("../../filecoin/src/rpc/objects.rs"));
     source.split('"').filter(|text| text.starts_with("Filecoin.")).map(str::to_owned).collect()
 }
 
@@ -48,6 +48,8 @@ async fn call_everything(node: &Node, sector: u64) -> Vec<Result<(), RpcError>> 
     let block = key.first().copied().unwrap_or_else(|| {
         serde_json::from_value(json!({"/": "bafy2bzacea3wsdh6y3a36tb3skempjoxqpuyompjbmfeyf34fi3uy6uue42v4"})).unwrap()
     });
+    let state = node.miner_state(&miner, &key).await;
+    let deadlines = state.as_ref().ok().and_then(|state| state.state.deadlines).unwrap_or(block).cid;
     let message = Message {
         version: 0,
         to: miner,
@@ -78,8 +80,7 @@ async fn call_everything(node: &Node, sector: u64) -> Vec<Result<(), RpcError>> 
         node.message(&cid).await.map(drop),
         node.miner_info(&miner).await.map(drop),
         node.miner_power(&miner, &key).await.map(drop),
-        node.active_numbers(&miner, &key, 1 << 20).await.map(drop),
-        node.active_sectors(&miner, &key).await.map(drop),
+        node.read_object(&deadlines).await.map(drop),
         node.sectors(&miner, &[sector].into_iter().collect(), &key).await.map(drop),
         node.sector_info(&miner, sector, &key).await.map(drop),
         node.pre_commit_info(&miner, sector, &key).await.map(drop),
@@ -95,7 +96,7 @@ async fn call_everything(node: &Node, sector: u64) -> Vec<Result<(), RpcError>> 
         node.circulating_supply().await.map(drop),
         node.reward_state(&key).await.map(drop),
         node.power_state(&key).await.map(drop),
-        node.miner_state(&miner, &key).await.map(drop),
+        state.map(drop),
         node.randomness_from_tickets(tag, 1, b"x").await.map(drop),
         node.randomness_from_beacon(tag, 1, b"x").await.map(drop),
         node.wallet_balance(&Address::new_id(101)).await.map(drop),

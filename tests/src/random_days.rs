@@ -45,30 +45,30 @@ fn live_and_audit(db: &Database, intervals: &[(i64, i64, i64)], wins: &[(i64, u6
     db.transact(|conn| {
         for (sector, (start, faulty_after, for_epochs)) in sold.iter().zip(intervals) {
             let row = sealing::sector_by_id(conn, *sector)?;
-            yields::power_on(conn, &counts(pool.id, row.number, Some(row.contract_id), *start))?;
+            yields::power_on(conn, &[counts(pool.id, row.number, Some(row.contract_id), *start)])?;
             yields::power_off(conn, pool.id, row.number, start + faulty_after)?;
             // Some recover.
             if for_epochs % 2 == 0 {
                 yields::power_on(
                     conn,
-                    &counts(pool.id, row.number, Some(row.contract_id), start + faulty_after + for_epochs + 1),
+                    &[counts(pool.id, row.number, Some(row.contract_id), start + faulty_after + for_epochs + 1)],
                 )?;
             }
         }
-        yields::power_on(conn, &counts(pool.id, 99, None, own_from))?;
+        yields::power_on(conn, &[counts(pool.id, 99, None, own_from)])?;
         // The last contract ends within these days.
         let since = intervals.iter().skip(3).map(|(start, ..)| *start).max().unwrap_or_default();
         contracts::mark_active(conn, contracts[2].id, TIME.micros(since))?;
         for (epoch, reward) in wins {
             let fee = |kind: FlowKind, part: u64| Flow {
                 pool_id: pool.id,
-                kind: kind.name().into(),
+                kind,
                 subject: 5,
                 epoch: *epoch,
                 atto: (reward / part).to_string(),
             };
-            yields::record_flow(conn, &fee(FlowKind::DailyFee, 7))?;
-            yields::record_flow(conn, &fee(FlowKind::FaultFee, 11))?;
+            yields::record_flows(conn, &[fee(FlowKind::DailyFee, 7)])?;
+            yields::record_flows(conn, &[fee(FlowKind::FaultFee, 11)])?;
             yields::record_win(conn, &win(pool.id, *epoch, &reward.to_string(), epoch * 1_000_003))?;
         }
         Ok::<_, DbFault>(())

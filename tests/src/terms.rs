@@ -130,11 +130,11 @@ fn missing_power_puts_off_the_end_by_as_much_and_is_paid_for_when_the_end_cannot
         let number = db.read(|conn| sealing::sector_by_id(conn, sector).map_err(DbFault::from)).unwrap().number;
         db.transact(|conn| {
             yields::power_off(conn, pool.id, number, 1000)?;
-            yields::power_on(conn, &counts(pool.id, number, Some(contract.id), 2440))?;
+            yields::power_on(conn, &[counts(pool.id, number, Some(contract.id), 2440)])?;
             yields::power_off(conn, pool.id, number, 2 * DAY)?;
-            yields::power_on(conn, &counts(pool.id, number, Some(contract.id), 2 * DAY + 1920))?;
+            yields::power_on(conn, &[counts(pool.id, number, Some(contract.id), 2 * DAY + 1920)])?;
             // The operator's own sector, so that missing power has a price.
-            Ok::<_, DbFault>(yields::power_on(conn, &counts(pool.id, 99, None, 0))?)
+            Ok::<_, DbFault>(yields::power_on(conn, &[counts(pool.id, 99, None, 0)])?)
         })
         .unwrap();
         assert_eq!(close_all(db, pool.id), 6);
@@ -155,7 +155,7 @@ fn missing_power_puts_off_the_end_by_as_much_and_is_paid_for_when_the_end_cannot
 }
 
 fn flow(pool: PoolId, kind: FlowKind, number: i64, epoch: i64, nano: i64) -> Flow {
-    Flow { pool_id: pool, kind: kind.name().into(), subject: number, epoch, atto: format!("{nano}000000000") }
+    Flow { pool_id: pool, kind, subject: number, epoch, atto: format!("{nano}000000000") }
 }
 
 fn give(db: &Database, pool: PoolId, user: UserId, nano: i64) {
@@ -212,10 +212,10 @@ fn an_investors_own_pledge_is_put_up_with_the_order_and_comes_back_as_the_chain_
                 flow(pool.id, FlowKind::PledgeBack, numbers[1], 3 * DAY, 2_300),
                 flow(pool.id, FlowKind::TerminationFee, numbers[1], 3 * DAY, 701),
             ] {
-                yields::record_flow(conn, &flow)?;
+                yields::record_flows(conn, &[flow])?;
             }
             // A sector of some other day's power, so that days close from here on.
-            Ok::<_, DbFault>(yields::power_on(conn, &counts(pool.id, 99, None, 0))?)
+            Ok::<_, DbFault>(yields::power_on(conn, &[counts(pool.id, 99, None, 0)])?)
         })
         .unwrap();
         assert_eq!(close_all(db, pool.id), 4);
@@ -304,10 +304,10 @@ fn of_a_pledge_that_was_taken_before_the_first_closed_day_all_comes_back() {
         let number = db.read(|conn| sealing::of_contract(conn, contract.id).map_err(DbFault::from)).unwrap()[0].number;
         chain(db, pool.id, &[], &[], 3 * DAY);
         db.transact(|conn| {
-            yields::record_flow(conn, &flow(pool.id, FlowKind::PledgeIn, number, 10, 1_500))?;
-            yields::record_flow(conn, &flow(pool.id, FlowKind::PledgeBack, number, 2 * DAY, 1_500))?;
+            yields::record_flows(conn, &[flow(pool.id, FlowKind::PledgeIn, number, 10, 1_500)])?;
+            yields::record_flows(conn, &[flow(pool.id, FlowKind::PledgeBack, number, 2 * DAY, 1_500)])?;
             // The first power of the pool, a day later.
-            Ok::<_, DbFault>(yields::power_on(conn, &counts(pool.id, 99, None, DAY))?)
+            Ok::<_, DbFault>(yields::power_on(conn, &[counts(pool.id, 99, None, DAY)])?)
         })
         .unwrap();
         assert_eq!(close_all(db, pool.id), 2);

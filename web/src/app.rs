@@ -10,7 +10,13 @@ use sealyard_filecoin::rpc::{Endpoint, Node, NodeConfig, RpcError, TipSetKey};
 
 use tokio::sync::Semaphore;
 
-use crate::{agent_api, config::Config, lane::Lane, rails::stripe::Stripe};
+use crate::{
+    agent_api,
+    config::Config,
+    lane::Lane,
+    rails::stripe::Stripe,
+    worker::{DeadlineCache, Followed},
+};
 
 pub struct App {
     pub config: Config,
@@ -25,6 +31,9 @@ pub struct App {
     pub large_bodies: Semaphore,
     /// The head of the chain that provisional facts were read from last.
     pub seen_head: Mutex<Option<(i64, TipSetKey)>>,
+    /// Deadlines of miners as they were read last.
+    pub deadlines: DeadlineCache,
+    pub followed: Followed,
     epoch_seconds: OnceLock<i64>,
 }
 
@@ -66,6 +75,8 @@ impl App {
             node,
             stripe,
             seen_head: Mutex::default(),
+            deadlines: DeadlineCache::default(),
+            followed: Followed::default(),
             epoch_seconds: OnceLock::new(),
         }))
     }

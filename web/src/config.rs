@@ -41,8 +41,6 @@ pub struct Config {
     /// Epochs that a node's head may be behind the clock and the other nodes before the node is not used; 0: heads are not compared, for
     /// test networks whose clock is stepped.
     pub head_lag_epochs: i64,
-    /// A miner with more sectors than this is followed by its partitions' bitfields: lists of all sectors would be too long.
-    pub large_miner_sectors: i64,
     /// Seconds after which a proof's message that has not landed is sent again for more; others have four times as long.
     pub stuck_after_s: i64,
     /// Maximum cost of a message of each kind, FIL.
@@ -105,7 +103,6 @@ impl Default for Config {
             finality: 900,
             confirmations: 5,
             head_lag_epochs: 5,
-            large_miner_sectors: 10_000,
             stuck_after_s: 150,
             max_fee_pre_commit: NanoFil(50_000_000),
             max_fee_prove_commit: NanoFil(100_000_000),
@@ -325,11 +322,8 @@ impl Config {
                 "must be at least 1, and 0 to 100",
             );
         }
-        if self.confirmations < 0 || self.head_lag_epochs < 0 || self.large_miner_sectors < 0 || self.stuck_after_s < 1 {
-            return must(
-                "confirmations, head_lag_epochs, large_miner_sectors, stuck_after_s",
-                "must not be negative (at least 1 s)",
-            );
+        if self.confirmations < 0 || self.head_lag_epochs < 0 || self.stuck_after_s < 1 {
+            return must("confirmations, head_lag_epochs, stuck_after_s", "must not be negative (at least 1 s)");
         }
         let times = [self.lease_s, self.silent_s, self.machine_lost_s];
         if self.finality < 0 || times.iter().any(|s| *s < 1) || self.poll_ms < 10 || self.database_connections < 4 {

@@ -29,7 +29,7 @@ pub use report::report;
 pub use result::{StepOutput, longest_report};
 pub use sector::{
     Sector, all as all_sectors, by_id as sector_by_id, by_number, count as count_sectors, in_states, lowest_number, of_contract,
-    owners as sector_owners, plan_sector, provisional, watched,
+    owners as sector_owners, owners_of, plan_sector, provisional, watched,
 };
 pub use state::{Event, SectorState, Transition, next};
 pub use task::{

@@ -209,6 +209,14 @@ pub fn owners(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<(i64, Cont
     sectors::table.filter(sectors::pool_id.eq(pool)).select((sectors::number, sectors::contract_id)).load(conn)
 }
 
+/// As [`owners`], of these numbers alone.
+pub fn owners_of(conn: &mut AnyConnection, pool: PoolId, numbers: &[i64]) -> DbResult<Vec<(i64, ContractId)>> {
+    sectors::table
+        .filter(sectors::pool_id.eq(pool).and(sectors::number.eq_any(numbers)))
+        .select((sectors::number, sectors::contract_id))
+        .load(conn)
+}
+
 pub fn all(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Sector>> {
     sectors::table.order(sectors::id.desc()).limit(limit).load(conn)
 }

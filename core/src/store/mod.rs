@@ -19,6 +19,71 @@ pub enum AnyConnection {
 
 pub type DbResult<T> = diesel::QueryResult<T>;
 
+/// Rows of one statement: few enough for either database's limit of variables.
+pub const ROWS_AT_ONCE: usize = 5000;
+
+/// Inserts a slice of rows; those that are there already stay as they are. PostgreSQL takes many in a statement, which saves the way to
+/// it and back; SQLite runs in this process.
+#[macro_export]
+macro_rules! insert_new {
+    ($conn:expr, $table:expr, $rows:expr) => {{
+        match $conn {
+            $crate::store::AnyConnection::Postgres(c) => {
+                for some in $rows.chunks($crate::store::ROWS_AT_ONCE) {
+                    diesel::insert_into($table).values(some).on_conflict_do_nothing().execute(c)?;
+                }
+            }
+            $crate::store::AnyConnection::Sqlite(c) => {
+                for row in $rows {
+                    diesel::insert_into($table).values(row).on_conflict_do_nothing().execute(c)?;
+                }
+            }
+        }
+        Ok(())
+    }};
+}
+
+/// Names of an enum's values, by which they are stored as text. Needs `AsExpression`, `FromSqlRow` and `sql_type = Text` on the enum.
+#[macro_export]
+macro_rules! stored_as_text {
+    ($type:ident { $($value:ident => $name:literal),+ $(,)? }) => {
+        impl $type {
+            pub const ALL: &[Self] = &[$(Self::$value),+];
+
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$value => $name),+
+                }
+            }
+
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| value.name() == name)
+            }
+        }
+
+        impl<DB: diesel::backend::Backend> diesel::serialize::ToSql<diesel::sql_types::Text, DB> for $type
+        where
+            str: diesel::serialize::ToSql<diesel::sql_types::Text, DB>,
+        {
+            fn to_sql<'b>(&'b self, out: &mut diesel::serialize::Output<'b, '_, DB>) -> diesel::serialize::Result {
+                self.name().to_sql(out)
+            }
+        }
+
+        impl<DB: diesel::backend::Backend> diesel::deserialize::FromSql<diesel::sql_types::Text, DB> for $type
+        where
+            String: diesel::deserialize::FromSql<diesel::sql_types::Text, DB>,
+        {
+            fn from_sql(bytes: DB::RawValue<'_>) -> diesel::deserialize::Result<Self> {
+                let name = <String as diesel::deserialize::FromSql<diesel::sql_types::Text, DB>>::from_sql(bytes)?;
+                Self::from_name(&name).ok_or_else(|| format!("{name:?} is no {}", stringify!($type)).into())
+            }
+        }
+    };
+}
+
 /// Runs the same text against either concrete connection, for what `MultiConnection` cannot express (on conflict, batches).
 #[macro_export]
 macro_rules! on_conn {

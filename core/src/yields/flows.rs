@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use diesel::prelude::*;
+use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
 use super::CloseError;
 use crate::{
     ids::PoolId,
-    on_conn,
-    store::{AnyConnection, DbResult, schema::chain_flows},
+    insert_new,
+    store::{AnyConnection, DbResult, ROWS_AT_ONCE, schema::chain_flows},
+    stored_as_text,
 };
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
 pub enum FlowKind {
     /// Of a deadline's sectors (FIP-0100).
     DailyFee,
@@ -30,21 +32,16 @@ pub enum FlowKind {
     PledgeBack,
 }
 
-impl FlowKind {
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::DailyFee => "daily_fee",
-            Self::FaultFee => "fault_fee",
-            Self::TerminationFee => "termination_fee",
-            Self::DepositIn => "deposit_in",
-            Self::DepositBack => "deposit_back",
-            Self::DepositLost => "deposit_lost",
-            Self::PledgeIn => "pledge_in",
-            Self::PledgeBack => "pledge_back",
-        }
-    }
-}
+stored_as_text!(FlowKind {
+    DailyFee => "daily_fee",
+    FaultFee => "fault_fee",
+    TerminationFee => "termination_fee",
+    DepositIn => "deposit_in",
+    DepositBack => "deposit_back",
+    DepositLost => "deposit_lost",
+    PledgeIn => "pledge_in",
+    PledgeBack => "pledge_back",
+});
 
 /// Subject of an amount that belongs to no sector in particular.
 pub const NO_SECTOR: i64 = -1;
@@ -53,8 +50,7 @@ pub const NO_SECTOR: i64 = -1;
 #[diesel(table_name = chain_flows)]
 pub struct Flow {
     pub pool_id: PoolId,
-    /// [`FlowKind::name`].
-    pub kind: String,
+    pub kind: FlowKind,
     /// A deadline's index or a sector's number.
     pub subject: i64,
     pub epoch: i64,
@@ -62,24 +58,25 @@ pub struct Flow {
     pub atto: String,
 }
 
-pub fn record_flow(conn: &mut AnyConnection, flow: &Flow) -> DbResult<()> {
-    on_conn!(&mut *conn, |c| diesel::insert_into(chain_flows::table).values(flow).on_conflict_do_nothing().execute(c)).map(drop)
+/// Those that are recorded already stay as they are.
+pub fn record_flows(conn: &mut AnyConnection, flows: &[Flow]) -> DbResult<()> {
+    insert_new!(conn, chain_flows::table, flows)
 }
 
 /// Whether anything of a kind was ever recorded.
 pub fn has_flows(conn: &mut AnyConnection, pool: PoolId, kind: FlowKind) -> DbResult<bool> {
-    let there = chain_flows::table.filter(chain_flows::pool_id.eq(pool).and(chain_flows::kind.eq(kind.name())));
+    let there = chain_flows::table.filter(chain_flows::pool_id.eq(pool).and(chain_flows::kind.eq(kind)));
     diesel::select(diesel::dsl::exists(there)).get_result(conn)
 }
 
 /// attoFIL by kind.
 #[derive(Clone, Debug, Default)]
-pub struct FlowSums(BTreeMap<String, i128>);
+pub struct FlowSums(BTreeMap<FlowKind, i128>);
 
 impl FlowSums {
     #[must_use]
     pub fn of(&self, kind: FlowKind) -> i128 {
-        self.0.get(kind.name()).copied().unwrap_or_default()
+        self.0.get(&kind).copied().unwrap_or_default()
     }
 }
 
@@ -97,16 +94,25 @@ pub fn flow_sums(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -
     Ok(sums)
 }
 
-/// Sectors whose deposit or pledge (`came`) has not left again by one of `left`, and when it came.
-pub fn open_flows(conn: &mut AnyConnection, pool: PoolId, came: FlowKind, left: &[FlowKind]) -> DbResult<Vec<Flow>> {
+/// Sectors (`None`: all) whose deposit or pledge (`came`) has not left again by one of `left`, and when it came.
+pub fn open_flows(
+    conn: &mut AnyConnection,
+    pool: PoolId,
+    (came, left): (FlowKind, &[FlowKind]),
+    numbers: Option<&[i64]>,
+) -> DbResult<Vec<Flow>> {
     let gone = diesel::alias!(chain_flows as gone);
-    let names: Vec<&str> = left.iter().map(|kind| kind.name()).collect();
     let same = gone.field(chain_flows::pool_id).eq(chain_flows::pool_id);
     let same = same.and(gone.field(chain_flows::subject).eq(chain_flows::subject));
-    let left = gone.filter(same.and(gone.field(chain_flows::kind).eq_any(names)));
-    chain_flows::table
-        .filter(chain_flows::pool_id.eq(pool).and(chain_flows::kind.eq(came.name())).and(chain_flows::subject.ne(NO_SECTOR)))
+    let left = gone.filter(same.and(gone.field(chain_flows::kind).eq_any(left)));
+    let open = chain_flows::table
+        .filter(chain_flows::pool_id.eq(pool).and(chain_flows::kind.eq(came)).and(chain_flows::subject.ne(NO_SECTOR)))
         .filter(diesel::dsl::not(diesel::dsl::exists(left)))
-        .order(chain_flows::subject.asc())
-        .load(conn)
+        .order(chain_flows::subject.asc());
+    let Some(numbers) = numbers else { return open.load(conn) };
+    let mut flows = Vec::new();
+    for some in numbers.chunks(ROWS_AT_ONCE) {
+        flows.append(&mut open.clone().filter(chain_flows::subject.eq_any(some)).load(conn)?);
+    }
+    Ok(flows)
 }

@@ -17,10 +17,10 @@ pub use audit::{Difference, audit, explain};
 pub use calendar::calendar;
 pub use close::{CHAIN_UNLOCKS_WITHIN, CloseError, Closed, close_day, next_day_to_close, won};
 pub use correct::{Correction, CorrectionError, NewCorrection, correct, correction};
-pub use flows::{Flow, FlowKind, FlowSums, NO_SECTOR, flow_sums, has_flows, open_flows, record_flow};
+pub use flows::{Flow, FlowKind, FlowSums, NO_SECTOR, flow_sums, has_flows, open_flows, record_flows};
 pub use forecast::{Forecast, Outcomes, Projection, Range, forecast, keep_forecast, latest_forecasts, outcomes};
 pub use record::{
-    ChainDay, Cursor, PoolDay, PowerOn, SectorInterval, Win, advance_cursor, chain_day, chain_days, counting, cursor, days,
-    init_cursor, name_network, open_intervals, power_off, power_on, record_chain_day, record_win, wins,
+    ChainDay, Cursor, PoolDay, PowerOn, Win, advance_cursor, chain_day, chain_days, counting, counting_now, cursor, days,
+    init_cursor, name_network, power_counting, power_off, power_on, record_chain_day, record_win, wins,
 };
 pub use vest::{Vesting, part, rest, tranche};

@@ -57,8 +57,8 @@ pub(super) fn pledges_due(
     (day, first, end): (i64, i64, i64),
     now: Micros,
 ) -> Result<Vec<Transfer>, CloseError> {
-    let kinds = [FlowKind::PledgeIn.name(), FlowKind::PledgeBack.name()];
-    let flows: Vec<(String, i64)> = chain_flows::table
+    let kinds = [FlowKind::PledgeIn, FlowKind::PledgeBack];
+    let flows: Vec<(FlowKind, i64)> = chain_flows::table
         .filter(chain_flows::pool_id.eq(pool).and(chain_flows::epoch.ge(first)).and(chain_flows::epoch.lt(end)))
         .filter(chain_flows::kind.eq_any(kinds).and(chain_flows::subject.ne(NO_SECTOR)))
         .order((chain_flows::subject.asc(), chain_flows::epoch.asc()))
@@ -82,7 +82,7 @@ pub(super) fn pledges_due(
             effective_day: day,
             booked_at: now,
         };
-        if kind == FlowKind::PledgeIn.name() {
+        if kind == FlowKind::PledgeIn {
             let taken = of_sector(conn, pool, FlowKind::PledgeIn, number)?.min(sector.each);
             // It may come so late that all of it has been given back.
             if returned.is_none_or(|there| there != sector.each) {
@@ -104,7 +104,7 @@ pub(super) fn pledges_due(
 /// A sector's amount of a kind, whole nanoFIL, rounded up.
 fn of_sector(conn: &mut AnyConnection, pool: PoolId, kind: FlowKind, number: i64) -> Result<i64, CloseError> {
     let found: Option<String> = chain_flows::table
-        .filter(chain_flows::pool_id.eq(pool).and(chain_flows::kind.eq(kind.name())).and(chain_flows::subject.eq(number)))
+        .filter(chain_flows::pool_id.eq(pool).and(chain_flows::kind.eq(kind)).and(chain_flows::subject.eq(number)))
         .order(chain_flows::epoch.asc())
         .select(chain_flows::atto)
         .first(conn)
@@ -131,7 +131,7 @@ pub(super) fn return_unused(conn: &mut AnyConnection, contract: &Contract, now: 
     for number in numbers {
         let taken: i64 = chain_flows::table
             .filter(chain_flows::pool_id.eq(contract.pool_id).and(chain_flows::subject.eq(number)))
-            .filter(chain_flows::kind.eq(FlowKind::PledgeIn.name()))
+            .filter(chain_flows::kind.eq(FlowKind::PledgeIn))
             .count()
             .get_result(conn)?;
         if taken > 0 {

@@ -8,9 +8,9 @@ use super::{Interval, attribute::Costs};
 use crate::{
     clock::Micros,
     ids::{ContractId, PoolId},
-    on_conn,
+    insert_new, on_conn,
     store::{
-        AnyConnection, DbResult,
+        AnyConnection, DbResult, ROWS_AT_ONCE,
         schema::{block_wins, chain_cursors, chain_days, pool_days, sector_intervals},
     },
     units::ChainTime,
@@ -143,21 +143,6 @@ pub fn wins(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> DbR
         .load(conn)
 }
 
-/// When a sector of the miner counted, and whose it was; `None`: the operator's own.
-#[derive(Clone, Debug, Queryable)]
-pub struct SectorInterval {
-    pub id: i64,
-    pub pool_id: PoolId,
-    pub number: i64,
-    pub contract_id: Option<ContractId>,
-    pub start_epoch: i64,
-    pub end_epoch: Option<i64>,
-    pub qa_power: i64,
-    /// attoFIL, decimal.
-    pub pledge_atto: String,
-    pub daily_fee_atto: String,
-}
-
 /// Which of these sectors count at the cursor, by pool and number.
 pub fn counting(conn: &mut AnyConnection, pools: &[PoolId], numbers: &[i64]) -> DbResult<HashSet<(PoolId, i64)>> {
     let open = sector_intervals::pool_id
@@ -168,12 +153,31 @@ pub fn counting(conn: &mut AnyConnection, pools: &[PoolId], numbers: &[i64]) -> 
     Ok(rows.load(conn)?.into_iter().collect())
 }
 
-/// Sectors that count at the cursor.
-pub fn open_intervals(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<SectorInterval>> {
-    sector_intervals::table
-        .filter(sector_intervals::pool_id.eq(pool).and(sector_intervals::end_epoch.is_null()))
-        .order(sector_intervals::number.asc())
-        .load(conn)
+/// Numbers of the sectors that count at the cursor, and their quality-adjusted bytes.
+pub fn counting_now(conn: &mut AnyConnection, pool: PoolId) -> DbResult<(Vec<i64>, i128)> {
+    let open = sector_intervals::pool_id.eq(pool).and(sector_intervals::end_epoch.is_null());
+    let numbers = sector_intervals::table.filter(open).select(sector_intervals::number).load(conn)?;
+    // Few powers occur, and a sum of them all may not fit into 64 bits.
+    let powers: Vec<(i64, i64)> = sector_intervals::table
+        .filter(open)
+        .group_by(sector_intervals::qa_power)
+        .select((sector_intervals::qa_power, diesel::dsl::count_star()))
+        .load(conn)?;
+    Ok((numbers, powers.into_iter().map(|(power, count)| i128::from(power) * i128::from(count)).sum()))
+}
+
+/// Quality-adjusted bytes of those of these sectors that count at the cursor.
+pub fn power_counting(conn: &mut AnyConnection, pool: PoolId, numbers: &[i64]) -> DbResult<i128> {
+    let mut power = 0;
+    for some in numbers.chunks(ROWS_AT_ONCE) {
+        let open = sector_intervals::pool_id.eq(pool).and(sector_intervals::end_epoch.is_null());
+        let powers: Vec<i64> = sector_intervals::table
+            .filter(open.and(sector_intervals::number.eq_any(some)))
+            .select(sector_intervals::qa_power)
+            .load(conn)?;
+        power += powers.into_iter().map(i128::from).sum::<i128>();
+    }
+    Ok(power)
 }
 
 /// A sector that counted for some time, and for whom; `None`: the operator itself.
@@ -220,9 +224,9 @@ pub struct PowerOn {
     pub daily_fee_atto: String,
 }
 
-pub fn power_on(conn: &mut AnyConnection, on: &PowerOn) -> DbResult<()> {
-    on_conn!(&mut *conn, |c| diesel::insert_into(sector_intervals::table).values(on).on_conflict_do_nothing().execute(c))
-        .map(drop)
+/// Those that are recorded already stay as they are.
+pub fn power_on(conn: &mut AnyConnection, rows: &[PowerOn]) -> DbResult<()> {
+    insert_new!(conn, sector_intervals::table, rows)
 }
 
 /// A sector ceased to count at `epoch`.

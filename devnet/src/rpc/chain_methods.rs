@@ -1,6 +1,7 @@
 //! Chain, mempool and wallet methods.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use fvm_ipld_blockstore::Blockstore;
 use fvm_shared::{address::Address, econ::TokenAmount};
 use sealyard_filecoin::{
     hash::Hash32,
@@ -32,6 +33,7 @@ pub fn call(chain: &mut Chain, name: &str, params: &Params) -> Option<Answer> {
         "ChainGetBlock" => block(chain, params),
         "ChainGetMessage" => message(chain, params),
         "ChainGetBlockMessages" => block_messages(chain, params),
+        "ChainReadObj" => params.get::<CidJson>(0).and_then(|cid| object(chain, &cid)),
         "ChainGetParentMessages" => parent_messages(chain, params),
         "ChainGetParentReceipts" => parent_receipts(chain, params),
         "StateGetRandomnessFromTickets" => randomness(chain, Source::Tickets, params),
@@ -52,6 +54,12 @@ pub fn call(chain: &mut Chain, name: &str, params: &Params) -> Option<Answer> {
         }),
         _ => return None,
     })
+}
+
+/// The bytes of an object of the miner's state.
+fn object(chain: &Chain, cid: &CidJson) -> Answer {
+    let bytes = chain.blocks.get(&cid.cid)?.ok_or_else(|| RpcFailure::new(1, format!("blockstore: block {cid} not found")))?;
+    Ok(json!(BASE64_STANDARD.encode(bytes)))
 }
 
 fn version(chain: &Chain) -> Answer {

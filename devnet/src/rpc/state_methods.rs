@@ -106,6 +106,7 @@ fn read_state(chain: &Chain, params: &Params) -> Answer {
                 proving_period_start: state.proving_period_start,
                 current_deadline: state.current_deadline,
                 deadline_cron_active: state.deadline_cron_active,
+                deadlines: Some(state.deadlines.into()),
                 vesting_funds: vesting,
             };
             actor(snapshot.miner_balance.clone(), "storageminer", view)

@@ -1,7 +1,5 @@
 //! The client: Lotus' methods by name. Every call is safe to repeat: pushes carry a `MsgUuid`.
 
-use std::collections::BTreeSet;
-
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fvm_shared::{address::Address, econ::TokenAmount};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -101,29 +99,6 @@ impl Node {
 
     pub async fn miner_power(&self, miner: &Address, tsk: &TipSetKey) -> Result<MinerPower, RpcError> {
         self.call("Filecoin.StateMinerPower", json!([miner.to_string(), tsk])).await
-    }
-
-    /// Live sectors that are neither faulty nor unproven: about 700 bytes each. Of a large miner, [`Self::active_numbers`] is shorter.
-    pub async fn active_sectors(&self, miner: &Address, tsk: &TipSetKey) -> Result<Vec<SectorInfo>, RpcError> {
-        let sectors: Option<_> = self.call("Filecoin.StateMinerActiveSectors", json!([miner.to_string(), tsk])).await?;
-        Ok(sectors.unwrap_or_default())
-    }
-
-    /// Numbers of live sectors that are neither faulty nor unproven, by the partitions' bitfields: kilobytes for a million sectors, whose
-    /// infos together would be a gigabyte. More than `most` are refused.
-    pub async fn active_numbers(&self, miner: &Address, tsk: &TipSetKey, most: usize) -> Result<BTreeSet<u64>, RpcError> {
-        let mut active = BTreeSet::new();
-        for deadline in (0u64..).take(self.deadlines(miner, tsk).await?.len()) {
-            for partition in self.partitions(miner, deadline, tsk).await? {
-                let left = most.saturating_sub(active.len());
-                let numbers = partition.active_sectors.numbers(left).ok_or_else(|| RpcError::Malformed {
-                    method: "Filecoin.StateMinerPartitions".to_owned(),
-                    reason: format!("it names more than {most} sectors"),
-                })?;
-                active.extend(numbers);
-            }
-        }
-        Ok(active)
     }
 
     /// Those of `numbers` (each of which must exist), whether they count or not.

@@ -6,6 +6,8 @@ use cid::Cid;
 use fvm_ipld_bitfield::BitField;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::Numbers;
+
 /// A CID as `{"/": "bafy…"}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CidJson {
@@ -53,24 +55,8 @@ impl BitFieldJson {
     /// Numbers that are set here and not in `earlier`; `None`: more than `limit`. Ranges that both have cost nothing, however long.
     #[must_use]
     pub fn new_since(&self, earlier: &Self, limit: usize) -> Option<Vec<u64>> {
-        let (mut new, mut known) = (Vec::new(), earlier.ranges()?.into_iter().peekable());
-        for range in self.ranges()? {
-            let mut at = range.start;
-            while at < range.end {
-                while known.next_if(|other| other.end <= at).is_some() {}
-                let (gap, next) = match known.peek() {
-                    Some(other) if other.start <= at => (at..at, other.end),
-                    Some(other) => (at..other.start.min(range.end), other.start),
-                    None => (at..range.end, range.end),
-                };
-                if usize::try_from(gap.end - gap.start).ok()? > limit.checked_sub(new.len())? {
-                    return None;
-                }
-                new.extend(gap);
-                at = next;
-            }
-        }
-        Some(new)
+        let new = Numbers::from_bits(self)?.minus(&Numbers::from_bits(earlier)?);
+        (new.len() <= u64::try_from(limit).ok()?).then(|| new.iter().collect())
     }
 
     /// The highest number.
@@ -79,7 +65,7 @@ impl BitFieldJson {
         self.ranges()?.last().map(|range| range.end - 1)
     }
 
-    fn ranges(&self) -> Option<Vec<std::ops::Range<u64>>> {
+    pub(super) fn ranges(&self) -> Option<Vec<std::ops::Range<u64>>> {
         let (mut ranges, mut at) = (Vec::new(), 0u64);
         for (index, run) in self.0.iter().enumerate() {
             let end = at.checked_add(*run)?;

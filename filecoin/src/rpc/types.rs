@@ -510,6 +510,9 @@ pub struct MinerState {
     pub proving_period_start: i64,
     pub current_deadline: u64,
     pub deadline_cron_active: bool,
+    /// The object that names the miner's deadlines.
+    #[serde(default)]
+    pub deadlines: Option<CidJson>,
     /// The vesting table's first entry, its tail as a CID.
     #[serde(default)]
     pub vesting_funds: serde_json::Value,

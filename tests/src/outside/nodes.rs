@@ -1,6 +1,8 @@
 //! Reachable is not healthy: nodes that stand still, limit, and answer with pages.
 
 use std::{
+    path::Path,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -13,8 +15,12 @@ use sealyard_devnet::{Config, Devnet};
 use sealyard_filecoin::rpc::{Endpoint, Freshness, Node, NodeConfig, RpcError};
 use serde_json::json;
 
-use super::yard::Yard;
-use crate::proxy::{Proxy, Reply};
+use super::{operator::new_postgres, yard::Yard};
+use crate::{
+    house::database_url,
+    proxy::{Proxy, Reply},
+    support::program,
+};
 
 async fn devnet() -> (tempfile::TempDir, Devnet) {
     let dir = tempfile::tempdir().unwrap();
@@ -152,4 +158,38 @@ async fn nothing_is_sent_from_a_stale_state_and_a_person_is_told() {
     assert_eq!(yard.calls("Filecoin.MpoolPushMessage"), 0);
     let alert = yard.alerts().remove(0);
     assert!(alert.text.contains("is not used") && alert.text.contains("behind the clock"), "{}", alert.text);
+}
+
+/// Calls of the usual turns of a bench that follows a miner of so many sectors, of which none is new.
+fn calls_of_a_turn(sectors: &str, database: &str, more: &[&str]) -> Vec<u32> {
+    let mut bench = Command::new(program("sealyard"));
+    bench.args(["bench", "large-miner", "--sectors", sectors, "--new", "0", "--turns", "3", "--database", database]).args(more);
+    let output = bench.output().unwrap();
+    let (said, failed) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{said}{failed}");
+    let usual = said.lines().filter(|line| line.starts_with("usual turn:"));
+    let calls: Vec<u32> =
+        usual.map(|line| line.split(", ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()).collect();
+    assert_eq!(calls.len(), 3, "{said}");
+    calls
+}
+
+#[test]
+fn a_turn_costs_what_has_changed_and_not_what_there_is() {
+    let databases: [fn(&Path) -> String; 2] = [database_url, |_| new_postgres()];
+    for database_of in databases {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let small = calls_of_a_turn("2000", &database_of(dirs[0].path()), &[]);
+        let large = calls_of_a_turn("120000", &database_of(dirs[1].path()), &[]);
+        // Each turn reads 60 tipsets. One deadline of 48 ends in it, where the small miner has nothing in all but one.
+        assert!(small.iter().zip(&large).all(|(small, large)| *large <= small + 12), "{small:?} {large:?}");
+        assert!(large.iter().all(|calls| *calls < 60 + 48), "{large:?}");
+    }
+}
+
+#[test]
+fn a_node_without_objects_is_read_deadline_by_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let calls = calls_of_a_turn("5000", &database_url(dir.path()), &["--without-objects"]);
+    assert!(calls.iter().all(|calls| *calls > 60 + 48), "{calls:?}");
 }

@@ -93,7 +93,7 @@ impl Desk {
 }
 
 /// The URL of a new, empty database on the tests' server.
-fn new_postgres() -> String {
+pub(super) fn new_postgres() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let server = std::env::var("SEALYARD_TEST_POSTGRES").expect("run the tests with scripts/test, which starts PostgreSQL");
     let name = format!("operator_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));

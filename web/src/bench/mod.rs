@@ -3,6 +3,7 @@
 mod close;
 mod heartbeats;
 mod instance;
+mod large_miner;
 mod quotes;
 mod replan;
 mod schedule;
@@ -21,6 +22,27 @@ pub enum Bench {
     Close(CloseOptions),
     /// Send a machine's heartbeats while nobody else asks, then while many connections ask for pages without a pause.
     Heartbeats(HeartbeatOptions),
+    /// Follow a simulated miner of many sectors, and say what a turn costs.
+    LargeMiner(LargeMinerOptions),
+}
+
+#[derive(clap::Args)]
+pub struct LargeMinerOptions {
+    /// Sectors that the miner has at first.
+    #[arg(long, default_value_t = 1_000_000)]
+    sectors: u64,
+    /// Sectors that are new in each turn.
+    #[arg(long, default_value_t = 20)]
+    new: u64,
+    /// Turns after the first ones.
+    #[arg(long, default_value_t = 7)]
+    turns: u32,
+    /// The node does not serve the chain's objects by their CIDs.
+    #[arg(long)]
+    without_objects: bool,
+    /// An empty database that may be filled and thrown away.
+    #[arg(long)]
+    database: String,
 }
 
 #[derive(clap::Args)]
@@ -124,5 +146,6 @@ pub fn run(what: &Bench) -> anyhow::Result<()> {
         Bench::Replan(options) => replan::run(options),
         Bench::Close(options) => close::run(options),
         Bench::Heartbeats(options) => heartbeats::run(options),
+        Bench::LargeMiner(options) => large_miner::run(options),
     }
 }

@@ -20,42 +20,42 @@ pub const PASSWORD: &str = "demo-password";
 #[derive(clap::Args)]
 pub struct PoolOptions {
     #[arg(long)]
-    name: String,
+    pub name: String,
     /// Actor id of the miner: 1000, or f01000.
     #[arg(long, value_parser = miner_id)]
-    miner_id: i64,
+    pub miner_id: i64,
     /// The number of the first sector that is sealed here. A miner that has had sectors takes none twice: give one above all that it
     /// has ever used.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
-    first_sector: i64,
+    pub first_sector: i64,
     /// Bytes of one sector: 34359738368 for 32 GiB.
     #[arg(long, value_parser = sector_size)]
-    sector_bytes: i64,
+    pub sector_bytes: i64,
     /// Bytes that the pool's machines can store.
     #[arg(long)]
-    capacity_bytes: i64,
+    pub capacity_bytes: i64,
     /// Days of the plan that is put on sale, one sector a unit.
     #[arg(long, default_value_t = 540, value_parser = clap::value_parser!(i64).range(SHORTEST_DAYS..=LONGEST_DAYS))]
-    days: i64,
+    pub days: i64,
     /// Price of one sector for the whole term, in minor units.
     #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
-    price_minor: i64,
+    pub price_minor: i64,
     /// One whose minor unit is a hundredth.
     #[arg(long, default_value = "USD", value_parser = currency)]
-    currency: String,
+    pub currency: String,
     /// Service fee, basis points.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(i64).range(0..=10_000))]
-    fee_bp: i64,
+    pub fee_bp: i64,
     /// A second plan, under which investors put up the pledge themselves, at this price of one sector.
     #[arg(long, requires = "own_pledge_fee_bp", value_parser = clap::value_parser!(i64).range(1..))]
-    own_pledge_price_minor: Option<i64>,
+    pub own_pledge_price_minor: Option<i64>,
     /// Its service fee, basis points.
     #[arg(long, requires = "own_pledge_price_minor", value_parser = clap::value_parser!(i64).range(0..=10_000))]
-    own_pledge_fee_bp: Option<i64>,
+    pub own_pledge_fee_bp: Option<i64>,
     /// Missing power makes the term of that plan longer, by at most so many days, instead of being paid for. Sectors are committed for
     /// up to 30 days more than the term.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..=28))]
-    added_days: i64,
+    pub added_days: i64,
 }
 
 /// The protocol's shortest life of a sector, and what its longest (1278 days) leaves for sealing, the first proof and added days.

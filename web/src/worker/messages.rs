@@ -16,7 +16,7 @@ use sealyard_filecoin::rpc::{self, MsgLookup, RpcError, SignedMessage};
 
 use super::{
     Each, TurnResult,
-    block_rewards::base_fee_before,
+    chain::base_fee_before,
     fees,
     on_chain::{self, Effect},
     pools,

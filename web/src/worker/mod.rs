@@ -3,13 +3,7 @@
 //! Every loop claims its name first, so any number of `sealyard work` processes share one database and one of them acts. A loop
 //! that fails says so, waits longer each time, and goes on when the cause is gone.
 
-mod active;
-mod block_rewards;
-mod chain_bonds;
-mod chain_day;
-mod chain_fees;
-mod chain_sync;
-mod chunk;
+mod chain;
 mod collateral;
 mod fees;
 mod forecasts;
@@ -24,6 +18,8 @@ mod provisional;
 mod reconcile;
 mod recoveries;
 mod window_posts;
+
+pub use chain::{DeadlineCache, Followed, turn as follow_chain};
 
 use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 
@@ -79,7 +75,7 @@ async fn run(app: Shared, holder: String) {
     loops.spawn(repeat(app.clone(), holder.clone(), ("recoveries", 1), recoveries::turn));
     loops.spawn(repeat(app.clone(), holder.clone(), ("messages", 1), messages::turn));
     loops.spawn(repeat(app.clone(), holder.clone(), ("reconcile", RARELY), reconcile::turn));
-    loops.spawn(repeat(app.clone(), holder.clone(), ("chain", 1), chain_sync::turn));
+    loops.spawn(repeat(app.clone(), holder.clone(), ("chain", 1), chain::turn));
     loops.spawn(repeat(app, holder, ("jobs", 1), job_runner::turn));
     while loops.join_next().await.is_some() {}
 }

@@ -20,7 +20,7 @@ use sealyard_filecoin::{
     sector::{SealProof, SectorIdent},
 };
 
-use super::{Each, TurnResult, active::active_numbers, on_chain, pools, provisional};
+use super::{Each, TurnResult, chain::Members, on_chain, pools, provisional};
 use crate::app::{Shared, read, transact};
 
 /// Tickets are drawn this far back, so that a reorganisation cannot change them.
@@ -237,9 +237,10 @@ impl Step<'_> {
         if watched.is_empty() {
             return Ok(());
         }
-        let (active, _) = active_numbers(self.app, (&miner_address(self.pool)?, self.pool.sector_bytes), &Vec::new()).await?;
+        let from = (&self.app.node, &self.app.deadlines);
+        let members = Members::read(from, (&miner_address(self.pool)?, self.pool.sector_bytes), &Vec::new()).await?;
         for sector in watched {
-            let counts = active.contains(&u64::try_from(sector.number)?);
+            let counts = members.active.contains(u64::try_from(sector.number)?);
             let fact = match (sector.state, counts) {
                 (SectorState::Proving | SectorState::Faulty, true) => OnChain::Counts { at: self.head_at },
                 (_, false) if read_up_to > sector.expiration => OnChain::Gone,

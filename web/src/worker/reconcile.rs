@@ -1,8 +1,6 @@
 //! Sectors and messages that the chain has and the books lack, after a backup was restored or somebody else used the miner: numbers are never used twice, and
 //! sectors that nobody here knows are named.
 
-use std::collections::BTreeSet;
-
 use anyhow::Context;
 use sealyard_core::{
     capacity::{self, Pool},
@@ -10,12 +8,11 @@ use sealyard_core::{
     sealing,
     store::DbFault,
 };
+use sealyard_filecoin::rpc::Numbers;
 
-use super::{Each, TurnResult, pipeline::miner_address, pools};
+use super::{Each, TurnResult, chain::Members, pipeline::miner_address, pools};
 use crate::app::{Shared, read, transact};
 
-/// Most sectors of one miner (32 GiB of them make 30 PiB).
-const MOST_SECTORS: usize = 1_000_000;
 /// Numbers beyond it were masked by somebody, not counted up to.
 const LARGEST_NUMBER: i64 = 1 << 62;
 /// Numbers that one sentence names.
@@ -35,21 +32,13 @@ async fn reconcile(app: &Shared, pool: &Pool) -> TurnResult {
     let miner = miner_address(pool)?;
     let used = app.node.allocated_sectors(&miner, &Vec::new()).await?.last();
     let next = used.and_then(|last| i64::try_from(last).ok()).map(|last| last + 1).filter(|next| *next < LARGEST_NUMBER);
-    let mut live: BTreeSet<i64> = BTreeSet::new();
-    let deadlines = app.node.deadlines(&miner, &Vec::new()).await?.len();
-    for deadline in 0..u64::try_from(deadlines)? {
-        for partition in app.node.partitions(&miner, deadline, &Vec::new()).await? {
-            let numbers = partition.live_sectors.numbers(MOST_SECTORS).context("a partition with too many sectors")?;
-            live.extend(numbers.into_iter().filter_map(|number| i64::try_from(number).ok()));
-        }
-    }
+    let from = (&app.node, &app.deadlines);
+    let live = Members::read(from, (&miner, pool.sector_bytes), &Vec::new()).await?.live;
     let (id, name, now) = (pool.id, pool.name.clone(), app.now());
     let known = read(app, move |conn| sealing::sector_owners(conn, id)).await?;
-    for (number, _) in known {
-        live.remove(&number);
-    }
-    let first = first_of_ours(app, pool).await?;
-    let unknown: Vec<i64> = live.into_iter().filter(|number| *number >= first).collect();
+    let known: Numbers = known.into_iter().filter_map(|(number, _)| u64::try_from(number).ok()).collect();
+    let first = u64::try_from(first_of_ours(app, pool).await?)?;
+    let unknown: Vec<u64> = live.minus(&known).iter().filter(|number| *number >= first).collect();
     transact(app, move |conn| {
         if let Some(next) = next
             && capacity::numbers_used(conn, id, next)?

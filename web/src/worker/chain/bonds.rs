@@ -1,21 +1,22 @@
 //! What a miner puts up for its sectors and gets back: deposits from PreCommit to activation, pledge from activation to the end, and
 //! the fee for an end that comes early.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context;
 use fvm_shared::{bigint::BigInt, econ::TokenAmount};
 use sealyard_core::yields::{self, Flow, FlowKind, NO_SECTOR};
 use sealyard_filecoin::{
     economics::termination_fee,
-    rpc::{MinerState, PreCommitInfo, SectorInfo, TipSet},
+    rpc::{Numbers, PreCommitInfo, SectorInfo, TipSet},
 };
 
-use super::chain_fees::{flow, union};
-use crate::{
-    app::read,
-    worker::{chain_sync::sector_power, chunk::Chunk},
+use super::{
+    chunk::Chunk,
+    fees::flow,
+    members::{Members, each_info, sector_power},
 };
+use crate::app::read;
 
 /// More sectors than are pre-committed in a chunk.
 const MOST_NEW: usize = 1 << 18;
@@ -25,26 +26,20 @@ const MOST_NEW: usize = 1 << 18;
 pub async fn bonds(chunk: &Chunk<'_>) -> anyhow::Result<Vec<Flow>> {
     let node = &chunk.app.node;
     let before = chunk.beginning();
-    let was = node.miner_state(chunk.miner, &before.cids).await?.state;
-    let is = node.miner_state(chunk.miner, &chunk.end.cids).await?.state;
+    let (was, is) = (chunk.members(before).await?, chunk.members(&chunk.end).await?);
     let known = node.allocated_sectors(chunk.miner, &before.cids).await?;
     // Numbers may be masked by the million (CompactSectorNumbers); those are no sectors.
     let new = node.allocated_sectors(chunk.miner, &chunk.end.cids).await?.new_since(&known, MOST_NEW).unwrap_or_default();
-    let unchanged = was.pre_commit_deposits == is.pre_commit_deposits && was.initial_pledge == is.initial_pledge;
-    let mut bonds = Bonds { chunk, before, flows: Vec::new() };
-    bonds.opening(&was).await?;
+    let unchanged = was.deposits == is.deposits && was.pledge == is.pledge;
+    let mut bonds = Bonds { chunk, before, was: Arc::clone(&was), is: Arc::clone(&is), flows: Vec::new() };
+    bonds.opening().await?;
     if unchanged && new.is_empty() {
         return Ok(bonds.flows);
     }
     bonds.came(new).await?;
-    bonds.balance(
-        &was.pre_commit_deposits,
-        &is.pre_commit_deposits,
-        [FlowKind::DepositIn, FlowKind::DepositBack],
-        &[FlowKind::DepositLost],
-    )?;
+    bonds.balance(&was.deposits, &is.deposits, [FlowKind::DepositIn, FlowKind::DepositBack], &[FlowKind::DepositLost])?;
     bonds.left().await?;
-    bonds.balance(&was.initial_pledge, &is.initial_pledge, [FlowKind::PledgeIn, FlowKind::PledgeBack], &[])?;
+    bonds.balance(&was.pledge, &is.pledge, [FlowKind::PledgeIn, FlowKind::PledgeBack], &[])?;
     Ok(bonds.flows)
 }
 
@@ -52,6 +47,8 @@ struct Bonds<'c> {
     chunk: &'c Chunk<'c>,
     /// Its state is that at the chunk's beginning.
     before: &'c TipSet,
+    was: Arc<Members>,
+    is: Arc<Members>,
     flows: Vec<Flow>,
 }
 
@@ -62,39 +59,40 @@ impl Bonds<'_> {
     }
 
     fn sum(&self, kind: FlowKind) -> TokenAmount {
-        let of_kind = self.flows.iter().filter(|flow| flow.kind == kind.name() && flow.epoch >= self.chunk.first);
+        let of_kind = self.flows.iter().filter(|flow| flow.kind == kind && flow.epoch >= self.chunk.first);
         of_kind.filter_map(|flow| flow.atto.parse::<BigInt>().ok()).map(TokenAmount::from_atto).sum()
     }
 
-    /// Sectors with an amount that came before the chunk and has not left.
-    async fn open(&self, came: FlowKind, left: &'static [FlowKind]) -> anyhow::Result<BTreeMap<u64, Flow>> {
+    /// Sectors among `numbers` (`None`: all) with an amount that came before the chunk's end and has not left.
+    async fn open(
+        &self,
+        came: FlowKind,
+        left: &'static [FlowKind],
+        numbers: Option<&Numbers>,
+    ) -> anyhow::Result<BTreeMap<u64, Flow>> {
         let pool = self.chunk.pool.id;
-        let open = read(self.chunk.app, move |conn| yields::open_flows(conn, pool, came, left)).await?;
-        let here = self.flows.iter().filter(|flow| flow.kind == came.name() && flow.subject != NO_SECTOR).cloned();
+        let wanted: Option<Vec<i64>> =
+            numbers.map(|numbers| numbers.iter().map(i64::try_from).collect::<Result<_, _>>()).transpose()?;
+        let open = read(self.chunk.app, move |conn| yields::open_flows(conn, pool, (came, left), wanted.as_deref())).await?;
+        let here = self.flows.iter().filter(|flow| flow.kind == came && flow.subject != NO_SECTOR).cloned();
         open.into_iter().chain(here).map(|flow| Ok((u64::try_from(flow.subject)?, flow))).collect()
     }
 
     /// When a miner is first followed: the pledge of the sectors that it has already.
-    async fn opening(&mut self, was: &MinerState) -> anyhow::Result<()> {
+    async fn opening(&mut self) -> anyhow::Result<()> {
         let pool = self.chunk.pool.id;
         let known = read(self.chunk.app, move |conn| yields::has_flows(conn, pool, FlowKind::PledgeIn)).await?;
-        if known || was.initial_pledge.is_zero() {
+        if known || self.was.pledge.is_zero() {
             return Ok(());
         }
-        let live = self.live(self.before).await?;
-        for info in self.chunk.app.node.sectors(self.chunk.miner, &live.into_iter().collect(), &self.before.cids).await? {
-            self.put(FlowKind::PledgeIn, info.sector_number, info.activation.min(self.chunk.first - 1), &info.initial_pledge)?;
-        }
-        Ok(())
-    }
-
-    async fn live(&self, at: &TipSet) -> anyhow::Result<BTreeSet<u64>> {
-        let node = &self.chunk.app.node;
-        let mut live = BTreeSet::new();
-        for index in 0..self.chunk.deadlines {
-            live.extend(union(&node.partitions(self.chunk.miner, index, &at.cids).await?, |partition| &partition.live_sectors)?);
-        }
-        Ok(live)
+        let (chunk, was) = (self.chunk, Arc::clone(&self.was));
+        each_info((&chunk.app.node, chunk.miner), &was.live, &self.before.cids, |infos| {
+            for info in infos {
+                self.put(FlowKind::PledgeIn, info.sector_number, info.activation.min(chunk.first - 1), &info.initial_pledge)?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Deposits that were put up, became pledge, or were lost.
@@ -108,7 +106,7 @@ impl Bonds<'_> {
                 self.put(FlowKind::PledgeIn, number, sector.activation, &sector.initial_pledge)?;
             }
         }
-        for (number, deposit) in self.open(FlowKind::DepositIn, &[FlowKind::DepositBack, FlowKind::DepositLost]).await? {
+        for (number, deposit) in self.open(FlowKind::DepositIn, &[FlowKind::DepositBack, FlowKind::DepositLost], None).await? {
             if node.pre_commit_info(self.chunk.miner, number, &end.cids).await?.is_some() {
                 continue;
             }
@@ -144,12 +142,13 @@ impl Bonds<'_> {
     /// Pledge of sectors that ended, and the fee of those that ended early.
     async fn left(&mut self) -> anyhow::Result<()> {
         let node = &self.chunk.app.node;
-        let (live, lived) = (self.live(&self.chunk.end).await?, self.live(self.before).await?);
-        let open = self.open(FlowKind::PledgeIn, &[FlowKind::PledgeBack]).await?;
-        for (number, pledged) in open.into_iter().filter(|(number, _)| !live.contains(number)) {
+        let (was, is) = (Arc::clone(&self.was), Arc::clone(&self.is));
+        let ended = was.live.minus(&is.live);
+        let open = self.open(FlowKind::PledgeIn, &[FlowKind::PledgeBack], Some(&ended)).await?;
+        for (number, pledged) in open.into_iter().filter(|(number, _)| !is.live.contains(*number)) {
             let info = node.sector_info(self.chunk.miner, number, &self.before.cids).await?;
-            let Some(info) = info.filter(|_| lived.contains(&number)) else {
-                // It ended before, or within the chunk in which it came.
+            let Some(info) = info.filter(|_| was.live.contains(number)) else {
+                // It ended within the chunk in which it came.
                 let amount = TokenAmount::from_atto(pledged.atto.parse::<BigInt>().context("a pledge that is no number")?);
                 self.put(FlowKind::PledgeBack, number, self.chunk.end.height - 1, &amount)?;
                 continue;
@@ -173,8 +172,7 @@ impl Bonds<'_> {
         let deadline = place.with_context(|| format!("sector {number} was live and is nowhere"))?.deadline;
         self.chunk
             .changed_at(|tipset| async move {
-                let partitions = node.partitions(self.chunk.miner, deadline, &tipset.cids).await?;
-                Ok(!union(&partitions, |partition| &partition.live_sectors)?.contains(&number))
+                Ok(!node.deadline_sectors(self.chunk.miner, deadline, &tipset.cids).await?.live.contains(number))
             })
             .await
     }

@@ -1,44 +1,41 @@
 //! Follows the chain to finality: blocks won, and when sectors count, recorded exactly once and in order. Then closes days.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, bail, ensure};
-use fvm_shared::{address::Address, bigint::BigInt};
+use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
 use sealyard_core::{
     capacity::Pool,
-    ids::ContractId,
+    ids::{ContractId, PoolId},
     sealing,
     store::DbFault,
     units::ChainTime,
     yields::{self, CloseError, Cursor, PowerOn, Win},
 };
-use sealyard_filecoin::{
-    economics::quality_adjusted,
-    rpc::{BitFieldJson, SectorInfo, TipSet},
-};
+use sealyard_filecoin::rpc::{Numbers, SectorInfo, TipSet};
 
 use super::{
-    TurnResult,
-    active::active_numbers,
-    block_rewards,
-    chain_bonds::bonds,
-    chain_day::{day_end, ended_day},
-    chain_fees::fees,
+    bonds::bonds,
     chunk::Chunk,
-    pipeline::miner_address,
-    pools,
+    day::{day_end, ended_day},
+    fees::fees,
+    members::{Members, each_info, power_of, sector_power},
+    rewards,
 };
-use crate::app::{Shared, read, transact};
+use crate::{
+    app::{Shared, read, transact},
+    worker::{TurnResult, pipeline::miner_address, pools},
+};
 
 /// Epochs recorded in one transaction: a deadline's length, so that a sector changes at most once within.
 const CHUNK: i64 = 60;
-/// Sectors of which one answer tells: some megabytes.
-const SECTORS_AT_ONCE: usize = 5000;
 /// Chunks before other pools get their turn.
 const CHUNKS_PER_TURN: usize = 48;
+/// Rows that are made and written together.
+const ROWS_AT_ONCE: usize = 5000;
 
 pub async fn turn(app: Shared) -> TurnResult {
     for pool in pools(&app).await? {
@@ -101,20 +98,61 @@ struct Follow<'a> {
     head: i64,
 }
 
-/// A sector that began or stopped to count.
+/// What is recorded of the pools' sectors, so that a chunk reads no more than what changed.
+#[derive(Default)]
+pub struct Followed(Mutex<HashMap<PoolId, Recorded>>);
+
+/// A pool's sectors that count, as recorded before an epoch.
 #[derive(Clone)]
-enum Change {
-    On(PowerOn),
-    Off { number: i64, epoch: i64 },
+struct Recorded {
+    next_epoch: i64,
+    active: Numbers,
+    /// Quality-adjusted bytes of all of them, as the chain claimed them.
+    power: BigInt,
 }
 
-impl Change {
-    fn number(&self) -> i64 {
-        match self {
-            Self::On(on) => on.number,
-            Self::Off { number, .. } => *number,
+impl Followed {
+    /// `None`: not as of this epoch, so that the books have to be read.
+    fn take(&self, pool: PoolId, next_epoch: i64) -> Option<Recorded> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&pool).filter(|recorded| recorded.next_epoch == next_epoch)
+    }
+
+    fn put(&self, pool: PoolId, recorded: Recorded) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(pool, recorded);
+    }
+}
+
+/// A sector that began to count. Amounts in attoFIL.
+#[derive(Clone, Copy)]
+struct Began {
+    number: i64,
+    contract: Option<ContractId>,
+    epoch: i64,
+    qa_power: i64,
+    pledge: i128,
+    daily_fee: i128,
+}
+
+impl Began {
+    fn row(&self, pool_id: PoolId) -> PowerOn {
+        PowerOn {
+            pool_id,
+            number: self.number,
+            contract_id: self.contract,
+            start_epoch: self.epoch,
+            qa_power: self.qa_power,
+            pledge_atto: self.pledge.to_string(),
+            daily_fee_atto: self.daily_fee.to_string(),
         }
     }
+}
+
+/// Sectors that began and ceased to count in a chunk, with the epochs, and what is recorded when that is.
+struct Changes {
+    began: Vec<Began>,
+    ceased: Vec<(i64, i64)>,
+    then: Recorded,
 }
 
 impl Follow<'_> {
@@ -147,7 +185,8 @@ impl Follow<'_> {
     async fn record(&self, cursor: &Cursor, end: TipSet) -> TurnResult {
         self.check_rollback(cursor).await?;
         let chunk = Chunk::read(self.app, (self.pool, &self.miner), cursor.next_epoch, end, &cursor.last_cid).await?;
-        let changes = self.changes(&chunk).await?;
+        let changes = self.changes(cursor, &chunk).await?;
+        let Changes { began, ceased, then } = changes;
         let wins = wins(&chunk).await?;
         let mut flows = fees(&chunk).await?;
         flows.extend(bonds(&chunk).await?);
@@ -160,25 +199,27 @@ impl Follow<'_> {
         };
         let last_cid = chunk.last_cid();
         let (cursor, pool, end_height, head) = (cursor.clone(), self.pool.id, chunk.end.height, self.head);
-        transact(self.app, move |conn| {
+        let recorded = transact(self.app, move |conn| {
             if !yields::advance_cursor(conn, &cursor, end_height, head, &last_cid)? {
-                return Ok::<_, CloseError>(());
+                return Ok::<_, CloseError>(false);
             }
             for win in &wins {
                 yields::record_win(conn, win)?;
             }
-            for change in &changes {
-                match change {
-                    Change::On(on) => yields::power_on(conn, on)?,
-                    Change::Off { number, epoch } => yields::power_off(conn, pool, *number, *epoch)?,
-                }
+            for some in began.chunks(ROWS_AT_ONCE) {
+                yields::power_on(conn, &some.iter().map(|began| began.row(pool)).collect::<Vec<_>>())?;
             }
-            for flow in &flows {
-                yields::record_flow(conn, flow)?;
+            for (number, epoch) in &ceased {
+                yields::power_off(conn, pool, *number, *epoch)?;
             }
-            day_end.as_ref().map_or(Ok(()), |day_end| day_end.record(conn, &cursor))
+            yields::record_flows(conn, &flows)?;
+            day_end.as_ref().map_or(Ok(()), |day_end| day_end.record(conn, &cursor))?;
+            Ok(true)
         })
         .await?;
+        if recorded {
+            self.app.followed.put(pool, then);
+        }
         Ok(())
     }
 
@@ -201,145 +242,103 @@ impl Follow<'_> {
     }
 
     /// Sectors whose membership in the active set differs at the chunk's end from what is recorded, each with the exact epoch. Only of
-    /// those that are new is anything else read.
-    async fn changes(&self, chunk: &Chunk<'_>) -> anyhow::Result<Vec<Change>> {
-        let pool = self.pool.id;
-        let (known, ours) = read(self.app, move |conn| {
-            let known: HashMap<i64, i64> =
-                yields::open_intervals(conn, pool)?.into_iter().map(|i| (i.number, i.qa_power)).collect();
-            let ours: HashMap<i64, ContractId> = sealing::sector_owners(conn, pool)?.into_iter().collect();
-            Ok((known, ours))
+    /// those is anything else read.
+    async fn changes(&self, cursor: &Cursor, chunk: &Chunk<'_>) -> anyhow::Result<Changes> {
+        let was = self.recorded(cursor).await?;
+        let members = chunk.members(&chunk.end).await?;
+        let (new, gone) = (members.active.minus(&was.active), was.active.minus(&members.active));
+        let mut began = Vec::new();
+        each_info((&self.app.node, &self.miner), &new, &chunk.end.cids, |infos| {
+            for info in infos {
+                began.push(self.began(&info)?);
+            }
+            Ok(())
         })
         .await?;
-        let seen = Seen::default();
-        let now_active = self.active(&chunk.end, &seen).await?;
-        let new: BTreeSet<u64> =
-            now_active.iter().copied().filter(|n| i64::try_from(*n).is_ok_and(|n| !known.contains_key(&n))).collect();
-        let infos = self.infos(&new, &chunk.end).await?;
-        self.check_power(&now_active, (&known, &infos), &chunk.end).await?;
-        let mut changes = Vec::new();
-        for info in &infos {
-            let number = i64::try_from(info.sector_number)?;
-            changes.push(Change::On(PowerOn {
-                pool_id: pool,
-                number,
-                contract_id: ours.get(&number).copied(),
-                start_epoch: self.change_epoch(chunk, (number, true), &seen).await?,
-                qa_power: sector_power(self.pool, info)?,
-                pledge_atto: info.initial_pledge.atto().to_string(),
-                daily_fee_atto: info.daily_fee.atto().to_string(),
-            }));
-        }
-        for number in known.into_keys() {
-            if !now_active.contains(&u64::try_from(number)?) {
-                let epoch = self.change_epoch(chunk, (number, false), &seen).await?;
-                changes.push(Change::Off { number, epoch });
+        self.check_power(&was, (&began, &gone), (&members, &chunk.end)).await?;
+        for some in began.chunks_mut(ROWS_AT_ONCE) {
+            let (pool, numbers) = (self.pool.id, some.iter().map(|began| began.number).collect::<Vec<_>>());
+            let owners = read(self.app, move |conn| sealing::owners_of(conn, pool, &numbers)).await?;
+            let owners: HashMap<i64, ContractId> = owners.into_iter().collect();
+            for began in some {
+                began.contract = owners.get(&began.number).copied();
+                began.epoch = change_epoch(chunk, (began.number, true)).await?;
             }
         }
-        changes.sort_by_key(Change::number);
-        Ok(changes)
+        let mut ceased = Vec::new();
+        for number in gone.iter() {
+            let number = i64::try_from(number)?;
+            ceased.push((number, change_epoch(chunk, (number, false)).await?));
+        }
+        let power = members.claim.quality_adj_power.clone();
+        let then = Recorded { next_epoch: chunk.end.height, active: members.active.clone(), power };
+        Ok(Changes { began, ceased, then })
     }
 
-    /// Numbers of sectors that count at a tipset: as many as the miner claims raw power for.
-    async fn active(&self, tipset: &TipSet, seen: &Seen) -> anyhow::Result<Arc<BTreeSet<u64>>> {
-        if let Some(active) = seen.0.lock().await.get(&tipset.height) {
-            return Ok(Arc::clone(active));
-        }
-        let (active, claim) = active_numbers(self.app, (&self.miner, self.pool.sector_bytes), &tipset.cids).await?;
-        let active = Arc::new(active);
-        ensure!(
-            BigInt::from(self.pool.sector_bytes) * active.len() == claim.raw_byte_power,
-            "the node says that {} sectors of miner {} are active at epoch {}, which claims {} bytes; nothing is recorded until that \
-             adds up",
-            active.len(),
-            self.miner,
-            tipset.height,
-            claim.raw_byte_power
-        );
-        seen.0.lock().await.insert(tipset.height, Arc::clone(&active));
-        Ok(active)
+    fn began(&self, info: &SectorInfo) -> anyhow::Result<Began> {
+        let atto = |amount: &TokenAmount| i128::try_from(amount.atto()).context("more FIL than there is");
+        Ok(Began {
+            number: i64::try_from(info.sector_number)?,
+            contract: None,
+            epoch: 0,
+            qa_power: sector_power(self.pool, info)?,
+            pledge: atto(&info.initial_pledge)?,
+            daily_fee: atto(&info.daily_fee)?,
+        })
     }
 
-    /// The chain's records of these sectors, in answers of a bounded length: of each that was asked for, and of no other.
-    async fn infos(&self, numbers: &BTreeSet<u64>, tipset: &TipSet) -> anyhow::Result<Vec<SectorInfo>> {
-        let all: Vec<u64> = numbers.iter().copied().collect();
-        let mut infos = Vec::with_capacity(all.len());
-        for part in all.chunks(SECTORS_AT_ONCE) {
-            let wanted: BitFieldJson = part.iter().copied().collect();
-            let mut answer = self.app.node.sectors(&self.miner, &wanted, &tipset.cids).await?;
-            answer.sort_unstable_by_key(|info| info.sector_number);
-            ensure!(
-                answer.iter().map(|info| info.sector_number).eq(part.iter().copied()),
-                "the node does not tell what it has of {} sectors of miner {} at epoch {}; nothing is recorded until it does",
-                part.len(),
-                self.miner,
-                tipset.height
-            );
-            infos.append(&mut answer);
+    /// As remembered from the last chunk, or from the books.
+    async fn recorded(&self, cursor: &Cursor) -> anyhow::Result<Recorded> {
+        let (pool, next_epoch) = (self.pool.id, cursor.next_epoch);
+        if let Some(recorded) = self.app.followed.take(pool, next_epoch) {
+            return Ok(recorded);
         }
-        Ok(infos)
+        let (numbers, power) = read(self.app, move |conn| yields::counting_now(conn, pool)).await?;
+        let active = numbers.into_iter().map(u64::try_from).collect::<Result<Numbers, _>>()?;
+        Ok(Recorded { next_epoch, active, power: power.into() })
     }
 
     /// The power of sectors that count, those that are known and those that are new, must add up to what the miner claims. Where it does
     /// not, some may have been extended: then all are read, once.
     async fn check_power(
         &self,
-        active: &BTreeSet<u64>,
-        (known, new): (&HashMap<i64, i64>, &[SectorInfo]),
-        tipset: &TipSet,
+        was: &Recorded,
+        (began, gone): (&[Began], &Numbers),
+        (members, tipset): (&Members, &TipSet),
     ) -> TurnResult {
-        let claim = self.app.node.miner_power(&self.miner, &tipset.cids).await?.miner_power.quality_adj_power;
-        let sum = |infos: &[SectorInfo]| {
-            infos.iter().try_fold(BigInt::default(), |sum, info| Ok::<_, anyhow::Error>(sum + sector_power(self.pool, info)?))
-        };
-        let there = known.iter().filter(|(number, _)| u64::try_from(**number).is_ok_and(|n| active.contains(&n)));
-        let mut power = there.fold(sum(new)?, |sum, (_, power)| sum + power);
-        if power != claim {
-            power = sum(&self.infos(active, tipset).await?)?;
+        let claim = &members.claim.quality_adj_power;
+        let (pool, numbers) = (self.pool.id, gone.iter().map(i64::try_from).collect::<Result<Vec<_>, _>>()?);
+        let lost = read(self.app, move |conn| yields::power_counting(conn, pool, &numbers)).await?;
+        let mut power = &was.power - lost + began.iter().map(|began| i128::from(began.qa_power)).sum::<i128>();
+        if power != *claim {
+            power = power_of((&self.app.node, &self.miner), self.pool, &members.active, &tipset.cids).await?;
         }
         ensure!(
-            power == claim,
+            power == *claim,
             "the node says that {} active sectors have {power} bytes of power at epoch {}, but miner {} claims {claim}; nothing is \
              recorded until that adds up",
-            active.len(),
+            members.active.len(),
             tipset.height,
             self.miner
         );
         Ok(())
     }
-
-    /// The epoch in whose execution the sector came to be (or ceased to be) active.
-    async fn change_epoch(&self, chunk: &Chunk<'_>, (number, active): (i64, bool), seen: &Seen) -> anyhow::Result<i64> {
-        let number = u64::try_from(number)?;
-        chunk.changed_at(|tipset| async move { Ok(self.active(tipset, seen).await?.contains(&number) == active) }).await
-    }
 }
 
-/// Active sectors by the height of the tipset at which they were read.
-#[derive(Default)]
-struct Seen(tokio::sync::Mutex<HashMap<i64, Arc<BTreeSet<u64>>>>);
+/// The epoch in whose execution the sector came to be (or ceased to be) active.
+async fn change_epoch(chunk: &Chunk<'_>, (number, active): (i64, bool)) -> anyhow::Result<i64> {
+    let number = u64::try_from(number)?;
+    chunk.changed_at(|tipset| async move { Ok(chunk.members(tipset).await?.active.contains(number) == active) }).await
+}
 
 async fn wins(chunk: &Chunk<'_>) -> anyhow::Result<Vec<Win>> {
     let mut wins = Vec::new();
     for tipset in &chunk.tipsets {
         for (at, _) in tipset.blocks.iter().enumerate().filter(|(_, block)| block.miner == *chunk.miner) {
-            wins.extend(block_rewards::win(chunk, tipset, at).await?);
+            wins.extend(rewards::win(chunk, tipset, at).await?);
         }
     }
     Ok(wins)
-}
-
-/// Quality-adjusted bytes, as the chain's own weights and flags have them.
-pub fn sector_power(pool: &Pool, info: &SectorInfo) -> anyhow::Result<i64> {
-    let lives = info.expiration.checked_sub(info.power_base_epoch).filter(|lives| *lives > 0);
-    let lives = lives.with_context(|| format!("sector {} expires before it counts", info.sector_number))?;
-    ensure!(
-        !info.initial_pledge.is_negative() && !info.daily_fee.is_negative(),
-        "sector {} has less than no pledge or daily fee",
-        info.sector_number
-    );
-    let power = quality_adjusted(u64::try_from(pool.sector_bytes)?, lives, &info.verified_deal_weight, info.flags);
-    Ok(i64::try_from(power)?)
 }
 
 async fn close_days(app: &Shared, pool: &Pool) -> TurnResult {

@@ -1,13 +1,15 @@
 //! A piece of the chain, read once: every state that its records are made from is that of one of its tipsets.
 
+use std::{collections::HashMap, sync::Arc};
+
 use anyhow::{Context, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use fvm_shared::address::Address;
 use sealyard_core::capacity::Pool;
 use sealyard_filecoin::rpc::TipSet;
 
-use super::TurnResult;
-use crate::app::Shared;
+use super::members::Members;
+use crate::{app::Shared, worker::TurnResult};
 
 const REQUESTS_AT_ONCE: usize = 8;
 
@@ -23,8 +25,8 @@ pub struct Chunk<'a> {
     pub end: TipSet,
     /// Epochs in `[first, end)` that are the last of a deadline, with the deadline's index.
     pub deadline_ends: Vec<(i64, u64)>,
-    /// Deadlines of a proving period.
-    pub deadlines: u64,
+    /// The miner's sectors by the height of the tipset at which they were read.
+    seen: tokio::sync::Mutex<HashMap<i64, Arc<Members>>>,
 }
 
 impl<'a> Chunk<'a> {
@@ -52,7 +54,20 @@ impl<'a> Chunk<'a> {
         let count = i64::try_from(deadlines)?;
         let index = |epoch: i64| ((epoch + 1 - now.period_start).div_euclid(length) - 1).rem_euclid(count);
         let deadline_ends: anyhow::Result<_> = ends.map(|epoch| Ok((epoch, u64::try_from(index(epoch))?))).collect();
-        Ok(Self { app, pool, miner, first, tipsets, end, deadline_ends: deadline_ends?, deadlines })
+        Ok(Self { app, pool, miner, first, tipsets, end, deadline_ends: deadline_ends?, seen: tokio::sync::Mutex::default() })
+    }
+
+    /// The miner's sectors at a tipset, read once.
+    pub async fn members(&self, tipset: &TipSet) -> anyhow::Result<Arc<Members>> {
+        let mut seen = self.seen.lock().await;
+        if let Some(members) = seen.get(&tipset.height) {
+            return Ok(Arc::clone(members));
+        }
+        let from = (&self.app.node, &self.app.deadlines);
+        let read = Members::read(from, (self.miner, self.pool.sector_bytes), &tipset.cids).await;
+        let members = Arc::new(read.with_context(|| format!("epoch {}", tipset.height))?);
+        seen.insert(tipset.height, Arc::clone(&members));
+        Ok(members)
     }
 
     /// The first tipset of the chunk: its state is that at the chunk's beginning.

@@ -1,0 +1,91 @@
+//! Pieces of a miner's state by their CIDs. What a CID names never changes: a deadline that has the same one need not be read again.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use cid::Cid;
+use fil_actor_miner_state::v18::Deadline;
+use fvm_ipld_encoding::from_slice;
+use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::{BitFieldJson, CidJson, Node, Numbers, Partition, RpcError, TipSetKey};
+
+/// The multihash code of BLAKE2b-256, by which the chain names its objects.
+const BLAKE2B_256: u64 = 0xb220;
+const READ: &str = "Filecoin.ChainReadObj";
+
+/// What a deadline's object says of all its sectors together.
+#[derive(Clone, Debug)]
+pub struct DeadlineTotals {
+    /// Quality-adjusted bytes of its live sectors.
+    pub live_qa_power: BigInt,
+    /// Of its active sectors, for a day (FIP-0100).
+    pub daily_fee: TokenAmount,
+}
+
+/// Sectors of one deadline.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadlineSectors {
+    /// Not terminated.
+    pub live: Numbers,
+    /// Live, proven and not faulty.
+    pub active: Numbers,
+    pub faulty: Numbers,
+}
+
+impl DeadlineSectors {
+    /// `None`: a bitfield is longer than 64 bits.
+    #[must_use]
+    pub fn of(partitions: &[Partition]) -> Option<Self> {
+        let union = |of: fn(&Partition) -> &BitFieldJson| {
+            let sets: Option<Vec<Numbers>> = partitions.iter().map(|partition| Numbers::from_bits(of(partition))).collect();
+            sets.map(|sets| Numbers::union(&sets))
+        };
+        Some(Self {
+            live: union(|partition| &partition.live_sectors)?,
+            active: union(|partition| &partition.active_sectors)?,
+            faulty: union(|partition| &partition.faulty_sectors)?,
+        })
+    }
+}
+
+impl Node {
+    /// The bytes that a CID names, checked against it.
+    pub async fn read_object(&self, cid: &Cid) -> Result<Vec<u8>, RpcError> {
+        let malformed = |reason: String| RpcError::Malformed { method: READ.to_owned(), reason };
+        let text: String = self.call(READ, json!([CidJson::from(*cid)])).await?;
+        let bytes = BASE64_STANDARD.decode(text).map_err(|error| malformed(error.to_string()))?;
+        if cid.hash().code() != BLAKE2B_256 {
+            return Err(malformed(format!("{cid} is no name of an object of the chain")));
+        }
+        let digest = blake2b_simd::Params::new().hash_length(32).hash(&bytes);
+        if digest.as_bytes() != cid.hash().digest() {
+            return Err(malformed(format!("{} bytes that are not those of {cid}", bytes.len())));
+        }
+        Ok(bytes)
+    }
+
+    async fn object<T: DeserializeOwned>(&self, cid: &Cid) -> Result<T, RpcError> {
+        let bytes = self.read_object(cid).await?;
+        from_slice(&bytes).map_err(|error| RpcError::Malformed { method: READ.to_owned(), reason: format!("{cid}: {error}") })
+    }
+
+    /// Names of a miner's deadlines, by index. `deadlines` comes from the miner's state.
+    pub async fn deadline_cids(&self, deadlines: &Cid) -> Result<Vec<Cid>, RpcError> {
+        let (due,) = self.object::<(Vec<Cid>,)>(deadlines).await?;
+        Ok(due)
+    }
+
+    pub async fn deadline_totals(&self, deadline: &Cid) -> Result<DeadlineTotals, RpcError> {
+        let deadline: Deadline = self.object(deadline).await?;
+        Ok(DeadlineTotals { live_qa_power: deadline.live_power.qa, daily_fee: deadline.daily_fee })
+    }
+
+    pub async fn deadline_sectors(&self, miner: &Address, index: u64, tsk: &TipSetKey) -> Result<DeadlineSectors, RpcError> {
+        let partitions = self.partitions(miner, index, tsk).await?;
+        DeadlineSectors::of(&partitions).ok_or_else(|| RpcError::Malformed {
+            method: "Filecoin.StateMinerPartitions".to_owned(),
+            reason: format!("deadline {index} has a bitfield longer than 64 bits"),
+        })
+    }
+}

@@ -1,0 +1,191 @@
+//! Sectors of a miner at a tipset, deadline by deadline. A deadline's CID names its content, so only deadlines that changed are read.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context, ensure};
+use cid::Cid;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
+use sealyard_core::capacity::Pool;
+use sealyard_filecoin::{
+    economics::quality_adjusted,
+    rpc::{BitFieldJson, Claim, DeadlineSectors, DeadlineTotals, Node, Numbers, RpcError, SectorInfo, TipSetKey},
+};
+
+/// Sectors of which one answer tells: some megabytes.
+const SECTORS_AT_ONCE: usize = 5000;
+const REQUESTS_AT_ONCE: usize = 4;
+/// Reads after which a deadline that nobody asked for is forgotten.
+const REMEMBERED: u64 = 32;
+
+/// Deadlines that were read, by their CIDs; for all miners.
+#[derive(Default)]
+pub struct DeadlineCache(Mutex<Remembered>);
+
+#[derive(Default)]
+struct Remembered {
+    reads: u64,
+    deadlines: HashMap<Cid, (u64, Arc<DeadlineSectors>)>,
+}
+
+impl DeadlineCache {
+    fn get(&self, cid: &Cid) -> Option<Arc<DeadlineSectors>> {
+        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = remembered.reads;
+        let (last_used, sectors) = remembered.deadlines.get_mut(cid)?;
+        *last_used = now;
+        Some(Arc::clone(sectors))
+    }
+
+    fn put(&self, cid: Cid, sectors: Arc<DeadlineSectors>) {
+        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = remembered.reads;
+        remembered.deadlines.insert(cid, (now, sectors));
+    }
+
+    fn next_read(&self) {
+        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.reads += 1;
+        let oldest = remembered.reads.saturating_sub(REMEMBERED);
+        remembered.deadlines.retain(|_, (last_used, _)| *last_used >= oldest);
+    }
+}
+
+/// A miner's sectors at a tipset.
+pub struct Members {
+    deadlines: Vec<Arc<DeadlineSectors>>,
+    /// Names of the deadlines; empty when the node does not tell.
+    cids: Vec<Cid>,
+    pub active: Numbers,
+    pub live: Numbers,
+    /// The power that the miner claims.
+    pub claim: Claim,
+    /// Deposits and pledge that the miner has put up.
+    pub deposits: TokenAmount,
+    pub pledge: TokenAmount,
+}
+
+impl Members {
+    /// Reads what changed since the cache last saw it. As many sectors must be active as the miner claims raw power for.
+    pub async fn read(
+        (node, cache): (&Node, &DeadlineCache),
+        (miner, sector_bytes): (&Address, i64),
+        tsk: &TipSetKey,
+    ) -> anyhow::Result<Self> {
+        cache.next_read();
+        let state = node.miner_state(miner, tsk).await?.state;
+        let claim = node.miner_power(miner, tsk).await?.miner_power;
+        let cids = match state.deadlines {
+            Some(named) => named_deadlines(node, &named.cid).await?,
+            None => Vec::new(),
+        };
+        let count = if cids.is_empty() { node.deadlines(miner, tsk).await?.len() } else { cids.len() };
+        let deadlines: Vec<Arc<DeadlineSectors>> = stream::iter(0..count)
+            .map(|index| {
+                let cid = cids.get(index).copied();
+                async move {
+                    if let Some(known) = cid.and_then(|cid| cache.get(&cid)) {
+                        return Ok::<_, anyhow::Error>(known);
+                    }
+                    let sectors = Arc::new(node.deadline_sectors(miner, u64::try_from(index)?, tsk).await?);
+                    if let Some(cid) = cid {
+                        cache.put(cid, Arc::clone(&sectors));
+                    }
+                    Ok(sectors)
+                }
+            })
+            .buffered(REQUESTS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let active = Numbers::union(deadlines.iter().map(|sectors| &sectors.active));
+        ensure!(
+            BigInt::from(sector_bytes) * active.len() == claim.raw_byte_power,
+            "the node says that {} sectors of miner {miner} are active, which claims {} bytes; nothing is recorded until that adds up",
+            active.len(),
+            claim.raw_byte_power
+        );
+        let live = Numbers::union(deadlines.iter().map(|sectors| &sectors.live));
+        Ok(Self { deadlines, cids, active, live, claim, deposits: state.pre_commit_deposits, pledge: state.initial_pledge })
+    }
+
+    #[must_use]
+    pub fn deadline(&self, index: u64) -> Option<&DeadlineSectors> {
+        self.deadlines.get(usize::try_from(index).ok()?).map(Arc::as_ref)
+    }
+
+    /// What the chain itself adds up for a deadline. `None`: the node does not tell.
+    pub async fn totals(&self, node: &Node, index: u64) -> anyhow::Result<Option<DeadlineTotals>> {
+        let Some(cid) = self.cids.get(usize::try_from(index)?) else { return Ok(None) };
+        match node.deadline_totals(cid).await {
+            // The object may have another shape in another version of the network.
+            Err(RpcError::Node { .. } | RpcError::Malformed { .. }) => Ok(None),
+            other => Ok(Some(other?)),
+        }
+    }
+}
+
+/// Empty where the node does not serve the chain's objects.
+async fn named_deadlines(node: &Node, cid: &Cid) -> Result<Vec<Cid>, RpcError> {
+    match node.deadline_cids(cid).await {
+        Err(RpcError::Node { .. }) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+/// Reads the chain's records of these sectors in answers of a bounded length, of each that was asked for and of no other, and hands each
+/// answer to `each`.
+pub async fn each_info(
+    (node, miner): (&Node, &Address),
+    numbers: &Numbers,
+    tsk: &TipSetKey,
+    mut each: impl FnMut(Vec<SectorInfo>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut left = numbers.iter().peekable();
+    while left.peek().is_some() {
+        let part: Vec<u64> = left.by_ref().take(SECTORS_AT_ONCE).collect();
+        let wanted: BitFieldJson = part.iter().copied().collect();
+        let mut answer = node.sectors(miner, &wanted, tsk).await?;
+        answer.sort_unstable_by_key(|info| info.sector_number);
+        ensure!(
+            answer.iter().map(|info| info.sector_number).eq(part.iter().copied()),
+            "the node does not tell what it has of {} sectors of miner {miner}; nothing is recorded until it does",
+            part.len()
+        );
+        each(answer)?;
+    }
+    Ok(())
+}
+
+/// Quality-adjusted bytes, as the chain's own weights and flags have them.
+pub fn sector_power(pool: &Pool, info: &SectorInfo) -> anyhow::Result<i64> {
+    let lives = info.expiration.checked_sub(info.power_base_epoch).filter(|lives| *lives > 0);
+    let lives = lives.with_context(|| format!("sector {} expires before it counts", info.sector_number))?;
+    ensure!(
+        !info.initial_pledge.is_negative() && !info.daily_fee.is_negative(),
+        "sector {} has less than no pledge or daily fee",
+        info.sector_number
+    );
+    let power = quality_adjusted(u64::try_from(pool.sector_bytes)?, lives, &info.verified_deal_weight, info.flags);
+    Ok(i64::try_from(power)?)
+}
+
+/// The power of these sectors together.
+pub async fn power_of(
+    (node, miner): (&Node, &Address),
+    pool: &Pool,
+    numbers: &Numbers,
+    tsk: &TipSetKey,
+) -> anyhow::Result<BigInt> {
+    let mut sum = BigInt::default();
+    each_info((node, miner), numbers, tsk, |infos| {
+        for info in infos {
+            sum += sector_power(pool, &info)?;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(sum)
+}
