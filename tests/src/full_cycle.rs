@@ -183,8 +183,10 @@ fn a_sector_survives_a_reorganisation_at_each_of_its_stages() {
     for stage in all.into_iter().chain(rest) {
         assert!(stages.contains(&stage), "no reorganisation at {stage:?}: {stages:?}");
     }
-    // A proof over a seed that was replaced is made again; that may count as a failure, but nobody has to see to it.
     assert!(!stages.contains(&SectorState::Quarantined), "{stages:?}");
+    // A proof over a seed that was replaced is made again, and nobody is to blame.
+    let sector = db.read(|conn| sealing::all_sectors(conn, 1).map_err(DbFault::from)).unwrap().pop().unwrap();
+    assert_eq!(sector.failures, 0, "{:?}\n{}", sector.reason, house.work.log());
 }
 
 /// A node with a bad cache and a bad cable.

@@ -75,6 +75,7 @@ async fn call_everything(node: &Node, sector: u64) -> Vec<Result<(), RpcError>> 
         node.network_version(&key).await.map(drop),
         node.network_params().await.map(drop),
         node.genesis().await.map(drop),
+        node.finalized().await.map(drop),
         node.tipset_by_height(3).await.map(drop),
         node.block_messages(&block).await.map(drop),
         node.message(&cid).await.map(drop),

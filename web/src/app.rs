@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use crate::{
     agent_api,
     config::Config,
-    lane::Lane,
+    lane::{self, Lane},
     rails::stripe::Stripe,
     worker::{DeadlineCache, Followed},
 };
@@ -131,6 +131,13 @@ where
 pub async fn blocking<T: Send + 'static, E: From<StoreError> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, E> {
+    let is_visitors = lane::answers_visitors();
+    let work = move || {
+        if is_visitors {
+            lane::step_back();
+        }
+        work()
+    };
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(StoreError::Busy(format!("the database thread ended: {error}")).into()),

@@ -1,12 +1,39 @@
 //! Threads and database connections of their own for those who must not wait behind visitors: machines and payment rails.
 
-use std::sync::OnceLock;
+use std::{cell::Cell, sync::OnceLock};
 
 use sealyard_core::store::{AnyConnection, Database, DbFault, Retry, StoreError};
 use tokio::runtime::{Builder, Runtime};
 
 /// Threads, and as many connections.
 const THREADS: usize = 4;
+/// Of the threads that work for visitors: they get a processor when nobody else in the lane wants it.
+const NICENESS: i32 = 10;
+
+thread_local! {
+    static ANSWERS_VISITORS: Cell<bool> = const { Cell::new(false) };
+    static HAS_STEPPED_BACK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on this thread takes visitors' requests.
+pub fn answer_visitors() {
+    ANSWERS_VISITORS.set(true);
+}
+
+/// Whether this thread takes visitors' requests.
+#[must_use]
+pub fn answers_visitors() -> bool {
+    ANSWERS_VISITORS.get()
+}
+
+/// This thread does long work for visitors: whatever else wants a processor goes first. A thread can always lower its own priority.
+pub fn step_back() {
+    if !HAS_STEPPED_BACK.replace(true)
+        && let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS)
+    {
+        tracing::debug!(%error, "visitors' threads keep their priority");
+    }
+}
 
 pub struct Lane {
     db: Database,

@@ -17,11 +17,15 @@ use crate::{
     app::Shared,
     auth,
     error::{Said, WebError},
-    health, pages,
+    health, lane, pages,
 };
 
-/// Threads that wait for the database, per HTTP worker: together no more than the pool has connections.
-const BLOCKING_THREADS: usize = 4;
+/// Threads that work for visitors and wait for the database, per HTTP worker: together no more than the pool has connections, and not
+/// many more than there are processors, so that machines' requests find one.
+fn blocking_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4))
+}
+
 /// Scripts, styles and fonts from here alone, no framing.
 const CONTENT_POLICY: &str =
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'";
@@ -105,6 +109,7 @@ pub fn start(app: Shared, listener: TcpListener) -> anyhow::Result<actix_web::de
     tracing::info!(listen = %listener.local_addr()?, "serving");
     let data = web::Data::from(app);
     let server = HttpServer::new(move || {
+        lane::answer_visitors();
         Server::new()
             .app_data(data.clone())
             .app_data(web::QueryConfig::default().error_handler(|error, _| bad_input(&error)))
@@ -125,7 +130,7 @@ pub fn start(app: Shared, listener: TcpListener) -> anyhow::Result<actix_web::de
             .configure(pages::routes)
     })
     .workers(2)
-    .worker_max_blocking_threads(BLOCKING_THREADS)
+    .worker_max_blocking_threads(blocking_threads())
     .disable_signals()
     .shutdown_timeout(5)
     .listen(listener)?

@@ -83,6 +83,11 @@ pub fn proof_verified(conn: &mut AnyConnection, mut sector: Sector, message: Opt
 pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain, now: Micros) -> Result<(), LedgerError> {
     match fact {
         OnChain::PreCommitted { seed_epoch } => pre_committed(conn, sector, seed_epoch, now)?,
+        OnChain::SeedReplaced => {
+            if sector.apply(conn, Event::SeedMoved, now)?.is_some() {
+                seed_moved(conn, &sector, now)?;
+            }
+        }
         OnChain::PreCommitLost => {
             if sector.apply(conn, Event::PreCommitLost, now)?.is_some() {
                 undo(conn, &sector, Purpose::PreCommit, "the chain was reorganised: its PreCommit has to land again", now)?;
@@ -143,14 +148,20 @@ fn pre_committed(conn: &mut AnyConnection, mut sector: Sector, seed_epoch: i64, 
             return Ok(());
         }
         if sector.apply(conn, Event::SeedMoved, now)?.is_some() {
-            let reason = "the chain was reorganised: its seed is another one";
-            cancel_open(conn, Of::Sector(sector.id), reason, now)?;
-            diesel::update(sectors::table.find(sector.id)).set(sectors::reason.eq(reason)).execute(conn)?;
+            seed_moved(conn, &sector, now)?;
         } else if sector.state() != SectorState::WaitSeed {
             return Ok(());
         }
     }
     let values = (sectors::seed_epoch.eq(seed_epoch), sectors::seed.eq(None::<&str>));
+    diesel::update(sectors::table.find(sector.id)).set(values).execute(conn).map(drop)
+}
+
+/// Work with the old seed is not needed any more.
+fn seed_moved(conn: &mut AnyConnection, sector: &Sector, now: Micros) -> DbResult<()> {
+    let reason = "the chain was reorganised: its seed is another one";
+    cancel_open(conn, Of::Sector(sector.id), reason, now)?;
+    let values = (sectors::reason.eq(reason), sectors::seed.eq(None::<&str>));
     diesel::update(sectors::table.find(sector.id)).set(values).execute(conn).map(drop)
 }
 
@@ -212,6 +223,8 @@ pub enum OnChain {
     PreCommitted {
         seed_epoch: i64,
     },
+    /// Another seed is drawn at the same epoch.
+    SeedReplaced,
     /// It was pre-committed and is not any more.
     PreCommitLost,
     /// It was activated and is not any more.

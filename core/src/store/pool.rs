@@ -58,11 +58,32 @@ enum Url {
 impl Url {
     fn parse(text: &str) -> Result<Self, StoreError> {
         match text.split_once("://") {
-            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(text.to_owned())),
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(with_limits(text))),
             Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.to_owned())),
             _ => Err(StoreError::Scheme(shown(text))),
         }
     }
+}
+
+/// How long libpq waits for a server that has gone without a word: a cable that was pulled closes no connection. The operator's own
+/// values stay.
+const LIMITS: [(&str, u32); 5] = [
+    ("connect_timeout", 5),
+    ("keepalives_idle", 10),
+    ("keepalives_interval", 5),
+    ("keepalives_count", 3),
+    // Milliseconds.
+    ("tcp_user_timeout", 20_000),
+];
+
+fn with_limits(url: &str) -> String {
+    let (mut limited, query) = (url.to_owned(), url.split_once('?').map(|(_, query)| query).unwrap_or_default());
+    let named = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+    for (name, value) in LIMITS.into_iter().filter(|(name, _)| !named(name)) {
+        limited.push(if limited.contains('?') { '&' } else { '?' });
+        limited.push_str(&format!("{name}={value}"));
+    }
+    limited
 }
 
 /// Without the password.
@@ -330,6 +351,16 @@ fn versions<DB: diesel::backend::Backend>(source: &EmbeddedMigrations) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_has_gone_without_a_word_is_given_up() {
+        let limited = with_limits("postgres://u@h/db");
+        assert!(limited.starts_with("postgres://u@h/db?connect_timeout=5&"), "{limited}");
+        assert!(limited.ends_with("&tcp_user_timeout=20000"), "{limited}");
+        let own = with_limits("postgres://u@h/db?sslmode=require&tcp_user_timeout=1");
+        assert!(own.starts_with("postgres://u@h/db?sslmode=require&tcp_user_timeout=1&connect_timeout=5&"), "{own}");
+        assert_eq!(own.matches("tcp_user_timeout").count(), 1);
+    }
 
     #[test]
     fn an_unknown_scheme_stops_the_start_and_shows_no_password() {

@@ -62,6 +62,14 @@ impl Node {
         self.tipset("Filecoin.ChainHead", json!([])).await
     }
 
+    /// The height of the newest tipset that the node holds for final (F3, or else EC's 900 epochs). `None`: it does not tell.
+    pub async fn finalized(&self) -> Result<Option<i64>, RpcError> {
+        match self.tipset("Filecoin.ChainGetFinalizedTipSet", json!([])).await {
+            Err(RpcError::Node { .. } | RpcError::Malformed { .. }) => Ok(None),
+            other => Ok(Some(other?.height)),
+        }
+    }
+
     pub async fn genesis(&self) -> Result<TipSet, RpcError> {
         self.tipset("Filecoin.ChainGetGenesis", json!([])).await
     }

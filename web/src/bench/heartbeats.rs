@@ -73,11 +73,16 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
 /// Heartbeats while nobody else asks, then while `greedy` connections ask for the front page without a pause.
 pub fn run(options: &HeartbeatOptions) -> anyhow::Result<()> {
     let (app, key) = open(options)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        let url = format!("http://{}", listener.local_addr()?);
-        tokio::spawn(serve::start(app, listener)?);
+    // Visitors and the machine are on other computers: neither's client waits for the other's.
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let (server, visiting) = (runtime()?, runtime()?);
+    let machine = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let serving = server.enter();
+    server.spawn(serve::start(app, listener)?);
+    drop(serving);
+    machine.block_on(async {
         let http = sealyard_filecoin::http::client(Duration::from_secs(30))?;
         beat(&http, &url, &key, 50).await?;
         let idle = beat(&http, &url, &key, options.times).await?;
@@ -86,7 +91,7 @@ pub fn run(options: &HeartbeatOptions) -> anyhow::Result<()> {
         for _ in 0..options.greedy {
             let (url, is_over, pages) = (url.clone(), Arc::clone(&is_over), Arc::clone(&pages));
             let http = sealyard_filecoin::http::client(Duration::from_secs(30))?;
-            visitors.push(tokio::spawn(async move {
+            visitors.push(visiting.spawn(async move {
                 while !is_over.load(Ordering::Relaxed) {
                     let page = http.get(format!("{url}/")).send().await;
                     pages.fetch_add(u64::from(page.is_ok_and(|page| page.status().is_success())), Ordering::Relaxed);

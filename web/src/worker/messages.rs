@@ -54,13 +54,34 @@ pub async fn turn(app: Shared) -> TurnResult {
             },
         }
     }
-    let head = app.node.chain_head().await?.height;
+    let confirmed = Confirmed::read(&app).await?;
     for message in &pushed {
-        if !all.goes_on(watch(&app, of(message)?, message, head).await) {
+        if !all.goes_on(watch(&app, of(message)?, message, &confirmed).await) {
             break;
         }
     }
     all.end()
+}
+
+/// How far the chain is settled enough to act on receipts.
+struct Confirmed {
+    head: i64,
+    confirmations: i64,
+    finalized: i64,
+}
+
+impl Confirmed {
+    async fn read(app: &Shared) -> anyhow::Result<Self> {
+        let head = app.node.chain_head().await?.height;
+        // A finalised tipset above the head is no answer.
+        let finalized = app.node.finalized().await?.filter(|height| *height <= head);
+        Ok(Self { head, confirmations: app.config.confirmations, finalized: finalized.unwrap_or_default() })
+    }
+
+    /// An epoch is final, or has its confirmations.
+    fn has(&self, epoch: i64) -> bool {
+        epoch <= self.finalized || self.head >= epoch + self.confirmations
+    }
 }
 
 /// A message that the node does not take is tried again for so long before what it is for learns of it.
@@ -80,7 +101,7 @@ fn is_given_up(purpose: Option<Purpose>, text: &str, waited: Micros) -> bool {
 
 /// The node runs a message before it takes it, and refuses what would fail on chain: perhaps because it has happened already.
 async fn refused(app: &Shared, pool: &Pool, message: &Message, text: &str) -> TurnResult {
-    if settled(app, pool, message).await? {
+    if settled(app, pool, message, None).await? {
         return Ok(());
     }
     let (message, text, now) = (message.clone(), text.to_owned(), app.now());
@@ -120,17 +141,20 @@ fn give_up(conn: &mut AnyConnection, message: &Message, why: &str, now: Micros) 
 const REFUSED: i64 = -1;
 
 /// Asks the chain about what a message is for. True: it has happened, or cannot any more, and that is recorded.
-async fn settled(app: &Shared, pool: &Pool, message: &Message) -> anyhow::Result<bool> {
+/// `landing`: its receipt, if it failed on chain; its gas was paid all the same.
+async fn settled(app: &Shared, pool: &Pool, message: &Message, landing: Option<&Landing>) -> anyhow::Result<bool> {
     let (fact, adopted) = match on_chain::effect(app, pool, message).await? {
         Effect::Open => return Ok(false),
         Effect::Done(fact) => (fact, true),
         Effect::Moot(fact) => (Some(fact), false),
     };
-    let (message, now) = (message.clone(), app.now());
+    let (message, landing, now) = (message.clone(), landing.cloned(), app.now());
     tracing::info!(purpose = message.purpose, ?fact, adopted, "the chain is ahead of a message");
     transact(app, move |conn| {
         jobs::clear(conn, AlertKind::Message, &message.uuid)?;
-        let won = if adopted {
+        let won = if let Some(landing) = &landing {
+            landed(conn, &message, landing, now)?
+        } else if adopted {
             sealing::adopted(conn, message.id, now)?
         } else {
             sealing::give_up(conn, message.id, "the chain has changed, and it is not needed as it is", now)?
@@ -155,7 +179,7 @@ async fn settled(app: &Shared, pool: &Pool, message: &Message) -> anyhow::Result
 const GOSSIP: Micros = 60 * SECOND;
 
 async fn send(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
-    if settled(app, pool, message).await? {
+    if settled(app, pool, message, None).await? {
         return Ok(());
     }
     let request = fees::unsigned(app, pool, message).await?;
@@ -206,14 +230,14 @@ async fn is_same(app: &Shared, request: &rpc::Message, found: &rpc::Message) -> 
     Ok(request.from == found.from || app.node.account_key(&request.from).await? == app.node.account_key(&found.from).await?)
 }
 
-async fn watch(app: &Shared, pool: &Pool, message: &Message, head: i64) -> TurnResult {
+async fn watch(app: &Shared, pool: &Pool, message: &Message, confirmed: &Confirmed) -> TurnResult {
     let cid = message.cid.as_deref().context("a pushed message without a CID")?;
     let age = (app.now() - message.changed_at) / SECOND / EPOCH_SECONDS;
     let Some(found) = app.node.search_message(cid, age.max(0) + LOOKBACK).await? else {
         return silent(app, pool, message).await;
     };
     // The head is provisional: what landed a moment ago may land elsewhere.
-    if head < found.height + app.config.confirmations {
+    if !confirmed.has(found.height) {
         return Ok(());
     }
     // Somebody may have replaced it: by one with more gas, or by one that does something else.
@@ -225,13 +249,13 @@ async fn watch(app: &Shared, pool: &Pool, message: &Message, head: i64) -> TurnR
         transact(app, move |conn| give_up(conn, &message, "another message took its nonce", now)).await?;
         return Ok(());
     }
+    let landing = landing(app, &sent, &found).await?;
     if found.receipt.exit_code != 0 {
         tracing::error!(purpose = message.purpose, %cid, exit_code = found.receipt.exit_code, "message failed on chain");
-        if settled(app, pool, message).await? {
+        if settled(app, pool, message, Some(&landing)).await? {
             return Ok(());
         }
     }
-    let landing = landing(app, &sent, &found).await?;
     match message.purpose() {
         Some(Purpose::WindowPost) => post_landed(app, message, landing).await,
         Some(purpose @ (Purpose::PreCommit | Purpose::ProveCommit)) => sector_landed(app, pool, message, landing, purpose).await,
@@ -243,7 +267,7 @@ async fn watch(app: &Shared, pool: &Pool, message: &Message, head: i64) -> TurnR
 async fn silent(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
     let now = app.now();
     let patience = app.config.stuck_after_s * SECOND * if message.purpose() == Some(Purpose::WindowPost) { 1 } else { 4 };
-    if now - message.changed_at < patience || settled(app, pool, message).await? {
+    if now - message.changed_at < patience || settled(app, pool, message, None).await? {
         return Ok(());
     }
     let replaced = fees::replace(app, pool, message).await;
@@ -349,6 +373,15 @@ async fn sector_landed(app: &Shared, pool: &Pool, message: &Message, landing: La
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receipt_counts_when_it_is_final_or_has_its_confirmations() {
+        let confirmed = Confirmed { head: 100, confirmations: 5, finalized: 97 };
+        assert_eq!([95, 97, 98, 100].map(|epoch| confirmed.has(epoch)), [true, true, false, false]);
+        // The node does not tell.
+        let confirmed = Confirmed { finalized: 0, ..confirmed };
+        assert_eq!([95, 96, 97].map(|epoch| confirmed.has(epoch)), [true, false, false]);
+    }
 
     #[test]
     fn a_sector_is_to_blame_after_an_hour_an_empty_wallet_after_a_day_and_a_proof_is_sent_anew() {

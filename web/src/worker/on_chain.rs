@@ -9,11 +9,11 @@ use sealyard_core::{
     sealing::{self, Activation, Message, OnChain, Purpose, Sector},
 };
 use sealyard_filecoin::{
-    actor::sealed_cid,
-    rpc::{CidJson, PreCommitInfo, SectorInfo},
+    actor::{RandomnessTag, miner_entropy, sealed_cid},
+    rpc::{CidJson, PreCommitInfo, RpcError, SectorInfo},
 };
 
-use super::pipeline::miner_address;
+use super::pipeline::{miner_address, miner_id};
 use crate::app::{Shared, read};
 
 /// The chain's answer about the purpose of a message.
@@ -89,10 +89,31 @@ async fn prove_commit(app: &Shared, pool: &Pool, sector: &Sector) -> anyhow::Res
         Some(info) if !is_ours(sector, &info.info.sealed_cid) => Effect::Moot(OnChain::NumberTaken),
         Some(info) => {
             let seed_epoch = seed_epoch(app, &info).await?;
-            let moved = sector.seed_epoch != Some(seed_epoch);
-            if moved { Effect::Moot(OnChain::PreCommitted { seed_epoch }) } else { Effect::Open }
+            if sector.seed_epoch != Some(seed_epoch) {
+                Effect::Moot(OnChain::PreCommitted { seed_epoch })
+            } else if seed_is_replaced(app, pool, sector, seed_epoch).await? {
+                Effect::Moot(OnChain::SeedReplaced)
+            } else {
+                Effect::Open
+            }
         }
     })
+}
+
+/// Whether the chain now draws another seed than the one that the sector's proof is made with: the chain would refuse the proof.
+async fn seed_is_replaced(app: &Shared, pool: &Pool, sector: &Sector, seed_epoch: i64) -> anyhow::Result<bool> {
+    let Some(known) = sector.seed.as_deref() else { return Ok(false) };
+    Ok(seed(app, pool, seed_epoch).await?.is_some_and(|drawn| drawn != known))
+}
+
+/// The seed of an epoch. `None`: it cannot be drawn yet.
+pub async fn seed(app: &Shared, pool: &Pool, epoch: i64) -> anyhow::Result<Option<String>> {
+    let entropy = miner_entropy(miner_id(pool)?);
+    let tag = RandomnessTag::InteractiveSealChallengeSeed;
+    match app.node.randomness_from_beacon(tag, epoch, &entropy).await {
+        Err(RpcError::Node { .. }) => Ok(None),
+        drawn => Ok(Some(drawn?.to_string())),
+    }
 }
 
 /// While the window is open the chain tells which partitions have been proven.

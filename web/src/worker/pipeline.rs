@@ -192,9 +192,7 @@ impl Step<'_> {
         if let Some(fact) = on_chain::read_again(self.app, self.pool, sector).await? {
             return provisional::record(self.app, sector.id, fact).await;
         }
-        let entropy = miner_entropy(miner_id(self.pool)?);
-        let tag = RandomnessTag::InteractiveSealChallengeSeed;
-        let seed = self.app.node.randomness_from_beacon(tag, epoch, &entropy).await?.to_string();
+        let Some(seed) = on_chain::seed(self.app, self.pool, epoch).await? else { return Ok(()) };
         let (sector, now) = (sector.clone(), self.app.now());
         transact(self.app, move |conn| Ok::<_, DbFault>(sealing::seed_drawn(conn, sector.clone(), &seed, now)?)).await?;
         Ok(())
