@@ -16,10 +16,11 @@ use sealyard_core::{
     ids::MachineId,
     ledger,
     orders::{self, Order, Paid, PlaceOrder},
-    scheduler::{self, Outlook, planner::Dice},
+    scheduler::{self, Outlook},
     sealing::{self, Activation, OnChain, Sector, SectorState, TaskHead},
     store::{AnyConnection, Database, DbFault},
 };
+use sealyard_planner::Dice;
 
 use crate::support::{NOW, all_proven, done, hardware, machine, on_both, shop};
 

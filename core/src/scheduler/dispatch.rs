@@ -1,9 +1,10 @@
 //! Plans and grants leases. Any number may do so at once: they take turns.
 
+use sealyard_planner::Rounds;
+
 use super::{
     Assignment, Snapshot, load,
     plan::{plan, starting_soon},
-    planner::Rounds,
     storing::storing,
 };
 use crate::{

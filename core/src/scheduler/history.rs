@@ -7,7 +7,6 @@ use std::{
 
 use diesel::prelude::*;
 
-use super::planner::{Odds, Secs, StepFailures, log_normal};
 use crate::{
     clock::{DAY, Micros, SECOND},
     fleet::{Breakdowns, breakdowns, check::MOST_MS},
@@ -15,6 +14,7 @@ use crate::{
     sealing::{TaskKind, typical_seconds},
     store::{AnyConnection, DbResult, schema::tasks},
 };
+use sealyard_planner::{Odds, Secs, StepFailures, log_normal};
 
 /// Steps of one kind on one machine, and of one kind anywhere, that make a mean.
 const ENOUGH: usize = 5;

@@ -4,12 +4,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use sealyard_planner::{
+    Class, Delays, Drawing, Durations, Fleet, Key, Kind, KindIx, Machine, MachineIx, Moves, Need, Order, OrderIx, Policy, Pool,
+    PoolIx, Progress, Rule, Secs, SectorIx, Table, World,
+};
+
 use super::{
     FileMoves, MachineView, Owed, SectorView, Snapshot, TaskView,
-    planner::{
-        Class, Delays, Drawing, Durations, Fleet, Key, Kind, KindIx, Machine, MachineIx, Moves, Need, Order, OrderIx, Policy,
-        Pool, PoolIx, Progress, Rule, Secs, SectorIx, Table, World,
-    },
     storing::{TO_ONE, keepers, rooms},
 };
 use crate::{

@@ -9,7 +9,6 @@ mod fixture;
 mod history;
 mod house;
 mod plan;
-pub mod planner;
 mod promise;
 mod snapshot;
 mod storing;

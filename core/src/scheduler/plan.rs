@@ -5,11 +5,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{
-    House, MachineView, Snapshot, TaskView,
-    house::Played,
-    planner::{Aim, Rounds, SectorIx, improve},
-};
+use sealyard_planner::{Aim, Rounds, SectorIx, improve};
+
+use super::{House, MachineView, Snapshot, TaskView, house::Played};
 use crate::{
     ids::{MachineId, SectorId, TaskId},
     sealing::{Cost, SectorState, TaskKind},

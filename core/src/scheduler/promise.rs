@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 
 use diesel::prelude::*;
 
-use super::{
-    House, Snapshot,
-    house::FIRST_POST,
-    planner::{Lessons, Rollouts, Waits, World, availability, forecast},
-    what_if::Outlook,
-};
+use sealyard_planner::{Lessons, Rollouts, Waits, World, availability, forecast};
+
+use super::{House, Snapshot, house::FIRST_POST, what_if::Outlook};
 use crate::{
     clock::{DAY, Micros, Month, SECOND},
     ids::{OrderId, PoolId},

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    House, MachineView, SectorView, Snapshot,
-    planner::{MachineIx, Row, Secs},
-};
+use sealyard_planner::{MachineIx, Row, Secs};
+
+use super::{House, MachineView, SectorView, Snapshot};
 use crate::{
     clock::Micros,
     ids::{MachineId, PoolId, SectorId},

@@ -181,9 +181,19 @@ pub fn tried(conn: &mut AnyConnection, id: MessageId, sender: &str, now: Micros)
     diesel::update(first).set((messages::tried_at.eq(now), messages::sender.eq(sender))).execute(conn).map(drop)
 }
 
-/// The chain has what the message was to bring about, by whatever message. False: that was known.
-pub fn adopted(conn: &mut AnyConnection, id: MessageId, now: Micros) -> DbResult<bool> {
-    let open = [MessageState::Built.name(), MessageState::Pushed.name()];
+/// The chain has what the message was to bring about, by whatever message. `failed`: the receipt of this one, whose gas was paid all
+/// the same. False: that was known.
+pub fn adopted(conn: &mut AnyConnection, id: MessageId, failed: Option<&Landing>, now: Micros) -> DbResult<bool> {
+    if let Some(landing) = failed
+        && !landed(conn, id, landing, now)?
+    {
+        return Ok(false);
+    }
+    let open = if failed.is_some() {
+        vec![MessageState::Failed.name()]
+    } else {
+        vec![MessageState::Built.name(), MessageState::Pushed.name()]
+    };
     let row = messages::table.filter(messages::id.eq(id).and(messages::state.eq_any(open)));
     let values = (messages::state.eq(MessageState::Landed.name()), messages::adopted_at.eq(now), messages::changed_at.eq(now));
     diesel::update(row).set(values).execute(conn).map(|rows| rows == 1)

@@ -1,6 +1,7 @@
 //! What a plan may earn: the protocol's own projection, spread by the pool's luck. Every forecast is kept beside what came.
 
 use diesel::prelude::*;
+use sealyard_planner::Dice;
 
 use crate::{
     clock::{DAY, Micros},
@@ -8,7 +9,6 @@ use crate::{
     ledger,
     money::{ATTO_PER_NANO, BasisPoints},
     on_conn,
-    scheduler::planner::Dice,
     store::{
         AnyConnection, DbResult,
         schema::{contracts, forecasts, orders},

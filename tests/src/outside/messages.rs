@@ -150,7 +150,10 @@ async fn a_doubled_message_whose_copy_failed_is_adopted() {
         (yard.sector(1), yard.db.read(|conn| sealing::latest_message(conn, Purpose::PreCommit, sector.0).map_err(DbFault::from)));
     let message = message.unwrap().unwrap();
     assert_eq!((sector.failures, message.state.as_str()), (0, "landed"));
+    let sector_pool = sector.pool_id;
     assert!(message.adopted_at.is_some(), "the chain had it by another message");
+    let gas = yard.db.read(|conn| sealing::gas_cost(conn, sector_pool, 0, 10_000).map_err(DbFault::from)).unwrap();
+    assert!(gas > 0, "the copy that failed was paid for");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,9 +3,7 @@
 use std::{collections::BTreeMap, fs::File, io::BufReader, path::Path};
 
 use anyhow::{Context, ensure};
-use sealyard_core::scheduler::planner::{
-    Class, Delays, Durations, Fleet, Key, Kind, KindIx, Machine, Moves, Need, Order, Pool, PoolIx, Secs,
-};
+use sealyard_planner::{Class, Delays, Durations, Fleet, Key, Kind, KindIx, Machine, Moves, Need, Order, Pool, PoolIx, Secs};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

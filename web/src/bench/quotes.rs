@@ -4,12 +4,9 @@
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use sealyard_core::scheduler::{
-    house_policy,
-    planner::{
-        Dice, Fleet, Forecast, KindIx, Lessons, Luck, Odds, Order, OrderIx, PoolIx, Rollouts, Secs, Step, World, forecast,
-        log_normal,
-    },
+use sealyard_core::scheduler::house_policy;
+use sealyard_planner::{
+    Dice, Fleet, Forecast, KindIx, Lessons, Luck, Odds, Order, OrderIx, PoolIx, Rollouts, Secs, Step, World, forecast, log_normal,
 };
 
 use super::{QuoteOptions, instance, schedule::processor};

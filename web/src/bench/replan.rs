@@ -3,9 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::ensure;
-use sealyard_core::scheduler::planner::{
-    Dice, Fleet, Key, Luck, MachineIx, Odds, Order, Policy, PoolIx, Secs, SectorIx, World, log_normal,
-};
+use sealyard_planner::{Dice, Fleet, Key, Luck, MachineIx, Odds, Order, Policy, PoolIx, Secs, SectorIx, World, log_normal};
 
 use super::{ReplanOptions, instance, schedule::processor};
 

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use nix::time::{ClockId, clock_gettime};
-use sealyard_core::scheduler::planner::{Aim, Budget, Effort, MachineIx, Policy, Rounds, Row, SectorIx, World, live};
+use sealyard_planner::{Aim, Budget, Effort, MachineIx, Policy, Rounds, Row, SectorIx, World, live};
 
 use super::{ScheduleOptions, instance};
 

@@ -152,10 +152,10 @@ async fn settled(app: &Shared, pool: &Pool, message: &Message, landing: Option<&
     tracing::info!(purpose = message.purpose, ?fact, adopted, "the chain is ahead of a message");
     transact(app, move |conn| {
         jobs::clear(conn, AlertKind::Message, &message.uuid)?;
-        let won = if let Some(landing) = &landing {
+        let won = if adopted {
+            sealing::adopted(conn, message.id, landing.as_ref(), now)?
+        } else if let Some(landing) = &landing {
             landed(conn, &message, landing, now)?
-        } else if adopted {
-            sealing::adopted(conn, message.id, now)?
         } else {
             sealing::give_up(conn, message.id, "the chain has changed, and it is not needed as it is", now)?
         };

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::{
+use crate::{
     Order, OrderIx, Secs,
-    failure::{Dice, Luck, Odds},
-    world::World,
+    model::failure::{Dice, Luck, Odds},
+    sim::world::World,
 };
 
 /// What can be said of an order before it is placed. Moments are seconds since the plan's origin.

@@ -1,6 +1,6 @@
 //! What the planner plans for: machines and their classes, sector sizes, pools, the chain's delays, orders.
 
-use super::{ClassIx, KindIx, MachineIx, PoolIx, Secs, Table};
+use crate::{ClassIx, KindIx, MachineIx, PoolIx, Secs, Table};
 
 /// What a step takes while it runs. Memory, scratch and storage in one unit of the caller's choice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

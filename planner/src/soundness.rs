@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{
-    failure::{Dice, Luck, Odds, StepFailures, log_normal},
-    fleet::{Class, Delays, Durations, Fleet, Kind, Machine, Moves, Need, Order, Pool},
-    policy::{Policy, Rule},
+use crate::{
+    model::failure::{Dice, Luck, Odds, StepFailures, log_normal},
+    model::fleet::{Class, Delays, Durations, Fleet, Kind, Machine, Moves, Need, Order, Pool},
+    model::policy::{Policy, Rule},
+    model::sector::{Sector, State},
+    model::table::{ClassIx, Key, KindIx, MachineIx, OrderIx, PoolIx, Table},
     search::{Aim, Rounds, improve},
-    sector::{Sector, State},
-    table::{ClassIx, Key, KindIx, MachineIx, OrderIx, PoolIx, Table},
-    world::World,
+    sim::world::World,
 };
 
 const HOUR: i32 = 3600;

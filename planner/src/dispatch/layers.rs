@@ -5,37 +5,22 @@ use std::{
     collections::{BinaryHeap, binary_heap::PeekMut},
 };
 
-use super::{
+use crate::{
     KindIx, MachineIx, PoolIx, Secs, SectorIx,
-    agenda::Ending,
-    fleet::Step,
-    policy::Urgency,
-    sector::State,
-    table::{Key, LaneIx},
-    world::World,
+    model::fleet::Step,
+    model::policy::Urgency,
+    model::sector::State,
+    model::table::{Key, LaneIx},
+    sim::passes::{Moving, Target},
+    sim::world::World,
 };
 
 /// Layers of one group that are looked at in vain before the group waits: their machines are busy or closed.
 const STUCK: usize = 200;
 
-/// Where layers of one kind can go in this pass, where PC2 would end first on top; as of when they were put in, which is no later
-/// than now. `None`: not looked at yet.
-type Targets = Option<BinaryHeap<Reverse<Target>>>;
-
-/// When PC2 would end there, counting what is bound there; its place among its pool's GPU machines; which it is.
-type Target = (Secs, u32, MachineIx);
-
-/// One look at all layers of a pool.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Moving {
-    of_kind: Vec<Targets>,
-    /// Machines that can still be bound to.
-    open: usize,
-}
-
 impl World<'_> {
     /// Binds layers to a GPU machine, late: at most one that waits for each GPU.
-    pub(super) fn move_pass(&mut self, pool: PoolIx) -> bool {
+    pub(crate) fn move_pass(&mut self, pool: PoolIx) -> bool {
         let mut pass = std::mem::take(&mut self.moving);
         pass.open = self.pools[pool].gpu_machines.iter().filter(|m| self.is_target(**m)).count();
         let moved = pass.open > 0 && self.move_lanes(pool, &mut pass);
@@ -159,33 +144,5 @@ impl World<'_> {
         let unwanted = if room.prefers == Some(Step::C2) { seconds / 2 } else { 0 };
         let ends = seconds + before.saturating_mul(seconds) / room.gpus.max(1) + unwanted;
         (seconds > 0).then_some((ends, room.gpu_place, machine))
-    }
-
-    pub(super) fn bind(&mut self, sector: SectorIx, machine: MachineIx) {
-        let from = self.sectors[sector].row.m1;
-        if machine == from {
-            self.rooms[machine].bound += 1;
-            self.sectors[sector].row.m2 = machine;
-            self.sectors[sector].state = State::Bound;
-            self.rooms[machine].waiting.push(sector);
-            return self.list_free(machine);
-        }
-        let ends = self.now + self.leave(sector, from, machine);
-        let row = &mut self.sectors[sector].row;
-        (row.xs, row.xe) = (self.now, ends);
-        self.at_end(ends, Ending::Move, sector);
-    }
-
-    /// Layers leave for the machine that they are bound to; the seconds that this usually takes.
-    pub(super) fn leave(&mut self, sector: SectorIx, from: MachineIx, to: MachineIx) -> Secs {
-        let kind = self.kind(sector);
-        self.rooms[from].nic -= 1;
-        let room = &mut self.rooms[to];
-        room.bound += 1;
-        room.nic -= 1;
-        room.scratch -= self.fleet.kinds[kind].scratch_full;
-        let state = &mut self.sectors[sector];
-        (state.state, state.row.m2) = (State::Moving, to);
-        self.fleet.pools[self.fleet.pool(from)].moves[kind].map_or(0, |m| m.layers)
     }
 }

@@ -1,7 +1,7 @@
 //! What happens when: a monotone radix heap. Events of one moment come out together, in an order that depends on nothing but the
 //! calls made.
 
-use super::{GroupIx, MachineIx, Secs, SectorIx};
+use crate::{GroupIx, MachineIx, Secs, SectorIx};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {

@@ -5,23 +5,23 @@
 
 use std::collections::VecDeque;
 
-use super::{
+use crate::{
     GroupIx, Key, KindIx, MachineIx, OrderIx, PoolIx, Secs, SectorIx, Table,
-    admit::Admission,
-    agenda::{Agenda, Event},
-    drawn::Drawing,
-    failure::Luck,
-    fleet::{Durations, Fleet, Need, Order, Step},
-    layers::Moving,
-    pace::Pace,
-    policy::{Policy, Urgency},
-    sector::{Row, Sector, State},
-    table::LaneIx,
+    model::failure::Luck,
+    model::fleet::{Durations, Fleet, Need, Order, Step},
+    model::policy::{Policy, Urgency},
+    model::previous_plan::Drawing,
+    model::sector::{Row, Sector, State},
+    model::table::LaneIx,
+    sim::agenda::{Agenda, Event},
+    sim::pace::Pace,
+    sim::passes::Admission,
+    sim::passes::Moving,
 };
 
 /// What a search wants of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Wish {
+pub(crate) struct Wish {
     /// Not before.
     pub hold: Secs,
     /// PC2, and C2, not before: a GPU may be worth keeping for what comes soon.
@@ -39,7 +39,7 @@ pub(super) struct Wish {
 
 /// Sectors of one order that go together.
 #[derive(Clone, Debug)]
-pub(super) struct Group {
+pub(crate) struct Group {
     pub order: OrderIx,
     pub first: u32,
     pub n: u32,
@@ -64,7 +64,7 @@ impl Group {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Lane {
+pub(crate) struct Lane {
     pub group: GroupIx,
     pub layers: VecDeque<SectorIx>,
     pub c2: VecDeque<SectorIx>,
@@ -74,7 +74,7 @@ pub(super) struct Lane {
 
 /// What is left of a machine, and what waits there.
 #[derive(Clone, Debug)]
-pub(super) struct Room {
+pub(crate) struct Room {
     pub free: Need,
     pub gpus: i32,
     /// Place among its pool's machines with GPUs, quickest first.
@@ -99,7 +99,7 @@ pub(super) struct Room {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct PoolState {
+pub(crate) struct PoolState {
     pub layers: Vec<LaneIx>,
     pub c2: Vec<LaneIx>,
     pub to_store: VecDeque<SectorIx>,
@@ -114,7 +114,7 @@ pub(super) struct PoolState {
     /// Something has changed there since the last dispatch.
     pub stirred: bool,
     pub most_wip: i32,
-    /// Until when its GPUs would have work, had all PC1 been layers when they began; in [`super::pace::SPAN`]ths of a second.
+    /// Until when its GPUs would have work, had all PC1 been layers when they began; in [`crate::sim::pace::SPAN`]ths of a second.
     pub fed_until: i64,
     /// When it is looked at again because PC1 was ahead.
     pub looks_again: Secs,
@@ -125,7 +125,7 @@ pub(super) struct PoolState {
 }
 
 /// A machine that is kept out of a plan is dead until then.
-pub(super) const SHUT: Secs = Secs::MAX;
+pub(crate) const SHUT: Secs = Secs::MAX;
 
 #[derive(Clone, Debug)]
 pub struct World<'f> {
@@ -140,52 +140,45 @@ pub struct World<'f> {
     pub open: Table<OrderIx, u32>,
     /// Attempts that breakdowns have cost.
     pub lost: u32,
-    pub(super) firsts: Table<OrderIx, u32>,
-    pub(super) groups: Table<GroupIx, Group>,
-    pub(super) lanes: Table<LaneIx, Lane>,
-    pub(super) rooms: Table<MachineIx, Room>,
-    pub(super) pools: Table<PoolIx, PoolState>,
+    pub(crate) firsts: Table<OrderIx, u32>,
+    pub(crate) groups: Table<GroupIx, Group>,
+    pub(crate) lanes: Table<LaneIx, Lane>,
+    pub(crate) rooms: Table<MachineIx, Room>,
+    pub(crate) pools: Table<PoolIx, PoolState>,
     /// Least seconds from the start of each step to activation.
-    pub(super) tails: Table<KindIx, Durations>,
-    pub(super) quickest: Table<KindIx, Durations>,
+    pub(crate) tails: Table<KindIx, Durations>,
+    pub(crate) quickest: Table<KindIx, Durations>,
     /// More than one machine can do PC1, and C2.
-    pub(super) choice: (bool, bool),
+    pub(crate) choice: (bool, bool),
     /// Memory for what a dispatch works out.
-    pub(super) moving: Moving,
-    pub(super) admission: Admission,
+    pub(crate) moving: Moving,
+    pub(crate) admission: Admission,
     /// Something has changed since the last dispatch.
-    pub(super) stirred: bool,
+    pub(crate) stirred: bool,
     /// Machines that came while it played and that nothing has begun on.
-    pub(super) newcomers: Vec<MachineIx>,
+    pub(crate) newcomers: Vec<MachineIx>,
     /// Where sectors that have not begun were drawn last.
-    pub(super) drawn: Drawing,
-    pub(super) agenda: Agenda,
-    pub(super) ready: Vec<GroupIx>,
+    pub(crate) drawn: Drawing,
+    pub(crate) agenda: Agenda,
+    pub(crate) ready: Vec<GroupIx>,
     /// What may begin, most urgent first.
-    pub(super) ranked: Vec<(Urgency, GroupIx, Option<PoolIx>)>,
-    pub(super) ranked_until: Secs,
+    pub(crate) ranked: Vec<(Urgency, GroupIx, Option<PoolIx>)>,
+    pub(crate) ranked_until: Secs,
     /// What is more urgent hurries, as of the last ranking.
-    pub(super) hurry_limit: i64,
+    pub(crate) hurry_limit: i64,
     /// How many of these have nothing left to begin.
-    pub(super) spent: usize,
-    pub(super) gas_blocked: Vec<(Secs, Secs)>,
-    pub(super) luck: Option<Luck>,
+    pub(crate) spent: usize,
+    pub(crate) gas_blocked: Vec<(Secs, Secs)>,
+    pub(crate) luck: Option<Luck>,
     /// Sectors that are not stored yet.
-    pub(super) left: u64,
-    batch: Vec<(u32, Event)>,
+    pub(crate) left: u64,
+    pub(crate) batch: Vec<(u32, Event)>,
 }
 
 impl<'f> World<'f> {
-    /// An empty fleet at moment `now`.
-    #[must_use]
-    pub fn at(fleet: &'f Fleet, policy: Policy, now: Secs) -> Self {
-        Self { now, ..Self::new(fleet, policy) }
-    }
-
-    /// An empty fleet at moment 0.
-    #[must_use]
-    pub fn new(fleet: &'f Fleet, policy: Policy) -> Self {
-        let mut world = Self {
+    /// A fleet without machines, at moment 0.
+    pub(crate) fn blank(fleet: &'f Fleet, policy: Policy) -> Self {
+        Self {
             fleet,
             policy,
             now: 0,
@@ -217,56 +210,14 @@ impl<'f> World<'f> {
             luck: None,
             left: 0,
             batch: Vec::new(),
-        };
-        for machine in fleet.machines.keys() {
-            world.add_machine(machine);
         }
-        world.survey();
-        world
     }
 
-    /// Works out what follows from the fleet alone.
-    pub(super) fn survey(&mut self) {
-        let fleet = self.fleet;
-        self.quickest = fleet.kinds.keys().map(|kind| self.quickest_steps(kind)).collect();
-        self.tails = fleet.kinds.keys().map(|kind| self.tail(kind)).collect();
-        self.choice = (self.several(Step::P1), self.several(Step::C2));
-        for pool in self.pools.iter_mut() {
-            // By the first sector size: classes are in the same order for all.
-            pool.gpu_machines.sort_by_key(|m| fleet.class(*m).durations.iter().next().map_or(0, |d| d.p2));
-            for (place, machine) in (0..).zip(&pool.gpu_machines) {
-                self.rooms[*machine].gpu_place = place;
-            }
-        }
-        self.share_gpus();
-        self.measure_paces();
-        self.set_policy(self.policy);
-    }
-
-    pub(super) fn present(&self) -> impl Iterator<Item = MachineIx> {
+    pub(crate) fn present(&self) -> impl Iterator<Item = MachineIx> {
         self.fleet.machines.keys().filter(|m| self.rooms[*m].dead_until != SHUT)
     }
 
-    fn several(&self, step: Step) -> bool {
-        let can = |m: &MachineIx| self.fleet.class(*m).durations.iter().any(|d| d.of(step) > 0);
-        self.present().filter(|m| can(m) && !self.fleet.machines[*m].drains).nth(1).is_some()
-    }
-
-    fn quickest_steps(&self, kind: KindIx) -> Durations {
-        let least = |step| self.present().map(|m| self.fleet.duration(m, kind, step)).filter(|d| *d > 0).min().unwrap_or(0);
-        Durations { p1: least(Step::P1), p2: least(Step::P2), c2: least(Step::C2) }
-    }
-
-    /// Least seconds from the start of each step to activation.
-    fn tail(&self, kind: KindIx) -> Durations {
-        let (delays, quickest) = (self.fleet.delays, self.quickest[kind]);
-        let layers = self.fleet.pools.iter().filter_map(|p| p.moves[kind].map(|m| m.layers)).min().unwrap_or(0);
-        let c2 = quickest.c2 + delays.message;
-        let p2 = quickest.p2 + delays.message + delays.seed + delays.c1 + c2;
-        Durations { p1: quickest.p1 + layers + p2, p2, c2 }
-    }
-
-    pub(super) fn add_machine(&mut self, machine: MachineIx) {
+    pub(crate) fn add_machine(&mut self, machine: MachineIx) {
         let class = self.fleet.class(machine);
         let can = |step| class.durations.iter().any(|d| d.of(step) > 0);
         let (can_p1, can_gpu) = (can(Step::P1), can(Step::P2) || can(Step::C2));
@@ -309,20 +260,10 @@ impl<'f> World<'f> {
     }
 
     /// Planned windows that are over by now wake nobody.
-    pub(super) fn wake_after_windows(&mut self, machine: MachineIx) {
+    pub(crate) fn wake_after_windows(&mut self, machine: MachineIx) {
         let now = self.now;
         for (_, to) in self.fleet.machines[machine].down.iter().filter(|(_, to)| *to > now) {
             self.agenda.push(*to, Event::Wake(machine));
-        }
-    }
-
-    /// Decides by `policy` from now on.
-    pub fn set_policy(&mut self, policy: Policy) {
-        self.policy = policy;
-        self.ranked_until = Secs::MIN;
-        self.stir();
-        for pool in self.fleet.pools.keys() {
-            self.pools[pool].most_wip = policy.gate.map_or(i32::MAX, |gate| self.most_wip(pool, gate));
         }
     }
 
@@ -373,55 +314,6 @@ impl<'f> World<'f> {
         id
     }
 
-    /// Plays one moment: what ends then, and what starts because of it. False when nothing is left to happen.
-    pub fn step(&mut self) -> bool {
-        let mut batch = std::mem::take(&mut self.batch);
-        let Some(moment) = self.agenda.pop_moment(&mut batch) else {
-            self.batch = batch;
-            return false;
-        };
-        self.now = moment;
-        for (_, event) in &batch {
-            match *event {
-                Event::Open(group) => self.open_group(group),
-                Event::Ends(ending, sector, attempt) => {
-                    if self.sectors[sector].attempt == attempt {
-                        self.end(ending, sector);
-                    }
-                }
-                Event::Wake(machine) => self.list_free(machine),
-                Event::Fail(machine) => self.fail_by_chance(machine),
-                Event::Moves(machine) => {
-                    self.rooms[machine].nic += self.fleet.class(machine).nic;
-                    self.stir();
-                }
-                Event::Pause => self.stir(),
-                Event::Admit => self.stirred = true,
-            }
-        }
-        self.batch = batch;
-        self.dispatch();
-        true
-    }
-
-    /// Plays until every sector is stored. False: some never can be.
-    pub fn run(&mut self) -> bool {
-        while self.left > 0 {
-            if !self.step() {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Plays every moment before `until`.
-    pub fn run_until(&mut self, until: Secs) {
-        while self.agenda.next_moment().is_some_and(|at| at < until) {
-            self.step();
-        }
-        self.now = self.now.max(until);
-    }
-
     /// When the next thing happens.
     #[must_use]
     pub fn next_moment(&self) -> Option<Secs> {
@@ -440,13 +332,13 @@ impl<'f> World<'f> {
     }
 
     /// Everything is looked at again.
-    fn stir(&mut self) {
+    pub(crate) fn stir(&mut self) {
         self.stirred = true;
         self.pools.iter_mut().for_each(|pool| pool.stirred = true);
     }
 
     /// A group's next data is there (or known of), or its hold is over.
-    fn open_group(&mut self, group: GroupIx) {
+    pub(crate) fn open_group(&mut self, group: GroupIx) {
         self.list_group(group);
         if let Some(next) = self.next_arrival(group) {
             self.agenda.push(next, Event::Open(group));
@@ -454,7 +346,7 @@ impl<'f> World<'f> {
     }
 
     /// A group that has something to begin is looked at from now on.
-    pub(super) fn list_group(&mut self, group: GroupIx) {
+    pub(crate) fn list_group(&mut self, group: GroupIx) {
         self.stirred = true;
         let state = &mut self.groups[group];
         if !state.listed && !state.is_spent() {
@@ -478,7 +370,7 @@ impl<'f> World<'f> {
     }
 
     /// Sectors of a group whose data is there at `at`.
-    pub(super) fn arrived(&self, group: GroupIx, at: Secs) -> u32 {
+    pub(crate) fn arrived(&self, group: GroupIx, at: Secs) -> u32 {
         let state = &self.groups[group];
         if at < state.release.max(state.wish.hold) {
             return 0;
@@ -491,7 +383,7 @@ impl<'f> World<'f> {
     }
 
     /// The lane of a sector's group in the pool of its machine.
-    pub(super) fn lane(&self, sector: SectorIx, machine: MachineIx) -> LaneIx {
+    pub(crate) fn lane(&self, sector: SectorIx, machine: MachineIx) -> LaneIx {
         let group = &self.groups[self.sectors[sector].group];
         match self.orders[group.order].pool {
             Some(_) => group.lane,
@@ -499,7 +391,7 @@ impl<'f> World<'f> {
         }
     }
 
-    pub(super) fn kind(&self, sector: SectorIx) -> KindIx {
+    pub(crate) fn kind(&self, sector: SectorIx) -> KindIx {
         self.orders[self.order_of(sector)].kind
     }
 
@@ -520,7 +412,7 @@ impl<'f> World<'f> {
         sector.0 - self.firsts[self.order_of(sector)]
     }
 
-    pub(super) fn sectors_in(&self, group: GroupIx) -> impl Iterator<Item = SectorIx> + use<> {
+    pub(crate) fn sectors_in(&self, group: GroupIx) -> impl Iterator<Item = SectorIx> + use<> {
         let state = &self.groups[group];
         (state.first..state.first + state.n).map(SectorIx)
     }
@@ -532,7 +424,7 @@ impl<'f> World<'f> {
     }
 
     /// The first moment from `at` on at which a message can be included.
-    pub(super) fn include(&self, mut at: Secs) -> Secs {
+    pub(crate) fn include(&self, mut at: Secs) -> Secs {
         for (from, to) in &self.gas_blocked {
             if *from <= at && at < *to {
                 at = *to;

@@ -3,97 +3,20 @@
 //! A pool that is filled at one moment has no slot for hours, whatever comes meanwhile, and its layers wait for GPUs anyway. Where
 //! PC1 begins as quickly as GPUs work, slots come free all the time.
 
-use super::{Durations, Event, KindIx, MachineIx, Order, PoolIx, Rule, Secs, Table, fleet::Step, world::World};
-
-/// What machines can do of a sector size, in sectors per [`SPAN`] seconds.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace {
-    pub p1: i64,
-    /// PC2 and C2 of a sector.
-    pub both: i64,
-    /// PC2 alone, and C2 alone.
-    pub p2: i64,
-    pub c2: i64,
-}
-
-impl Pace {
-    pub fn add(&mut self, more: Self) {
-        self.p1 += more.p1;
-        self.both += more.both;
-        self.p2 += more.p2;
-        self.c2 += more.c2;
-    }
-}
-
-pub(super) const SPAN: i64 = 1 << 20;
+use crate::{Event, Order, PoolIx, Rule, Secs, model::fleet::Step, sim::pace::SPAN, sim::world::World};
 
 /// A pool that PC1 has begun in too quickly is looked at again no sooner.
 const BREATH: Secs = 300;
 
 impl World<'_> {
-    pub(super) fn pace_of(&self, machine: MachineIx, kind: KindIx) -> Pace {
-        let class = self.fleet.class(machine);
-        let Durations { p1, p2, c2 } = class.durations[kind];
-        let slots = self.fleet.kinds[kind].p1_slots(class.cores, class.memory, class.scratch);
-        let pace = |units: i32, seconds: Secs| if seconds > 0 { SPAN * i64::from(units) / i64::from(seconds) } else { 0 };
-        Pace { p1: pace(slots, p1), both: pace(class.gpus, p2 + c2), p2: pace(class.gpus, p2), c2: pace(class.gpus, c2) }
-    }
-
-    /// What each pool's machines can do.
-    pub(super) fn measure_paces(&mut self) {
-        let mut all: Table<PoolIx, Table<KindIx, Pace>> = self.fleet.pools.iter().map(|_| self.by_kind()).collect();
-        for machine in self.present() {
-            for (kind, pace) in self.fleet.kinds.keys().zip(all[self.fleet.pool(machine)].iter_mut()) {
-                pace.add(self.pace_of(machine, kind));
-            }
-        }
-        self.pools.iter_mut().zip(all.iter()).for_each(|(state, paces)| state.paces.clone_from(paces));
-    }
-
-    /// GPU work of a pool, in sectors, during one PC1 and the gate.
-    pub(super) fn most_wip(&self, pool: PoolIx, gate: Secs) -> i32 {
-        let Some(kind) = self.fleet.kinds.keys().next() else { return i32::MAX };
-        let there = self.present().filter(|m| self.fleet.pool(*m) == pool);
-        let p1 = there.map(|m| self.fleet.duration(m, kind, Step::P1)).max().unwrap_or(0);
-        i32::try_from(self.pools[pool].paces[kind].both * i64::from(p1 + gate) / SPAN + 2).unwrap_or(i32::MAX)
-    }
-
-    /// What all GPUs of a pool, together, need for a sector; in [`SPAN`]ths of a second.
-    fn gpu_share(&self, pool: PoolIx, kind: KindIx) -> i64 {
-        match self.pools[pool].paces[kind].both {
-            0 => 0,
-            pace => SPAN * SPAN / pace,
-        }
-    }
-
-    fn moment(&self) -> i64 {
-        i64::from(self.now) * SPAN
-    }
-
-    /// PC1 begins there.
-    pub(super) fn count_begun(&mut self, pool: PoolIx, kind: KindIx) {
-        let (now, share) = (self.moment(), self.gpu_share(pool, kind));
-        let state = &mut self.pools[pool];
-        state.wip += 1;
-        state.fed_until = state.fed_until.max(now) + share;
-    }
-
-    /// What had begun there is lost before PC2.
-    pub(super) fn count_lost(&mut self, pool: PoolIx, kind: KindIx) {
-        let share = self.gpu_share(pool, kind);
-        let state = &mut self.pools[pool];
-        state.wip -= 1;
-        state.fed_until -= share;
-    }
-
     /// More PC1 than that has begun lately than GPUs do in the time.
-    pub(super) fn is_ahead(&self, pool: PoolIx) -> bool {
+    pub(crate) fn is_ahead(&self, pool: PoolIx) -> bool {
         let most = self.policy.burst.map_or(i64::MAX, |burst| self.moment() + i64::from(burst) * SPAN);
         self.pools[pool].fed_until > most
     }
 
     /// Pools that could begin more now, were they not ahead, are looked at again when they are not.
-    pub(super) fn wake_when_not_ahead(&mut self) {
+    pub(crate) fn wake_when_not_ahead(&mut self) {
         let Some(burst) = self.policy.burst else { return };
         for pool in self.fleet.pools.keys() {
             let state = &self.pools[pool];
@@ -108,8 +31,8 @@ impl World<'_> {
     }
 
     /// What is more urgent hurries: it begins though its pool is ahead. As urgent as a sector without weight that has
-    /// [`super::Policy::hurry`] to spare.
-    pub(super) fn hurry_limit(&self) -> i64 {
+    /// [`Policy::hurry`] to spare.
+    pub(crate) fn hurry_limit(&self) -> i64 {
         let Some(kind) = self.fleet.kinds.keys().next() else { return i64::MIN };
         let due = self.now.saturating_add(self.tails[kind].p1).saturating_add(self.policy.hurry);
         let plain = Order { id: 0, pool: None, kind, n: 1, release: self.now, step: 0, due, weight: 1, known: self.now };
@@ -122,13 +45,12 @@ impl World<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::{Machine, OrderIx, Policy, balance::tests::order, gpus::tests::fleet, table::ClassIx},
-        *,
+    use super::*;
+    use crate::HOUR;
+    use crate::{
+        ClassIx, Key, Machine, OrderIx, Policy,
+        fixture::{fleet, order},
     };
-    use crate::scheduler::planner::table::Key;
-
-    const HOUR: Secs = 3600;
 
     /// When PC1 of an order's sectors began, in order.
     fn began(world: &World<'_>, order: OrderIx) -> Vec<Secs> {

@@ -1,6 +1,6 @@
 //! One sector: how far it is, and the times and machines of its attempt.
 
-use super::{GroupIx, MachineIx, Secs};
+use crate::{GroupIx, MachineIx, Secs};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
@@ -46,7 +46,7 @@ pub struct Row {
 }
 
 impl Row {
-    pub(super) const EMPTY: Self = Self {
+    pub(crate) const EMPTY: Self = Self {
         m1: MachineIx::NONE,
         s1: -1,
         e1: -1,
@@ -82,7 +82,7 @@ pub struct Sector {
 
 impl Sector {
     /// It has never begun.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         self.state == State::Wait && self.attempt == 0
     }
 }

@@ -1,12 +1,13 @@
 //! Which sectors begin, and where: PC1 holds its place for hours, so this decides most.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::cmp::Reverse;
 
-use super::{
-    GroupIx, Key, KindIx, MachineIx, PoolIx, Secs, SectorIx, Table,
-    fleet::Step,
-    policy::{Rule, Urgency},
-    world::{Wish, World},
+use crate::{
+    GroupIx, KindIx, MachineIx, PoolIx, Secs, SectorIx,
+    model::fleet::Step,
+    model::policy::{Rule, Urgency},
+    sim::passes::{Admission, Slot, Slots},
+    sim::world::{Wish, World},
 };
 
 /// Groups for which priorities are computed anew at every moment; with more of them, less often.
@@ -14,7 +15,7 @@ const RANKED_ALWAYS: usize = 64;
 
 impl World<'_> {
     /// Begins what can begin.
-    pub(super) fn admit(&mut self) {
+    pub(crate) fn admit(&mut self) {
         let open =
             |w: &Self, hurries: bool| w.fleet.pools.keys().any(|p| !w.pools[p].free_p1.is_empty() && w.takes_more(p, hurries));
         if self.ready.is_empty() || !open(self, true) {
@@ -206,26 +207,6 @@ impl World<'_> {
         slots
     }
 
-    /// Seconds of PC1, and of its layers' way to a GPU behind others that end with it: layers that are still there when a window begins
-    /// wait for its end. 0: not possible.
-    fn p1_stay(&self, machine: MachineIx, kind: KindIx) -> Secs {
-        match self.fleet.duration(machine, kind, Step::P1) {
-            0 => 0,
-            seconds => seconds + 2 * self.fleet.pools[self.fleet.pool(machine)].moves[kind].map_or(0, |moves| moves.layers),
-        }
-    }
-
-    /// Cores, memory and scratch that PC1 may take there.
-    fn p1_room(&self, machine: MachineIx) -> (i32, i32, i32) {
-        let room = &self.rooms[machine];
-        let (mut cores, mut memory) = (room.free.cores, room.free.memory);
-        if self.policy.reserve {
-            cores = cores.min(room.p1_cores);
-            memory = memory.min(room.p1_memory);
-        }
-        (cores, memory, room.scratch)
-    }
-
     /// The machine that the sector before went to stays the best one while it has room: it has become fuller.
     fn same_p1(&mut self, last: Option<MachineIx>, kind: KindIx, pass: &Admission) -> Option<MachineIx> {
         let machine = last.filter(|_| !self.policy.spread)?;
@@ -239,14 +220,6 @@ impl World<'_> {
 
     fn takes_more(&self, pool: PoolIx, hurries: bool) -> bool {
         self.pools[pool].wip < self.pools[pool].most_wip && (hurries || !self.is_ahead(pool))
-    }
-
-    pub(super) fn p1_fits(&mut self, machine: MachineIx, kind: KindIx) -> bool {
-        let needs = &self.fleet.kinds[kind];
-        let (cores, memory, scratch) = self.p1_room(machine);
-        let seconds = self.p1_stay(machine, kind);
-        let room = cores >= needs.p1.cores && memory >= needs.p1.memory && scratch >= needs.scratch_full;
-        room && !self.fleet.machines[machine].drains && seconds > 0 && self.is_up_for(machine, seconds)
     }
 
     /// The fastest machine with room; of equal ones the fullest, or the emptiest if the policy spreads.
@@ -329,69 +302,14 @@ impl World<'_> {
     }
 }
 
-/// A machine for PC1: seconds and scratch that it is ranked by, and which it is.
-type Slot = ((Secs, i32), MachineIx);
-
-/// Best on top. A machine that has become fuller since it was put in is there once more.
-type Slots = BinaryHeap<Reverse<Slot>>;
-
-/// What one admission has found out.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Admission {
-    /// Pool and kind for which no machine has room.
-    closed: Vec<bool>,
-    /// Those for which one may have.
-    open: usize,
-    /// PC1 slots that are neither taken nor kept; `None`: not counted yet.
-    spare: Table<PoolIx, Option<i32>>,
-    /// Machines of a pool for a kind; `None`: not looked at yet.
-    slots: Vec<Option<Slots>>,
-    kinds: usize,
-    /// What is looked at begins where PC1 is ahead, too. Whatever comes after what does not hurry does not either.
-    hurries: bool,
-}
-
-impl Admission {
-    fn begin(&mut self, pools: usize, kinds: usize) {
-        self.kinds = kinds;
-        self.closed.clear();
-        self.closed.resize(pools * kinds, false);
-        self.open = pools * kinds;
-        self.slots.clear();
-        self.slots.resize(pools * kinds, None);
-        self.spare.clear();
-        self.spare.extend_with(&None, pools);
-    }
-
-    fn list(&self, pool: PoolIx, kind: KindIx) -> usize {
-        pool.at() * self.kinds + kind.at()
-    }
-
-    /// Whether no machine has room in any of these pools.
-    fn is_closed(&self, kind: KindIx, is_meant: impl Fn(PoolIx) -> bool) -> bool {
-        let is_closed = |pool| self.closed.get(self.list(pool, kind)).copied().unwrap_or(false);
-        self.spare.keys().filter(|pool| is_meant(*pool)).all(is_closed)
-    }
-
-    fn close(&mut self, kind: KindIx, is_meant: impl Fn(PoolIx) -> bool) {
-        for pool in self.spare.keys().filter(|pool| is_meant(*pool)) {
-            let at = self.list(pool, kind);
-            if let Some(closed) = self.closed.get_mut(at) {
-                self.open -= usize::from(!*closed);
-                *closed = true;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::{Policy, balance::tests::order, gpus::tests::fleet},
-        *,
+    use super::*;
+    use crate::HOUR;
+    use crate::{
+        Key, Policy,
+        fixture::{fleet, order},
     };
-
-    const HOUR: Secs = 3600;
 
     #[test]
     fn layers_leave_before_the_machine_is_down() {

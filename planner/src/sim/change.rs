@@ -1,16 +1,16 @@
 //! What happens to a fleet while it is sealing: machines come, drain and break down. What runs goes on where it is; only what has
 //! not begun is decided anew. And what is over may be forgotten.
 
-use super::{
+use crate::{
     Fleet, Key, MachineIx, Need, SectorIx,
-    sector::State,
-    world::{SHUT, World},
+    model::sector::State,
+    sim::world::{SHUT, World},
 };
 
 impl<'f> World<'f> {
     /// Goes on with `fleet`: the old one with more machines behind, or with other durations, store-keeping, planned windows or
     /// draining machines. Cores, memory, GPUs and disks of the machines that were there
-    /// stay as they were. What follows from that is decided at the next [`World::step`]; a [`super::improve`] before it keeps new
+    /// stay as they were. What follows from that is decided at the next [`World::step`]; a [`crate::improve`] before it keeps new
     /// machines out of its plan only if they would do harm.
     pub fn change_fleet(&mut self, fleet: &'f Fleet) {
         let known = self.rooms.len();
@@ -45,7 +45,7 @@ impl<'f> World<'f> {
     }
 
     /// Keeps newcomers that nothing has begun on out, or lets them in.
-    pub(super) fn shut_newcomers(&mut self, shut: bool) {
+    pub(crate) fn shut_newcomers(&mut self, shut: bool) {
         for at in 0..self.newcomers.len() {
             let Some(machine) = self.newcomers.get(at).copied() else { break };
             let is_shut = self.rooms[machine].dead_until == SHUT;

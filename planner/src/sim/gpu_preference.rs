@@ -1,16 +1,16 @@
 //! Which of a pool's GPUs are better used for PC2, and which for C2.
 
-use super::{
+use crate::{
     MachineIx,
-    fleet::Step,
-    pace::Pace,
-    world::{SHUT, World},
+    model::fleet::Step,
+    sim::pace::Pace,
+    sim::world::{SHUT, World},
 };
 
 impl World<'_> {
     /// Which GPUs of a pool are better used for C2: those that need relatively longest for PC2, as many as it takes for C2 to keep
     /// pace with PC2 on the others. The machine in between does both, and where all are alike there is nothing to prefer.
-    pub(super) fn share_gpus(&mut self) {
+    pub(crate) fn share_gpus(&mut self) {
         let Some(kind) = self.fleet.kinds.keys().next() else { return };
         for pool in self.fleet.pools.keys() {
             let mut gpus: Vec<(i64, MachineIx, Pace)> = Vec::new();
@@ -43,43 +43,9 @@ impl World<'_> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::super::{
-        Durations, PoolIx, Secs,
-        fleet::{Class, Delays, Fleet, Kind, Machine, Moves, Need, Pool},
-        policy::Policy,
-        table::{ClassIx, Key},
-    };
+mod tests {
     use super::*;
-
-    const HOUR: Secs = 3600;
-
-    /// One machine that does everything.
-    pub(in super::super) fn fleet() -> Fleet {
-        let need = |cores, gpus| Need { cores, memory: 64, gpus };
-        let kind = Kind { p1: need(4, 0), p2: need(8, 1), c2: need(8, 1), scratch_full: 480, scratch_keep: 48, stored: 34 };
-        let class = Class {
-            name: "all".into(),
-            cores: 40,
-            memory: 1024,
-            gpus: 1,
-            scratch: 5000,
-            store: 100_000,
-            nic: 2,
-            durations: [Durations { p1: 4 * HOUR, p2: 900, c2: 900 }].into_iter().collect(),
-        };
-        let pool = Pool { moves: [Some(Moves { layers: 360, sealed: Some(60) })].into_iter().collect() };
-        Fleet {
-            delays: Delays { message: 120, seed: 4500, c1: 60, ticket: 86_400, prove: 30 * 86_400 },
-            kinds: [kind].into_iter().collect(),
-            pools: [pool].into_iter().collect(),
-            classes: [class].into_iter().collect(),
-            machines: [Machine { pool: PoolIx::of(0), class: ClassIx::of(0), down: Vec::new(), drains: false }]
-                .into_iter()
-                .collect(),
-            ..Fleet::default()
-        }
-    }
+    use crate::{Class, Durations, Key, Machine, Policy, PoolIx, Secs, fixture::fleet};
 
     /// What the machines of a pool with GPUs of these times (number of GPUs, seconds of PC2, of C2) are better used for.
     fn preferences(gpus: &[(i32, Secs, Secs)]) -> Vec<Option<Step>> {

@@ -7,41 +7,33 @@
 
 #![expect(clippy::indexing_slicing, reason = "a typed key comes from the table that it addresses")]
 
-mod admit;
-mod agenda;
-mod balance;
-mod change;
 mod dispatch;
-mod drawn;
-mod failure;
-mod fleet;
+mod engine;
+#[cfg(test)]
+mod fixture;
 mod forecast;
-mod gpus;
-mod layers;
 mod live;
+mod model;
 mod moves;
-mod pace;
-mod policy;
-mod resume;
 mod search;
-mod sector;
+mod sim;
 #[cfg(test)]
 mod soundness;
-mod table;
-mod world;
 
-pub use agenda::Event;
-pub use drawn::Drawing;
-pub use failure::{Dice, Luck, Odds, StepFailures, log_normal};
-pub use fleet::{Class, Delays, Durations, Fleet, Kind, Machine, Moves, Need, Order, Pool, Step};
 pub use forecast::{Forecast, Lessons, Rollouts, Waits, availability, forecast};
 pub use live::{group_size, live};
-pub use policy::{Policy, Rule};
-pub use resume::Progress;
+pub use model::{
+    failure::{Dice, Luck, Odds, StepFailures, log_normal},
+    fleet::{Class, Delays, Durations, Fleet, Kind, Machine, Moves, Need, Order, Pool, Step},
+    policy::{Policy, Rule},
+    previous_plan::Drawing,
+    sector::{Row, Sector, State},
+    table::{ClassIx, GroupIx, Key, KindIx, MachineIx, OrderIx, PoolIx, SectorIx, Table},
+};
 pub use search::{Aim, Budget, Cost, Effort, Improved, Rounds, improve};
-pub use sector::{Row, Sector, State};
-pub use table::{ClassIx, GroupIx, Key, KindIx, MachineIx, OrderIx, PoolIx, SectorIx, Table};
-pub use world::World;
+pub use sim::{agenda::Event, resume::Progress, world::World};
 
 /// Seconds since the plan's origin.
 pub type Secs = i32;
+
+pub(crate) const HOUR: Secs = 3600;

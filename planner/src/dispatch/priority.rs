@@ -2,76 +2,14 @@
 
 use std::sync::LazyLock;
 
-use super::{
-    GroupIx, Secs, SectorIx,
-    fleet::{Order, Step},
-    world::World,
+use crate::{
+    GroupIx, HOUR, Secs, SectorIx,
+    model::{
+        fleet::{Order, Step},
+        policy::{Rule, Urgency},
+    },
+    sim::world::World,
 };
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rule {
-    /// First in, first out.
-    Fifo,
-    /// Earliest due date of the step: the order's, less what is still to do from there on.
-    Edd,
-    /// Weighted modified due date.
-    Wmdd,
-    /// Apparent tardiness cost.
-    Atc,
-    /// Keys that a search has found.
-    Keyed,
-}
-
-/// How a [`World`] decides.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Policy {
-    pub rule: Rule,
-    /// How far ATC looks ahead.
-    pub look: Secs,
-    /// A late order's weight doubles every so often, so that nothing starves.
-    pub age: Secs,
-    /// PC1 slots are kept for more urgent data that arrives so soon: PC1 blocks a slot for hours.
-    pub ahead: Secs,
-    /// GPU work allowed between the start of PC1 and PC2, beyond one PC1's length. `None`: any.
-    pub gate: Option<Secs>,
-    /// PC1 begins no quicker than its pool's GPUs work, but for so many seconds of their work at once. `None`: as quick as there is
-    /// room.
-    pub burst: Option<Secs>,
-    /// Except what has so little to spare; more, the more it weighs.
-    pub hurry: Secs,
-    /// PC1 goes where most scratch is free, not where least is.
-    pub spread: bool,
-    /// What can go to any pool counts as due later by so many seconds for each by which a pool needs longer than the others. 0: it
-    /// takes any slot.
-    pub give_way: i64,
-    /// And by so many anywhere: it finds a slot more easily.
-    pub any_later: Secs,
-    /// On GPUs, layers count as due so many hundredths of `look` later than what waits for C2.
-    pub c2_first: i32,
-    /// A machine with GPUs keeps room for one GPU step beside PC1.
-    pub reserve: bool,
-}
-
-const HOUR: Secs = 3600;
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            rule: Rule::Atc,
-            look: 2 * HOUR,
-            age: 48 * HOUR,
-            ahead: HOUR,
-            gate: Some(HOUR / 2),
-            burst: Some(2 * HOUR),
-            hurry: HOUR * 3 / 2,
-            spread: true,
-            give_way: 2,
-            any_later: HOUR,
-            c2_first: 50,
-            reserve: true,
-        }
-    }
-}
 
 /// Layers whose ticket expires so soon go first.
 const TICKET_GUARD: Secs = 6 * HOUR;
@@ -103,11 +41,8 @@ fn log2(x: i64) -> i64 {
 /// `ln(2)` in units of `2^-10`.
 const LN2: i64 = 710;
 
-/// Smaller goes first: urgency, then due date.
-pub(super) type Urgency = (i64, i64);
-
 impl World<'_> {
-    pub(super) fn urgency(&self, group: GroupIx, step: Step) -> Urgency {
+    pub(crate) fn urgency(&self, group: GroupIx, step: Step) -> Urgency {
         let state = &self.groups[group];
         if self.policy.rule == Rule::Keyed {
             let key = if step == Step::P1 { state.key } else { state.gpu_key };
@@ -123,7 +58,7 @@ impl World<'_> {
     }
 
     /// By a rule that heeds due dates.
-    pub(super) fn urgency_of(&self, order: &Order, due: i64, step: Step) -> i64 {
+    pub(crate) fn urgency_of(&self, order: &Order, due: i64, step: Step) -> i64 {
         match self.policy.rule {
             Rule::Wmdd => self.modified_due(order, due, step),
             Rule::Atc => self.tardiness_cost(order, due, step),
@@ -131,7 +66,7 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn slack(&self, order: &Order, due: i64, step: Step) -> i64 {
+    pub(crate) fn slack(&self, order: &Order, due: i64, step: Step) -> i64 {
         due - i64::from(self.now) - i64::from(self.tails[order.kind].of(step))
     }
 
@@ -156,7 +91,7 @@ impl World<'_> {
     }
 
     /// As if due so much later.
-    pub(super) fn later(&self, (key, due): Urgency, seconds: i64) -> Urgency {
+    pub(crate) fn later(&self, (key, due): Urgency, seconds: i64) -> Urgency {
         let look = i64::from(self.policy.look.max(1));
         match self.policy.rule {
             Rule::Edd | Rule::Atc => (key.saturating_add(seconds), due),
@@ -166,12 +101,12 @@ impl World<'_> {
     }
 
     /// A step on a GPU that is better used for the other one. A ticket that is running out cannot wait for that.
-    pub(super) fn on_wrong_gpu(&self, urgency: Urgency) -> Urgency {
+    pub(crate) fn on_wrong_gpu(&self, urgency: Urgency) -> Urgency {
         if urgency.0 < EXPIRING / 2 { urgency } else { self.later(urgency, i64::from(self.policy.look)) }
     }
 
     /// As [`Self::urgency`], but a ticket that is running out comes before everything: PC1 is the costly part.
-    pub(super) fn layers_urgency(&self, group: GroupIx, sector: SectorIx) -> Urgency {
+    pub(crate) fn layers_urgency(&self, group: GroupIx, sector: SectorIx) -> Urgency {
         let left = self.sectors[sector].row.s1.saturating_add(self.fleet.delays.ticket) - self.now;
         if left < TICKET_GUARD {
             return (EXPIRING + i64::from(left), 0);
@@ -192,9 +127,10 @@ impl World<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::{KindIx, MachineIx, balance::tests::order, gpus::tests::fleet, table::Key},
-        *,
+    use super::*;
+    use crate::{
+        Key, KindIx, MachineIx, Policy,
+        fixture::{fleet, order},
     };
 
     #[test]

@@ -1,11 +1,11 @@
 //! Sectors that are somewhere in the pipeline when a plan is made.
 
-use super::{
+use crate::{
     MachineIx, OrderIx, Secs, SectorIx,
-    agenda::Ending,
-    fleet::{Need, Step},
-    sector::State,
-    world::World,
+    model::fleet::{Need, Step},
+    model::sector::State,
+    sim::agenda::Ending,
+    sim::world::World,
 };
 
 /// How far a sector is. `began`: when PC1 began, which its ticket's age counts from; `since`: when the present step began.
@@ -80,7 +80,7 @@ impl World<'_> {
         match progress {
             Progress::Waiting { .. } => {
                 self.groups[group].again.push(sector);
-                self.agenda.push(self.now, super::Event::Open(group));
+                self.agenda.push(self.now, crate::Event::Open(group));
             }
             Progress::PreCommit1 { on, since } => {
                 self.begin(sector, on, since);

@@ -1,11 +1,10 @@
 //! The changes that a search tries.
 
-use super::{
-    GroupIx, Key, PoolIx, Rule, Secs,
+use crate::{
+    GroupIx, HOUR, Key, PoolIx, Rule, Secs,
     search::{Aim, Choice, GIVE_WAY, Search},
 };
 
-const HOUR: Secs = 3600;
 const QUARTER: Secs = 900;
 
 fn secs(n: usize) -> Secs {
@@ -13,7 +12,7 @@ fn secs(n: usize) -> Secs {
 }
 
 impl Search<'_, '_> {
-    pub(super) fn change(&mut self, choice: &mut Choice) {
+    pub(crate) fn change(&mut self, choice: &mut Choice) {
         let by_keys = choice.policy.rule == Rule::Keyed;
         match self.dice.below(100) {
             0..30 if by_keys => self.move_one(choice),

@@ -4,32 +4,10 @@
 //! It costs nothing. No sector waits for its drawing, none goes before a more urgent one, and none to a slower machine: only which of
 //! a group's equal sectors fills a slot, and which of equally quick machines it goes to, is decided by it.
 
-use std::collections::{HashMap, VecDeque};
-
-use super::{GroupIx, MachineIx, Secs, SectorIx, Table, fleet::Step, sector::State, world::World};
-
-/// Sectors that begin on each machine, in their order.
-#[derive(Clone, Debug, Default)]
-pub struct Drawing {
-    queues: Table<MachineIx, VecDeque<(Secs, SectorIx)>>,
-    places: HashMap<SectorIx, MachineIx>,
-}
-
-impl Drawing {
-    /// On `machines` machines: when each sector is to begin, and where.
-    #[must_use]
-    pub fn of(machines: usize, mut begins: Vec<(Secs, SectorIx, MachineIx)>) -> Self {
-        begins.sort_unstable();
-        let mut queues: Table<MachineIx, VecDeque<(Secs, SectorIx)>> = (0..machines).map(|_| VecDeque::new()).collect();
-        begins.iter().for_each(|(at, sector, machine)| queues[*machine].push_back((*at, *sector)));
-        Self { queues, places: begins.into_iter().map(|(_, sector, machine)| (sector, machine)).collect() }
-    }
-
-    /// Every sector, its machine, and when it is to begin.
-    pub fn rows(&self) -> impl Iterator<Item = (SectorIx, MachineIx, Secs)> {
-        self.queues.pairs().flat_map(|(machine, queue)| queue.iter().map(move |(at, sector)| (*sector, machine, *at)))
-    }
-}
+use crate::{
+    GroupIx, MachineIx, Secs, SectorIx, model::fleet::Step, model::previous_plan::Drawing, model::sector::State,
+    sim::world::World,
+};
 
 /// Sectors of a machine's drawing that are looked at for one of the right group.
 const SEEN: usize = 256;
@@ -54,7 +32,7 @@ impl World<'_> {
     }
 
     /// Where a sector was drawn, if it can begin there now as quickly as on `best`.
-    pub(super) fn drawn_place(&mut self, sector: SectorIx, best: MachineIx) -> Option<MachineIx> {
+    pub(crate) fn drawn_place(&mut self, sector: SectorIx, best: MachineIx) -> Option<MachineIx> {
         let machine = *self.drawn.places.get(&sector)?;
         let kind = self.kind(sector);
         let as_quick = self.fleet.duration(machine, kind, Step::P1) <= self.fleet.duration(best, kind, Step::P1);
@@ -62,7 +40,7 @@ impl World<'_> {
     }
 
     /// The sector of `group` that was drawn on `machine`, and can begin there.
-    pub(super) fn drawn_on(&mut self, machine: MachineIx, group: GroupIx) -> Option<SectorIx> {
+    pub(crate) fn drawn_on(&mut self, machine: MachineIx, group: GroupIx) -> Option<SectorIx> {
         self.drop_begun(machine)?;
         (0..self.drawn.queues[machine].len().min(SEEN)).find_map(|at| {
             let (_, sector) = *self.drawn.queues[machine].get(at)?;

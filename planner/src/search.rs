@@ -4,10 +4,10 @@
 //! changes keys and holds (deliberate waits before PC1), keeping what is not much worse than the best so far; how much worse may
 //! be shrinks as the budget is used. The result is never worse than the best rule.
 
-use super::{
-    Event, GroupIx, MachineIx, Policy, Rule, Secs, Table,
-    failure::Dice,
-    world::{Wish, World},
+use crate::{
+    Event, GroupIx, HOUR, MachineIx, Policy, Rule, Secs, Table,
+    model::failure::Dice,
+    sim::world::{Wish, World},
 };
 
 /// Weighted lateness in weight times seconds, then the sum of completion times.
@@ -100,7 +100,7 @@ pub struct Improved<'f> {
 
 /// How the remaining work is decided on.
 #[derive(Clone)]
-pub(super) struct Choice {
+pub(crate) struct Choice {
     pub policy: Policy,
     /// Groups, most urgent first; empty under a rule.
     pub sequence: Vec<GroupIx>,
@@ -185,8 +185,6 @@ impl World<'_> {
     }
 }
 
-const HOUR: Secs = 3600;
-
 /// The first of [`portfolio`]: with the usual look-ahead and gate.
 const USUAL_RULES: usize = 6;
 
@@ -204,7 +202,7 @@ fn portfolio(burst: Option<Secs>) -> impl Iterator<Item = Policy> {
 }
 
 /// How much orders for any pool give way; see [`Policy::give_way`].
-pub(super) const GIVE_WAY: [i64; 6] = [0, 2, 6, 20, 100, 1000];
+pub(crate) const GIVE_WAY: [i64; 6] = [0, 2, 6, 20, 100, 1000];
 
 /// How much later layers are due than what waits for C2; see [`Policy::c2_first`].
 const C2_FIRST: [i32; 3] = [0, -50, -200];
@@ -248,13 +246,13 @@ pub fn improve<'f>(world: &World<'f>, aim: Aim, seed: u64, budget: &mut dyn Budg
     search.best.map(|best| Improved { cost: best.cost, world: best.world, choice: best.choice, before, rounds })
 }
 
-pub(super) struct Best<'f> {
+pub(crate) struct Best<'f> {
     pub cost: Cost,
     pub world: World<'f>,
     pub choice: Choice,
 }
 
-pub(super) struct Search<'w, 'f> {
+pub(crate) struct Search<'w, 'f> {
     pub from: &'w World<'f>,
     pub aim: Aim,
     pub dice: Dice,
@@ -414,10 +412,8 @@ impl<'w, 'f> Search<'w, 'f> {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::balance::tests::{order, two_pools},
-        *,
-    };
+    use super::*;
+    use crate::fixture::{order, two_pools};
 
     #[test]
     fn who_will_learn_of_more_orders_leaves_no_pool_with_work_long_after_the_others() {

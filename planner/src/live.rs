@@ -1,9 +1,9 @@
 //! A fleet that learns of its orders one after the other, as a dispatcher does.
 
-use super::{
+use crate::{
     Fleet, Order, Policy, Secs,
     search::{Aim, Budget, Effort, improve},
-    world::World,
+    sim::world::World,
 };
 
 /// Sectors that a search treats as one, so that it has some hundred things to arrange.

@@ -1,10 +1,10 @@
 //! Which pools need longer than the others for what waits: there, orders for any pool give way.
 
-use super::{
+use crate::{
     KindIx, PoolIx, Table,
-    pace::{Pace, SPAN},
-    policy::Rule,
-    world::{Room, World},
+    model::policy::Rule,
+    sim::pace::{Pace, SPAN},
+    sim::world::{Room, World},
 };
 
 /// Sectors of each size that wait for PC1, and those that wait for a GPU, as of the first size.
@@ -45,21 +45,21 @@ fn seconds(n: i64, pace: i64) -> i64 {
 impl World<'_> {
     /// Whether a group for that pool, or for any, may go there now: what can go to several keeps out of pools that need longer, until
     /// its turn comes there.
-    pub(super) fn may_go(&self, pool: Option<PoolIx>, there: PoolIx) -> bool {
+    pub(crate) fn may_go(&self, pool: Option<PoolIx>, there: PoolIx) -> bool {
         pool.map_or(self.pools[there].longer == 0, |only| only == there)
     }
 
-    pub(super) fn gives_way(&self) -> bool {
+    pub(crate) fn gives_way(&self) -> bool {
         self.pools.len() > 1 && self.policy.give_way > 0 && !matches!(self.policy.rule, Rule::Fifo | Rule::Keyed)
     }
 
-    pub(super) fn by_kind<T: Default>(&self) -> Table<KindIx, T> {
+    pub(crate) fn by_kind<T: Default>(&self) -> Table<KindIx, T> {
         self.fleet.kinds.iter().map(|_| T::default()).collect()
     }
 
     /// How much longer each pool needs for what can go nowhere else than the others together need for what is left, were all that can
     /// go anywhere to go to them.
-    pub(super) fn measure_longer(&mut self) {
+    pub(crate) fn measure_longer(&mut self) {
         if !self.gives_way() {
             return self.pools.iter_mut().for_each(|pool| pool.longer = 0);
         }
@@ -107,31 +107,13 @@ impl World<'_> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::{
-        super::{
-            Fleet, Machine, Order, Policy, Secs,
-            gpus::tests::fleet,
-            table::{ClassIx, Key},
-        },
-        *,
+mod tests {
+    use super::*;
+    use crate::HOUR;
+    use crate::{
+        Key, Policy, Secs,
+        fixture::{order, two_pools},
     };
-
-    const HOUR: Secs = 3600;
-
-    /// Two pools with one machine that does everything each, ten PC1 steps of 4 h at a time; the second is down until then.
-    pub(in super::super) fn two_pools(second_down: Secs) -> Fleet {
-        let mut fleet = fleet();
-        let second = fleet.pools.iter().next().unwrap().clone();
-        let pool = fleet.pools.push(second);
-        fleet.machines.push(Machine { pool, class: ClassIx::of(0), down: vec![(0, second_down)], drains: false });
-        fleet
-    }
-
-    pub(in super::super) fn order(pool: Option<usize>, n: u32, due: Secs) -> Order {
-        let pool = pool.map(PoolIx::of);
-        Order { id: 0, pool, kind: KindIx::of(0), n, release: 0, step: 0, due, weight: 1, known: 0 }
-    }
 
     /// Of 30 sectors for any pool: how many go to each, beside so many that can only go to the first and are due in 200 h.
     fn parts(bound: u32, due: Secs, second_down: Secs) -> [usize; 2] {
