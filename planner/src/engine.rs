@@ -54,9 +54,15 @@ impl<'f> World<'f> {
         true
     }
 
+    /// Every sector is stored.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.left == 0
+    }
+
     /// Plays until every sector is stored. False: some never can be.
     pub fn run(&mut self) -> bool {
-        while self.left > 0 {
+        while !self.is_done() {
             if !self.step() {
                 return false;
             }

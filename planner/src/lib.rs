@@ -12,7 +12,6 @@ mod engine;
 #[cfg(test)]
 mod fixture;
 mod forecast;
-mod live;
 mod model;
 mod moves;
 mod search;
@@ -21,7 +20,6 @@ mod sim;
 mod soundness;
 
 pub use forecast::{Forecast, Lessons, Rollouts, Waits, availability, forecast};
-pub use live::{group_size, live};
 pub use model::{
     failure::{Dice, Luck, Odds, StepFailures, log_normal},
     fleet::{Class, Delays, Durations, Fleet, Kind, Machine, Moves, Need, Order, Pool, Step},

@@ -9,7 +9,7 @@ const LONGEST_FUNCTION: usize = 70;
 
 fn sources() -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for package in ["planner", "core", "filecoin", "agent", "devnet", "web", "tests"] {
+    for package in ["planner", "core", "filecoin", "agent", "devnet", "web", "bench", "tests"] {
         walk(&root().join(package), &mut found);
     }
     assert!(found.len() > 60, "the tree was not found");
@@ -78,7 +78,8 @@ fn rooms_know_only_whom_they_may_know() {
         ("sealyard-filecoin", &[]),
         ("sealyard-agent", &["sealyard-core", "sealyard-filecoin"]),
         ("sealyard-devnet", &["sealyard-filecoin"]),
-        ("sealyard", &["sealyard-planner", "sealyard-core", "sealyard-filecoin", "sealyard-devnet"]),
+        ("sealyard", &["sealyard-core", "sealyard-filecoin", "sealyard-devnet"]),
+        ("sealyard-bench", &["sealyard", "sealyard-planner", "sealyard-core", "sealyard-filecoin", "sealyard-devnet"]),
     ];
     for (name, may) in allowed {
         let package = metadata.packages.iter().find(|p| p.name.as_str() == *name).unwrap();
@@ -86,6 +87,28 @@ fn rooms_know_only_whom_they_may_know() {
             package.dependencies.iter().map(|d| d.name.as_str()).filter(|n| n.starts_with("sealyard")).collect();
         assert!(knows.iter().all(|n| may.contains(n)), "{name} knows {knows:?}");
     }
+}
+
+/// A dependency that no source names: it costs every build and every audit.
+#[test]
+fn every_dependency_is_used() {
+    /// Named for its features alone: the bundled SQLite.
+    const FOR_ITS_FEATURES: [&str; 1] = ["libsqlite3-sys"];
+    let metadata = cargo_metadata::MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().unwrap();
+    let (all, mut seen) = (sources(), 0);
+    for package in &metadata.packages {
+        let folder = package.manifest_path.parent().unwrap().file_name().unwrap().to_owned() + "/";
+        let named = |name: &str| {
+            let name = name.replace('-', "_");
+            all.iter().any(|(path, text)| path.starts_with(folder.as_str()) && text.contains(&name))
+        };
+        for dependency in &package.dependencies {
+            let used = named(&dependency.name) || FOR_ITS_FEATURES.contains(&dependency.name.as_str());
+            assert!(used, "{folder} declares {} and never names it", dependency.name);
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "{seen} dependencies were found");
 }
 
 #[test]

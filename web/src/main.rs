@@ -1,25 +1,5 @@
 //! The house's one server program. `sealyard --help` lists what it can do.
 
-mod agent_api;
-mod app;
-mod attempts;
-mod auth;
-mod bench;
-mod config;
-mod demo;
-mod error;
-mod fleet_commands;
-mod form;
-mod health;
-mod lane;
-mod mail;
-mod pages;
-mod planning;
-mod rails;
-mod render;
-mod serve;
-mod worker;
-
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -42,7 +22,7 @@ use sealyard_core::{
 };
 use sealyard_filecoin::{params::DevnetParams, proofs};
 
-use crate::config::Config;
+use sealyard::{app, config::Config, demo, fleet_commands, planning, serve, worker};
 
 #[derive(Parser)]
 #[command(name = "sealyard", version, about = "Sells Filecoin storage power, and backs every byte with a proven sector")]
@@ -110,9 +90,6 @@ enum Command {
     Parameters { dir: PathBuf },
     /// Run the whole house on embedded defaults: a purchase, sealing, a month of proofs, a statement.
     Demo(demo::Options),
-    /// Measure the planner on anyone's instances.
-    #[command(subcommand)]
-    Bench(bench::Bench),
     /// A stand-in for Stripe on loopback, for demo and tests.
     #[command(hide = true)]
     FakeStripe(demo::FakeStripeOptions),
@@ -187,7 +164,6 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             start_logs_to_file(&options)?;
             runtime()?.block_on(demo::run(options))
         }
-        Command::Bench(what) => bench::run(&what),
         Command::FakeStripe(options) => runtime()?.block_on(demo::fake_stripe(options)),
         Command::MailSink { listen, dir } => runtime()?.block_on(demo::mail_sink(listen, dir)),
         command => {

@@ -162,8 +162,8 @@ async fn nothing_is_sent_from_a_stale_state_and_a_person_is_told() {
 
 /// Calls of the usual turns of a bench that follows a miner of so many sectors, of which none is new.
 fn calls_of_a_turn(sectors: &str, database: &str, more: &[&str]) -> Vec<u32> {
-    let mut bench = Command::new(program("sealyard"));
-    bench.args(["bench", "large-miner", "--sectors", sectors, "--new", "0", "--turns", "3", "--database", database]).args(more);
+    let mut bench = Command::new(program("sealyard-bench"));
+    bench.args(["large-miner", "--sectors", sectors, "--new", "0", "--turns", "3", "--database", database]).args(more);
     let output = bench.output().unwrap();
     let (said, failed) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{said}{failed}");

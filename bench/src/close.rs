@@ -14,7 +14,7 @@ use sealyard_core::{
     yields,
 };
 
-use super::CloseOptions;
+use crate::CloseOptions;
 
 /// Genesis at the epoch of time: epoch 0 begins day 0.
 const EPOCHS: i64 = 2880;

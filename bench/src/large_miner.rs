@@ -13,8 +13,8 @@ use sealyard_core::{
 };
 use sealyard_devnet::large_miner::{LargeMiner, SECTOR_BYTES, Size};
 
-use super::LargeMinerOptions;
-use crate::{
+use crate::LargeMinerOptions;
+use sealyard::{
     app::{self, Shared},
     config::Config,
     demo::{self, PoolOptions},

@@ -1,17 +1,25 @@
-//! `sealyard bench …`: the planner on instances from outside, and the books with many contracts.
+//! Measures: the planner on instances from outside, the books with many contracts, the server beside greedy visitors.
 
 mod close;
 mod heartbeats;
 mod instance;
 mod large_miner;
+mod live;
 mod quotes;
 mod replan;
 mod schedule;
 
 use std::path::PathBuf;
 
+#[derive(clap::Parser)]
+#[command(name = "sealyard-bench", version, about = "Measures Sealyard: plans, quotes, books, heartbeats, large miners")]
+struct Cli {
+    #[command(subcommand)]
+    what: Bench,
+}
+
 #[derive(clap::Subcommand)]
-pub enum Bench {
+enum Bench {
     /// Plan an instance (`sealsched-instance/1`) and write the schedule (`sealsched-schedule/1`).
     Schedule(ScheduleOptions),
     /// Quote every order of a simulated world on its arrival, play the world on, and say how many quotes were kept.
@@ -27,7 +35,7 @@ pub enum Bench {
 }
 
 #[derive(clap::Args)]
-pub struct LargeMinerOptions {
+struct LargeMinerOptions {
     /// Sectors that the miner has at first.
     #[arg(long, default_value_t = 1_000_000)]
     sectors: u64,
@@ -46,7 +54,7 @@ pub struct LargeMinerOptions {
 }
 
 #[derive(clap::Args)]
-pub struct HeartbeatOptions {
+struct HeartbeatOptions {
     /// Connections that ask without a pause.
     #[arg(long, default_value_t = 32)]
     greedy: u32,
@@ -59,7 +67,7 @@ pub struct HeartbeatOptions {
 }
 
 #[derive(clap::Args)]
-pub struct CloseOptions {
+struct CloseOptions {
     #[arg(long, default_value_t = 1_000_000)]
     contracts: i64,
     #[arg(long, default_value_t = 200_000)]
@@ -75,7 +83,7 @@ pub struct CloseOptions {
 }
 
 #[derive(clap::Args)]
-pub struct QuoteOptions {
+struct QuoteOptions {
     /// An instance (`sealsched-instance/1`); its machines are the fleet, its orders are not used.
     #[arg(long)]
     fleet: PathBuf,
@@ -108,7 +116,7 @@ pub struct QuoteOptions {
 }
 
 #[derive(clap::Args)]
-pub struct ScheduleOptions {
+struct ScheduleOptions {
     #[arg(long)]
     instance: PathBuf,
     #[arg(long)]
@@ -127,7 +135,7 @@ pub struct ScheduleOptions {
 }
 
 #[derive(clap::Args)]
-pub struct ReplanOptions {
+struct ReplanOptions {
     #[arg(long)]
     instance: PathBuf,
     #[arg(long, default_value_t = 2000)]
@@ -139,7 +147,19 @@ pub struct ReplanOptions {
     seed: u64,
 }
 
-pub fn run(what: &Bench) -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
+    let cli = <Cli as clap::Parser>::parse();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
+    match run(&cli.what) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sealyard-bench: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(what: &Bench) -> anyhow::Result<()> {
     match what {
         Bench::Schedule(options) => schedule::run(options),
         Bench::Quotes(options) => quotes::run(options),

@@ -18,8 +18,8 @@ use sealyard_core::{
     store::DbFault,
 };
 
-use super::HeartbeatOptions;
-use crate::{app, config::Config, demo, serve};
+use crate::HeartbeatOptions;
+use sealyard::{app, config::Config, demo, serve};
 
 /// A house with a machine, its site on loopback, and the machine's key.
 fn open(options: &HeartbeatOptions) -> anyhow::Result<(app::Shared, String)> {

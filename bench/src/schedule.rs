@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use crate::live::live;
 use anyhow::Context;
 use nix::time::{ClockId, clock_gettime};
-use sealyard_planner::{Aim, Budget, Effort, MachineIx, Policy, Rounds, Row, SectorIx, World, live};
+use sealyard_planner::{Aim, Budget, Effort, MachineIx, Policy, Rounds, Row, SectorIx, World};
 
 use super::{ScheduleOptions, instance};
 

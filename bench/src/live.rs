@@ -1,18 +1,14 @@
 //! A fleet that learns of its orders one after the other, as a dispatcher does.
 
-use crate::{
-    Fleet, Order, Policy, Secs,
-    search::{Aim, Budget, Effort, improve},
-    sim::world::World,
-};
+use sealyard_planner::{Aim, Budget, Effort, Fleet, Order, Policy, Secs, World, improve};
 
 /// Sectors that a search treats as one, so that it has some hundred things to arrange.
 #[must_use]
-pub fn group_size(sectors: usize) -> u32 {
+fn group_size(sectors: usize) -> u32 {
     u32::try_from(sectors / 300).unwrap_or(u32::MAX).clamp(1, 64)
 }
 
-/// Plays the fleet through all orders. What is still to begin is arranged anew whenever an order becomes known; Each
+/// Plays the fleet through all orders. What is still to begin is arranged anew whenever an order becomes known; each
 /// arrangement has its share of `budget`.
 pub fn live<'f>(fleet: &'f Fleet, orders: &[Order], policy: Policy, aim: Aim, seed: u64, budget: &mut dyn Budget) -> World<'f> {
     let mut world = World::new(fleet, policy);
@@ -34,7 +30,7 @@ pub fn live<'f>(fleet: &'f Fleet, orders: &[Order], policy: Policy, aim: Aim, se
             round = round.wrapping_add(1);
             if let Some(found) = improve(&world, aim, round, budget) {
                 world.adopt(&found);
-                if from == ids.len() && found.world.left == 0 {
+                if from == ids.len() && found.world.is_done() {
                     // Nothing else will become known: this is how it goes on.
                     return found.world;
                 }
