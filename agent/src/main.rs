@@ -16,7 +16,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "sealyard-agent", version, about = "Seals and proves sectors for a Sealyard house")]
+#[command(name = "sealyard-agent", version, about = "Seals and proves sectors for a Sealyard server")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -110,7 +110,7 @@ fn show_files(options: &RunOptions, work: &WorkDir, key: &Key) -> Result<Option<
         }
         None => format!("http://{at}"),
     };
-    tracing::info!(%url, "showing sectors' files to the house's machines");
+    tracing::info!(%url, "showing sectors' files to the fleet's machines");
     Ok(Some((shown, url)))
 }
 

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use sealyard_core::scheduler::house_policy;
+use sealyard_core::scheduler::live_policy;
 use sealyard_planner::{
-    Dice, Fleet, Forecast, KindIx, Lessons, Luck, Odds, Order, OrderIx, PoolIx, Rollouts, Secs, Step, World, forecast, log_normal,
+    Calibration, FailureModel, Fleet, Forecast, KindIx, Order, OrderIx, PoolIx, Rng, Rollouts, Sampler, Secs, Step, World,
+    forecast, log_normal,
 };
 
 use super::{QuoteOptions, instance, schedule::processor};
@@ -43,32 +44,38 @@ pub fn run(options: &QuoteOptions) -> anyhow::Result<()> {
     let rates: Vec<i64> = fleet.pools.keys().map(|pool| bottleneck(&fleet, pool)).collect();
     let rate: i64 = rates.iter().sum();
     ensure!(rate > 0, "this fleet seals nothing");
-    let odds = |noise: i64, days: i32| Odds {
+    let failure_model = |noise: i64, days: i32| FailureModel {
         spread: log_normal(noise * 10),
         between_failures: days.saturating_mul(DAY),
-        ..Odds::default()
+        ..FailureModel::default()
     };
-    let real = odds(options.noise, options.failure_days);
-    let model =
-        Arc::new(odds(options.model_noise.unwrap_or(options.noise), options.model_failure_days.unwrap_or(options.failure_days)));
-    let mut world = World::new(&fleet, house_policy());
-    world.redraw(Luck { dice: Dice::new(options.seed + 77), odds: Arc::new(real) });
-    let mut dice = Dice::new(options.seed);
+    let real = failure_model(options.noise, options.failure_days);
+    let model = Arc::new(failure_model(
+        options.model_noise.unwrap_or(options.noise),
+        options.model_failure_days.unwrap_or(options.failure_days),
+    ));
+    let mut world = World::new(&fleet, live_policy());
+    world.resample(Sampler { rng: Rng::new(options.seed + 77), failure_model: Arc::new(real) });
+    let mut rng = Rng::new(options.seed);
     let sizes = log_normal(900);
     let mut asked: Vec<Asked> = Vec::new();
     let mut tally = Tally::default();
-    let mut lessons = Lessons::default();
+    let mut calibration = Calibration::default();
     let mut at: Secs = 0;
     let end = options.days * DAY;
     while at < end {
         world.run_until(at);
-        let n = u32::try_from(dice.spread(options.sectors * 2 / 3, &sizes)).unwrap_or(1).max(1);
-        let order = arrival(&mut dice, &rates, rate, n, at);
-        lessons = settle(&world, &mut asked, lessons);
+        let n = u32::try_from(rng.spread(options.sectors * 2 / 3, &sizes)).unwrap_or(1).max(1);
+        let order = arrival(&mut rng, &rates, rate, n, at);
+        calibration = settle(&world, &mut asked, calibration);
         world.forget_stored();
         let warm = at < 3 * DAY;
-        let how =
-            Rollouts { odds: Arc::clone(&model), rounds: if warm { 8 } else { options.rounds }, seed: dice.roll(), lessons };
+        let how = Rollouts {
+            failure_model: Arc::clone(&model),
+            rounds: if warm { 8 } else { options.rounds },
+            seed: rng.roll(),
+            calibration,
+        };
         let before = processor();
         let quoted = forecast(&world, &order, &how).context("an order can never be sealed")?;
         let used = processor().saturating_sub(before).as_millis();
@@ -84,13 +91,13 @@ pub fn run(options: &QuoteOptions) -> anyhow::Result<()> {
             asked.push(accept(&mut world, order, &quoted, at, !warm));
         }
         let gap = i64::from(n) * MILLION * i64::from(HOUR) / rate * 100 / i64::from(options.load);
-        at += dice.wait(Secs::try_from(gap).unwrap_or(Secs::MAX)).max(1);
+        at += rng.wait(Secs::try_from(gap).unwrap_or(Secs::MAX)).max(1);
     }
     for one in &asked {
         ensure!(one.done.is_some() || world.run_until_done(one.order), "an accepted order was never completed");
     }
-    settle(&world, &mut asked, lessons);
-    report(world.lost, &asked, &tally, i64::from(end / HOUR) * rate / MILLION, lessons);
+    settle(&world, &mut asked, calibration);
+    report(world.lost, &asked, &tally, i64::from(end / HOUR) * rate / MILLION, calibration);
     Ok(())
 }
 
@@ -115,8 +122,8 @@ fn bottleneck(fleet: &Fleet, pool: PoolIx) -> i64 {
     pc1.min(gpu)
 }
 
-fn arrival(dice: &mut Dice, rates: &[i64], rate: i64, n: u32, at: Secs) -> Order {
-    let mut lot = i64::try_from(dice.below(usize::try_from(rate).unwrap_or(1))).unwrap_or(0);
+fn arrival(rng: &mut Rng, rates: &[i64], rate: i64, n: u32, at: Secs) -> Order {
+    let mut lot = i64::try_from(rng.below(usize::try_from(rate).unwrap_or(1))).unwrap_or(0);
     let mut pool = PoolIx(0);
     for (number, own) in (0u32..).zip(rates) {
         pool = PoolIx(number);
@@ -134,19 +141,19 @@ fn accept(world: &mut World<'_>, mut order: Order, quoted: &Forecast, at: Secs, 
 }
 
 /// Learns from promises whose outcome is known by now.
-fn settle(world: &World<'_>, asked: &mut [Asked], mut lessons: Lessons) -> Lessons {
+fn settle(world: &World<'_>, asked: &mut [Asked], mut calibration: Calibration) -> Calibration {
     for one in asked.iter_mut().filter(|a| a.done.is_none()) {
         one.done = world.done_at(one.order);
         if !one.settled && (one.done.is_some() || world.now > one.p95) {
             one.settled = true;
             let later_than = |date: Secs| one.done.is_none_or(|at| at > date);
-            lessons = lessons.learn(later_than(one.p50), later_than(one.p95));
+            calibration = calibration.learn(later_than(one.p50), later_than(one.p95));
         }
     }
-    lessons
+    calibration
 }
 
-fn report(lost: u32, asked: &[Asked], tally: &Tally, could: i64, lessons: Lessons) {
+fn report(lost: u32, asked: &[Asked], tally: &Tally, could: i64, calibration: Calibration) {
     let counted: Vec<&Asked> = asked.iter().filter(|a| a.counted).collect();
     let number = i64::try_from(counted.len().max(1)).unwrap_or(1);
     let kept_by = |date: fn(&Asked) -> Secs| {
@@ -174,7 +181,7 @@ fn report(lost: u32, asked: &[Asked], tally: &Tally, could: i64, lessons: Lesson
         tally.most_ms,
         tenths(i64::try_from(tally.refused).unwrap_or(0) * 1000 / offered),
         tenths(sold),
-        lessons,
+        calibration,
     );
 }
 

@@ -3,7 +3,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::ensure;
-use sealyard_planner::{Dice, Fleet, Key, Luck, MachineIx, Odds, Order, Policy, PoolIx, Secs, SectorIx, World, log_normal};
+use sealyard_planner::{
+    FailureModel, Fleet, Key, MachineIx, Order, Policy, PoolIx, Rng, Sampler, Secs, SectorIx, World, log_normal,
+};
 
 use super::{ReplanOptions, instance, schedule::processor};
 
@@ -32,9 +34,9 @@ const KINDS: [(Kind, &str); 5] = [
 
 pub fn run(options: &ReplanOptions) -> anyhow::Result<()> {
     let loaded = instance::load(&options.instance, false)?;
-    let mut dice = Dice::new(options.seed);
+    let mut rng = Rng::new(options.seed);
     let events: Vec<Kind> = (0..options.events).filter_map(|at| KINDS.get(at % KINDS.len())).map(|(kind, _)| *kind).collect();
-    let fleets = fleets(&loaded.fleet, &events, &mut dice);
+    let fleets = fleets(&loaded.fleet, &events, &mut rng);
     let mut world = World::new(&loaded.fleet, Policy::default());
     for order in &loaded.orders {
         world.add_order(order.clone());
@@ -51,10 +53,10 @@ pub fn run(options: &ReplanOptions) -> anyhow::Result<()> {
         match kind {
             Kind::Completion => {}
             Kind::Order => {
-                let order = order(&loaded.orders, &mut dice, world.now);
+                let order = order(&loaded.orders, &mut rng, world.now);
                 world.add_order(order);
             }
-            Kind::Failure => world.break_down(MachineIx::of(dice.below(loaded.fleet.machines.len()))),
+            Kind::Failure => world.break_down(MachineIx::of(rng.below(loaded.fleet.machines.len()))),
             Kind::Drain | Kind::NewMachine => changed.by_ref().take(1).for_each(|fleet| world.change_fleet(fleet)),
         }
         world.step();
@@ -83,10 +85,10 @@ pub fn run(options: &ReplanOptions) -> anyhow::Result<()> {
 }
 
 /// The fleet after each drain and each arrival of a machine.
-fn fleets(first: &Fleet, events: &[Kind], dice: &mut Dice) -> Vec<Fleet> {
+fn fleets(first: &Fleet, events: &[Kind], rng: &mut Rng) -> Vec<Fleet> {
     let changes = events.iter().filter(|kind| matches!(kind, Kind::Drain | Kind::NewMachine));
     let fleets = changes.scan(first.clone(), |fleet, kind| {
-        let machine = MachineIx::of(dice.below(first.machines.len()));
+        let machine = MachineIx::of(rng.below(first.machines.len()));
         if *kind == Kind::Drain {
             fleet.machines.iter_mut().nth(machine.at())?.drains = true;
         } else {
@@ -99,10 +101,10 @@ fn fleets(first: &Fleet, events: &[Kind], dice: &mut Dice) -> Vec<Fleet> {
 }
 
 /// One like those of the instance, known and startable now.
-fn order(like: &[Order], dice: &mut Dice, now: Secs) -> Order {
+fn order(like: &[Order], rng: &mut Rng, now: Secs) -> Order {
     let usual =
         Order { id: -1, pool: Some(PoolIx(0)), kind: Key::of(0), n: 1, release: now, step: 0, due: now, weight: 1, known: now };
-    let Some(order) = like.get(dice.below(like.len())) else { return usual };
+    let Some(order) = like.get(rng.below(like.len())) else { return usual };
     Order { release: now, known: now, due: now + (order.due - order.release), ..order.clone() }
 }
 
@@ -123,17 +125,18 @@ struct Churn {
 fn churn(from: &World<'_>, noise: i64, seed: u64, holds: bool) -> Churn {
     let mut real = from.clone();
     if noise > 0 {
-        let odds = Odds { spread: log_normal(noise * 10), between_failures: 0, between_gas: 0, ..Odds::default() };
-        real.redraw(Luck { dice: Dice::new(seed), odds: Arc::new(odds) });
+        let failure_model =
+            FailureModel { spread: log_normal(noise * 10), between_failures: 0, between_gas: 0, ..FailureModel::default() };
+        real.resample(Sampler { rng: Rng::new(seed), failure_model: Arc::new(failure_model) });
     }
     let mut churn = Churn { tallies: [(0, 0); HORIZONS.len()], lateness: 0 };
-    let mut before = real.draw(DAY);
+    let mut before = real.begins_within(DAY);
     for _ in 0..CHURN_HOURS {
         if holds {
-            real.hold_to(before.clone());
+            real.keep_to(before.clone());
         }
         real.run_until(real.now + HOUR);
-        let after = real.draw(DAY);
+        let after = real.begins_within(DAY);
         let is: HashMap<SectorIx, MachineIx> = after.rows().map(|(sector, machine, _)| (sector, machine)).collect();
         for (sector, machine, at) in before.rows() {
             let Some(is) = is.get(&sector) else { continue };

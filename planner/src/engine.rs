@@ -42,11 +42,11 @@ impl<'f> World<'f> {
                 Event::Wake(machine) => self.list_free(machine),
                 Event::Fail(machine) => self.fail_by_chance(machine),
                 Event::Moves(machine) => {
-                    self.rooms[machine].nic += self.fleet.class(machine).nic;
-                    self.stir();
+                    self.machines[machine].nic += self.fleet.class(machine).nic;
+                    self.mark_dirty();
                 }
-                Event::Pause => self.stir(),
-                Event::Admit => self.stirred = true,
+                Event::Pause => self.mark_dirty(),
+                Event::Admit => self.dirty = true,
             }
         }
         self.batch = batch;
@@ -79,11 +79,11 @@ impl<'f> World<'f> {
     }
 
     pub(crate) fn dispatch(&mut self) {
-        if !std::mem::take(&mut self.stirred) {
+        if !std::mem::take(&mut self.dirty) {
             return;
         }
         for pool in self.fleet.pools.keys() {
-            if !std::mem::take(&mut self.pools[pool].stirred) {
+            if !std::mem::take(&mut self.pools[pool].dirty) {
                 continue;
             }
             self.gpu_pass(pool);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     Order, OrderIx, Secs,
-    model::failure::{Dice, Luck, Odds},
+    model::failure::{FailureModel, Rng, Sampler},
     sim::world::World,
 };
 
@@ -35,23 +35,23 @@ pub struct Waits {
 /// How a forecast is made.
 #[derive(Clone, Debug)]
 pub struct Rollouts {
-    pub odds: Arc<Odds>,
+    pub failure_model: Arc<FailureModel>,
     pub rounds: u32,
     pub seed: u64,
-    pub lessons: Lessons,
+    pub calibration: Calibration,
 }
 
 /// What experience says of earlier forecasts. It makes up for whatever the model does not know: later orders in the way, wrong
 /// odds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Lessons {
+pub struct Calibration {
     /// Parts per million that the time until p50 is multiplied by.
     pub shift: i32,
     /// Parts per million that the span from p50 to p95 is multiplied by.
     pub stretch: i32,
 }
 
-impl Default for Lessons {
+impl Default for Calibration {
     /// Without experience: in simulated worlds the plain span is always too narrow.
     fn default() -> Self {
         Self { shift: MILLION, stretch: MILLION / 2 * 3 }
@@ -60,7 +60,7 @@ impl Default for Lessons {
 
 const MILLION: i32 = 1_000_000;
 
-impl Lessons {
+impl Calibration {
     /// Learns from one outcome. The shift is multiplied by `exp(η (late − 0.50))`, the stretch by `exp(η (late − 0.04))`, `η = 0.02`:
     /// they stay as they are when half are later than p50 and 1 of 25 later than p95, a little less than promised: what is learnt
     /// lags behind.
@@ -105,21 +105,21 @@ const LEAST_LEAD: Secs = 6 * 3600;
 pub fn forecast(world: &World<'_>, order: &Order, how: &Rollouts) -> Option<Forecast> {
     let mut order = order.clone();
     order.due = last_due(world, &order).max(world.now.saturating_add(LEAST_LEAD));
-    let usual = world.played_until_done(&order, None)?;
+    let usual = world.simulate_until_done(&order, None)?;
     let mut ends = Vec::new();
-    let mut dice = Dice::new(how.seed);
+    let mut rng = Rng::new(how.seed);
     for _ in 0..how.rounds {
-        let luck = Luck { dice: Dice::new(dice.roll()), odds: Arc::clone(&how.odds) };
-        let (played, id) = world.played_until_done(&order, Some(luck))?;
-        ends.push(played.done_at(id)?);
+        let sampler = Sampler { rng: Rng::new(rng.roll()), failure_model: Arc::clone(&how.failure_model) };
+        let (simulated, id) = world.simulate_until_done(&order, Some(sampler))?;
+        ends.push(simulated.done_at(id)?);
     }
-    let (played, id) = usual;
+    let (simulated, id) = usual;
     if ends.is_empty() {
-        ends.push(played.done_at(id)?);
+        ends.push(simulated.done_at(id)?);
     }
     ends.sort_unstable();
-    let (p50, p95) = how.lessons.apply(world.now, &ends);
-    Some(Forecast { p50, p95, ahead: ahead(world, &order), waits: played.waits(id) })
+    let (p50, p95) = how.calibration.apply(world.now, &ends);
+    Some(Forecast { p50, p95, ahead: ahead(world, &order), waits: simulated.waits(id) })
 }
 
 /// When the first, the first two, … of an order's sectors would all be active, 95 times of 100, behind everything that is promised:
@@ -132,19 +132,19 @@ pub fn availability(world: &World<'_>, order: &Order, how: &Rollouts) -> Vec<Sec
     let id = usual.add_order(order.clone());
     usual.run_until_done(id);
     order.n -= usual.open[id];
-    let mut dice = Dice::new(how.seed);
+    let mut rng = Rng::new(how.seed);
     let mut rounds: Vec<Vec<Secs>> = Vec::new();
     for _ in 0..how.rounds.max(1) {
-        let luck = Luck { dice: Dice::new(dice.roll()), odds: Arc::clone(&how.odds) };
-        let Some((played, id)) = world.played_until_done(&order, Some(luck)) else { return Vec::new() };
-        let mut ends: Vec<Secs> = played.sectors_of(id).map(|s| played.sectors[s].row.vc).collect();
+        let sampler = Sampler { rng: Rng::new(rng.roll()), failure_model: Arc::clone(&how.failure_model) };
+        let Some((simulated, id)) = world.simulate_until_done(&order, Some(sampler)) else { return Vec::new() };
+        let mut ends: Vec<Secs> = simulated.sectors_of(id).map(|s| simulated.sectors[s].row.vc).collect();
         ends.sort_unstable();
         rounds.push(ends);
     }
     let of_each = (0..usize::try_from(order.n).unwrap_or(0)).map(|k| {
         let mut ends: Vec<Secs> = rounds.iter().filter_map(|round| round.get(k).copied()).collect();
         ends.sort_unstable();
-        how.lessons.apply(world.now, &ends).1
+        how.calibration.apply(world.now, &ends).1
     });
     of_each.collect()
 }
@@ -167,10 +167,10 @@ fn ahead(world: &World<'_>, order: &Order) -> u64 {
 }
 
 impl<'f> World<'f> {
-    fn played_until_done(&self, order: &Order, luck: Option<Luck>) -> Option<(World<'f>, OrderIx)> {
+    fn simulate_until_done(&self, order: &Order, sampler: Option<Sampler>) -> Option<(World<'f>, OrderIx)> {
         let mut world = self.clone();
-        if let Some(luck) = luck {
-            world.redraw(luck);
+        if let Some(sampler) = sampler {
+            world.resample(sampler);
         }
         let id = world.add_order(order.clone());
         world.run_until_done(id).then_some((world, id))
@@ -213,13 +213,13 @@ mod tests {
 
     #[test]
     fn lessons_settle_where_the_promised_share_is_kept() {
-        let mut lessons = Lessons::default();
+        let mut calibration = Calibration::default();
         for n in 0..20_000 {
-            lessons = lessons.learn(n % 2 == 0, n % 25 == 0);
+            calibration = calibration.learn(n % 2 == 0, n % 25 == 0);
         }
-        assert!((950_000..1_050_000).contains(&lessons.shift), "{lessons:?}");
-        assert!((1_300_000..1_700_000).contains(&lessons.stretch), "as wide as at first: {lessons:?}");
-        let late = (0..100).fold(Lessons::default(), |l, _| l.learn(true, true));
+        assert!((950_000..1_050_000).contains(&calibration.shift), "{calibration:?}");
+        assert!((1_300_000..1_700_000).contains(&calibration.stretch), "as wide as at first: {calibration:?}");
+        let late = (0..100).fold(Calibration::default(), |l, _| l.learn(true, true));
         assert!(late.stretch > 5_000_000 && late.shift > 2_000_000, "{late:?}");
     }
 }

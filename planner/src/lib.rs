@@ -19,12 +19,12 @@ mod sim;
 #[cfg(test)]
 mod soundness;
 
-pub use forecast::{Forecast, Lessons, Rollouts, Waits, availability, forecast};
+pub use forecast::{Calibration, Forecast, Rollouts, Waits, availability, forecast};
 pub use model::{
-    failure::{Dice, Luck, Odds, StepFailures, log_normal},
+    failure::{FailureModel, Rng, Sampler, StepFailures, log_normal},
     fleet::{Class, Delays, Durations, Fleet, Kind, Machine, Moves, Need, Order, Pool, Step},
     policy::{Policy, Rule},
-    previous_plan::Drawing,
+    previous_plan::PreviousPlan,
     sector::{Row, Sector, State},
     table::{ClassIx, GroupIx, Key, KindIx, MachineIx, OrderIx, PoolIx, SectorIx, Table},
 };

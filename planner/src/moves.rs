@@ -14,7 +14,7 @@ fn secs(n: usize) -> Secs {
 impl Search<'_, '_> {
     pub(crate) fn change(&mut self, choice: &mut Choice) {
         let by_keys = choice.policy.rule == Rule::Keyed;
-        match self.dice.below(100) {
+        match self.rng.below(100) {
             0..30 if by_keys => self.move_one(choice),
             30..45 if by_keys => self.move_some_of_an_order(choice),
             45..60 if by_keys => self.swap(choice),
@@ -50,7 +50,7 @@ impl Search<'_, '_> {
     }
 
     fn any_group(&mut self) -> GroupIx {
-        let at = self.dice.below(self.open.len());
+        let at = self.rng.below(self.open.len());
         self.open.get(at).copied().unwrap_or(GroupIx::of(0))
     }
 
@@ -59,21 +59,21 @@ impl Search<'_, '_> {
         choice.sequence.retain(|g| !groups.contains(g));
         let to = to.min(choice.sequence.len());
         choice.sequence.splice(to..to, groups.iter().copied());
-        if self.dice.below(2) == 0 {
+        if self.rng.below(2) == 0 {
             for group in groups {
-                choice.wishes[*group].hold = 0;
+                choice.hints[*group].hold = 0;
             }
         }
     }
 
     fn move_one(&mut self, choice: &mut Choice) {
-        let late = self.dice.below(3) > 0;
+        let late = self.rng.below(3) > 0;
         let group = if late { self.a_group() } else { self.any_group() };
         let at = choice.sequence.iter().position(|g| *g == group).unwrap_or(0);
-        let to = match self.dice.below(3) {
-            0 if late => self.dice.below(at + 1),
-            1 => at.saturating_sub(4) + self.dice.below(9),
-            _ => self.dice.below(choice.sequence.len()),
+        let to = match self.rng.below(3) {
+            0 if late => self.rng.below(at + 1),
+            1 => at.saturating_sub(4) + self.rng.below(9),
+            _ => self.rng.below(choice.sequence.len()),
         };
         self.reinsert(choice, &[group], to);
     }
@@ -81,27 +81,27 @@ impl Search<'_, '_> {
     fn move_some_of_an_order(&mut self, choice: &mut Choice) {
         let group = self.a_group();
         let order = self.from.groups[group].order;
-        let share = 1 + self.dice.below(4);
+        let share = 1 + self.rng.below(4);
         let mut some: Vec<GroupIx> = choice.sequence.clone();
-        some.retain(|g| *g == group || (self.from.groups[*g].order == order && self.dice.below(4) < share));
-        let to = self.dice.below(choice.sequence.len() + 1 - some.len());
+        some.retain(|g| *g == group || (self.from.groups[*g].order == order && self.rng.below(4) < share));
+        let to = self.rng.below(choice.sequence.len() + 1 - some.len());
         self.reinsert(choice, &some, to);
     }
 
     fn swap(&mut self, choice: &mut Choice) {
         let group = self.a_group();
         let at = choice.sequence.iter().position(|g| *g == group).unwrap_or(0);
-        let other = self.dice.below(choice.sequence.len());
+        let other = self.rng.below(choice.sequence.len());
         choice.sequence.swap(at, other);
     }
 
     /// A wait until something else has happened, a little more or less of one, or none.
     fn change_hold(&mut self, choice: &mut Choice) {
-        for _ in 0..=self.dice.below(3) {
+        for _ in 0..=self.rng.below(3) {
             let group = self.any_group();
-            let old = choice.wishes[group].hold;
-            let step = QUARTER * secs(1 + self.dice.below(8));
-            choice.wishes[group].hold = match self.dice.below(5) {
+            let old = choice.hints[group].hold;
+            let step = QUARTER * secs(1 + self.rng.below(8));
+            choice.hints[group].hold = match self.rng.below(5) {
                 0 => 0,
                 1 => self.a_moment() + 60,
                 2 => (old - step).max(0),
@@ -112,7 +112,7 @@ impl Search<'_, '_> {
     }
 
     fn a_moment(&mut self) -> Secs {
-        let at = self.dice.below(self.moments.len());
+        let at = self.rng.below(self.moments.len());
         self.moments.get(at).copied().unwrap_or(0)
     }
 
@@ -126,64 +126,64 @@ impl Search<'_, '_> {
     fn shift_on_gpus(&mut self, choice: &mut Choice) {
         let group = self.a_group();
         let reach = choice.sequence.len();
-        choice.wishes[group].shift = match self.dice.below(3) {
+        choice.hints[group].shift = match self.rng.below(3) {
             0 => 0,
-            _ => i64::from(secs(self.dice.below(2 * reach + 1))) - i64::from(secs(reach)),
+            _ => i64::from(secs(self.rng.below(2 * reach + 1))) - i64::from(secs(reach)),
         };
     }
 
     /// Holds a step back until a GPU has done something else first, or no longer.
     fn keep_gpus(&mut self, choice: &mut Choice) {
-        for _ in 0..=self.dice.below(2) {
+        for _ in 0..=self.rng.below(2) {
             let (group, other) = (self.any_group(), self.a_group());
             let Some(best) = &self.best else { return };
             let Some(row) = best.world.sectors_in(other).next().map(|s| best.world.sectors[s].row) else { return };
-            let until = match self.dice.below(4) {
+            let until = match self.rng.below(4) {
                 0 => row.e2,
                 1 => row.e3,
                 2 => row.s3,
                 _ => 0,
             };
-            let wish = &mut choice.wishes[group];
-            if self.dice.below(2) == 0 { wish.hold_p2 = until } else { wish.hold_c2 = until }
+            let hint = &mut choice.hints[group];
+            if self.rng.below(2) == 0 { hint.hold_p2 = until } else { hint.hold_c2 = until }
         }
     }
 
     fn choose_machine(&mut self, choice: &mut Choice) {
-        let group = if self.dice.below(2) == 0 { self.a_group() } else { self.any_group() };
-        let at = self.dice.below(self.p1_machines.len() * 2);
-        choice.wishes[group].on = self.p1_machines.get(at).copied();
+        let group = if self.rng.below(2) == 0 { self.a_group() } else { self.any_group() };
+        let at = self.rng.below(self.p1_machines.len() * 2);
+        choice.hints[group].on = self.p1_machines.get(at).copied();
     }
 
     /// Treats a group, or its whole order, as if due earlier or later.
     fn change_lead(&mut self, choice: &mut Choice) {
-        for _ in 0..=self.dice.below(2) {
-            let group = if self.dice.below(2) == 0 { self.a_group() } else { self.any_group() };
-            let change = QUARTER * secs(self.dice.below(48)) - 6 * HOUR;
-            if self.dice.below(2) == 0 {
-                choice.wishes[group].lead += change;
+        for _ in 0..=self.rng.below(2) {
+            let group = if self.rng.below(2) == 0 { self.a_group() } else { self.any_group() };
+            let change = QUARTER * secs(self.rng.below(48)) - 6 * HOUR;
+            if self.rng.below(2) == 0 {
+                choice.hints[group].lead += change;
                 continue;
             }
             let order = self.from.groups[group].order;
             for other in self.from.groups.keys().filter(|g| self.from.groups[*g].order == order) {
-                choice.wishes[other].lead += change;
+                choice.hints[other].lead += change;
             }
         }
     }
 
     /// One pool for a group that may go to any, as often for more of its order.
     fn choose_pool(&mut self, choice: &mut Choice) {
-        let at = self.dice.below(self.unbound.len());
+        let at = self.rng.below(self.unbound.len());
         let Some(group) = self.unbound.get(at).copied() else { return self.change_lead(choice) };
         let pools = self.from.pools.len();
-        let pool = self.dice.below(pools + 1);
+        let pool = self.rng.below(pools + 1);
         let only = (pool < pools).then(|| PoolIx::of(pool));
         let order = self.from.groups[group].order;
-        let share = if self.dice.below(2) == 0 { 0 } else { 1 + self.dice.below(4) };
+        let share = if self.rng.below(2) == 0 { 0 } else { 1 + self.rng.below(4) };
         for at in 0..self.unbound.len() {
             let Some(other) = self.unbound.get(at).copied() else { break };
-            if other == group || (self.from.groups[other].order == order && self.dice.below(4) < share) {
-                choice.wishes[other].only = only;
+            if other == group || (self.from.groups[other].order == order && self.rng.below(4) < share) {
+                choice.hints[other].only = only;
             }
         }
     }
@@ -192,14 +192,14 @@ impl Search<'_, '_> {
         let policy = &mut choice.policy;
         let newcomers = !self.from.newcomers.is_empty();
         let pools = self.from.pools.len() > 1;
-        match self.dice.below(5 + usize::from(pools) + usize::from(newcomers)) {
-            5 if pools => policy.give_way = GIVE_WAY.get(self.dice.below(GIVE_WAY.len())).copied().unwrap_or(policy.give_way),
+        match self.rng.below(5 + usize::from(pools) + usize::from(newcomers)) {
+            5 if pools => policy.give_way = GIVE_WAY.get(self.rng.below(GIVE_WAY.len())).copied().unwrap_or(policy.give_way),
             5.. => choice.shut = !choice.shut,
             0 => policy.spread = !policy.spread,
             1 => policy.reserve = !policy.reserve,
             2 => policy.gate = if policy.gate.is_none() { Some(2 * HOUR) } else { None },
-            3 => policy.look = HOUR * secs(1 + self.dice.below(24)),
-            _ => policy.ahead = if policy.rule == Rule::Keyed { 0 } else { QUARTER * secs(self.dice.below(9)) },
+            3 => policy.look = HOUR * secs(1 + self.rng.below(24)),
+            _ => policy.ahead = if policy.rule == Rule::Keyed { 0 } else { QUARTER * secs(self.rng.below(9)) },
         }
     }
 }

@@ -6,8 +6,8 @@
 
 use crate::{
     Event, GroupIx, HOUR, MachineIx, Policy, Rule, Secs, Table,
-    model::failure::Dice,
-    sim::world::{Wish, World},
+    model::failure::Rng,
+    sim::world::{SearchHint, World},
 };
 
 /// Weighted lateness in weight times seconds, then the sum of completion times.
@@ -61,13 +61,13 @@ pub trait Budget {
 #[derive(Clone, Copy, Debug)]
 pub struct Rounds {
     most: u32,
-    played: u32,
+    simulated: u32,
 }
 
 impl Rounds {
     #[must_use]
     pub const fn most(most: u32) -> Self {
-        Self { most, played: 0 }
+        Self { most, simulated: 0 }
     }
 }
 
@@ -77,12 +77,12 @@ impl Budget for Rounds {
     }
 
     fn begin(&mut self) {
-        self.played = 0;
+        self.simulated = 0;
     }
 
     fn used(&mut self) -> u32 {
-        self.played = self.played.saturating_add(1);
-        self.played.saturating_mul(1000) / self.most.max(1)
+        self.simulated = self.simulated.saturating_add(1);
+        self.simulated.saturating_mul(1000) / self.most.max(1)
     }
 }
 
@@ -104,7 +104,7 @@ pub(crate) struct Choice {
     pub policy: Policy,
     /// Groups, most urgent first; empty under a rule.
     pub sequence: Vec<GroupIx>,
-    pub wishes: Table<GroupIx, Wish>,
+    pub hints: Table<GroupIx, SearchHint>,
     /// Machines that came since the last plan stay out of this one.
     pub shut: bool,
 }
@@ -142,21 +142,21 @@ impl World<'_> {
     fn follow(&mut self, choice: &Choice) {
         self.shut_newcomers(choice.shut);
         self.set_policy(choice.policy);
-        for (group, wish) in choice.wishes.pairs() {
-            if wish.hold > self.now && wish.hold > self.groups[group].wish.hold {
-                self.agenda.push(wish.hold, Event::Open(group));
+        for (group, hint) in choice.hints.pairs() {
+            if hint.hold > self.now && hint.hold > self.groups[group].hint.hold {
+                self.agenda.push(hint.hold, Event::Open(group));
             }
-            for hold in [wish.hold_p2, wish.hold_c2] {
+            for hold in [hint.hold_p2, hint.hold_c2] {
                 if hold > self.now {
                     self.pause_at(hold);
                 }
             }
-            self.groups[group].wish = *wish;
+            self.groups[group].hint = *hint;
         }
         for (group, place) in choice.sequence.iter().zip((0i64..).step_by(2)) {
             let state = &mut self.groups[*group];
             state.key = place;
-            state.gpu_key = place + 2 * state.wish.shift;
+            state.gpu_key = place + 2 * state.hint.shift;
         }
     }
 
@@ -178,7 +178,7 @@ impl World<'_> {
         }
     }
 
-    fn played(&self, choice: &Choice) -> Option<Self> {
+    fn simulated(&self, choice: &Choice) -> Option<Self> {
         let mut world = self.clone();
         world.follow(choice);
         world.run().then_some(world)
@@ -240,7 +240,7 @@ pub fn improve<'f>(world: &World<'f>, aim: Aim, seed: u64, budget: &mut dyn Budg
     if search.best.as_ref().is_some_and(|best| aim == Aim::Open && best.cost.tardiness > before.tardiness / 50 * 49) {
         // Not worth the unrest.
         search.best = None;
-        search.play(&current);
+        search.simulate(&current);
     }
     let rounds = search.rounds;
     search.best.map(|best| Improved { cost: best.cost, world: best.world, choice: best.choice, before, rounds })
@@ -255,7 +255,7 @@ pub(crate) struct Best<'f> {
 pub(crate) struct Search<'w, 'f> {
     pub from: &'w World<'f>,
     pub aim: Aim,
-    pub dice: Dice,
+    pub rng: Rng,
     pub best: Option<Best<'f>>,
     /// What changes are tried on: under a rule, and under keys.
     states: Vec<(Choice, Cost)>,
@@ -273,16 +273,16 @@ pub(crate) struct Search<'w, 'f> {
 
 impl<'w, 'f> Search<'w, 'f> {
     fn new(from: &'w World<'f>, aim: Aim, seed: u64) -> Self {
-        let wishes = from.groups.iter().map(|group| group.wish).collect();
-        let current = Choice { policy: from.policy, sequence: from.sequence(), wishes, shut: false };
+        let hints = from.groups.iter().map(|group| group.hint).collect();
+        let current = Choice { policy: from.policy, sequence: from.sequence(), hints, shut: false };
         let mut moments: Vec<Secs> = from.groups.iter().map(|g| g.release).collect();
         moments.sort_unstable();
         moments.dedup();
-        let p1_machines = from.rooms.pairs().filter(|(_, room)| room.can_p1).map(|(machine, _)| machine).collect();
+        let p1_machines = from.machines.pairs().filter(|(_, room)| room.can_p1).map(|(machine, _)| machine).collect();
         Self {
             from,
             aim,
-            dice: Dice::new(seed),
+            rng: Rng::new(seed),
             best: None,
             states: vec![(current, Cost::WORST)],
             rounds: 0,
@@ -298,8 +298,8 @@ impl<'w, 'f> Search<'w, 'f> {
     fn current(&mut self) -> Option<(Choice, Cost)> {
         let open = self.states.first().map(|(choice, _)| choice.clone())?;
         let shut = Choice { shut: true, ..open.clone() };
-        let with = self.play(&open);
-        let without = if self.from.newcomers.is_empty() { None } else { self.play(&shut) };
+        let with = self.simulate(&open);
+        let without = if self.from.newcomers.is_empty() { None } else { self.simulate(&shut) };
         match (with, without) {
             (Some(with), Some(without)) if without < with => Some((shut, without)),
             (None, without) => without.map(|cost| (shut, cost)),
@@ -311,9 +311,9 @@ impl<'w, 'f> Search<'w, 'f> {
         self.aim == Aim::Open && self.from.pools.len() > 1
     }
 
-    fn play(&mut self, choice: &Choice) -> Option<Cost> {
+    fn simulate(&mut self, choice: &Choice) -> Option<Cost> {
         self.rounds += 1;
-        let world = self.from.played(choice)?;
+        let world = self.from.simulated(choice)?;
         if self.end_counts() {
             self.first_end.get_or_insert_with(|| world.last_active());
         }
@@ -346,8 +346,8 @@ impl<'w, 'f> Search<'w, 'f> {
     }
 
     fn try_rule(&mut self, policy: Policy) {
-        let wishes = self.from.groups.iter().map(|_| Wish::default()).collect();
-        self.play(&Choice { policy, sequence: Vec::new(), wishes, shut: false });
+        let hints = self.from.groups.iter().map(|_| SearchHint::default()).collect();
+        self.simulate(&Choice { policy, sequence: Vec::new(), hints, shut: false });
     }
 
     /// Changes begin with the best rule; when all is known, with keys as well.
@@ -370,17 +370,17 @@ impl<'w, 'f> Search<'w, 'f> {
         let due = |group: GroupIx| best.world.orders[best.world.groups[group].order].due;
         let mut sequence: Vec<(Secs, Secs, GroupIx)> = self.from.groups.keys().map(|g| (begun(g), due(g), g)).collect();
         sequence.sort_unstable();
-        let held: Table<GroupIx, Wish> =
-            self.from.groups.keys().map(|g| Wish { hold: begun(g).max(0), ..Wish::default() }).collect();
-        let free: Table<GroupIx, Wish> = self.from.groups.iter().map(|_| Wish::default()).collect();
+        let held: Table<GroupIx, SearchHint> =
+            self.from.groups.keys().map(|g| SearchHint { hold: begun(g).max(0), ..SearchHint::default() }).collect();
+        let free: Table<GroupIx, SearchHint> = self.from.groups.iter().map(|_| SearchHint::default()).collect();
         let sequence: Vec<GroupIx> = sequence.into_iter().map(|(_, _, g)| g).collect();
         let mut first: Option<(Choice, Cost)> = None;
         for spread in [false, true] {
             for gate in [Some(2 * HOUR), None] {
-                for (reserve, wishes) in [(true, &free), (true, &held), (false, &free), (false, &held)] {
+                for (reserve, hints) in [(true, &free), (true, &held), (false, &free), (false, &held)] {
                     let policy = Policy { rule: Rule::Keyed, ahead: 0, spread, gate, burst: None, reserve, ..rule };
-                    let choice = Choice { policy, sequence: sequence.clone(), wishes: wishes.clone(), shut };
-                    if let Some(cost) = self.play(&choice)
+                    let choice = Choice { policy, sequence: sequence.clone(), hints: hints.clone(), shut };
+                    if let Some(cost) = self.simulate(&choice)
                         && first.as_ref().is_none_or(|f| cost < f.1)
                     {
                         first = Some((choice, cost));
@@ -394,10 +394,10 @@ impl<'w, 'f> Search<'w, 'f> {
     /// One change, kept if the plan is not much worse for it. While much of the budget is left, to either state.
     fn round(&mut self, gone: i64) {
         let better = (0..self.states.len()).min_by_key(|at| self.states.get(*at).map(|s| s.1)).unwrap_or(0);
-        let at = if gone < 200 { self.dice.below(self.states.len()) } else { better };
+        let at = if gone < 200 { self.rng.below(self.states.len()) } else { better };
         let Some((mut choice, before)) = self.states.get(at).cloned() else { return };
         self.change(&mut choice);
-        let Some(cost) = self.play(&choice) else { return };
+        let Some(cost) = self.simulate(&choice) else { return };
         let best = self.best.as_ref().map_or(cost, |b| b.cost);
         // At first a plan may be worse by one per cent, at last by nothing.
         let slack = best.tardiness / 100 * (1000 - gone) / 1000;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    model::failure::{Dice, Luck, Odds, StepFailures, log_normal},
+    model::failure::{FailureModel, Rng, Sampler, StepFailures, log_normal},
     model::fleet::{Class, Delays, Durations, Fleet, Kind, Machine, Moves, Need, Order, Pool},
     model::policy::{Policy, Rule},
     model::sector::{Sector, State},
@@ -15,13 +15,13 @@ use crate::{
 const HOUR: i32 = 3600;
 const DAY: i32 = 24 * HOUR;
 
-fn between(dice: &mut Dice, from: i32, to: i32) -> i32 {
-    from + i32::try_from(dice.below(usize::try_from(to - from + 1).unwrap())).unwrap()
+fn between(rng: &mut Rng, from: i32, to: i32) -> i32 {
+    from + i32::try_from(rng.below(usize::try_from(to - from + 1).unwrap())).unwrap()
 }
 
 /// Two sizes, up to two pools, one to three machines for PC1 with little scratch and one to three with GPUs: where both kinds fill
 /// up, layers of one can wait for room on the other.
-fn fleet(dice: &mut Dice) -> Fleet {
+fn fleet(rng: &mut Rng) -> Fleet {
     let kind = |scale: i32| Kind {
         p1: Need { cores: 4, memory: 64 * scale, gpus: 0 },
         p2: Need { cores: 6, memory: 16 * scale, gpus: 1 },
@@ -35,89 +35,89 @@ fn fleet(dice: &mut Dice) -> Fleet {
         kinds: [kind(1), kind(2)].into_iter().collect(),
         ..Fleet::default()
     };
-    let sealed = (dice.below(3) > 0).then_some(300);
-    let moves = (dice.below(4) > 0).then_some(Moves { layers: 1200, sealed });
-    for _ in 0..=dice.below(2) {
+    let sealed = (rng.below(3) > 0).then_some(300);
+    let moves = (rng.below(4) > 0).then_some(Moves { layers: 1200, sealed });
+    for _ in 0..=rng.below(2) {
         let pool = fleet.pools.push(Pool { moves: fleet.kinds.iter().map(|_| moves).collect() });
-        for _ in 0..=dice.below(3) {
+        for _ in 0..=rng.below(3) {
             let alone = moves.is_none();
-            let class = class(dice, alone);
-            add_machine(dice, &mut fleet, pool, class);
+            let class = class(rng, alone);
+            add_machine(rng, &mut fleet, pool, class);
         }
-        for _ in 0..=dice.below(3) {
-            let class = gpu_class(dice, moves.is_none() || sealed.is_none());
-            add_machine(dice, &mut fleet, pool, class);
+        for _ in 0..=rng.below(3) {
+            let class = gpu_class(rng, moves.is_none() || sealed.is_none());
+            add_machine(rng, &mut fleet, pool, class);
         }
     }
     fleet
 }
 
-fn class(dice: &mut Dice, with_gpu: bool) -> Class {
+fn class(rng: &mut Rng, with_gpu: bool) -> Class {
     let gpus = if with_gpu { 1 } else { 0 };
-    let p1 = between(dice, 2, 5) * HOUR;
+    let p1 = between(rng, 2, 5) * HOUR;
     let (p2, c2) = if with_gpu { (900, 1200) } else { (0, 0) };
     let of = |scale: i32| Durations { p1: p1 * scale, p2: p2 * scale, c2: c2 * scale };
     Class {
         name: "pc1".into(),
-        cores: between(dice, 8, 40),
-        memory: between(dice, 300, 1000),
+        cores: between(rng, 8, 40),
+        memory: between(rng, 300, 1000),
         gpus,
         // What is sealed stays where nothing can be moved.
-        scratch: between(dice, 1000, 4000) + if with_gpu { 100_000 } else { 0 },
+        scratch: between(rng, 1000, 4000) + if with_gpu { 100_000 } else { 0 },
         store: 1_000_000,
-        nic: between(dice, 1, 2),
+        nic: between(rng, 1, 2),
         durations: [of(1), of(2)].into_iter().collect(),
     }
 }
 
-fn gpu_class(dice: &mut Dice, alone: bool) -> Class {
-    let p1 = if dice.below(3) == 0 { 4 * HOUR } else { 0 };
+fn gpu_class(rng: &mut Rng, alone: bool) -> Class {
+    let p1 = if rng.below(3) == 0 { 4 * HOUR } else { 0 };
     let of = |scale: i32| Durations { p1: p1 * scale, p2: 900 * scale, c2: 1200 * scale };
     Class {
         name: "gpu".into(),
-        cores: between(dice, 12, 24),
-        memory: between(dice, 200, 400),
-        gpus: between(dice, 1, 2),
-        scratch: between(dice, 1000, 2200) + if alone { 100_000 } else { 0 },
+        cores: between(rng, 12, 24),
+        memory: between(rng, 200, 400),
+        gpus: between(rng, 1, 2),
+        scratch: between(rng, 1000, 2200) + if alone { 100_000 } else { 0 },
         store: 1_000_000,
-        nic: between(dice, 1, 2),
+        nic: between(rng, 1, 2),
         durations: [of(1), of(2)].into_iter().collect(),
     }
 }
 
-fn add_machine(dice: &mut Dice, fleet: &mut Fleet, pool: PoolIx, class: Class) {
+fn add_machine(rng: &mut Rng, fleet: &mut Fleet, pool: PoolIx, class: Class) {
     let class: ClassIx = fleet.classes.push(class);
-    let from = between(dice, 0, 5) * DAY;
-    let down = if dice.below(4) == 0 { vec![(from, from + between(dice, 1, 30) * HOUR)] } else { Vec::new() };
+    let from = between(rng, 0, 5) * DAY;
+    let down = if rng.below(4) == 0 { vec![(from, from + between(rng, 1, 30) * HOUR)] } else { Vec::new() };
     fleet.machines.push(Machine { pool, class, down, drains: false });
 }
 
-fn order(dice: &mut Dice, fleet: &Fleet, now: i32) -> Order {
-    let release = now + between(dice, 0, 12) * HOUR;
+fn order(rng: &mut Rng, fleet: &Fleet, now: i32) -> Order {
+    let release = now + between(rng, 0, 12) * HOUR;
     Order {
         id: 0,
-        pool: (dice.below(3) > 0).then(|| PoolIx::of(dice.below(fleet.pools.len()))),
-        kind: KindIx::of(dice.below(2)),
-        n: u32::try_from(between(dice, 1, 25)).unwrap(),
+        pool: (rng.below(3) > 0).then(|| PoolIx::of(rng.below(fleet.pools.len()))),
+        kind: KindIx::of(rng.below(2)),
+        n: u32::try_from(between(rng, 1, 25)).unwrap(),
         release,
-        step: between(dice, 0, 1) * 600,
-        due: release + between(dice, 0, 6) * DAY,
-        weight: i64::from(between(dice, 1, 8)),
+        step: between(rng, 0, 1) * 600,
+        due: release + between(rng, 0, 6) * DAY,
+        weight: i64::from(between(rng, 1, 8)),
         known: now,
     }
 }
 
-fn odds(dice: &mut Dice) -> Arc<Odds> {
-    let between_failures = between(dice, 1, 20) * DAY;
-    let step_failures = StepFailures { p1: between(dice, 0, 60), p2: between(dice, 0, 60), c2: between(dice, 0, 60) };
-    Arc::new(Odds { spread: log_normal(250), between_failures, step_failures, ..Odds::default() })
+fn failure_model(rng: &mut Rng) -> Arc<FailureModel> {
+    let between_failures = between(rng, 1, 20) * DAY;
+    let step_failures = StepFailures { p1: between(rng, 0, 60), p2: between(rng, 0, 60), c2: between(rng, 0, 60) };
+    Arc::new(FailureModel { spread: log_normal(250), between_failures, step_failures, ..FailureModel::default() })
 }
 
-fn policy(dice: &mut Dice) -> Policy {
-    let rule = [Rule::Fifo, Rule::Edd, Rule::Wmdd, Rule::Atc][dice.below(4)];
-    let gate = (dice.below(2) == 0).then_some(2 * HOUR);
-    let burst = (dice.below(2) == 0).then_some(HOUR);
-    Policy { rule, gate, burst, spread: dice.below(2) == 0, reserve: dice.below(2) == 0, ..Policy::default() }
+fn policy(rng: &mut Rng) -> Policy {
+    let rule = [Rule::Fifo, Rule::Edd, Rule::Wmdd, Rule::Atc][rng.below(4)];
+    let gate = (rng.below(2) == 0).then_some(2 * HOUR);
+    let burst = (rng.below(2) == 0).then_some(HOUR);
+    Policy { rule, gate, burst, spread: rng.below(2) == 0, reserve: rng.below(2) == 0, ..Policy::default() }
 }
 
 /// What the sectors of a world take of one machine.
@@ -191,7 +191,7 @@ fn used(world: &World<'_>) -> Table<MachineIx, Used> {
 fn assert_sound(world: &World<'_>) {
     let used = used(world);
     for machine in world.fleet.machines.keys() {
-        let (class, room, used) = (world.fleet.class(machine), &world.rooms[machine], &used[machine]);
+        let (class, room, used) = (world.fleet.class(machine), &world.machines[machine], &used[machine]);
         let free = Used {
             need: Need {
                 cores: class.cores - used.need.cores,
@@ -248,17 +248,17 @@ fn can_be_sealed(fleet: &Fleet, order: &Order) -> bool {
 
 /// A fleet as it becomes: machines come, drain and do not any more, get quicker and slower, are to be shut down for a while. In the
 /// end all of them work.
-fn versions(dice: &mut Dice) -> Vec<Fleet> {
-    let mut versions = vec![fleet(dice)];
-    for _ in 0..between(dice, 2, 8) {
+fn versions(rng: &mut Rng) -> Vec<Fleet> {
+    let mut versions = vec![fleet(rng)];
+    for _ in 0..between(rng, 2, 8) {
         let mut next = versions[versions.len() - 1].clone();
-        let one = MachineIx::of(dice.below(next.machines.len()));
-        match dice.below(5) {
+        let one = MachineIx::of(rng.below(next.machines.len()));
+        match rng.below(5) {
             0 => drop(next.machines.push(next.machines[one].clone())),
             1 => next.machines.iter_mut().for_each(|m| m.drains = false),
             2 => {
                 let class = next.machines[one].class;
-                let permille = between(dice, 700, 1400);
+                let permille = between(rng, 700, 1400);
                 for steps in next.classes[class].durations.iter_mut() {
                     for step in [&mut steps.p1, &mut steps.p2, &mut steps.c2] {
                         *step = *step * permille / 1000;
@@ -266,8 +266,8 @@ fn versions(dice: &mut Dice) -> Vec<Fleet> {
                 }
             }
             3 => {
-                let from = between(dice, 0, 40) * DAY;
-                next.machines[one].down = vec![(from, from + between(dice, 1, 30) * HOUR)];
+                let from = between(rng, 0, 40) * DAY;
+                next.machines[one].down = vec![(from, from + between(rng, 1, 30) * HOUR)];
             }
             _ => next.machines[one].drains = true,
         }
@@ -287,30 +287,30 @@ fn a_million_random_moments_break_no_capacity_lose_no_sector_and_never_stand_sti
         if moments >= 1_000_000 {
             break;
         }
-        let mut dice = Dice::new(seed);
-        let versions = versions(&mut dice);
+        let mut rng = Rng::new(seed);
+        let versions = versions(&mut rng);
         let fleet = &versions[0];
         let mut coming = versions[1..].iter();
-        let mut world = World::new(fleet, policy(&mut dice));
-        world.redraw(Luck { dice: Dice::new(seed + 1), odds: odds(&mut dice) });
+        let mut world = World::new(fleet, policy(&mut rng));
+        world.resample(Sampler { rng: Rng::new(seed + 1), failure_model: failure_model(&mut rng) });
         let (mut ids, mut changed_at): (Vec<OrderIx>, i32) = (Vec::new(), 0);
         for _ in 0..30 {
-            let order = order(&mut dice, fleet, world.now);
+            let order = order(&mut rng, fleet, world.now);
             if can_be_sealed(fleet, &order) {
                 ids.push(world.add_order(order));
             }
-            if let Some(changed) = (dice.below(4) == 0).then(|| coming.next()).flatten() {
+            if let Some(changed) = (rng.below(4) == 0).then(|| coming.next()).flatten() {
                 world.change_fleet(changed);
                 (changes, changed_at) = (changes + 1, world.now);
             }
-            if dice.below(8) == 0 {
+            if rng.below(8) == 0 {
                 // Told once or twice.
-                let machine = MachineIx::of(dice.below(world.fleet.machines.len()));
-                (0..=dice.below(2)).for_each(|_| world.break_down(machine));
+                let machine = MachineIx::of(rng.below(world.fleet.machines.len()));
+                (0..=rng.below(2)).for_each(|_| world.break_down(machine));
                 assert_sound(&world);
             }
             // The clock jumps on by anything from nothing to five days.
-            let until = world.now + between(&mut dice, 0, 5 * DAY) * i32::from(dice.below(3) > 0);
+            let until = world.now + between(&mut rng, 0, 5 * DAY) * i32::from(rng.below(3) > 0);
             while world.next_moment().is_some_and(|at| at <= until) {
                 let before = world.now;
                 world.step();
@@ -322,8 +322,8 @@ fn a_million_random_moments_break_no_capacity_lose_no_sector_and_never_stand_sti
                 }
             }
             world.run_until(until);
-            if dice.below(4) == 0 {
-                world.set_policy(policy(&mut dice));
+            if rng.below(4) == 0 {
+                world.set_policy(policy(&mut rng));
             }
         }
         world.change_fleet(&versions[versions.len() - 1]);
@@ -341,10 +341,10 @@ fn a_million_random_moments_break_no_capacity_lose_no_sector_and_never_stand_sti
 }
 
 /// Some orders that are all known at the beginning.
-fn world<'f>(fleet: &'f Fleet, dice: &mut Dice, policy: Policy) -> Option<World<'f>> {
+fn world<'f>(fleet: &'f Fleet, rng: &mut Rng, policy: Policy) -> Option<World<'f>> {
     let mut world = World::new(fleet, policy);
-    for _ in 0..=dice.below(8) {
-        let order = order(dice, fleet, 0);
+    for _ in 0..=rng.below(8) {
+        let order = order(rng, fleet, 0);
         if can_be_sealed(fleet, &order) {
             world.add_order_in_groups(order, 4);
         }
@@ -355,9 +355,9 @@ fn world<'f>(fleet: &'f Fleet, dice: &mut Dice, policy: Policy) -> Option<World<
 #[test]
 fn a_search_is_never_worse_than_its_start_and_the_same_seed_gives_the_same_plan() {
     for seed in 0..60 {
-        let mut dice = Dice::new(1000 + seed);
-        let fleet = fleet(&mut dice);
-        let Some(world) = world(&fleet, &mut dice, Policy::default()) else { continue };
+        let mut rng = Rng::new(1000 + seed);
+        let fleet = fleet(&mut rng);
+        let Some(world) = world(&fleet, &mut rng, Policy::default()) else { continue };
         let mut plain = world.clone();
         let Some(found) = plain.run().then(|| improve(&world, Aim::Exact, seed, &mut Rounds::most(150))).flatten() else {
             continue;
@@ -379,16 +379,16 @@ fn a_search_is_never_worse_than_its_start_and_the_same_seed_gives_the_same_plan(
 fn a_world_goes_on_as_before_when_it_forgets_what_is_stored() {
     let (mut forgotten, mut there) = (0, 0);
     for seed in 0..60 {
-        let mut dice = Dice::new(90_000 + seed);
-        let fleet = fleet(&mut dice);
-        let Some(mut keeps) = world(&fleet, &mut dice, Policy::default()) else { continue };
-        keeps.redraw(Luck { dice: Dice::new(seed), odds: odds(&mut dice) });
+        let mut rng = Rng::new(90_000 + seed);
+        let fleet = fleet(&mut rng);
+        let Some(mut keeps) = world(&fleet, &mut rng, Policy::default()) else { continue };
+        keeps.resample(Sampler { rng: Rng::new(seed), failure_model: failure_model(&mut rng) });
         let mut forgets = keeps.clone();
         for day in 1..20 {
             keeps.run_until(day * DAY);
             forgets.run_until(day * DAY);
             forgets.forget_stored();
-            let order = order(&mut dice, &fleet, day * DAY);
+            let order = order(&mut rng, &fleet, day * DAY);
             assert_eq!(keeps.add_order(order.clone()), forgets.add_order(order));
             assert_eq!((keeps.left(), keeps.lost), (forgets.left(), forgets.lost), "seed {seed}");
             for (id, sector) in forgets.sectors.pairs() {
@@ -405,22 +405,22 @@ fn a_world_goes_on_as_before_when_it_forgets_what_is_stored() {
 fn what_was_drawn_is_what_happens_and_steps_that_take_another_time_change_little_of_it() {
     let (mut drawn, mut moved, mut moved_without) = (0, 0, 0);
     for seed in 0..120 {
-        let mut dice = Dice::new(70_000 + seed);
-        let fleet = fleet(&mut dice);
-        let Some(plain) = world(&fleet, &mut dice, Policy::default()) else { continue };
-        let drawing = plain.draw(20 * DAY);
+        let mut rng = Rng::new(70_000 + seed);
+        let fleet = fleet(&mut rng);
+        let Some(plain) = world(&fleet, &mut rng, Policy::default()) else { continue };
+        let drawing = plain.begins_within(20 * DAY);
         let rows = |w: &World<'_>| w.sectors.iter().map(|s| s.row).collect::<Vec<_>>();
         let (mut as_planned, mut held) = (plain.clone(), plain.clone());
-        held.hold_to(drawing.clone());
+        held.keep_to(drawing.clone());
         assert_eq!((as_planned.run(), held.run()), (true, true));
         // An attempt that a ticket wasted is not what was drawn.
         assert!(!as_planned.wasted.is_empty() || rows(&as_planned) == rows(&held), "seed {seed}");
-        let luck = Luck { dice: Dice::new(seed), odds: odds(&mut dice) };
+        let sampler = Sampler { rng: Rng::new(seed), failure_model: failure_model(&mut rng) };
         let ends = |hold: bool| {
             let mut real = plain.clone();
-            real.redraw(luck.clone());
+            real.resample(sampler.clone());
             if hold {
-                real.hold_to(drawing.clone());
+                real.keep_to(drawing.clone());
             }
             real.run_until(40 * DAY);
             assert_sound(&real);
@@ -435,10 +435,10 @@ fn what_was_drawn_is_what_happens_and_steps_that_take_another_time_change_little
 }
 
 /// A fleet, and the same with one of its machines twice.
-fn with_one_more(dice: &mut Dice) -> (Fleet, Fleet) {
-    let small = fleet(dice);
+fn with_one_more(rng: &mut Rng) -> (Fleet, Fleet) {
+    let small = fleet(rng);
     let mut large = small.clone();
-    let like = MachineIx::of(dice.below(small.machines.len()));
+    let like = MachineIx::of(rng.below(small.machines.len()));
     large.machines.push(small.machines[like].clone());
     (small, large)
 }
@@ -448,10 +448,10 @@ fn with_one_more(dice: &mut Dice) -> (Fleet, Fleet) {
 fn one_more_machine_helps_and_seldom_does_harm() {
     let (mut cases, mut harmed, mut before, mut after) = (0, 0, 0, 0);
     for seed in 0..150 {
-        let mut dice = Dice::new(50_000 + seed);
-        let (small, large) = with_one_more(&mut dice);
+        let mut rng = Rng::new(50_000 + seed);
+        let (small, large) = with_one_more(&mut rng);
         let lateness = |fleet: &Fleet| {
-            let world = world(fleet, &mut Dice::new(seed), Policy::default())?;
+            let world = world(fleet, &mut Rng::new(seed), Policy::default())?;
             Some(improve(&world, Aim::Exact, seed, &mut Rounds::most(300))?.cost.tardiness)
         };
         let (Some(without), Some(with)) = (lateness(&small), lateness(&large)) else { continue };
@@ -470,12 +470,12 @@ fn one_more_machine_helps_and_seldom_does_harm() {
 fn a_machine_that_comes_never_worsens_the_plan() {
     let (mut cases, mut before, mut after) = (0, 0, 0);
     for seed in 0..150 {
-        let mut dice = Dice::new(50_000 + seed);
-        let (small, large) = with_one_more(&mut dice);
-        let Some(mut world) = world(&small, &mut Dice::new(seed), Policy::default()) else { continue };
+        let mut rng = Rng::new(50_000 + seed);
+        let (small, large) = with_one_more(&mut rng);
+        let Some(mut world) = world(&small, &mut Rng::new(seed), Policy::default()) else { continue };
         let Some(found) = improve(&world, Aim::Exact, seed, &mut Rounds::most(100)) else { continue };
         world.adopt(&found);
-        let began = between(&mut dice, 0, 12) * HOUR;
+        let began = between(&mut rng, 0, 12) * HOUR;
         world.run_until(began);
         let mut same = world.clone();
         assert!(same.run(), "seed {seed}");
@@ -500,7 +500,7 @@ fn a_machine_that_comes_never_worsens_the_plan() {
 /// One order that nobody hurries for, in a stream of urgent ones that fills the fleet for ever: it begins all the same.
 #[test]
 fn nothing_starves() {
-    let mut dice = Dice::new(7);
+    let mut rng = Rng::new(7);
     let mut fleet = Fleet { delays: Delays { ticket: 113_400, prove: 30 * DAY, ..Delays::default() }, ..Fleet::default() };
     fleet.kinds.push(Kind {
         p1: Need { cores: 4, memory: 64, gpus: 0 },
@@ -513,7 +513,7 @@ fn nothing_starves() {
     let pool = fleet.pools.push(Pool { moves: [None].into_iter().collect() });
     let durations = [Durations { p1: 4 * HOUR, p2: 300, c2: 300 }].into_iter().collect();
     let class = Class { name: "one".into(), cores: 18, memory: 1000, gpus: 1, scratch: 1 << 30, store: 0, nic: 1, durations };
-    add_machine(&mut Dice::new(0), &mut fleet, pool, class);
+    add_machine(&mut Rng::new(0), &mut fleet, pool, class);
     fleet.machines[MachineIx(0)].down.clear();
     for (rule, days) in [(Rule::Fifo, 1), (Rule::Edd, 8), (Rule::Wmdd, 40), (Rule::Atc, 40)] {
         let mut world = World::new(&fleet, Policy { rule, gate: None, ..Policy::default() });
@@ -532,7 +532,7 @@ fn nothing_starves() {
         let patient = world.add_order(Order { n: 1, due: 7 * DAY, ..urgent(1, 1) });
         let mut at = 2;
         while world.open[patient] > 0 && world.now < 100 * DAY {
-            world.add_order(urgent(at, i64::from(between(&mut dice, 4, 8))));
+            world.add_order(urgent(at, i64::from(between(&mut rng, 4, 8))));
             // Four slots, four sectors every four hours: all of the fleet.
             at += 4 * HOUR;
             world.run_until(at);

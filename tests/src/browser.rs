@@ -13,7 +13,7 @@ use sealyard_core::{
 use thirtyfour::prelude::*;
 
 use crate::{
-    house::{Part, Shop, database_url, free_address, wait_for},
+    fixture::{Part, Shop, database_url, free_address, wait_for},
     support::{machine, program},
 };
 

@@ -24,7 +24,7 @@ use sealyard_filecoin::{
 use serde_json::json;
 
 use crate::{
-    house::{self, House, Part},
+    fixture::{self, Fixture, Part},
     openrpc,
     proxy::{Proxy, Reply},
     support::{program, root},
@@ -72,8 +72,8 @@ impl Moments {
 }
 
 /// Waits for a C2 to run, lets it go on for a moment, and kills its machine: the agent, and with it the step.
-fn kill_in_the_middle_of_c2(house: &mut House, moments: &mut Moments) -> bool {
-    for agent in &mut house.agents {
+fn kill_in_the_middle_of_c2(fixture: &mut Fixture, moments: &mut Moments) -> bool {
+    for agent in &mut fixture.agents {
         let steps = fs::read_dir("/proc").unwrap().filter_map(Result::ok).filter_map(|e| step_of(&e.path(), agent.pid()));
         if steps.into_iter().any(|kind| kind == "c2") {
             std::thread::sleep(Duration::from_millis(2_000 + moments.next(15_000)));
@@ -103,14 +103,14 @@ fn the_job_finishes_although_every_process_is_killed_at_random_moments() {
     let dir = tempfile::tempdir().unwrap();
     let mut moments = Moments(20_261_123);
     let started = Instant::now();
-    let mut house = House::open(dir.path());
-    let (config, home) = (house.shop.config.display().to_string(), dir.path().display().to_string());
+    let mut fixture = Fixture::open(dir.path());
+    let (config, home) = (fixture.shop.config.display().to_string(), dir.path().display().to_string());
     let buyer = ["sealyard", "--config", &config, "demo", "--attach", "--sectors", "1", "--dir", &home];
     let mut buyer = Part::new(dir.path(), "buyer", &buyer).started();
     let (mut kills, mut in_c2) = ([0; 6], false);
     let story = loop {
         std::thread::sleep(Duration::from_millis(500 + moments.next(7_000)));
-        in_c2 = in_c2 || kill_in_the_middle_of_c2(&mut house, &mut moments);
+        in_c2 = in_c2 || kill_in_the_middle_of_c2(&mut fixture, &mut moments);
         match buyer.ended() {
             Some(true) => break buyer.log(),
             // The buyer only watches; a house that does not answer makes it give up, and ask again.
@@ -122,8 +122,8 @@ fn the_job_finishes_although_every_process_is_killed_at_random_moments() {
         let most = if which < 3 { 6 } else { 1 };
         if kills[which] < most {
             kills[which] += 1;
-            let [granite, basalt, quarry] = house.agents.as_mut_slice() else { unreachable!() };
-            let (serve, work, devnet) = (&mut house.shop.serve, &mut house.work, &mut house.devnet);
+            let [granite, basalt, quarry] = fixture.agents.as_mut_slice() else { unreachable!() };
+            let (serve, work, devnet) = (&mut fixture.shop.serve, &mut fixture.work, &mut fixture.devnet);
             let part = [serve, work, devnet, granite, basalt, quarry].into_iter().nth(which).unwrap();
             part.kill();
             std::thread::sleep(Duration::from_millis(moments.next(1_500)));
@@ -134,9 +134,9 @@ fn the_job_finishes_although_every_process_is_killed_at_random_moments() {
     assert!(kills.iter().all(|count| *count > 0), "everything was killed at least once: {kills:?}");
     assert!(!story.contains("BROKEN"), "{story}");
     assert_eq!(count(&dir.path().join("mail"), "eml"), 1, "one statement, one mail");
-    a_damaged_sector_becomes_faulty_and_recovers(dir.path(), &house);
-    a_node_that_lies_brings_nothing_into_the_books(dir.path(), &mut house);
-    what_the_miner_pays_is_told_kind_by_kind(dir.path(), &house);
+    a_damaged_sector_becomes_faulty_and_recovers(dir.path(), &fixture);
+    a_node_that_lies_brings_nothing_into_the_books(dir.path(), &mut fixture);
+    what_the_miner_pays_is_told_kind_by_kind(dir.path(), &fixture);
 }
 
 /// Machines really seal a sector. Each time that it comes to another stage, the chain's latest epochs are replaced by others in which
@@ -145,12 +145,12 @@ fn the_job_finishes_although_every_process_is_killed_at_random_moments() {
 fn a_sector_survives_a_reorganisation_at_each_of_its_stages() {
     let _one = ONE_AT_A_TIME.lock();
     let dir = tempfile::tempdir().unwrap();
-    let house = House::over(dir.path(), "reorg_depth = 30\n");
-    let (config, home) = (house.shop.config.display().to_string(), dir.path().display().to_string());
+    let fixture = Fixture::over(dir.path(), "reorg_depth = 30\n");
+    let (config, home) = (fixture.shop.config.display().to_string(), dir.path().display().to_string());
     let buyer = ["sealyard", "--config", &config, "demo", "--attach", "--sectors", "1", "--dir", &home];
     let mut buyer = Part::new(dir.path(), "buyer", &buyer);
-    let db = Database::open(&house::database_url(dir.path()), 2).unwrap();
-    let node = openrpc::node(&house.node_url, &house.node_token);
+    let db = Database::open(&fixture::database_url(dir.path()), 2).unwrap();
+    let node = openrpc::node(&fixture.node_url, &fixture.node_token);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let counts = || {
         let mut active = 0;
@@ -175,7 +175,7 @@ fn a_sector_survives_a_reorganisation_at_each_of_its_stages() {
         if buyer.ended() == Some(false) {
             buyer.start();
         }
-        assert!(started.elapsed() < Duration::from_secs(600), "{stages:?}\n{}\n{}", buyer.log(), house.work.log());
+        assert!(started.elapsed() < Duration::from_secs(600), "{stages:?}\n{}\n{}", buyer.log(), fixture.work.log());
         std::thread::sleep(Duration::from_millis(20));
     }
     let all = [SectorState::PreCommit1, SectorState::PreCommit2, SectorState::PreCommitting, SectorState::WaitSeed];
@@ -186,7 +186,7 @@ fn a_sector_survives_a_reorganisation_at_each_of_its_stages() {
     assert!(!stages.contains(&SectorState::Quarantined), "{stages:?}");
     // A proof over a seed that was replaced is made again, and nobody is to blame.
     let sector = db.read(|conn| sealing::all_sectors(conn, 1).map_err(DbFault::from)).unwrap().pop().unwrap();
-    assert_eq!(sector.failures, 0, "{:?}\n{}", sector.reason, house.work.log());
+    assert_eq!(sector.failures, 0, "{:?}\n{}", sector.reason, fixture.work.log());
 }
 
 /// A node with a bad cache and a bad cable.
@@ -221,15 +221,15 @@ impl Liar {
 
 /// The worker of this house follows such a node for two days: what it records is the chain's truth all the same, and once the node is
 /// honest again nothing is missing.
-fn a_node_that_lies_brings_nothing_into_the_books(dir: &Path, house: &mut House) {
-    let db = Database::open(&house::database_url(dir), 2).unwrap();
+fn a_node_that_lies_brings_nothing_into_the_books(dir: &Path, fixture: &mut Fixture) {
+    let db = Database::open(&fixture::database_url(dir), 2).unwrap();
     let pool = db.read(|conn| capacity::pools(conn).map_err(DbFault::from)).unwrap()[0].id;
     let cursor = || db.read(|conn| yields::cursor(conn, pool).map_err(DbFault::from)).unwrap().unwrap().next_epoch;
-    let node = openrpc::node(&house.node_url, &house.node_token);
+    let node = openrpc::node(&fixture.node_url, &fixture.node_token);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let honest = fs::read_to_string(&house.shop.config).unwrap();
+    let honest = fs::read_to_string(&fixture.shop.config).unwrap();
     let liar = Mutex::new(Liar::default());
-    let proxy = runtime.block_on(Proxy::start(&house.node_url, move |method, body| {
+    let proxy = runtime.block_on(Proxy::start(&fixture.node_url, move |method, body| {
         let mut answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
         liar.lock().unwrap().spoil(method, &mut answer["result"]);
         Reply::ok(serde_json::to_vec(&answer).unwrap())
@@ -241,17 +241,17 @@ fn a_node_that_lies_brings_nothing_into_the_books(dir: &Path, house: &mut House)
         });
     };
     let first = cursor();
-    fs::write(&house.shop.config, honest.replace(&house.node_url, &proxy.url)).unwrap();
-    house.work.kill();
-    house.work.start();
+    fs::write(&fixture.shop.config, honest.replace(&fixture.node_url, &proxy.url)).unwrap();
+    fixture.work.kill();
+    fixture.work.start();
     (0..2 * 2880 / 20).for_each(|_| step());
     let while_lied_to = cursor();
-    house.work.kill();
-    fs::write(&house.shop.config, honest).unwrap();
-    house.work.start();
+    fixture.work.kill();
+    fs::write(&fixture.shop.config, honest).unwrap();
+    fixture.work.start();
     let started = Instant::now();
     while cursor() < first + 2 * 2880 {
-        assert!(started.elapsed() < Duration::from_secs(120), "read up to {}\n{}", cursor(), house.work.log());
+        assert!(started.elapsed() < Duration::from_secs(120), "read up to {}\n{}", cursor(), fixture.work.log());
         step();
     }
     let end = cursor();
@@ -276,11 +276,11 @@ fn a_node_that_lies_brings_nothing_into_the_books(dir: &Path, house: &mut House)
 }
 
 /// The sector is ended before its time. Its fee and the fault's, deposit and pledge explain the miner's balance on every day to the attoFIL.
-fn what_the_miner_pays_is_told_kind_by_kind(dir: &Path, house: &House) {
-    let db = Database::open(&house::database_url(dir), 2).unwrap();
+fn what_the_miner_pays_is_told_kind_by_kind(dir: &Path, fixture: &Fixture) {
+    let db = Database::open(&fixture::database_url(dir), 2).unwrap();
     let pool = db.read(|conn| capacity::pools(conn).map_err(DbFault::from)).unwrap()[0].id;
     let days = || db.read(|conn| yields::chain_days(conn, pool).map_err(DbFault::from)).unwrap();
-    let node = openrpc::node(&house.node_url, &house.node_token);
+    let node = openrpc::node(&fixture.node_url, &fixture.node_token);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let miner = Address::new_id(1000);
     runtime.block_on(async {
@@ -307,7 +307,7 @@ fn what_the_miner_pays_is_told_kind_by_kind(dir: &Path, house: &House) {
                 return;
             }
         }
-        panic!("the pledge never came back\n{}", house.work.log());
+        panic!("the pledge never came back\n{}", fixture.work.log());
     });
     let days = days();
     let sum = |of: fn(&yields::ChainDay) -> &String| days.iter().map(|day| of(day).parse::<i128>().unwrap()).sum::<i128>();
@@ -323,8 +323,8 @@ fn what_the_miner_pays_is_told_kind_by_kind(dir: &Path, house: &House) {
 }
 
 /// The house of the test above goes on: its sector's replica disappears for two days, then comes back.
-fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, house: &House) {
-    let db = Database::open(&house::database_url(dir), 2).unwrap();
+fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, fixture: &Fixture) {
+    let db = Database::open(&fixture::database_url(dir), 2).unwrap();
     let machine = db.read(|conn| {
         let sector = sealing::all_sectors(conn, 1)?.remove(0);
         Ok::<_, DbFault>(fleet::machines(conn)?.into_iter().find(|m| Some(m.id) == sector.machine_id).unwrap().name)
@@ -333,8 +333,8 @@ fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, house: &House) {
     let replica = dir.join("agents/quarry/store/s-f01000-1");
     let hidden = replica.with_extension("hidden");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let node = openrpc::node(&house.node_url, &house.node_token);
-    runtime.block_on(openrpc::conforms(&house.node_url, &house.node_token, 1));
+    let node = openrpc::node(&fixture.node_url, &fixture.node_token);
+    runtime.block_on(openrpc::conforms(&fixture.node_url, &fixture.node_token, 1));
     let miner = Address::new_id(1000);
     // Steps in small strides until the chain's faults are as wanted; the house needs moments to do its part.
     let until = |faulty: bool, force: bool| {
@@ -346,7 +346,7 @@ fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, house: &House) {
                     return;
                 }
             }
-            panic!("the chain never saw the sector {}\n{}", if faulty { "fail" } else { "recover" }, house.work.log());
+            panic!("the chain never saw the sector {}\n{}", if faulty { "fail" } else { "recover" }, fixture.work.log());
         });
     };
     fs::rename(&replica, &hidden).unwrap();
@@ -366,13 +366,13 @@ fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, house: &House) {
 fn layers_go_to_the_machine_with_the_gpu() {
     let _one = ONE_AT_A_TIME.lock();
     let dir = tempfile::tempdir().unwrap();
-    let house = House::open(dir.path());
-    let (config, home) = (house.shop.config.display().to_string(), dir.path().display().to_string());
+    let fixture = Fixture::open(dir.path());
+    let (config, home) = (fixture.shop.config.display().to_string(), dir.path().display().to_string());
     let buyer = ["sealyard", "--config", &config, "demo", "--attach", "--sectors", "2", "--dir", &home];
-    let db = Database::open(&house::database_url(dir.path()), 2).unwrap();
+    let db = Database::open(&fixture::database_url(dir.path()), 2).unwrap();
     let started = Instant::now();
     while db.read(|conn| fleet::machines(conn).map_err(DbFault::from)).unwrap().len() < 3 {
-        assert!(started.elapsed() < Duration::from_secs(60), "not all machines enrolled\n{}", house.shop.serve.log());
+        assert!(started.elapsed() < Duration::from_secs(60), "not all machines enrolled\n{}", fixture.shop.serve.log());
         std::thread::sleep(Duration::from_millis(20));
     }
     let _buyer = Part::new(dir.path(), "buyer", &buyer).started();
@@ -393,7 +393,7 @@ fn layers_go_to_the_machine_with_the_gpu() {
             break;
         }
         let failed: Vec<_> = tasks.iter().filter_map(|t| t.failure.as_ref()).collect();
-        assert!(failed.is_empty() && started.elapsed() < Duration::from_secs(180), "{failed:?}\n{}", house.work.log());
+        assert!(failed.is_empty() && started.elapsed() < Duration::from_secs(180), "{failed:?}\n{}", fixture.work.log());
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -20,7 +20,7 @@ use sealyard_core::{
     sealing::{self, Activation, OnChain, Sector, SectorState, TaskHead},
     store::{AnyConnection, Database, DbFault},
 };
-use sealyard_planner::Dice;
+use sealyard_planner::Rng;
 
 use crate::support::{NOW, all_proven, done, hardware, machine, on_both, shop};
 
@@ -35,14 +35,14 @@ const FIRST_POST: i64 = DAY;
 /// C2 of a test sector: what has begun is not interrupted.
 const LONGEST_STEP: i64 = 90 * SECOND;
 
-struct House<'d> {
+struct Fixture<'d> {
     db: &'d Database,
     plan: Plan,
     user: sealyard_core::ids::UserId,
     machines: Vec<Machine>,
     /// One machine has a GPU, and all show each other their files.
     split: bool,
-    dice: Dice,
+    rng: Rng,
     now: i64,
     placed: Vec<Order>,
     /// Reports that were accepted, to be sent again.
@@ -80,11 +80,11 @@ fn clear(db: &Database) {
     .unwrap();
 }
 
-impl<'d> House<'d> {
+impl<'d> Fixture<'d> {
     fn new(db: &'d Database, seed: u64) -> Self {
-        let mut dice = Dice::new(seed);
-        let (_, plan, user) = shop(db, 6 + i64::try_from(dice.below(30)).unwrap());
-        for name in ["second", "third"].into_iter().take(dice.below(3)) {
+        let mut rng = Rng::new(seed);
+        let (_, plan, user) = shop(db, 6 + i64::try_from(rng.below(30)).unwrap());
+        for name in ["second", "third"].into_iter().take(rng.below(3)) {
             machine(db, name);
         }
         let machines = db.read(|conn| fleet::machines(conn).map_err(DbFault::from)).unwrap();
@@ -98,11 +98,11 @@ impl<'d> House<'d> {
         if split {
             db.transact(|conn| Ok::<_, DbFault>(machines.iter().try_for_each(|m| show(conn, m))?)).unwrap();
         }
-        Self { db, plan, user: user.id, machines, split, dice, now: NOW, placed: Vec::new(), sent: Vec::new(), keys: 0 }
+        Self { db, plan, user: user.id, machines, split, rng, now: NOW, placed: Vec::new(), sent: Vec::new(), keys: 0 }
     }
 
     fn pick<T>(&mut self, from: Vec<T>) -> Option<T> {
-        let at = self.dice.below(from.len());
+        let at = self.rng.below(from.len());
         from.into_iter().nth(at)
     }
 
@@ -115,7 +115,7 @@ impl<'d> House<'d> {
     }
 
     fn event(&mut self) {
-        match self.dice.below(42) {
+        match self.rng.below(42) {
             0..5 => self.place(),
             5..10 => self.pay(),
             10 => self.pass(40 * MINUTE),
@@ -133,7 +133,7 @@ impl<'d> House<'d> {
     /// A date is given only if the plan of this moment keeps it, and still keeps every older one that it kept before.
     fn place(&mut self) {
         let before = self.outlook();
-        let units = 1 + i64::try_from(self.dice.below(5)).unwrap();
+        let units = 1 + i64::try_from(self.rng.below(5)).unwrap();
         self.keys += 1;
         let key = format!("key {}", self.keys);
         let request = PlaceOrder { user: self.user, plan: &self.plan, units, request_key: &key, shown: None };
@@ -154,7 +154,7 @@ impl<'d> House<'d> {
     fn promised(&self) -> (HashMap<i64, i64>, HashMap<i64, i64>) {
         let snapshot = self.db.read(|conn| scheduler::load(conn, self.now).map_err(DbFault::from)).unwrap();
         let of = |held: bool| {
-            snapshot.owed.iter().filter(|o| (o.held > 0) == held).map(|o| (o.id, o.promised_at)).collect::<HashMap<_, _>>()
+            snapshot.commitments.iter().filter(|o| (o.held > 0) == held).map(|o| (o.id, o.promised_at)).collect::<HashMap<_, _>>()
         };
         (of(false), of(true))
     }
@@ -164,7 +164,7 @@ impl<'d> House<'d> {
             return;
         }
         let before = self.outlook();
-        let at = self.dice.below(self.placed.len());
+        let at = self.rng.below(self.placed.len());
         let order = self.placed.swap_remove(at);
         let reference = format!("cs_{}", order.id);
         let paid = Paid { rail: "stripe", rail_ref: &reference, minor: order.amount_minor, currency: "usd" };
@@ -195,7 +195,7 @@ impl<'d> House<'d> {
     fn draw(&self) {
         let keep = |conn: &mut AnyConnection| {
             let snapshot = scheduler::load(conn, self.now)?;
-            Ok::<_, DbFault>(scheduler::keep_drawing(conn, &snapshot, &scheduler::outlook(&snapshot))?)
+            Ok::<_, DbFault>(scheduler::keep_plan(conn, &snapshot, &scheduler::outlook(&snapshot))?)
         };
         self.db.transact(keep).unwrap();
     }
@@ -217,7 +217,7 @@ impl<'d> House<'d> {
         let leased: Vec<TaskHead> = self.open_tasks().into_iter().filter(|t| t.state == "leased").collect();
         let Some(task) = self.pick(leased) else { return };
         let level = [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort, FailureLevel::Critical];
-        let outcome = match self.dice.below(30) {
+        let outcome = match self.rng.below(30) {
             fails @ 0..4 => Outcome::Failed { level: level[fails], reason: "it did not work".into() },
             _ if task.kind == "vanilla" => all_proven(self.db, task.id),
             _ => done(output(&task.kind)),
@@ -246,7 +246,7 @@ impl<'d> House<'d> {
         ];
         let all = states.into_iter().flat_map(|state| self.sectors(state)).collect();
         let Some(sector) = self.pick(all) else { return };
-        let (now, roll) = (self.now, self.dice.below(10));
+        let (now, roll) = (self.now, self.rng.below(10));
         let state = sector.state();
         self.db
             .transact(|conn| {
@@ -266,10 +266,10 @@ impl<'d> House<'d> {
 
     /// One machine falls silent for good or for a while; all others are heard.
     fn machine_fails(&mut self) {
-        let (before, victim, split) = (self.now, self.dice.below(self.machines.len()), self.split);
+        let (before, victim, split) = (self.now, self.rng.below(self.machines.len()), self.split);
         self.now += MINUTE;
         let now = self.now;
-        let comes_back = self.dice.below(3) > 0;
+        let comes_back = self.rng.below(3) > 0;
         self.db
             .transact(|conn| {
                 let known = fleet::machines(conn)?;
@@ -310,7 +310,7 @@ impl<'d> House<'d> {
 
     /// A heartbeat that comes late, or twice: what it says of leases that have moved on is told to stop, the others are extended.
     fn beat_again(&mut self) {
-        let at = self.dice.below(self.machines.len());
+        let at = self.rng.below(self.machines.len());
         let (id, now) = (self.machines[at].id, self.now);
         let all = self.db.read(|conn| fleet::machines(conn).map_err(DbFault::from)).unwrap();
         let Some(machine) = all.iter().find(|m| m.id == id && !m.is_lost()) else { return };
@@ -335,7 +335,7 @@ impl<'d> House<'d> {
     }
 
     fn drain(&mut self) {
-        let (at, how) = (self.dice.below(self.machines.len()), [Draining::Start, Draining::Stop][self.dice.below(2)]);
+        let (at, how) = (self.rng.below(self.machines.len()), [Draining::Start, Draining::Stop][self.rng.below(2)]);
         let id = self.machines[at].id;
         self.db.transact(|conn| Ok::<_, DbFault>(fleet::set_draining(conn, id, how)?)).unwrap();
     }
@@ -444,15 +444,15 @@ fn no_history_oversells_loses_a_sector_or_gives_a_date_that_cannot_be_kept() {
         let (mut ended, mut moved) = (0, 0);
         for seed in 0..count() {
             clear(db);
-            let mut house = House::new(db, seed);
+            let mut fixture = Fixture::new(db, seed);
             for _ in 0..EVENTS {
-                house.event();
-                house.assert_sound();
+                fixture.event();
+                fixture.assert_sound();
             }
             let findings = db.read(|conn| ledger::check(conn).map_err(DbFault::from)).unwrap();
             assert!(findings.is_empty(), "history {seed}: {}: {}", findings[0].account, findings[0].what);
-            ended += house.sectors(SectorState::Expired).len();
-            moved += house
+            ended += fixture.sectors(SectorState::Expired).len();
+            moved += fixture
                 .db
                 .read(|conn| Ok::<_, DbFault>(sealing::recent_tasks(conn, i64::MAX)?))
                 .unwrap()

@@ -183,9 +183,13 @@ fn where_sectors_are_to_begin_is_kept_until_they_do() {
         let keep = |now| {
             let keep = |conn: &mut AnyConnection| {
                 let snapshot = scheduler::load(conn, now)?;
-                let moved = scheduler::keep_drawing(conn, &snapshot, &scheduler::outlook(&snapshot))?;
+                let moved = scheduler::keep_plan(conn, &snapshot, &scheduler::outlook(&snapshot))?;
                 let snapshot = scheduler::load(conn, now)?;
-                let drawn = snapshot.owed[0].sectors.iter().map(|s| s.drawn.map(|drawn| drawn.machine)).collect::<Vec<_>>();
+                let drawn = snapshot.commitments[0]
+                    .sectors
+                    .iter()
+                    .map(|s| s.planned_begin.map(|drawn| drawn.machine))
+                    .collect::<Vec<_>>();
                 Ok::<_, DbFault>((moved, drawn))
             };
             db.transact(keep).unwrap()

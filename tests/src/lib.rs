@@ -5,9 +5,9 @@
 mod books;
 mod browser;
 mod devnet;
+mod fixture;
 mod full_cycle;
 mod histories;
-mod house;
 mod leases;
 mod moves;
 mod openrpc;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A sector whose PC1 was done on the first machine, which shows its files to the second one, which has a GPU.
-struct House<'d> {
+struct Fixture<'d> {
     db: &'d Database,
     sector: Sector,
     first: Machine,
@@ -45,7 +45,7 @@ fn heard(conn: &mut AnyConnection, machines: &[(&Machine, usize)], until: Micros
     Ok(())
 }
 
-fn house(db: &Database) -> House<'_> {
+fn fixture(db: &Database) -> Fixture<'_> {
     let (_, plan, user) = shop(db, 10);
     let contract = buy(db, &plan, user.id, 1, "key");
     buy(db, &plan, user.id, 3, "others");
@@ -62,7 +62,7 @@ fn house(db: &Database) -> House<'_> {
         assert!(sealing::assign(conn, pc1.id, first.id, NOW, NOW + HOUR)?);
         let report = ReportRequest { task: pc1.id.0, fence: 1, outcome: done(), usage: Usage::default() };
         assert!(sealing::report(conn, first.id, &report, NOW).unwrap());
-        Ok::<_, DbFault>(House { db, sector, first, key, second: second.clone() })
+        Ok::<_, DbFault>(Fixture { db, sector, first, key, second: second.clone() })
     })
     .unwrap()
 }
@@ -71,7 +71,7 @@ fn done() -> Outcome {
     support::done(serde_json::json!({}))
 }
 
-impl House<'_> {
+impl Fixture<'_> {
     fn dispatch(&self, now: Micros) -> Vec<Assignment> {
         self.db.transact(|conn| Ok::<_, DbFault>(scheduler::dispatch(conn, now, HOUR)?)).unwrap()
     }
@@ -101,25 +101,25 @@ impl House<'_> {
 #[test]
 fn files_go_to_the_machine_with_the_gpu_and_pc2_follows_them() {
     on_both(|db| {
-        let house = house(db);
-        assert_eq!(house.dispatch(NOW).len(), 1);
-        let fetch = house.open("move").unwrap();
-        assert_eq!((fetch.state.as_str(), fetch.machine_id), ("leased", Some(house.second.id)));
-        let input = house.told(&house.second);
-        let sector = StoredSector { miner: 1000, number: u64::try_from(house.sector.number).unwrap() };
+        let fixture = fixture(db);
+        assert_eq!(fixture.dispatch(NOW).len(), 1);
+        let fetch = fixture.open("move").unwrap();
+        assert_eq!((fetch.state.as_str(), fetch.machine_id), ("leased", Some(fixture.second.id)));
+        let input = fixture.told(&fixture.second);
+        let sector = StoredSector { miner: 1000, number: u64::try_from(fixture.sector.number).unwrap() };
         assert_eq!((input.sector.number, input.from.as_str()), (sector.number, "http://first"));
-        assert!(Pass::read(&input.pass, sector, &house.key, NOW).is_some(), "the first one lets it in");
-        assert_eq!(house.dispatch(NOW + SECOND), [], "it is on its way");
-        assert_eq!(house.sector().machine_id, Some(house.first.id), "what has not arrived is where it was");
-        assert!(house.report(&fetch, done(), NOW));
-        assert!(house.report(&fetch, done(), NOW), "told twice");
-        assert_eq!(house.sector().machine_id, Some(house.second.id));
-        let pc2 = house.open("pc2").unwrap();
-        assert_eq!(house.dispatch(NOW + 2 * SECOND), [Assignment { task: pc2.id, machine: house.second.id }]);
-        assert_eq!(house.open("pc2").unwrap().machine_id, Some(house.second.id));
+        assert!(Pass::read(&input.pass, sector, &fixture.key, NOW).is_some(), "the first one lets it in");
+        assert_eq!(fixture.dispatch(NOW + SECOND), [], "it is on its way");
+        assert_eq!(fixture.sector().machine_id, Some(fixture.first.id), "what has not arrived is where it was");
+        assert!(fixture.report(&fetch, done(), NOW));
+        assert!(fixture.report(&fetch, done(), NOW), "told twice");
+        assert_eq!(fixture.sector().machine_id, Some(fixture.second.id));
+        let pc2 = fixture.open("pc2").unwrap();
+        assert_eq!(fixture.dispatch(NOW + 2 * SECOND), [Assignment { task: pc2.id, machine: fixture.second.id }]);
+        assert_eq!(fixture.open("pc2").unwrap().machine_id, Some(fixture.second.id));
         let over = |of: &Machine| db.read(|conn| Ok::<_, DbFault>(sealing::not_needed(conn, of.id, &[sector], NOW)?)).unwrap();
-        read_up_to(db, house.sector.pool_id, 2880);
-        assert_eq!((over(&house.first), over(&house.second)), (vec![sector], vec![]), "the first one's copy can go");
+        read_up_to(db, fixture.sector.pool_id, 2880);
+        assert_eq!((over(&fixture.first), over(&fixture.second)), (vec![sector], vec![]), "the first one's copy can go");
     });
 }
 
@@ -130,41 +130,41 @@ fn failed(reason: &str) -> Outcome {
 #[test]
 fn a_transfer_that_fails_is_tried_again_later_and_is_no_fault_of_the_sectors() {
     on_both(|db| {
-        let house = house(db);
+        let fixture = fixture(db);
         let mut now = NOW;
         for tried in 0..7 {
-            assert_eq!(house.dispatch(now).len(), 1, "{tried}");
-            let fetch = house.open("move").unwrap();
-            assert!(house.report(&fetch, failed("no route to host"), now));
+            assert_eq!(fixture.dispatch(now).len(), 1, "{tried}");
+            let fetch = fixture.open("move").unwrap();
+            assert!(fixture.report(&fetch, failed("no route to host"), now));
             let pause = ((10 * MINUTE) << tried).min(HOUR);
-            assert_eq!(house.dispatch(now + pause - MINUTE), [], "not at once");
+            assert_eq!(fixture.dispatch(now + pause - MINUTE), [], "not at once");
             now += pause + MINUTE;
         }
-        let sector = house.sector();
-        assert_eq!((sector.state(), sector.failures, sector.machine_id), (SectorState::PreCommit2, 0, Some(house.first.id)));
+        let sector = fixture.sector();
+        assert_eq!((sector.state(), sector.failures, sector.machine_id), (SectorState::PreCommit2, 0, Some(fixture.first.id)));
     });
 }
 
 /// A transfer of another sector's from the first machine to the second, that ended so.
-fn transfer(house: &House<'_>, at: usize, outcome: &Outcome, now: Micros) {
-    house
+fn transfer(fixture: &Fixture<'_>, at: usize, outcome: &Outcome, now: Micros) {
+    fixture
         .db
         .transact(|conn| {
-            let other = sealing::all_sectors(conn, 9)?.into_iter().filter(|s| s.id != house.sector.id).nth(at).unwrap();
+            let other = sealing::all_sectors(conn, 9)?.into_iter().filter(|s| s.id != fixture.sector.id).nth(at).unwrap();
             let fetch = sealing::NewTask {
                 kind: TaskKind::Move,
                 sector: Some(other.id),
                 post: None,
                 pool: other.pool_id,
-                pinned_to: Some(house.second.id),
-                avoid: Some(house.first.id),
+                pinned_to: Some(fixture.second.id),
+                avoid: Some(fixture.first.id),
                 input: "{}".into(),
                 due_at: now,
             };
             let task = sealing::create_task(conn, &fetch, now)?;
-            assert!(sealing::assign(conn, task, house.second.id, now, now + HOUR)?);
+            assert!(sealing::assign(conn, task, fixture.second.id, now, now + HOUR)?);
             let report = ReportRequest { task: task.0, fence: 1, outcome: outcome.clone(), usage: Usage::default() };
-            assert!(sealing::report(conn, house.second.id, &report, now).unwrap());
+            assert!(sealing::report(conn, fixture.second.id, &report, now).unwrap());
             Ok::<_, DbFault>(())
         })
         .unwrap();
@@ -173,16 +173,16 @@ fn transfer(house: &House<'_>, at: usize, outcome: &Outcome, now: Micros) {
 #[test]
 fn layers_that_do_not_come_while_others_do_are_made_again() {
     on_both(|db| {
-        let house = house(db);
+        let fixture = fixture(db);
         let mut now = NOW;
         for tried in 0..3 {
-            house.dispatch(now);
-            let fetch = house.open("move").unwrap();
-            assert!(house.report(&fetch, failed("Input/output error"), now));
-            transfer(&house, 0, &done(), now + MINUTE);
+            fixture.dispatch(now);
+            let fetch = fixture.open("move").unwrap();
+            assert!(fixture.report(&fetch, failed("Input/output error"), now));
+            transfer(&fixture, 0, &done(), now + MINUTE);
             now += ((10 * MINUTE) << tried) + MINUTE;
         }
-        let sector = house.sector();
+        let sector = fixture.sector();
         assert_eq!((sector.state(), sector.failures, sector.machine_id), (SectorState::Planned, 1, None));
         assert!(sector.reason.unwrap().contains("Input/output error"));
     });
@@ -191,18 +191,18 @@ fn layers_that_do_not_come_while_others_do_are_made_again() {
 #[test]
 fn machines_are_to_blame_when_several_sectors_do_not_come_and_none_does() {
     on_both(|db| {
-        let house = house(db);
+        let fixture = fixture(db);
         let blamed = |now| db.read(|conn| Ok::<_, DbFault>(sealing::setbacks(conn, now)?)).unwrap();
         for at in 0..3 {
             assert!(blamed(NOW + MINUTE).machines.is_empty(), "{at} may be chance");
-            transfer(&house, at, &failed("no route to host"), NOW);
+            transfer(&fixture, at, &failed("no route to host"), NOW);
         }
         let mut both = blamed(NOW + MINUTE).machines;
         both.sort_unstable();
-        assert_eq!(both, [house.second.id, house.first.id]);
+        assert_eq!(both, [fixture.second.id, fixture.first.id]);
         assert_eq!(blamed(NOW + MINUTE).sectors.len(), 3);
         assert!(blamed(NOW + 11 * MINUTE).machines.is_empty() && blamed(NOW + 11 * MINUTE).sectors.is_empty());
-        transfer(&house, 0, &done(), NOW + MINUTE);
+        transfer(&fixture, 0, &done(), NOW + MINUTE);
         assert!(blamed(NOW + 2 * MINUTE).machines.is_empty(), "one that came shows that they are well");
     });
 }
@@ -210,164 +210,164 @@ fn machines_are_to_blame_when_several_sectors_do_not_come_and_none_does() {
 #[test]
 fn layers_whose_ticket_is_too_old_begin_again_unless_they_are_on_their_way() {
     on_both(|db| {
-        let house = house(db);
-        let renew = || db.transact(|conn| Ok::<_, DbFault>(sealing::renew_ticket(conn, house.sector.id, NOW)?)).unwrap();
-        house.dispatch(NOW);
+        let fixture = fixture(db);
+        let renew = || db.transact(|conn| Ok::<_, DbFault>(sealing::renew_ticket(conn, fixture.sector.id, NOW)?)).unwrap();
+        fixture.dispatch(NOW);
         assert!(!renew(), "they are on their way");
-        assert!(house.report(&house.open("move").unwrap(), failed("no route to host"), NOW));
+        assert!(fixture.report(&fixture.open("move").unwrap(), failed("no route to host"), NOW));
         assert!(renew());
-        assert_eq!((house.sector().state(), house.sector().failures), (SectorState::Planned, 0));
-        assert!(house.open("pc2").is_none());
+        assert_eq!((fixture.sector().state(), fixture.sector().failures), (SectorState::Planned, 0));
+        assert!(fixture.open("pc2").is_none());
     });
 }
 
 #[test]
 fn a_machine_that_goes_silent_while_it_fetches_is_not_waited_for() {
     on_both(|db| {
-        let house = house(db);
+        let fixture = fixture(db);
         let third = machine(db, "third");
-        assert_eq!(house.dispatch(NOW).len(), 1);
-        let fetch = house.open("move").unwrap();
+        assert_eq!(fixture.dispatch(NOW).len(), 1);
+        let fetch = fixture.open("move").unwrap();
         let later = NOW + 20 * MINUTE;
         db.transact(|conn| {
-            heard(conn, &[(&house.first, 0), (&third, 1)], later)?;
-            assert!(sealing::give_up_lost(conn, 10 * MINUTE, later)?.contains(&house.second.id));
+            heard(conn, &[(&fixture.first, 0), (&third, 1)], later)?;
+            assert!(sealing::give_up_lost(conn, 10 * MINUTE, later)?.contains(&fixture.second.id));
             Ok::<_, DbFault>(())
         })
         .unwrap();
-        assert!(house.open("move").is_none());
-        assert_eq!((house.sector().state(), house.sector().machine_id), (SectorState::PreCommit2, Some(house.first.id)));
-        assert!(!house.report(&fetch, done(), later), "it comes too late");
-        assert_eq!(house.dispatch(later).len(), 1);
-        assert_eq!(house.open("move").unwrap().machine_id, Some(third.id));
+        assert!(fixture.open("move").is_none());
+        assert_eq!((fixture.sector().state(), fixture.sector().machine_id), (SectorState::PreCommit2, Some(fixture.first.id)));
+        assert!(!fixture.report(&fetch, done(), later), "it comes too late");
+        assert_eq!(fixture.dispatch(later).len(), 1);
+        assert_eq!(fixture.open("move").unwrap().machine_id, Some(third.id));
     });
 }
 
 #[test]
 fn a_sector_whose_files_are_lost_on_their_way_begins_again() {
     on_both(|db| {
-        let house = house(db);
-        assert_eq!(house.dispatch(NOW).len(), 1);
-        let fetch = house.open("move").unwrap();
+        let fixture = fixture(db);
+        assert_eq!(fixture.dispatch(NOW).len(), 1);
+        let fetch = fixture.open("move").unwrap();
         let later = NOW + 20 * MINUTE;
         db.transact(|conn| {
-            heard(conn, &[(&house.second, 1)], later)?;
-            assert!(sealing::give_up_lost(conn, 10 * MINUTE, later)?.contains(&house.first.id));
+            heard(conn, &[(&fixture.second, 1)], later)?;
+            assert!(sealing::give_up_lost(conn, 10 * MINUTE, later)?.contains(&fixture.first.id));
             Ok::<_, DbFault>(())
         })
         .unwrap();
-        assert_eq!((house.sector().state(), house.sector().machine_id), (SectorState::Planned, None));
-        assert!(house.open("move").is_none() && house.open("pc2").is_none());
-        assert!(!house.report(&fetch, done(), later));
-        assert_eq!(house.sector().machine_id, None, "files that came from a machine that is lost by now are of no use");
+        assert_eq!((fixture.sector().state(), fixture.sector().machine_id), (SectorState::Planned, None));
+        assert!(fixture.open("move").is_none() && fixture.open("pc2").is_none());
+        assert!(!fixture.report(&fetch, done(), later));
+        assert_eq!(fixture.sector().machine_id, None, "files that came from a machine that is lost by now are of no use");
     });
 }
 
 #[test]
 fn who_shows_its_files_to_nobody_seals_to_the_end() {
     on_both(|db| {
-        let house = house(db);
+        let fixture = fixture(db);
         for url in [None, Some("ftp://first")] {
             db.transact(|conn| {
-                let first = fleet::by_key(conn, &house.key)?.unwrap();
+                let first = fleet::by_key(conn, &fixture.key)?.unwrap();
                 Ok::<_, DbFault>(fleet::offer(conn, &first, Offer { files_url: url, keeps: false })?)
             })
             .unwrap();
         }
-        house.dispatch(NOW);
-        assert!(house.open("move").is_none());
-        assert_eq!(house.open("pc2").unwrap().machine_id, Some(house.first.id));
+        fixture.dispatch(NOW);
+        assert!(fixture.open("move").is_none());
+        assert_eq!(fixture.open("pc2").unwrap().machine_id, Some(fixture.first.id));
     });
 }
 
 /// The sector is sealed, its files are on the second machine, and a third one keeps what is sealed.
-fn sealed(house: &House<'_>) -> Machine {
-    let keeper = machine(house.db, "keeper");
-    house
+fn sealed(fixture: &Fixture<'_>) -> Machine {
+    let keeper = machine(fixture.db, "keeper");
+    fixture
         .db
         .transact(|conn| {
             use schema::sectors as s;
             beat(conn, &keeper, 0, NOW)?;
-            let values = (s::state.eq("active"), s::machine_id.eq(house.second.id), s::activation.eq(10), s::comm_r.eq("33"));
-            diesel::update(s::table.find(house.sector.id)).set((values, s::expiration.eq(900_000))).execute(conn)?;
+            let values = (s::state.eq("active"), s::machine_id.eq(fixture.second.id), s::activation.eq(10), s::comm_r.eq("33"));
+            diesel::update(s::table.find(fixture.sector.id)).set((values, s::expiration.eq(900_000))).execute(conn)?;
             Ok::<_, DbFault>(())
         })
         .unwrap();
-    counts(house.db, house.sector.pool_id, house.sector.number);
+    counts(fixture.db, fixture.sector.pool_id, fixture.sector.number);
     keeper
 }
 
 #[test]
 fn a_sealed_sector_goes_where_it_is_kept_and_its_old_copy_goes_when_it_was_proven_there() {
     on_both(|db| {
-        let house = house(db);
-        let keeper = sealed(&house);
-        read_up_to(db, house.sector.pool_id, 2880);
-        house.dispatch(NOW);
-        let fetch = house.open("store").unwrap();
+        let fixture = fixture(db);
+        let keeper = sealed(&fixture);
+        read_up_to(db, fixture.sector.pool_id, 2880);
+        fixture.dispatch(NOW);
+        let fetch = fixture.open("store").unwrap();
         assert_eq!(fetch.machine_id, Some(keeper.id));
-        let input = house.told(&keeper);
+        let input = fixture.told(&keeper);
         assert_eq!((input.from.as_str(), input.sector.comm_r.as_str(), input.prove_with.len()), ("http://second", "33", 64));
-        house.dispatch(NOW + SECOND);
+        fixture.dispatch(NOW + SECOND);
         let twice = db.read(|conn| Ok::<_, DbFault>(sealing::open_tasks(conn)?)).unwrap();
         assert_eq!(twice.iter().filter(|t| t.kind == "store").count(), 1, "it goes once");
-        assert!(house.report(&fetch, done(), NOW));
-        assert_eq!((house.sector().state(), house.sector().machine_id), (SectorState::Active, Some(keeper.id)));
-        let sector = StoredSector { miner: 1000, number: u64::try_from(house.sector.number).unwrap() };
+        assert!(fixture.report(&fetch, done(), NOW));
+        assert_eq!((fixture.sector().state(), fixture.sector().machine_id), (SectorState::Active, Some(keeper.id)));
+        let sector = StoredSector { miner: 1000, number: u64::try_from(fixture.sector.number).unwrap() };
         let over = |of: &Machine, now| {
             db.read(|conn| Ok::<_, DbFault>(sealing::not_needed(conn, of.id, &[sector], now)?)).unwrap().len()
         };
-        let read_until = |at: Micros| read_up_to(db, house.sector.pool_id, (at - (NOW - DAY)) / SECOND / 30);
+        let read_until = |at: Micros| read_up_to(db, fixture.sector.pool_id, (at - (NOW - DAY)) / SECOND / 30);
         let becomes = |state: &str| {
             use schema::sectors as s;
-            let row = s::table.find(house.sector.id);
+            let row = s::table.find(fixture.sector.id);
             db.transact(|conn| Ok::<_, DbFault>(diesel::update(row).set(s::state.eq(state)).execute(conn)?)).unwrap();
         };
-        assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "the chain is not read so far");
+        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "the chain is not read so far");
         read_until(NOW + 2 * DAY - MINUTE);
-        assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "it may not have been proven from its new place");
+        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "it may not have been proven from its new place");
         read_until(NOW + 2 * DAY);
         becomes("faulty");
-        assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "its copy may be what saves it");
+        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "its copy may be what saves it");
         becomes("active");
-        assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "the new one has not said that it has it");
+        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "the new one has not said that it has it");
         let tell = |of: &Machine, what: StoredSector, now| {
             db.transact(|conn| Ok::<_, DbFault>(sealing::copies_seen(conn, of.id, &[what], now)?)).unwrap();
         };
         tell(&keeper, sector, NOW + 2 * DAY - HOUR);
         tell(&keeper, StoredSector { number: sector.number + 1, ..sector }, NOW + 2 * DAY);
-        tell(&house.second, sector, NOW + 2 * DAY);
-        assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "not for an hour");
+        tell(&fixture.second, sector, NOW + 2 * DAY);
+        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "not for an hour");
         tell(&keeper, sector, NOW + 2 * DAY - MINUTE);
-        assert_eq!((over(&house.second, NOW + 2 * DAY), over(&keeper, NOW + 2 * DAY)), (1, 0));
+        assert_eq!((over(&fixture.second, NOW + 2 * DAY), over(&keeper, NOW + 2 * DAY)), (1, 0));
         let lost = |since: Option<Micros>| {
             use schema::machines as m;
             let row = m::table.find(keeper.id);
             db.transact(|conn| Ok::<_, DbFault>(diesel::update(row).set(m::lost_since.eq(since)).execute(conn)?)).unwrap();
         };
         lost(Some(NOW));
-        assert_eq!(over(&house.second, NOW + 2 * DAY), 0, "the new one is lost");
+        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "the new one is lost");
         lost(None);
-        assert_eq!(over(&house.first, NOW + 2 * DAY), 0, "nothing went from there by our knowledge");
-        house.dispatch(NOW + 2 * DAY);
-        assert!(house.open("store").is_none(), "it stays where it is kept");
+        assert_eq!(over(&fixture.first, NOW + 2 * DAY), 0, "nothing went from there by our knowledge");
+        fixture.dispatch(NOW + 2 * DAY);
+        assert!(fixture.open("store").is_none(), "it stays where it is kept");
     });
 }
 
 #[test]
 fn a_sector_that_cannot_be_stored_stays_where_it_is() {
     on_both(|db| {
-        let house = house(db);
-        let keeper = sealed(&house);
-        house.dispatch(NOW);
-        let fetch = house.open("store").unwrap();
+        let fixture = fixture(db);
+        let keeper = sealed(&fixture);
+        fixture.dispatch(NOW);
+        let fetch = fixture.open("store").unwrap();
         assert_eq!(fetch.machine_id, Some(keeper.id));
-        assert!(house.report(&fetch, failed("what arrived cannot be proven"), NOW));
-        let sector = house.sector();
-        assert_eq!((sector.state(), sector.failures, sector.machine_id), (SectorState::Active, 0, Some(house.second.id)));
-        house.dispatch(NOW + MINUTE);
-        assert!(house.open("store").is_none(), "not at once");
-        house.dispatch(NOW + 11 * MINUTE);
-        assert!(house.open("store").is_some());
+        assert!(fixture.report(&fetch, failed("what arrived cannot be proven"), NOW));
+        let sector = fixture.sector();
+        assert_eq!((sector.state(), sector.failures, sector.machine_id), (SectorState::Active, 0, Some(fixture.second.id)));
+        fixture.dispatch(NOW + MINUTE);
+        assert!(fixture.open("store").is_none(), "not at once");
+        fixture.dispatch(NOW + 11 * MINUTE);
+        assert!(fixture.open("store").is_some());
     });
 }

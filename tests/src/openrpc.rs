@@ -155,10 +155,10 @@ async fn requests_and_answers_are_as_the_published_description_says() {
 }
 
 /// Changes one value somewhere in a JSON document.
-pub fn spoil(document: &mut Value, dice: &mut u64) {
+pub fn spoil(document: &mut Value, rng: &mut u64) {
     let mut roll = |below: usize| {
-        *dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(*dice >> 33).unwrap() % below
+        *rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(*rng >> 33).unwrap() % below
     };
     let mut place = document;
     loop {
@@ -209,15 +209,14 @@ async fn a_node_that_answers_badly_is_an_error_and_never_a_panic() {
     let mut failed = 0;
     for seed in 0..60u64 {
         let proxy = Proxy::start(&devnet.ready.url, move |method, body| {
-            let mut dice =
-                method.bytes().fold(seed.wrapping_mul(0x9E37_79B9), |dice, byte| dice.wrapping_mul(31) + u64::from(byte));
+            let mut rng = method.bytes().fold(seed.wrapping_mul(0x9E37_79B9), |rng, byte| rng.wrapping_mul(31) + u64::from(byte));
             match seed % 6 {
                 0 => Reply::ok(body[..body.len() * usize::try_from(seed).unwrap() / 60].to_vec()),
                 1 => Reply { status: 400, body: b"<html>bad gateway</html>".to_vec(), after: Duration::ZERO },
                 _ => {
                     let mut answer: Value = serde_json::from_slice(&body).unwrap();
                     for _ in 0..=seed % 3 {
-                        spoil(&mut answer["result"], &mut dice);
+                        spoil(&mut answer["result"], &mut rng);
                     }
                     Reply::ok(serde_json::to_vec(&answer).unwrap())
                 }

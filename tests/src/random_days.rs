@@ -85,7 +85,7 @@ fn live_and_audit(db: &Database, intervals: &[(i64, i64, i64)], wins: &[(i64, u6
     assert_eq!(posted(db, &AccountSpec::ChainRewards(pool.id)), -i64::try_from(posted_nano).unwrap());
     assert_eq!(db.read(|conn| ledger::check(conn).map_err(DbFault::from)).unwrap(), []);
     let found = db.read(yields::audit).unwrap().map(|difference| difference.path);
-    assert!(found.as_ref().is_none_or(|path| path.starts_with("house > ")), "{found:?}");
+    assert!(found.as_ref().is_none_or(|path| path.starts_with("coverage > ")), "{found:?}");
 }
 
 /// One whose contracts bear costs and grow longer, one that runs for two days from its activation.

@@ -57,7 +57,7 @@ fn lots(db: &Database, contract: &Contract) -> Vec<Lot> {
 fn sound(db: &Database) {
     assert_eq!(db.read(|conn| ledger::check(conn).map_err(DbFault::from)).unwrap(), []);
     let found = db.read(yields::audit).unwrap().map(|difference| difference.to_string());
-    assert!(found.as_ref().is_none_or(|said| said.starts_with("house > ")), "{found:?}");
+    assert!(found.as_ref().is_none_or(|said| said.starts_with("coverage > ")), "{found:?}");
 }
 
 fn owned(db: &Database, pool: PoolId) -> capacity::Capacity {

@@ -167,8 +167,8 @@ fn move_date(conn: &mut AnyConnection, order: &mut Order, now: Micros) -> DbResu
     lock(conn, Turn::Promise)?;
     let sector_bytes = pool_by_id(conn, order.pool_id)?.sector_bytes;
     let snapshot = scheduler::load(conn, now)?;
-    let lessons = scheduler::lessons(conn, order.pool_id)?;
-    let promised = scheduler::promise(&snapshot, sector_bytes, order.bytes / sector_bytes, lessons);
+    let calibration = scheduler::calibration(conn, order.pool_id)?;
+    let promised = scheduler::promise(&snapshot, sector_bytes, order.bytes / sector_bytes, calibration);
     // Beside what was computed then, not beside the date that the buyer had seen a moment before. Drawn luck moves dates a little.
     let latest = order.computed_at.saturating_add(now - order.created_at).saturating_add(DRAWN_WITHIN);
     let Some(date) = promised.filter(|date| date.p95 <= latest) else { return Ok(false) };

@@ -40,9 +40,9 @@ pub fn quote(conn: &mut AnyConnection, plan: &Plan, units: i64, now: Micros) -> 
     let free = capacity(conn, plan.pool_id)?.free;
     let sectors = bytes.0 / pool.sector_bytes;
     let snapshot = scheduler::load(conn, now)?;
-    let lessons = scheduler::lessons(conn, pool.id)?;
-    let promised = scheduler::promise(&snapshot, pool.sector_bytes, sectors, lessons);
-    let pledgeable = pool.collateral_sectors.map(|all| all - snapshot.owed_sectors(pool.id));
+    let calibration = scheduler::calibration(conn, pool.id)?;
+    let promised = scheduler::promise(&snapshot, pool.sector_bytes, sectors, calibration);
+    let pledgeable = pool.collateral_sectors.map(|all| all - snapshot.committed_sectors(pool.id));
     let terms = plan.terms.clone();
     let pledge_each = match terms.pledge {
         Pledge::Investor { .. } => pool.pledge_nano,

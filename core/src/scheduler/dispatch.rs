@@ -22,7 +22,7 @@ const SECTORS_PLAYED: usize = 20_000;
 
 /// What may be spent on finding a better order of work. The same for everybody who asks about the same house.
 fn budget(snapshot: &Snapshot) -> Option<Rounds> {
-    let sectors: usize = snapshot.owed.iter().map(|owed| owed.sectors.len()).sum();
+    let sectors: usize = snapshot.commitments.iter().map(|commitment| commitment.sectors.len()).sum();
     let rounds = u32::try_from(SECTORS_PLAYED / sectors.max(500)).unwrap_or(0);
     (rounds > 0).then(|| Rounds::most(rounds))
 }

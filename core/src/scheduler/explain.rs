@@ -1,7 +1,7 @@
 //! Why the plan is as it is: what limits it, what one more machine would buy, why a sector is here and not there.
 
 use super::{
-    FileMoves, MachineView, Owed, Snapshot,
+    Commitment, FileMoves, MachineView, Snapshot,
     what_if::{Change, Outlook, outlook, what_if},
 };
 use crate::{
@@ -89,14 +89,15 @@ pub struct Why {
 /// Sectors of this number that are being sealed: one at most of each pool.
 #[must_use]
 pub fn numbered(snapshot: &Snapshot, number: i64) -> Vec<(PoolId, SectorId)> {
-    let of = |o: &Owed| o.sectors.iter().find(|s| s.number == number).map(|s| (o.pool, s.id));
-    snapshot.owed.iter().filter_map(of).collect()
+    let of = |o: &Commitment| o.sectors.iter().find(|s| s.number == number).map(|s| (o.pool, s.id));
+    snapshot.commitments.iter().filter_map(of).collect()
 }
 
 /// `None`: it is not being sealed.
 #[must_use]
 pub fn why(snapshot: &Snapshot, sector: SectorId) -> Option<Why> {
-    let (owed, sector) = snapshot.owed.iter().find_map(|o| o.sectors.iter().find(|s| s.id == sector).map(|s| (o, s)))?;
+    let (commitment, sector) =
+        snapshot.commitments.iter().find_map(|o| o.sectors.iter().find(|s| s.id == sector).map(|s| (o, s)))?;
     let step = match sector.state {
         SectorState::Planned | SectorState::PreCommit1 => Some(TaskKind::PreCommit1),
         SectorState::PreCommit2 => Some(TaskKind::PreCommit2),
@@ -105,7 +106,7 @@ pub fn why(snapshot: &Snapshot, sector: SectorId) -> Option<Why> {
         }
         _ => None,
     };
-    let mut why = Why { state: sector.state, promised_at: owed.promised_at, step, machines: Vec::new() };
+    let mut why = Why { state: sector.state, promised_at: commitment.promised_at, step, machines: Vec::new() };
     let Some(step) = step else { return Some(why) };
     let of_kind = |kind| snapshot.tasks.iter().find(|t| t.sector == Some(sector.id) && t.kind == kind);
     let (task, fetch) = (of_kind(step), of_kind(TaskKind::Move));
@@ -117,7 +118,7 @@ pub fn why(snapshot: &Snapshot, sector: SectorId) -> Option<Why> {
     for machine in &snapshot.machines {
         let before = outlook.steps.iter().filter(|s| s.machine == machine.id && s.step == step);
         let before = before.filter(|s| planned.is_some_and(|p| s.from <= p.from && s.sector != sector.id)).count();
-        let text = match (planned, lacking(machine, &Cost::of(step, owed.sector_bytes))) {
+        let text = match (planned, lacking(machine, &Cost::of(step, commitment.sector_bytes))) {
             _ if task.is_some_and(|t| t.leased_to == Some(machine.id)) => format!("{name} runs here"),
             _ if fetch.is_some_and(|t| t.leased_to == Some(machine.id)) => "its files are on their way here".to_owned(),
             (Some(p), _) if p.machine == machine.id => {
@@ -165,13 +166,13 @@ mod tests {
         ids::MachineId,
         scheduler::{
             History, TaskView,
-            fixture::{NOW, machine, owed, snapshot},
+            fixture::{NOW, commitment, machine, snapshot},
         },
     };
 
     /// Three contracts; PC1 takes four hours, and the only machine that is large enough does one at a time.
-    fn house() -> Snapshot {
-        let mut contracts: Vec<_> = (1..=3).map(|id| owed(id, 5 + id)).collect();
+    fn fleet_model() -> Snapshot {
+        let mut contracts: Vec<_> = (1..=3).map(|id| commitment(id, 5 + id)).collect();
         let (contract, task) = &mut contracts[0];
         contract.sectors[0].machine = Some(MachineId(1));
         *task = TaskView { leased_to: Some(MachineId(1)), started_at: NOW - HOUR, ..task.clone() };
@@ -185,38 +186,39 @@ mod tests {
 
     #[test]
     fn each_machine_says_why_the_sector_is_there_or_not() {
-        let house = house();
-        let lines = |sector| why(&house, SectorId(sector)).unwrap().machines.into_iter().map(|(_, why)| why).collect::<Vec<_>>();
+        let fleet_model = fleet_model();
+        let lines =
+            |sector| why(&fleet_model, SectorId(sector)).unwrap().machines.into_iter().map(|(_, why)| why).collect::<Vec<_>>();
         assert_eq!(lines(1)[0], "PC1 runs here");
         let last = lines(3);
         assert_eq!(last[0], "PC1 is planned here, behind 2 others");
         assert!(last[1].starts_with("too small: 1 MiB of memory"), "{last:?}");
         assert_eq!(last[2], "it is draining");
-        assert!(why(&house, SectorId(9)).is_none());
+        assert!(why(&fleet_model, SectorId(9)).is_none());
     }
 
     #[test]
     fn a_number_is_told_apart_by_its_pool() {
-        let mut house = house();
-        (house.owed[1].pool, house.owed[1].sectors[0].number) = (PoolId(2), 1);
-        assert_eq!(numbered(&house, 1), [(PoolId(1), SectorId(1)), (PoolId(2), SectorId(2))]);
-        assert_eq!(why(&house, SectorId(2)).unwrap().machines[0].1, "PC1 is planned here, behind 1 other");
+        let mut fleet_model = fleet_model();
+        (fleet_model.commitments[1].pool, fleet_model.commitments[1].sectors[0].number) = (PoolId(2), 1);
+        assert_eq!(numbered(&fleet_model, 1), [(PoolId(1), SectorId(1)), (PoolId(2), SectorId(2))]);
+        assert_eq!(why(&fleet_model, SectorId(2)).unwrap().machines[0].1, "PC1 is planned here, behind 1 other");
     }
 
     #[test]
     fn what_is_short_is_named_and_what_helps_most_comes_first() {
-        let mut house = house();
-        let now = outlook(&house);
+        let mut fleet_model = fleet_model();
+        let now = outlook(&fleet_model);
         assert_eq!(bottleneck(&now), Bottleneck::SealingSlots, "{:?}", now.waits);
-        let gains = gains(&house);
+        let gains = gains(&fleet_model);
         assert_eq!(gains.len(), 3, "one of each make");
         assert!(gains[0].sooner > 3 * 3600 && gains[0].like == "m3", "a free machine of 8 cores: {gains:?}");
         assert!(gains.iter().find(|g| g.like == "m2").unwrap().sooner == 0, "who is too small buys nothing: {gains:?}");
-        house.owed.truncate(1);
-        house.tasks.truncate(1);
-        assert_eq!(bottleneck(&outlook(&house)), Bottleneck::None);
-        house.machines.truncate(2);
-        house.machines.remove(0);
-        assert_eq!(bottleneck(&outlook(&house)), Bottleneck::NoMachine);
+        fleet_model.commitments.truncate(1);
+        fleet_model.tasks.truncate(1);
+        assert_eq!(bottleneck(&outlook(&fleet_model)), Bottleneck::None);
+        fleet_model.machines.truncate(2);
+        fleet_model.machines.remove(0);
+        assert_eq!(bottleneck(&outlook(&fleet_model)), Bottleneck::NoMachine);
     }
 }

@@ -1,6 +1,6 @@
 //! Houses for tests: machines of 8 GiB and a TiB, contracts of one sector of 2 KiB.
 
-use super::{FileMoves, MachineView, Owed, SectorView, Snapshot, TaskView};
+use super::{Commitment, FileMoves, MachineView, SectorView, Snapshot, TaskView};
 use crate::{
     clock::{DAY, Micros},
     ids::{MachineId, PoolId, SectorId, TaskId},
@@ -36,7 +36,7 @@ pub fn task(id: i64, kind: TaskKind, due_at: i64) -> TaskView {
 }
 
 /// A contract of one sector in PC1, promised in `days`, whose step waits.
-pub fn owed(id: i64, days: i64) -> (Owed, TaskView) {
+pub fn commitment(id: i64, days: i64) -> (Commitment, TaskView) {
     let state = SectorState::PreCommit1;
     let sector = SectorView {
         id: SectorId(id),
@@ -45,17 +45,17 @@ pub fn owed(id: i64, days: i64) -> (Owed, TaskView) {
         machine: None,
         changed_at: NOW,
         setback: None,
-        drawn: None,
+        planned_begin: None,
         fetched: false,
         moves_at: 0,
     };
     let promised_at = NOW + days * DAY;
-    let owed = Owed { id, pool: PoolId(1), sector_bytes: 2048, promised_at, held: 0, sectors: vec![sector] };
-    (owed, TaskView { sector: Some(SectorId(id)), ..task(id, TaskKind::PreCommit1, promised_at) })
+    let commitment = Commitment { id, pool: PoolId(1), sector_bytes: 2048, promised_at, held: 0, sectors: vec![sector] };
+    (commitment, TaskView { sector: Some(SectorId(id)), ..task(id, TaskKind::PreCommit1, promised_at) })
 }
 
-pub fn snapshot(machines: Vec<MachineView>, contracts: Vec<(Owed, TaskView)>, beside: Vec<TaskView>) -> Snapshot {
-    let (owed, mut tasks): (Vec<Owed>, Vec<TaskView>) = contracts.into_iter().unzip();
+pub fn snapshot(machines: Vec<MachineView>, contracts: Vec<(Commitment, TaskView)>, beside: Vec<TaskView>) -> Snapshot {
+    let (commitments, mut tasks): (Vec<Commitment>, Vec<TaskView>) = contracts.into_iter().unzip();
     tasks.extend(beside);
-    Snapshot { now: NOW, machines, tasks, owed, sizes: vec![2048], epoch_seconds: 30, ..Snapshot::default() }
+    Snapshot { now: NOW, machines, tasks, commitments, sizes: vec![2048], epoch_seconds: 30, ..Snapshot::default() }
 }

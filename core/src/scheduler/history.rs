@@ -14,7 +14,7 @@ use crate::{
     sealing::{TaskKind, typical_seconds},
     store::{AnyConnection, DbResult, schema::tasks},
 };
-use sealyard_planner::{Odds, Secs, StepFailures, log_normal};
+use sealyard_planner::{FailureModel, Secs, StepFailures, log_normal};
 
 /// Steps of one kind on one machine, and of one kind anywhere, that make a mean.
 const ENOUGH: usize = 5;
@@ -128,9 +128,9 @@ impl History {
     }
 
     #[must_use]
-    pub fn odds(&self) -> Arc<Odds> {
+    pub fn failure_model(&self) -> Arc<FailureModel> {
         let spread = if self.spread.is_empty() { log_normal(120) } else { self.spread.clone() };
-        let usual = Odds::default();
+        let usual = FailureModel::default();
         // Each is the mean of what others have seen, a few times over, and of what happened here.
         let mean = |usual: Secs, sum: Micros, count: i64| {
             let all = i64::from(usual) * PRIOR_FAILURES + sum / SECOND;
@@ -144,7 +144,7 @@ impl History {
         };
         let [p1, p2, c2] = STEPS.map(fails);
         let step_failures = StepFailures { p1, p2, c2 };
-        Arc::new(Odds { spread, between_failures, repair, step_failures, ..usual })
+        Arc::new(FailureModel { spread, between_failures, repair, step_failures, ..usual })
     }
 
     /// Whether the spread of step times is this fleet's own.
@@ -171,29 +171,30 @@ mod tests {
         assert!(!some.is_measured());
         let many: Vec<_> = (0..100).map(|k| step(1, 1000 + 10 * k)).collect();
         assert!(History::of(&many).is_measured());
-        assert_eq!(History::of(&many).odds().spread.len(), 100);
+        assert_eq!(History::of(&many).failure_model().spread.len(), 100);
     }
 
     #[test]
     fn steps_are_expected_to_fail_as_seldom_as_elsewhere_until_they_have_failed_here() {
-        let odds = |well, failed| History::with_failures(TaskKind::PreCommit2, (well, failed)).odds().step_failures;
-        assert_eq!(odds(0, 0), StepFailures { p1: 5, p2: 5, c2: 5 });
-        assert_eq!(odds(800, 0), StepFailures { p1: 5, p2: 1, c2: 5 });
-        assert_eq!(odds(300, 100).p2, 168, "of 400 a quarter, of 200 others one");
+        let failure_model =
+            |well, failed| History::with_failures(TaskKind::PreCommit2, (well, failed)).failure_model().step_failures;
+        assert_eq!(failure_model(0, 0), StepFailures { p1: 5, p2: 5, c2: 5 });
+        assert_eq!(failure_model(800, 0), StepFailures { p1: 5, p2: 1, c2: 5 });
+        assert_eq!(failure_model(300, 100).p2, 168, "of 400 a quarter, of 200 others one");
     }
 
     #[test]
     fn breakdowns_are_expected_as_published_until_the_fleet_has_shown_its_own() {
-        let odds = |breakdowns| History { breakdowns, ..History::default() }.odds();
-        let published = Odds::default();
-        let none = odds(Breakdowns::default());
+        let failure_model = |breakdowns| History { breakdowns, ..History::default() }.failure_model();
+        let published = FailureModel::default();
+        let none = failure_model(Breakdowns::default());
         assert_eq!((none.between_failures, none.repair), (published.between_failures, published.repair));
         // 20 machines for 180 days, one failure every 10 days each, an hour's repair.
         let (watched, failures) = (20 * 180 * DAY, 360);
-        let frail = odds(Breakdowns { watched, failures, repaired: failures, repair: failures * 3600 * SECOND });
+        let frail = failure_model(Breakdowns { watched, failures, repaired: failures, repair: failures * 3600 * SECOND });
         assert!((10 * 86_400..11 * 86_400).contains(&frail.between_failures), "{}", frail.between_failures);
         assert!((3600..3800).contains(&frail.repair), "{}", frail.repair);
-        let sound = odds(Breakdowns { watched, ..Breakdowns::default() });
+        let sound = failure_model(Breakdowns { watched, ..Breakdowns::default() });
         assert!(sound.between_failures > 1000 * 86_400, "no failure in ten machine-years: {}", sound.between_failures);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use sealyard_planner::{Aim, Rounds, SectorIx, improve};
 
-use super::{House, MachineView, Snapshot, TaskView, house::Played};
+use super::{FleetModel, MachineView, Snapshot, TaskView, fleet_model::Simulation};
 use crate::{
     ids::{MachineId, SectorId, TaskId},
     sealing::{Cost, SectorState, TaskKind},
@@ -54,7 +54,7 @@ const fn rank(kind: TaskKind) -> u8 {
 }
 
 /// What the planner plays, transfers included.
-fn is_played(kind: TaskKind) -> bool {
+fn is_simulated(kind: TaskKind) -> bool {
     kind.is_transfer() || matches!(kind, TaskKind::PreCommit1 | TaskKind::PreCommit2 | TaskKind::Commit2)
 }
 
@@ -63,74 +63,74 @@ fn is_played(kind: TaskKind) -> bool {
 /// nothing that has not begun is bound.
 #[must_use]
 pub fn plan(snapshot: &Snapshot, budget: Option<&mut Rounds>) -> Vec<Assignment> {
-    let (mut assignments, house) = placed(snapshot);
-    let mut played = decided(&house, budget);
-    let now = House::now();
-    played.world.run_until(now + 1);
-    for (sector, view) in &played.sectors {
-        let Some(row) = played.world.sectors.get(*sector).map(|s| s.row) else { continue };
-        let Some(task) = house.task_of(view.id) else { continue };
+    let (mut assignments, fleet_model) = placed(snapshot);
+    let mut simulation = decided(&fleet_model, budget);
+    let now = FleetModel::now();
+    simulation.world.run_until(now + 1);
+    for (sector, view) in &simulation.sectors {
+        let Some(row) = simulation.world.sectors.get(*sector).map(|s| s.row) else { continue };
+        let Some(task) = fleet_model.task_of(view.id) else { continue };
         let begun = match view.state {
             SectorState::PreCommit1 if row.s1 == now => row.m1,
             SectorState::PreCommit2 if row.s2 == now || row.xs == now => row.m2,
             SectorState::Commit2 if row.s3 == now => row.m3,
             _ => continue,
         };
-        assignments.extend(house.machine_id(begun).map(|machine| Assignment { task, machine }));
+        assignments.extend(fleet_model.machine_id(begun).map(|machine| Assignment { task, machine }));
     }
     assignments
 }
 
 /// What is assigned beside sealing, and the house with what that leaves.
-fn placed(snapshot: &Snapshot) -> (Vec<Assignment>, House<'_>) {
+fn placed(snapshot: &Snapshot) -> (Vec<Assignment>, FleetModel<'_>) {
     let (assignments, kept) = beside_sealing(snapshot);
-    let house = House::new(snapshot, &taken(snapshot, &assignments, &kept));
-    (assignments, house)
+    let fleet_model = FleetModel::new(snapshot, &taken(snapshot, &assignments, &kept));
+    (assignments, fleet_model)
 }
 
 /// Whether some sector would be late. `Err`: sectors that can never be sealed as things are, for want of disk perhaps.
-fn is_late(played: &Played<'_>) -> Result<bool, HashSet<SectorId>> {
-    let mut usual = played.world.clone();
+fn is_late(simulation: &Simulation<'_>) -> Result<bool, HashSet<SectorId>> {
+    let mut usual = simulation.world.clone();
     if usual.run() {
         return Ok(usual.cost().tardiness > 0);
     }
     let is_stuck = |id: &SectorIx| usual.sectors.get(*id).is_some_and(|sector| sector.row.vc < 0);
-    Err(played.sectors.iter().filter(|(id, _)| is_stuck(id)).map(|(_, view)| view.id).collect())
+    Err(simulation.sectors.iter().filter(|(id, _)| is_stuck(id)).map(|(_, view)| view.id).collect())
 }
 
 /// The house, and what goes first in it. Whoever asks for the same snapshot gets the same order of work: a slot that is meant for one
 /// sector must not wait while another one gets the ticket.
-fn decided<'h>(house: &'h House<'_>, budget: Option<&mut Rounds>) -> Played<'h> {
-    let mut played = house.world();
-    let Some(budget) = budget else { return played };
-    let mut late = is_late(&played);
+fn decided<'h>(fleet_model: &'h FleetModel<'_>, budget: Option<&mut Rounds>) -> Simulation<'h> {
+    let mut simulation = fleet_model.world();
+    let Some(budget) = budget else { return simulation };
+    let mut late = is_late(&simulation);
     if let Err(stuck) = &late {
         // What cannot be done keeps nobody from doing the rest well.
-        played = house.world_without(stuck);
-        late = is_late(&played);
+        simulation = fleet_model.world_without(stuck);
+        late = is_late(&simulation);
     }
     if late == Ok(true)
-        && let Some(found) = improve(&played.world, Aim::Open, 1, budget)
+        && let Some(found) = improve(&simulation.world, Aim::Open, 1, budget)
     {
-        played.world.adopt(&found);
+        simulation.world.adopt(&found);
     }
-    played
+    simulation
 }
 
 /// Sectors that wait for nothing but a ticket and whose PC1 begins within `seconds`: tickets age, so they are drawn late.
 #[must_use]
 pub fn starting_soon(snapshot: &Snapshot, seconds: i32, budget: Option<&mut Rounds>) -> Vec<SectorId> {
-    let (_, house) = placed(snapshot);
-    let mut played = decided(&house, budget);
-    played.world.run_until(House::now() + seconds);
-    let begun = |sector| played.world.sectors.get(sector).is_some_and(|s| s.row.s1 >= House::now());
-    let planned = played.sectors.iter().filter(|(_, view)| view.state == SectorState::Planned);
+    let (_, fleet_model) = placed(snapshot);
+    let mut simulation = decided(&fleet_model, budget);
+    simulation.world.run_until(FleetModel::now() + seconds);
+    let begun = |sector| simulation.world.sectors.get(sector).is_some_and(|s| s.row.s1 >= FleetModel::now());
+    let planned = simulation.sectors.iter().filter(|(_, view)| view.state == SectorState::Planned);
     planned.filter(|(sector, _)| begun(*sector)).map(|(_, view)| view.id).collect()
 }
 
 /// What steps beside sealing take of each machine, `fresh` assignments and `kept` room included.
 fn taken(snapshot: &Snapshot, fresh: &[Assignment], kept: &[(MachineId, Cost)]) -> HashMap<MachineId, Cost> {
-    let beside = snapshot.tasks.iter().filter(|t| !is_played(t.kind)).filter_map(|task| {
+    let beside = snapshot.tasks.iter().filter(|t| !is_simulated(t.kind)).filter_map(|task| {
         let given = fresh.iter().find(|a| a.task == task.id).map(|a| a.machine);
         task.leased_to.or(given).map(|machine| (machine, task.cost))
     });
@@ -152,7 +152,7 @@ fn beside_sealing(snapshot: &Snapshot) -> (Vec<Assignment>, Vec<(MachineId, Cost
             room.take(&task.cost);
         }
     }
-    let mut ready: Vec<&TaskView> = snapshot.tasks.iter().filter(|t| t.leased_to.is_none() && !is_played(t.kind)).collect();
+    let mut ready: Vec<&TaskView> = snapshot.tasks.iter().filter(|t| t.leased_to.is_none() && !is_simulated(t.kind)).collect();
     ready.sort_by_key(|t| (!t.kind.is_proving(), t.due_at, rank(t.kind), t.id));
     let mut assignments = Vec::new();
     let mut kept = Vec::new();
@@ -217,8 +217,8 @@ mod tests {
     use crate::{
         clock::HOUR,
         scheduler::{
-            Drawn, FIRST_POST, FileMoves, History, Owed,
-            fixture::{GIB, NOW, machine, owed, snapshot, task},
+            Commitment, FIRST_POST, FileMoves, History, PlannedBegin,
+            fixture::{GIB, NOW, commitment, machine, snapshot, task},
         },
     };
 
@@ -229,38 +229,39 @@ mod tests {
     #[test]
     fn due_proofs_come_first_and_the_earliest_promised_date_next() {
         let proof = task(3, TaskKind::Vanilla, 99);
-        let with_proof = snapshot(vec![machine(1, 1)], vec![owed(1, 10), owed(2, 5)], vec![proof]);
+        let with_proof = snapshot(vec![machine(1, 1)], vec![commitment(1, 10), commitment(2, 5)], vec![proof]);
         assert_eq!(plan(&with_proof, None), [given(3, 1)]);
-        let without = snapshot(vec![machine(1, 1)], vec![owed(1, 10), owed(2, 5)], Vec::new());
+        let without = snapshot(vec![machine(1, 1)], vec![commitment(1, 10), commitment(2, 5)], Vec::new());
         assert_eq!(plan(&without, None), [given(2, 1)]);
     }
 
     #[test]
     fn a_sector_begins_where_it_was_expected_unless_that_would_be_slower() {
-        let mut house = snapshot(vec![machine(1, 2), machine(2, 2)], vec![owed(1, 5), owed(2, 6)], Vec::new());
-        assert_eq!(plan(&house, None), [given(1, 1), given(2, 2)]);
-        let expect = |house: &mut crate::scheduler::Snapshot, contract: usize, machine| {
-            house.owed[contract].sectors[0].drawn = Some(Drawn { machine: MachineId(machine), at: NOW + HOUR });
+        let mut fleet_model = snapshot(vec![machine(1, 2), machine(2, 2)], vec![commitment(1, 5), commitment(2, 6)], Vec::new());
+        assert_eq!(plan(&fleet_model, None), [given(1, 1), given(2, 2)]);
+        let expect = |fleet_model: &mut crate::scheduler::Snapshot, contract: usize, machine| {
+            fleet_model.commitments[contract].sectors[0].planned_begin =
+                Some(PlannedBegin { machine: MachineId(machine), at: NOW + HOUR });
         };
-        expect(&mut house, 0, 2);
-        expect(&mut house, 1, 1);
-        assert_eq!(plan(&house, None), [given(1, 2), given(2, 1)]);
-        expect(&mut house, 0, 99);
-        assert_eq!(plan(&house, None).len(), 2, "a machine that is gone is not waited for");
-        expect(&mut house, 0, 2);
+        expect(&mut fleet_model, 0, 2);
+        expect(&mut fleet_model, 1, 1);
+        assert_eq!(plan(&fleet_model, None), [given(1, 2), given(2, 1)]);
+        expect(&mut fleet_model, 0, 99);
+        assert_eq!(plan(&fleet_model, None).len(), 2, "a machine that is gone is not waited for");
+        expect(&mut fleet_model, 0, 2);
         let hours = |machine, hours: i64| [(TaskKind::PreCommit1, 2048, MachineId(machine), hours * 3_600_000); 5];
-        house.history = History::of(&[hours(1, 3), hours(2, 4)].concat());
-        assert_eq!(plan(&house, None), [given(1, 1), given(2, 2)], "the first one is quicker");
+        fleet_model.history = History::of(&[hours(1, 3), hours(2, 4)].concat());
+        assert_eq!(plan(&fleet_model, None), [given(1, 1), given(2, 2)], "the first one is quicker");
     }
 
     #[test]
     fn layers_wait_for_their_machine_and_an_avoided_one_is_avoided() {
-        let (mut layers, mut pinned) = owed(1, 1);
+        let (mut layers, mut pinned) = commitment(1, 1);
         layers.sectors[0].state = SectorState::PreCommit2;
         layers.sectors[0].machine = Some(MachineId(2));
         (pinned.kind, pinned.cost, pinned.pinned_to) =
             (TaskKind::PreCommit2, Cost::of(TaskKind::PreCommit2, 2048), Some(MachineId(2)));
-        let (other, mut avoiding) = owed(2, 2);
+        let (other, mut avoiding) = commitment(2, 2);
         avoiding.avoid = Some(MachineId(1));
         let both = vec![(layers, pinned), (other, avoiding)];
         let only_first = snapshot(vec![machine(1, 4)], both.clone(), Vec::new());
@@ -272,22 +273,22 @@ mod tests {
     /// Two machines that show each other their files, the second with a GPU; the first has layers of 32 GiB sectors.
     fn split(sectors: i64) -> Snapshot {
         let layers = |id| {
-            let (mut owed, mut pc2) = owed(id, id);
-            owed.sector_bytes = 32 * GIB;
-            (owed.sectors[0].state, owed.sectors[0].machine) = (SectorState::PreCommit2, Some(MachineId(1)));
+            let (mut commitment, mut pc2) = commitment(id, id);
+            commitment.sector_bytes = 32 * GIB;
+            (commitment.sectors[0].state, commitment.sectors[0].machine) = (SectorState::PreCommit2, Some(MachineId(1)));
             let cost = Cost::of(TaskKind::PreCommit2, 32 * GIB);
             (pc2.kind, pc2.cost, pc2.pinned_to) = (TaskKind::PreCommit2, cost, Some(MachineId(1)));
-            (owed, pc2)
+            (commitment, pc2)
         };
-        let mut house = snapshot(vec![machine(1, 32), machine(2, 32)], (1..=sectors).map(layers).collect(), Vec::new());
-        for machine in &mut house.machines {
+        let mut fleet_model = snapshot(vec![machine(1, 32), machine(2, 32)], (1..=sectors).map(layers).collect(), Vec::new());
+        for machine in &mut fleet_model.machines {
             let disk = 3000 * GIB;
             (machine.memory_bytes, machine.disk_bytes, machine.disk_free_bytes) = (1 << 40, disk, disk);
             machine.moves = FileMoves::Now;
         }
-        house.machines[1].gpus = 1;
-        house.sizes = vec![32 * GIB];
-        house
+        fleet_model.machines[1].gpus = 1;
+        fleet_model.sizes = vec![32 * GIB];
+        fleet_model
     }
 
     /// A sector's files go to a machine.
@@ -298,28 +299,28 @@ mod tests {
 
     #[test]
     fn layers_go_to_a_gpu_and_no_more_of_them_than_it_can_soon_use() {
-        let mut house = split(3);
-        assert_eq!(plan(&house, None), [given(1, 2), given(2, 2)], "PC2 is to be done there: one now, one next");
-        house.tasks.push(on_the_way(1, 2));
-        assert_eq!(plan(&house, None), [given(2, 2)]);
-        house.tasks.push(on_the_way(2, 2));
-        assert_eq!(plan(&house, None), []);
+        let mut fleet_model = split(3);
+        assert_eq!(plan(&fleet_model, None), [given(1, 2), given(2, 2)], "PC2 is to be done there: one now, one next");
+        fleet_model.tasks.push(on_the_way(1, 2));
+        assert_eq!(plan(&fleet_model, None), [given(2, 2)]);
+        fleet_model.tasks.push(on_the_way(2, 2));
+        assert_eq!(plan(&fleet_model, None), []);
         // They have arrived.
-        house.tasks.retain(|t| t.kind != TaskKind::Move);
+        fleet_model.tasks.retain(|t| t.kind != TaskKind::Move);
         for at in 0..2 {
-            house.tasks[at].pinned_to = Some(MachineId(2));
-            let sector = &mut house.owed[at].sectors[0];
+            fleet_model.tasks[at].pinned_to = Some(MachineId(2));
+            let sector = &mut fleet_model.commitments[at].sectors[0];
             (sector.machine, sector.fetched) = (Some(MachineId(2)), true);
         }
-        assert_eq!(plan(&house, None), [given(1, 2), given(3, 2)], "the next one comes while the first is on the GPU");
+        assert_eq!(plan(&fleet_model, None), [given(1, 2), given(3, 2)], "the next one comes while the first is on the GPU");
     }
 
     #[test]
     fn layers_stay_where_they_are_while_they_cannot_be_moved() {
         let changed = |change: fn(&mut Snapshot)| {
-            let mut house = split(1);
-            change(&mut house);
-            plan(&house, None)
+            let mut fleet_model = split(1);
+            change(&mut fleet_model);
+            plan(&fleet_model, None)
         };
         assert_eq!(changed(|h| h.machines[1].moves = FileMoves::NotNow), [], "they wait for the GPU");
         assert_eq!(changed(|h| h.machines[1].takes_new = false), [given(1, 1)], "it drains, and there is no other GPU");
@@ -335,21 +336,21 @@ mod tests {
         assert_eq!(changed(too_small), [given(1, 1)], "a GPU in a machine that is too small helps nobody");
         assert_eq!(changed(|h| h.machines[1].keeps = true), [given(1, 1)], "nor does one that keeps sectors");
         assert_eq!(changed(|h| h.machines[1].moves = FileMoves::Never), [given(1, 1)], "nor one that shows its files to nobody");
-        assert_eq!(changed(|h| h.owed[0].sectors[0].moves_at = NOW + HOUR), [], "they did not come a while ago");
+        assert_eq!(changed(|h| h.commitments[0].sectors[0].moves_at = NOW + HOUR), [], "they did not come a while ago");
     }
 
     #[test]
     fn where_there_are_gpus_cores_do_no_c2() {
-        let mut house = split(1);
-        (house.owed[0].sectors[0].state, house.tasks[0].kind) = (SectorState::Commit2, TaskKind::Commit2);
-        (house.tasks[0].pinned_to, house.tasks[0].cost) = (None, Cost::of(TaskKind::Commit2, 32 * GIB));
-        assert_eq!(plan(&house, None), [given(1, 2)]);
-        house.machines[1].gpus = 2;
-        house.machines[1].cores = 0;
-        assert_eq!(plan(&house, None), [given(1, 1)], "it is too small");
-        house.machines[1].cores = 32;
-        house.machines[1].takes_new = false;
-        assert_eq!(plan(&house, None), [given(1, 1)], "it drains");
+        let mut fleet_model = split(1);
+        (fleet_model.commitments[0].sectors[0].state, fleet_model.tasks[0].kind) = (SectorState::Commit2, TaskKind::Commit2);
+        (fleet_model.tasks[0].pinned_to, fleet_model.tasks[0].cost) = (None, Cost::of(TaskKind::Commit2, 32 * GIB));
+        assert_eq!(plan(&fleet_model, None), [given(1, 2)]);
+        fleet_model.machines[1].gpus = 2;
+        fleet_model.machines[1].cores = 0;
+        assert_eq!(plan(&fleet_model, None), [given(1, 1)], "it is too small");
+        fleet_model.machines[1].cores = 32;
+        fleet_model.machines[1].takes_new = false;
+        assert_eq!(plan(&fleet_model, None), [given(1, 1)], "it drains");
     }
 
     #[test]
@@ -358,19 +359,19 @@ mod tests {
         draining.takes_new = false;
         let mut stored = task(1, TaskKind::Commit1, 1);
         stored.pinned_to = Some(MachineId(1));
-        let snapshot = snapshot(vec![draining], vec![owed(2, 1)], vec![stored]);
+        let snapshot = snapshot(vec![draining], vec![commitment(2, 1)], vec![stored]);
         assert_eq!(plan(&snapshot, None), [given(1, 1)]);
     }
 
     #[test]
     fn what_is_late_anyway_does_not_make_everything_else_late() {
         // A sector of twenty hours whose date has passed, and one of three hours that can still be in time; there is scratch for one.
-        let ((mut late, mut long), (mut owed, mut short)) = (owed(1, -1), owed(2, 0));
-        (late.sector_bytes, owed.sector_bytes) = (64 * GIB, 32 * GIB);
-        owed.promised_at = NOW + FIRST_POST + 6 * HOUR;
+        let ((mut late, mut long), (mut commitment, mut short)) = (commitment(1, -1), commitment(2, 0));
+        (late.sector_bytes, commitment.sector_bytes) = (64 * GIB, 32 * GIB);
+        commitment.promised_at = NOW + FIRST_POST + 6 * HOUR;
         long.cost = Cost::of(TaskKind::PreCommit1, 64 * GIB);
         short.cost = Cost::of(TaskKind::PreCommit1, 32 * GIB);
-        let mut snapshot = snapshot(vec![machine(1, 16)], vec![(late, long), (owed, short)], Vec::new());
+        let mut snapshot = snapshot(vec![machine(1, 16)], vec![(late, long), (commitment, short)], Vec::new());
         let machine = &mut snapshot.machines[0];
         (machine.memory_bytes, machine.disk_bytes, machine.disk_free_bytes) = (1 << 40, 1100 * GIB, 1100 * GIB);
         snapshot.sizes = vec![32 * GIB, 64 * GIB];
@@ -382,27 +383,28 @@ mod tests {
     #[test]
     fn what_no_disk_has_room_for_does_not_keep_the_rest_from_being_in_time() {
         // As above, and then more than the disk can ever hold.
-        let ((mut late, mut long), (mut good, mut short), (mut last, mut never)) = (owed(1, -1), owed(2, 0), owed(3, 30));
+        let ((mut late, mut long), (mut good, mut short), (mut last, mut never)) =
+            (commitment(1, -1), commitment(2, 0), commitment(3, 30));
         (late.sector_bytes, good.sector_bytes, last.sector_bytes) = (64 * GIB, 32 * GIB, 64 * GIB);
         good.promised_at = NOW + FIRST_POST + 6 * HOUR;
         let of = |bytes| Cost::of(TaskKind::PreCommit1, bytes);
         (long.cost, short.cost, never.cost) = (of(64 * GIB), of(32 * GIB), of(64 * GIB));
-        let mut house = snapshot(vec![machine(1, 16)], vec![(late, long), (good, short), (last, never)], Vec::new());
+        let mut fleet_model = snapshot(vec![machine(1, 16)], vec![(late, long), (good, short), (last, never)], Vec::new());
         let disk = of(64 * GIB).scratch_bytes + 40 * GIB;
-        let machine = &mut house.machines[0];
+        let machine = &mut fleet_model.machines[0];
         (machine.memory_bytes, machine.disk_bytes, machine.disk_free_bytes) = (1 << 40, disk, disk);
-        house.sizes = vec![32 * GIB, 64 * GIB];
-        house.history = History::of(&[(TaskKind::PreCommit1, 64 * GIB, MachineId(1), 20 * 3_600_000); 5]);
-        assert_eq!(plan(&house, None), [given(1, 1)], "the earlier date first");
-        assert_eq!(plan(&house, Some(&mut Rounds::most(20))), [given(2, 1)]);
+        fleet_model.sizes = vec![32 * GIB, 64 * GIB];
+        fleet_model.history = History::of(&[(TaskKind::PreCommit1, 64 * GIB, MachineId(1), 20 * 3_600_000); 5]);
+        assert_eq!(plan(&fleet_model, None), [given(1, 1)], "the earlier date first");
+        assert_eq!(plan(&fleet_model, Some(&mut Rounds::most(20))), [given(2, 1)]);
     }
 
     #[test]
     fn a_disk_is_promised_once_although_what_has_just_begun_has_written_nothing() {
         let large = |id| {
-            let (mut owed, mut task) = owed(id, 5);
-            (owed.sector_bytes, task.cost) = (32 * GIB, Cost::of(TaskKind::PreCommit1, 32 * GIB));
-            (owed, task)
+            let (mut commitment, mut task) = commitment(id, 5);
+            (commitment.sector_bytes, task.cost) = (32 * GIB, Cost::of(TaskKind::PreCommit1, 32 * GIB));
+            (commitment, task)
         };
         let mut snapshot = snapshot(vec![machine(1, 64)], vec![large(1), large(2), large(3)], Vec::new());
         let machine = &mut snapshot.machines[0];
@@ -411,7 +413,7 @@ mod tests {
         assert_eq!(plan(&snapshot, None).len(), 2, "1100 GiB hold two of them");
         for at in 0..2 {
             snapshot.tasks[at].leased_to = Some(MachineId(1));
-            snapshot.owed[at].sectors[0].machine = Some(MachineId(1));
+            snapshot.commitments[at].sectors[0].machine = Some(MachineId(1));
         }
         assert_eq!(plan(&snapshot, None), [], "both have their place");
         snapshot.machines[0].disk_free_bytes = 300 * GIB;
@@ -422,14 +424,14 @@ mod tests {
 
     #[test]
     fn a_due_proof_keeps_its_room_free_and_is_made_by_a_draining_machine_if_there_is_no_other() {
-        let contracts = (1..=4).map(|id| owed(id, 4 + id)).collect();
+        let contracts = (1..=4).map(|id| commitment(id, 4 + id)).collect();
         let mut waiting = snapshot(vec![machine(1, 2), machine(2, 2)], contracts, Vec::new());
         waiting.machines[0].memory_bytes = 200 << 20;
         waiting.machines[1].memory_bytes = 300 << 20;
         let snark = task(9, TaskKind::WindowPost, 1);
         waiting.tasks.push(snark.clone());
         // One PC1 of 64 MiB runs on the only machine that is large enough for the proof.
-        (waiting.tasks[0].leased_to, waiting.owed[0].sectors[0].machine) = (Some(MachineId(2)), Some(MachineId(2)));
+        (waiting.tasks[0].leased_to, waiting.commitments[0].sectors[0].machine) = (Some(MachineId(2)), Some(MachineId(2)));
         assert_eq!(plan(&waiting, None), [given(2, 1), given(3, 1)], "nothing new is begun where the proof waits");
         let mut draining = snapshot(vec![machine(1, 2)], Vec::new(), vec![snark]);
         draining.machines[0].takes_new = false;
@@ -438,34 +440,34 @@ mod tests {
 
     #[test]
     fn who_avoids_a_machine_does_not_keep_others_from_it_nor_waits_for_one_that_is_too_small() {
-        let (contract, avoiding) = owed(1, 5);
+        let (contract, avoiding) = commitment(1, 5);
         let mut second = contract.sectors[0].clone();
         second.id = SectorId(2);
-        let both = Owed { sectors: vec![second, contract.sectors[0].clone()], ..contract };
+        let both = Commitment { sectors: vec![second, contract.sectors[0].clone()], ..contract };
         let other = TaskView { id: TaskId(2), sector: Some(SectorId(2)), ..avoiding.clone() };
         let avoiding = TaskView { avoid: Some(MachineId(1)), ..avoiding };
-        let mut house = snapshot(vec![machine(1, 3), machine(2, 1)], Vec::new(), Vec::new());
-        (house.owed, house.tasks) = (vec![both], vec![other, avoiding]);
+        let mut fleet_model = snapshot(vec![machine(1, 3), machine(2, 1)], Vec::new(), Vec::new());
+        (fleet_model.commitments, fleet_model.tasks) = (vec![both], vec![other, avoiding]);
         // The other machine is busy, with a step of its own.
         let busy = TaskView { leased_to: Some(MachineId(2)), ..task(9, TaskKind::Finalize, 1) };
-        house.tasks.push(busy);
-        assert_eq!(plan(&house, None), [given(2, 1)], "it waits for the other machine");
-        house.machines[1].memory_bytes = 1 << 20;
-        let given_now: Vec<MachineId> = plan(&house, None).into_iter().map(|a| a.machine).collect();
+        fleet_model.tasks.push(busy);
+        assert_eq!(plan(&fleet_model, None), [given(2, 1)], "it waits for the other machine");
+        fleet_model.machines[1].memory_bytes = 1 << 20;
+        let given_now: Vec<MachineId> = plan(&fleet_model, None).into_iter().map(|a| a.machine).collect();
         assert_eq!(given_now, [MachineId(1); 2], "there is no other machine that could do it");
     }
 
     #[test]
     fn whoever_is_to_begin_gets_the_ticket() {
         // The search begins the short one first, dates alone the long one.
-        let ((mut late, _), (mut short, _)) = (owed(1, -1), owed(2, 0));
+        let ((mut late, _), (mut short, _)) = (commitment(1, -1), commitment(2, 0));
         (late.sector_bytes, short.sector_bytes) = (64 * GIB, 32 * GIB);
         short.promised_at = NOW + FIRST_POST + 6 * HOUR;
-        for owed in [&mut late, &mut short] {
-            owed.sectors[0].state = SectorState::Planned;
+        for commitment in [&mut late, &mut short] {
+            commitment.sectors[0].state = SectorState::Planned;
         }
         let mut snapshot = snapshot(vec![machine(1, 16)], Vec::new(), Vec::new());
-        snapshot.owed = vec![late, short];
+        snapshot.commitments = vec![late, short];
         let machine = &mut snapshot.machines[0];
         (machine.memory_bytes, machine.disk_bytes, machine.disk_free_bytes) = (1 << 40, 1100 * GIB, 1100 * GIB);
         snapshot.sizes = vec![32 * GIB, 64 * GIB];
@@ -477,16 +479,16 @@ mod tests {
     #[test]
     fn a_ticket_is_drawn_when_its_turn_is_near() {
         let contracts = (1..=400).map(|id| {
-            let (mut owed, task) = owed(id, 5);
-            owed.sectors[0].state = SectorState::Planned;
-            (owed, task)
+            let (mut commitment, task) = commitment(id, 5);
+            commitment.sectors[0].state = SectorState::Planned;
+            (commitment, task)
         });
-        let mut house = snapshot(vec![machine(1, 1)], contracts.collect(), Vec::new());
-        house.tasks.clear();
-        let soon = starting_soon(&house, 600, None);
+        let mut fleet_model = snapshot(vec![machine(1, 1)], contracts.collect(), Vec::new());
+        fleet_model.tasks.clear();
+        let soon = starting_soon(&fleet_model, 600, None);
         assert!(soon.contains(&SectorId(1)), "it can begin at once");
         assert!(soon.len() < 400, "one core does not begin 400 sectors in ten minutes: {}", soon.len());
-        assert_eq!(starting_soon(&house, 600, None), soon);
+        assert_eq!(starting_soon(&fleet_model, 600, None), soon);
     }
 
     proptest! {
@@ -500,7 +502,7 @@ mod tests {
             let count = i64::try_from(machines.len()).unwrap();
             let mut room = cores.clone();
             let contracts = (1..).zip(&contracts).map(|(id, (stage, days, on))| {
-                let (mut owed, mut task) = owed(id, *days);
+                let (mut commitment, mut task) = commitment(id, *days);
                 let (state, kind) = [
                     (SectorState::PreCommit1, TaskKind::PreCommit1),
                     (SectorState::PreCommit2, TaskKind::PreCommit2),
@@ -509,10 +511,10 @@ mod tests {
                     (SectorState::Planned, TaskKind::PreCommit1),
                 ][*stage];
                 let home = MachineId(on % count + 1);
-                owed.sectors[0].state = state;
+                commitment.sectors[0].state = state;
                 (task.kind, task.cost) = (kind, Cost::of(kind, 2048));
                 if !matches!(state, SectorState::PreCommit1 | SectorState::Planned) {
-                    owed.sectors[0].machine = Some(home);
+                    commitment.sectors[0].machine = Some(home);
                     task.pinned_to = (kind == TaskKind::PreCommit2).then_some(home);
                 }
                 let left = &mut room[usize::try_from(home.0 - 1).unwrap()];
@@ -520,14 +522,14 @@ mod tests {
                     *left -= task.cost.cores;
                     (task.leased_to, task.started_at) = (Some(home), NOW - HOUR);
                 }
-                (owed, task)
+                (commitment, task)
             });
             let contracts: Vec<_> = contracts.collect();
             let kinds = [TaskKind::Vanilla, TaskKind::WindowPost, TaskKind::Finalize, TaskKind::Commit1];
             let beside = (1000..).zip(&beside).map(|(id, (kind, due))| task(id, kinds[*kind], *due)).collect();
             let mut snapshot = snapshot(machines, contracts, beside);
             let silent = |t: &TaskView| {
-                snapshot.owed.iter().any(|o| Some(o.sectors[0].id) == t.sector && matches!(o.sectors[0].state, SectorState::WaitSeed | SectorState::Planned))
+                snapshot.commitments.iter().any(|o| Some(o.sectors[0].id) == t.sector && matches!(o.sectors[0].state, SectorState::WaitSeed | SectorState::Planned))
             };
             let silent: Vec<TaskId> = snapshot.tasks.iter().filter(|t| silent(t)).map(|t| t.id).collect();
             snapshot.tasks.retain(|t| !silent.contains(&t.id));

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use diesel::prelude::*;
 
-use sealyard_planner::{Lessons, Rollouts, Waits, World, availability, forecast};
+use sealyard_planner::{Calibration, Rollouts, Waits, World, availability, forecast};
 
-use super::{House, Snapshot, house::FIRST_POST, what_if::Outlook};
+use super::{FleetModel, Snapshot, fleet_model::FIRST_POST, what_if::Outlook};
 use crate::{
     clock::{DAY, Micros, Month, SECOND},
     ids::{OrderId, PoolId},
@@ -56,16 +56,21 @@ pub struct Promise {
 /// When `sectors` more of a size would all count, behind everything that is owed already. `None`: nothing here can seal
 /// them, or only at the cost of a promise.
 #[must_use]
-pub fn promise(snapshot: &Snapshot, sector_bytes: i64, sectors: i64, (lessons, outcomes): (Lessons, i64)) -> Option<Promised> {
-    let house = House::for_dates(snapshot);
-    let order = house.order(0, sector_bytes, sectors, snapshot.now)?;
-    let found = forecast(&house.world().world, &order, &rollouts(snapshot, lessons))?;
+pub fn promise(
+    snapshot: &Snapshot,
+    sector_bytes: i64,
+    sectors: i64,
+    (calibration, outcomes): (Calibration, i64),
+) -> Option<Promised> {
+    let fleet_model = FleetModel::for_dates(snapshot);
+    let order = fleet_model.order(0, sector_bytes, sectors, snapshot.now)?;
+    let found = forecast(&fleet_model.world().world, &order, &rollouts(snapshot, calibration))?;
     let young = outcomes < YOUNG;
-    let mut p95 = careful(snapshot, house.moment(found.p95), young);
-    if breaks_a_promise(&house, sector_bytes, sectors, p95) {
+    let mut p95 = careful(snapshot, fleet_model.moment(found.p95), young);
+    if breaks_a_promise(&fleet_model, sector_bytes, sectors, p95) {
         // Earliest due date goes first: not before anything that is promised.
-        p95 = snapshot.owed.iter().map(|o| o.promised_at).fold(p95, Micros::max);
-        if breaks_a_promise(&house, sector_bytes, sectors, p95) {
+        p95 = snapshot.commitments.iter().map(|o| o.promised_at).fold(p95, Micros::max);
+        if breaks_a_promise(&fleet_model, sector_bytes, sectors, p95) {
             return None;
         }
     }
@@ -74,24 +79,24 @@ pub fn promise(snapshot: &Snapshot, sector_bytes: i64, sectors: i64, (lessons, o
         p95 += SECOND;
     }
     let ahead = i64::try_from(found.ahead).unwrap_or(i64::MAX);
-    Some(Promised { p50: house.moment(found.p50) + FIRST_POST / 2, p95, ahead, why: reason(found.waits, ahead, young) })
+    Some(Promised { p50: fleet_model.moment(found.p50) + FIRST_POST / 2, p95, ahead, why: reason(found.waits, ahead, young) })
 }
 
 /// Whether a date that was shown shortly ago can still be given: no older promise suffers, and nobody else is due in that second.
 #[must_use]
 pub fn can_give(snapshot: &Snapshot, sector_bytes: i64, sectors: i64, date: Micros) -> bool {
-    let house = House::for_dates(snapshot);
-    !is_given(snapshot, date) && !breaks_a_promise(&house, sector_bytes, sectors, date)
+    let fleet_model = FleetModel::for_dates(snapshot);
+    !is_given(snapshot, date) && !breaks_a_promise(&fleet_model, sector_bytes, sectors, date)
 }
 
 fn is_given(snapshot: &Snapshot, date: Micros) -> bool {
-    snapshot.owed.iter().any(|o| o.promised_at / SECOND == date / SECOND)
+    snapshot.commitments.iter().any(|o| o.promised_at / SECOND == date / SECOND)
 }
 
 /// The same state of the house gives the same dates.
-fn rollouts(snapshot: &Snapshot, lessons: Lessons) -> Rollouts {
-    let seed = u64::try_from(snapshot.owed.iter().map(|o| o.id).max().unwrap_or(0)).unwrap_or(0);
-    Rollouts { odds: snapshot.history.odds(), rounds: ROUNDS, seed, lessons }
+fn rollouts(snapshot: &Snapshot, calibration: Calibration) -> Rollouts {
+    let seed = u64::try_from(snapshot.commitments.iter().map(|o| o.id).max().unwrap_or(0)).unwrap_or(0);
+    Rollouts { failure_model: snapshot.history.failure_model(), rounds: ROUNDS, seed, calibration }
 }
 
 /// The date that is given for sectors that are expected to be active at `expected`.
@@ -102,18 +107,18 @@ const fn careful(snapshot: &Snapshot, expected: Micros, young: bool) -> Micros {
 
 /// Whether an order that is due at `promised_at` would make an older one late, or one that is late already later by more than a step
 /// that cannot be interrupted.
-fn breaks_a_promise(house: &House<'_>, sector_bytes: i64, sectors: i64, promised_at: Micros) -> bool {
-    let mut before = house.world();
-    let mut after = house.world();
-    let Some(order) = house.order(0, sector_bytes, sectors, promised_at) else { return true };
+fn breaks_a_promise(fleet_model: &FleetModel<'_>, sector_bytes: i64, sectors: i64, promised_at: Micros) -> bool {
+    let mut before = fleet_model.world();
+    let mut after = fleet_model.world();
+    let Some(order) = fleet_model.order(0, sector_bytes, sectors, promised_at) else { return true };
     after.world.add_order(order);
     if !before.world.run() || !after.world.run() {
         return true;
     }
-    before.orders.iter().any(|(order, owed)| {
-        let counts = |world: &World<'_>| world.done_at(*order).map_or(Micros::MAX, |at| house.moment(at) + FIRST_POST);
+    before.orders.iter().any(|(order, commitment)| {
+        let counts = |world: &World<'_>| world.done_at(*order).map_or(Micros::MAX, |at| fleet_model.moment(at) + FIRST_POST);
         let (was, is) = (counts(&before.world), counts(&after.world));
-        is > owed.promised_at && (was <= owed.promised_at || is > was.saturating_add(house.longest_step()))
+        is > commitment.promised_at && (was <= commitment.promised_at || is > was.saturating_add(fleet_model.longest_step()))
     })
 }
 
@@ -131,13 +136,14 @@ pub fn available_to_promise(
     snapshot: &Snapshot,
     sector_bytes: i64,
     room: i64,
-    (lessons, outcomes): (Lessons, i64),
+    (calibration, outcomes): (Calibration, i64),
     dates: &[Micros],
 ) -> Vec<Promisable> {
-    let house = House::for_dates(snapshot);
-    let order = house.order(0, sector_bytes, room, snapshot.now);
-    let ends = order.map(|order| availability(&house.world().world, &order, &rollouts(snapshot, lessons))).unwrap_or_default();
-    let given: Vec<Micros> = ends.iter().map(|at| careful(snapshot, house.moment(*at), outcomes < YOUNG)).collect();
+    let fleet_model = FleetModel::for_dates(snapshot);
+    let order = fleet_model.order(0, sector_bytes, room, snapshot.now);
+    let ends =
+        order.map(|order| availability(&fleet_model.world().world, &order, &rollouts(snapshot, calibration))).unwrap_or_default();
+    let given: Vec<Micros> = ends.iter().map(|at| careful(snapshot, fleet_model.moment(*at), outcomes < YOUNG)).collect();
     let until = |by: Micros| i64::try_from(given.iter().filter(|at| **at <= by).count()).unwrap_or(0);
     dates.iter().map(|by| Promisable { by: *by, sectors: until(*by) }).collect()
 }
@@ -154,7 +160,7 @@ fn reason(waits: Waits, ahead: i64, young: bool) -> String {
         format!("{ahead} {go} first: a sector waits {} {place}, then takes {}.", hours(queue), hours(waits.work))
     };
     if young {
-        text.push_str(" This house has little history yet, so half as much time again is added.");
+        text.push_str(" There is little history yet, so the date is half as far away again.");
     }
     text
 }
@@ -210,11 +216,11 @@ pub fn of_order(conn: &mut AnyConnection, order: OrderId) -> DbResult<Option<Pro
 }
 
 /// What earlier promises of a pool teach, and how many there were.
-pub fn lessons(conn: &mut AnyConnection, pool: PoolId) -> DbResult<(Lessons, i64)> {
+pub fn calibration(conn: &mut AnyConnection, pool: PoolId) -> DbResult<(Calibration, i64)> {
     let row: Option<(i64, i64, i64, i64)> = promise_lessons::table.find(pool.0).first(conn).optional()?;
-    Ok(row.map_or((Lessons::default(), 0), |(_, shift, stretch, outcomes)| {
+    Ok(row.map_or((Calibration::default(), 0), |(_, shift, stretch, outcomes)| {
         let of = |value: i64| i32::try_from(value).unwrap_or(1_000_000);
-        (Lessons { shift: of(shift), stretch: of(stretch) }, outcomes)
+        (Calibration { shift: of(shift), stretch: of(stretch) }, outcomes)
     }))
 }
 
@@ -232,9 +238,9 @@ pub fn settle(conn: &mut AnyConnection, now: Micros) -> DbResult<usize> {
         let row = promises::table.filter(promises::order_id.eq(promise.order_id).and(promises::kept.is_null()));
         let won = diesel::update(row).set((promises::met_at.eq(*active_at), promises::kept.eq(kept))).execute(conn)?;
         if won == 1 {
-            let (before, outcomes) = lessons(conn, promise.pool_id)?;
+            let (before, outcomes) = calibration(conn, promise.pool_id)?;
             let learnt = before.learn(later_than(promise.p50_at), !kept);
-            keep_lessons(conn, promise.pool_id, learnt, outcomes + 1)?;
+            keep_calibration(conn, promise.pool_id, learnt, outcomes + 1)?;
         }
     }
     // A promise broken by its date is met some time all the same.
@@ -252,10 +258,10 @@ fn broken_but_met(conn: &mut AnyConnection) -> DbResult<Vec<(OrderId, Option<Mic
         .load(conn)
 }
 
-fn keep_lessons(conn: &mut AnyConnection, pool: PoolId, lessons: Lessons, outcomes: i64) -> DbResult<()> {
+fn keep_calibration(conn: &mut AnyConnection, pool: PoolId, calibration: Calibration, outcomes: i64) -> DbResult<()> {
     let values = (
-        promise_lessons::shift.eq(i64::from(lessons.shift)),
-        promise_lessons::stretch.eq(i64::from(lessons.stretch)),
+        promise_lessons::shift.eq(i64::from(calibration.shift)),
+        promise_lessons::stretch.eq(i64::from(calibration.stretch)),
         promise_lessons::outcomes.eq(outcomes),
     );
     on_conn!(conn, |c| diesel::insert_into(promise_lessons::table)
@@ -290,8 +296,8 @@ pub fn forecast_again(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &O
 }
 
 fn why_moved(snapshot: &Snapshot, contract: i64, later: bool) -> String {
-    let owed = snapshot.owed.iter().find(|o| o.held == 0 && o.id == contract);
-    let setback = owed.and_then(|o| o.sectors.iter().find_map(|s| s.setback.as_ref().map(|why| (s.number, why))));
+    let commitment = snapshot.commitments.iter().find(|o| o.held == 0 && o.id == contract);
+    let setback = commitment.and_then(|o| o.sectors.iter().find_map(|s| s.setback.as_ref().map(|why| (s.number, why))));
     match (setback, later) {
         (Some((number, why)), true) => format!("sector {number} had a setback: {why}"),
         (None, true) if !snapshot.away.is_empty() => {
@@ -351,64 +357,65 @@ mod tests {
         ids::MachineId,
         scheduler::{
             FileMoves, History, disk_left,
-            fixture::{GIB, NOW, machine, owed, snapshot},
+            fixture::{GIB, NOW, commitment, machine, snapshot},
         },
         sealing::{Cost, TaskKind},
     };
 
     /// A machine whose disk holds PC1 of one sector of 32 GiB beside `sectors` sealed ones.
-    fn house(sectors: i64, gib_stored: i64) -> Snapshot {
-        let mut house = snapshot(vec![machine(1, 64)], Vec::new(), Vec::new());
+    fn fleet_model(sectors: i64, gib_stored: i64) -> Snapshot {
+        let mut fleet_model = snapshot(vec![machine(1, 64)], Vec::new(), Vec::new());
         let scratch = Cost::of(TaskKind::PreCommit1, 32 * GIB).scratch_bytes;
-        let machine = &mut house.machines[0];
+        let machine = &mut fleet_model.machines[0];
         (machine.memory_bytes, machine.disk_bytes) = (1 << 40, scratch + sectors * 32 * GIB);
         machine.stored_bytes = gib_stored * GIB;
         machine.disk_free_bytes = machine.disk_bytes - machine.stored_bytes;
-        house.sizes = vec![32 * GIB];
-        house
+        fleet_model.sizes = vec![32 * GIB];
+        fleet_model
     }
 
     #[test]
     fn a_disk_counts_for_the_sectors_that_its_machine_can_seal() {
-        let mut house = house(10, 0);
-        assert_eq!(disk_left(&house), 11 * 32 * GIB);
-        house.sizes.push(64 * GIB);
-        assert_eq!(disk_left(&house), 11 * 32 * GIB, "too small for PC1 of 64 GiB, not for 32");
-        let (mut contract, _) = owed(1, 90);
+        let mut fleet_model = fleet_model(10, 0);
+        assert_eq!(disk_left(&fleet_model), 11 * 32 * GIB);
+        fleet_model.sizes.push(64 * GIB);
+        assert_eq!(disk_left(&fleet_model), 11 * 32 * GIB, "too small for PC1 of 64 GiB, not for 32");
+        let (mut contract, _) = commitment(1, 90);
         contract.sector_bytes = 32 * GIB;
-        house.owed.push(contract);
-        assert_eq!(disk_left(&house), 10 * 32 * GIB);
-        house.machines[0].takes_new = false;
-        assert_eq!(disk_left(&house), 0);
+        fleet_model.commitments.push(contract);
+        assert_eq!(disk_left(&fleet_model), 10 * 32 * GIB);
+        fleet_model.machines[0].takes_new = false;
+        assert_eq!(disk_left(&fleet_model), 0);
     }
 
     /// One machine for PC1, one with a GPU and a disk for 3 sectors, one that keeps 100.
     fn split() -> Snapshot {
-        let mut house = house(3, 0);
+        let mut fleet_model = fleet_model(3, 0);
         for id in 2..=3 {
-            house.machines.push(crate::scheduler::MachineView { id: MachineId(id), ..house.machines[0].clone() });
+            fleet_model.machines.push(crate::scheduler::MachineView { id: MachineId(id), ..fleet_model.machines[0].clone() });
         }
-        house.machines.iter_mut().for_each(|m| m.moves = FileMoves::Now);
-        (house.machines[1].gpus, house.machines[2].keeps) = (1, true);
-        house.machines[2].disk_bytes = 100 * 32 * GIB;
-        house.machines[2].disk_free_bytes = 100 * 32 * GIB;
-        house
+        fleet_model.machines.iter_mut().for_each(|m| m.moves = FileMoves::Now);
+        (fleet_model.machines[1].gpus, fleet_model.machines[2].keeps) = (1, true);
+        fleet_model.machines[2].disk_bytes = 100 * 32 * GIB;
+        fleet_model.machines[2].disk_free_bytes = 100 * 32 * GIB;
+        fleet_model
     }
 
     #[test]
     fn what_is_sealed_is_kept_where_there_is_room_for_it() {
-        let can = |house: &Snapshot, sectors| promise(house, 32 * GIB, sectors, (Lessons::default(), 0)).is_some();
-        let mut house = split();
-        assert_eq!(disk_left(&house), 104 * 32 * GIB, "and the last ones where they are sealed");
-        assert!(can(&house, 104) && !can(&house, 105));
-        let second = &mut house.machines[1];
+        let can =
+            |fleet_model: &Snapshot, sectors| promise(fleet_model, 32 * GIB, sectors, (Calibration::default(), 0)).is_some();
+        let mut fleet_model = split();
+        assert_eq!(disk_left(&fleet_model), 104 * 32 * GIB, "and the last ones where they are sealed");
+        assert!(can(&fleet_model, 104) && !can(&fleet_model, 105));
+        let second = &mut fleet_model.machines[1];
         (second.stored_bytes, second.disk_bytes) = (10 * 32 * GIB, second.disk_bytes + 10 * 32 * GIB);
-        assert_eq!(disk_left(&house), 104 * 32 * GIB, "what leaves makes room");
-        assert!(can(&house, 94), "what is sealed already comes first");
-        house.machines[2].moves = FileMoves::NotNow;
-        assert!(can(&house, 94), "a transfer that has just failed says nothing of the days to come");
-        house.machines[1].moves = FileMoves::Never;
-        assert!(can(&house, 4), "with nobody to get at it, it stays where PC2 was done");
+        assert_eq!(disk_left(&fleet_model), 104 * 32 * GIB, "what leaves makes room");
+        assert!(can(&fleet_model, 94), "what is sealed already comes first");
+        fleet_model.machines[2].moves = FileMoves::NotNow;
+        assert!(can(&fleet_model, 94), "a transfer that has just failed says nothing of the days to come");
+        fleet_model.machines[1].moves = FileMoves::Never;
+        assert!(can(&fleet_model, 4), "with nobody to get at it, it stays where PC2 was done");
         let mut alone = split();
         alone.machines.pop();
         assert_eq!(disk_left(&alone), 4 * 32 * GIB);
@@ -424,9 +431,9 @@ mod tests {
     #[test]
     fn where_steps_fail_often_dates_are_later() {
         let date = |failed: i64| {
-            let mut house = house(50, 0);
-            house.history = History::with_failures(TaskKind::PreCommit1, (300, failed));
-            promise(&house, 32 * GIB, 20, (Lessons::default(), 0)).unwrap()
+            let mut fleet_model = fleet_model(50, 0);
+            fleet_model.history = History::with_failures(TaskKind::PreCommit1, (300, failed));
+            promise(&fleet_model, 32 * GIB, 20, (Calibration::default(), 0)).unwrap()
         };
         let (sound, frail) = (date(0), date(100));
         assert!(frail.p50 > sound.p50 + 2 * HOUR && frail.p95 > sound.p95 + 6 * HOUR, "{sound:?} {frail:?}");
@@ -434,20 +441,22 @@ mod tests {
 
     #[test]
     fn what_no_disk_can_keep_is_not_promised() {
-        let can = |house: &Snapshot, sectors| promise(house, 32 * GIB, sectors, (Lessons::default(), 0)).is_some();
-        let empty = house(10, 0);
+        let can =
+            |fleet_model: &Snapshot, sectors| promise(fleet_model, 32 * GIB, sectors, (Calibration::default(), 0)).is_some();
+        let empty = fleet_model(10, 0);
         assert!(can(&empty, 11) && !can(&empty, 12), "the last one's scratch becomes its place");
-        let fuller = house(10, 4 * 32);
+        let fuller = fleet_model(10, 4 * 32);
         assert!(can(&fuller, 7) && !can(&fuller, 8));
         let later = [NOW + 100 * DAY];
-        let most =
-            |house: &Snapshot, room| available_to_promise(house, 32 * GIB, room, (Lessons::default(), 0), &later)[0].sectors;
+        let most = |fleet_model: &Snapshot, room| {
+            available_to_promise(fleet_model, 32 * GIB, room, (Calibration::default(), 0), &later)[0].sectors
+        };
         assert_eq!((most(&empty, 100), most(&empty, 3), most(&fuller, 100)), (11, 3, 7));
-        let mut promised = house(10, 0);
-        let (mut contract, _) = owed(1, 90);
+        let mut promised = fleet_model(10, 0);
+        let (mut contract, _) = commitment(1, 90);
         (contract.sector_bytes, contract.held) = (32 * GIB, 9);
         contract.sectors.clear();
-        promised.owed.push(contract);
+        promised.commitments.push(contract);
         assert!(can(&promised, 2) && !can(&promised, 3), "a disk is promised once");
     }
 }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use diesel::prelude::*;
 
 use super::{
-    Drawn, drawing,
+    PlannedBegin,
     history::{self, History},
+    previous_plan,
 };
 use crate::{
     capacity::pools,
@@ -91,7 +92,7 @@ pub struct SectorView {
     /// Why it had to begin again, if it had.
     pub setback: Option<String>,
     /// Where it was last expected to begin.
-    pub drawn: Option<Drawn>,
+    pub planned_begin: Option<PlannedBegin>,
     /// Its layers were fetched to where they are.
     pub fetched: bool,
     /// Its files are not fetched before then: that has failed.
@@ -100,7 +101,7 @@ pub struct SectorView {
 
 /// Equal sectors with one promised date: a contract, or an order that is not paid yet.
 #[derive(Clone, Debug)]
-pub struct Owed {
+pub struct Commitment {
     /// The contract's or the order's row.
     pub id: i64,
     pub pool: PoolId,
@@ -120,7 +121,7 @@ pub struct Snapshot {
     /// Names of machines that are lost or draining.
     pub away: Vec<String>,
     pub tasks: Vec<TaskView>,
-    pub owed: Vec<Owed>,
+    pub commitments: Vec<Commitment>,
     /// Sealed sectors that are where they cannot stay, the oldest.
     pub to_store: Vec<ToStore>,
     /// Sector sizes that are on sale.
@@ -154,7 +155,7 @@ pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
         lately_lost: machines.iter().filter(lately_lost).map(view).collect(),
         away: machines.iter().filter(|m| m.is_lost() || m.is_draining()).map(|m| m.name.clone()).collect(),
         tasks: load_tasks(conn, &sizes)?,
-        owed: load_owed(conn, &sizes, &setbacks, now)?,
+        commitments: load_commitments(conn, &sizes, &setbacks, now)?,
         sizes: sizes.values().copied().collect(),
         history: history::load(conn, &sizes, now)?,
         epoch_seconds: epoch_seconds.unwrap_or(30).max(1),
@@ -225,17 +226,22 @@ fn load_tasks(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResul
     Ok(tasks.collect())
 }
 
-fn load_owed(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, setbacks: &Setbacks, now: Micros) -> DbResult<Vec<Owed>> {
-    let owed = |state: &SectorState| state.is_sealing() || *state == SectorState::Quarantined;
-    let sealing = SectorState::ALL.into_iter().filter(owed).collect::<Vec<_>>();
-    let drawn = drawing::load(conn)?;
-    let mut contracts: BTreeMap<i64, Owed> = BTreeMap::new();
+fn load_commitments(
+    conn: &mut AnyConnection,
+    sizes: &HashMap<PoolId, i64>,
+    setbacks: &Setbacks,
+    now: Micros,
+) -> DbResult<Vec<Commitment>> {
+    let commitment = |state: &SectorState| state.is_sealing() || *state == SectorState::Quarantined;
+    let sealing = SectorState::ALL.into_iter().filter(commitment).collect::<Vec<_>>();
+    let planned_begin = previous_plan::load(conn)?;
+    let mut contracts: BTreeMap<i64, Commitment> = BTreeMap::new();
     let sectors = in_states(conn, &sealing)?;
     let in_pc2: Vec<SectorId> = sectors.iter().filter(|s| s.state() == SectorState::PreCommit2).map(|s| s.id).collect();
     let fetched = fetched(conn, &in_pc2)?;
     for sector in sectors {
         let Some(sector_bytes) = sizes.get(&sector.pool_id) else { continue };
-        let owed = contracts.entry(sector.contract_id.0).or_insert_with(|| Owed {
+        let commitment = contracts.entry(sector.contract_id.0).or_insert_with(|| Commitment {
             id: sector.contract_id.0,
             pool: sector.pool_id,
             sector_bytes: *sector_bytes,
@@ -243,22 +249,22 @@ fn load_owed(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, setbacks: &
             held: 0,
             sectors: Vec::new(),
         });
-        owed.sectors.push(SectorView {
+        commitment.sectors.push(SectorView {
             id: sector.id,
             number: sector.number,
             state: sector.state(),
             machine: sector.machine_id,
             changed_at: sector.changed_at,
             setback: sector.reason.filter(|_| sector.failures > 0),
-            drawn: drawn.get(&sector.id).copied(),
+            planned_begin: planned_begin.get(&sector.id).copied(),
             fetched: fetched.contains(&sector.id),
             moves_at: setbacks.sectors.get(&sector.id).copied().unwrap_or(0),
         });
     }
-    let mut owed: Vec<Owed> = contracts.into_values().collect();
+    let mut commitment: Vec<Commitment> = contracts.into_values().collect();
     for order in orders::placed(conn, now)? {
         let Some(sector_bytes) = sizes.get(&order.pool_id).copied() else { continue };
-        owed.push(Owed {
+        commitment.push(Commitment {
             id: order.id.0,
             pool: order.pool_id,
             sector_bytes,
@@ -267,7 +273,7 @@ fn load_owed(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, setbacks: &
             sectors: Vec::new(),
         });
     }
-    Ok(owed)
+    Ok(commitment)
 }
 
 impl Snapshot {
@@ -281,8 +287,8 @@ impl Snapshot {
 
     /// Sectors of a pool that are owed, or held for an order, and are not on chain.
     #[must_use]
-    pub fn owed_sectors(&self, pool: PoolId) -> i64 {
-        let of_pool = self.owed.iter().filter(|o| o.pool == pool);
+    pub fn committed_sectors(&self, pool: PoolId) -> i64 {
+        let of_pool = self.commitments.iter().filter(|o| o.pool == pool);
         of_pool.map(|o| o.held + i64::try_from(o.sectors.len()).unwrap_or(i64::MAX)).sum()
     }
 

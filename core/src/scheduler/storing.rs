@@ -67,36 +67,40 @@ mod tests {
     };
 
     /// Machines 1 and 2 seal, 3 and 4 keep; sectors 1 to `n` of 32 GiB lie on the first.
-    fn house(n: i64) -> Snapshot {
-        let mut house = snapshot((1..=4).map(|id| machine(id, 8)).collect(), Vec::new(), Vec::new());
-        for (at, machine) in house.machines.iter_mut().enumerate() {
+    fn fleet_model(n: i64) -> Snapshot {
+        let mut fleet_model = snapshot((1..=4).map(|id| machine(id, 8)).collect(), Vec::new(), Vec::new());
+        for (at, machine) in fleet_model.machines.iter_mut().enumerate() {
             (machine.moves, machine.keeps) = (FileMoves::Now, at >= 2);
         }
         let sector = |id| ToStore { sector: SectorId(id), from: MachineId(1), bytes: 32 * GIB };
-        house.to_store = (1..=n).map(sector).collect();
-        house
+        fleet_model.to_store = (1..=n).map(sector).collect();
+        fleet_model
     }
 
     #[test]
     fn one_machine_gives_one_sector_at_a_time_to_the_emptiest() {
-        let mut house = house(3);
-        house.machines[2].disk_free_bytes = 900 * GIB;
-        assert_eq!(storing(&house), [(SectorId(1), MachineId(4))]);
-        house.to_store[2].from = MachineId(2);
-        assert_eq!(storing(&house), [(SectorId(1), MachineId(4)), (SectorId(3), MachineId(4))]);
+        let mut fleet_model = fleet_model(3);
+        fleet_model.machines[2].disk_free_bytes = 900 * GIB;
+        assert_eq!(storing(&fleet_model), [(SectorId(1), MachineId(4))]);
+        fleet_model.to_store[2].from = MachineId(2);
+        assert_eq!(storing(&fleet_model), [(SectorId(1), MachineId(4)), (SectorId(3), MachineId(4))]);
         let mut under_way = task(9, TaskKind::Store, NOW);
         (under_way.leased_to, under_way.avoid, under_way.sector_bytes) = (Some(MachineId(4)), Some(MachineId(1)), 200 * GIB);
-        house.tasks.push(under_way);
-        assert_eq!(storing(&house), [(SectorId(3), MachineId(3))], "the first one gives already; the fourth will be fuller");
+        fleet_model.tasks.push(under_way);
+        assert_eq!(
+            storing(&fleet_model),
+            [(SectorId(3), MachineId(3))],
+            "the first one gives already; the fourth will be fuller"
+        );
     }
 
     #[test]
     fn nothing_goes_where_there_is_no_room_or_no_way() {
         let changed = |change: fn(&mut Snapshot)| {
-            let mut house = house(1);
-            house.machines.pop();
-            change(&mut house);
-            storing(&house).len()
+            let mut fleet_model = fleet_model(1);
+            fleet_model.machines.pop();
+            change(&mut fleet_model);
+            storing(&fleet_model).len()
         };
         assert_eq!(changed(|_| ()), 1);
         assert_eq!(changed(|h| h.machines[2].disk_free_bytes = 31 * GIB), 0);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sealyard_planner::{MachineIx, Row, Secs};
 
-use super::{House, MachineView, SectorView, Snapshot};
+use super::{FleetModel, MachineView, SectorView, Snapshot};
 use crate::{
     clock::Micros,
     ids::{MachineId, PoolId, SectorId},
@@ -75,35 +75,35 @@ impl Effect {
 /// Plays the house on until all is done, by usual durations.
 #[must_use]
 pub fn outlook(snapshot: &Snapshot) -> Outlook {
-    let house = House::for_dates(snapshot);
-    let mut played = house.world();
-    let finished = played.world.run();
-    let mut last = House::now();
-    let mut outlook = Outlook { stuck: if finished { 0 } else { played.world.left() }, ..Outlook::default() };
-    for (order, owed) in &played.orders {
-        let Some(done) = played.world.done_at(*order) else { continue };
+    let fleet_model = FleetModel::for_dates(snapshot);
+    let mut simulation = fleet_model.world();
+    let finished = simulation.world.run();
+    let mut last = FleetModel::now();
+    let mut outlook = Outlook { stuck: if finished { 0 } else { simulation.world.left() }, ..Outlook::default() };
+    for (order, commitment) in &simulation.orders {
+        let Some(done) = simulation.world.done_at(*order) else { continue };
         last = last.max(done);
-        let dates = if owed.held == 0 { &mut outlook.contracts } else { &mut outlook.orders };
-        dates.insert(owed.id, house.moment(done));
+        let dates = if commitment.held == 0 { &mut outlook.contracts } else { &mut outlook.orders };
+        dates.insert(commitment.id, fleet_model.moment(done));
     }
-    outlook.done = house.moment(last);
-    outlook.lateness = played.world.cost().tardiness;
+    outlook.done = fleet_model.moment(last);
+    outlook.lateness = simulation.world.cost().tardiness;
     let (mut pc1, mut gpu, mut count) = (0, 0, 0);
-    for (sector, view) in &played.sectors {
-        let Some(row) = played.world.sectors.get(*sector).map(|s| s.row) else { continue };
-        if row.s1 >= House::now() && row.s3 >= 0 {
-            pc1 += i64::from(row.s1 - House::now());
+    for (sector, view) in &simulation.sectors {
+        let Some(row) = simulation.world.sectors.get(*sector).map(|s| s.row) else { continue };
+        if row.s1 >= FleetModel::now() && row.s3 >= 0 {
+            pc1 += i64::from(row.s1 - FleetModel::now());
             gpu += i64::from(row.s2 - row.e1) + i64::from(row.s3 - row.c1e);
             count += 1;
         }
-        outlook.steps.extend(steps(&row, view, &house));
+        outlook.steps.extend(steps(&row, view, &fleet_model));
     }
     outlook.waits = (pc1 / count.max(1), gpu / count.max(1));
     outlook.steps.sort_by_key(|s| (s.machine, s.from, s.sector));
     outlook
 }
 
-fn steps(row: &Row, sector: &SectorView, house: &House<'_>) -> impl Iterator<Item = Planned> {
+fn steps(row: &Row, sector: &SectorView, fleet_model: &FleetModel<'_>) -> impl Iterator<Item = Planned> {
     let parts: [(TaskKind, MachineIx, Secs, Secs); 4] = [
         (TaskKind::PreCommit1, row.m1, row.s1, row.e1),
         (TaskKind::Move, row.m2, row.xs, row.xe),
@@ -112,8 +112,8 @@ fn steps(row: &Row, sector: &SectorView, house: &House<'_>) -> impl Iterator<Ite
     ];
     let (sector, number) = (sector.id, sector.number);
     parts.into_iter().filter_map(move |(step, machine, from, until)| {
-        let machine = house.machine_id(machine).filter(|_| from >= 0 && until > from && until > House::now())?;
-        Some(Planned { machine, sector, number, step, from: house.moment(from), until: house.moment(until) })
+        let machine = fleet_model.machine_id(machine).filter(|_| from >= 0 && until > from && until > FleetModel::now())?;
+        Some(Planned { machine, sector, number, step, from: fleet_model.moment(from), until: fleet_model.moment(until) })
     })
 }
 
@@ -137,12 +137,12 @@ pub fn what_if(snapshot: &Snapshot, change: &Change) -> Effect {
                 ..m
             }));
         }
-        Change::Order { pool, sector_bytes, sectors } => other.owed.push(super::Owed {
+        Change::Order { pool, sector_bytes, sectors } => other.commitments.push(super::Commitment {
             id: i64::MAX,
             pool: *pool,
             sector_bytes: *sector_bytes,
             // Behind everything that is promised.
-            promised_at: snapshot.owed.iter().map(|o| o.promised_at).max().unwrap_or(snapshot.now).max(snapshot.now) + 1,
+            promised_at: snapshot.commitments.iter().map(|o| o.promised_at).max().unwrap_or(snapshot.now).max(snapshot.now) + 1,
             held: *sectors,
             sectors: Vec::new(),
         }),
@@ -153,7 +153,7 @@ pub fn what_if(snapshot: &Snapshot, change: &Change) -> Effect {
 /// The machine is gone with everything on it. What the chain knows, or only waits for a proof, goes on elsewhere.
 fn lose(snapshot: &mut Snapshot, machine: MachineId) {
     snapshot.machines.retain(|m| m.id != machine);
-    for sector in snapshot.owed.iter_mut().flat_map(|o| &mut o.sectors).filter(|s| s.machine == Some(machine)) {
+    for sector in snapshot.commitments.iter_mut().flat_map(|o| &mut o.sectors).filter(|s| s.machine == Some(machine)) {
         if let Transition::To(state) = sealing::next(sector.state, Event::MachineLost) {
             (sector.state, sector.machine) = (state, None);
         }
@@ -168,7 +168,7 @@ mod tests {
         clock::{HOUR, SECOND},
         scheduler::{
             History, TaskView,
-            fixture::{NOW, machine, owed, snapshot},
+            fixture::{NOW, commitment, machine, snapshot},
         },
         sealing::SectorState,
     };
@@ -180,8 +180,8 @@ mod tests {
     }
 
     /// Four contracts on two machines that do one PC1 at a time; the first one's runs on the first machine, since an hour.
-    fn house() -> Snapshot {
-        let mut contracts: Vec<_> = (1..=4).map(|id| owed(id, 9 + id)).collect();
+    fn fleet_model() -> Snapshot {
+        let mut contracts: Vec<_> = (1..=4).map(|id| commitment(id, 9 + id)).collect();
         let (contract, task) = &mut contracts[0];
         contract.sectors[0].machine = Some(MachineId(1));
         *task = TaskView { leased_to: Some(MachineId(1)), started_at: NOW - HOUR, ..task.clone() };
@@ -195,38 +195,38 @@ mod tests {
 
     #[test]
     fn what_runs_on_a_draining_machine_ends_in_its_own_time_and_what_is_lost_begins_again() {
-        let house = house();
-        let drained = what_if(&house, &Change::Drain(MachineId(1)));
+        let fleet_model = fleet_model();
+        let drained = what_if(&fleet_model, &Change::Drain(MachineId(1)));
         let (before, after) = (hours(&drained.before), hours(&drained.after));
         assert_eq!(after[0], before[0], "three hours are left of it, as before");
         assert!(after[3] > before[3] && drained.after.stuck == 0, "everything else is done by the other one: {after:?}");
-        let failed = what_if(&house, &Change::Fail(MachineId(1)));
+        let failed = what_if(&fleet_model, &Change::Fail(MachineId(1)));
         assert!(hours(&failed.after)[0] > before[0], "what ran there begins again: {:?}", failed.after);
         assert!(failed.moved().any(|(contract, ..)| contract == 1));
     }
 
     #[test]
     fn what_no_longer_needs_its_machine_goes_on_when_it_is_lost() {
-        let mut house = house();
-        house.tasks.retain(|task| task.sector != Some(house.owed[0].sectors[0].id));
-        house.owed[0].sectors[0].state = SectorState::ProveCommitting;
-        let failed = what_if(&house, &Change::Fail(MachineId(1)));
+        let mut fleet_model = fleet_model();
+        fleet_model.tasks.retain(|task| task.sector != Some(fleet_model.commitments[0].sectors[0].id));
+        fleet_model.commitments[0].sectors[0].state = SectorState::ProveCommitting;
+        let failed = what_if(&fleet_model, &Change::Fail(MachineId(1)));
         assert_eq!(hours(&failed.after)[0], hours(&failed.before)[0], "it may be on chain already");
-        house.owed[0].sectors[0].state = SectorState::Verifying;
-        let failed = what_if(&house, &Change::Fail(MachineId(1)));
+        fleet_model.commitments[0].sectors[0].state = SectorState::Verifying;
+        let failed = what_if(&fleet_model, &Change::Fail(MachineId(1)));
         assert!(hours(&failed.after)[0] > hours(&failed.before)[0], "a proof of what is lost is worth nothing");
     }
 
     #[test]
     fn one_more_machine_is_as_quick_as_its_like_and_empty() {
-        let mut house = house();
-        house.machines[1].disk_free_bytes = 0;
-        house.machines[1].stored_bytes = house.machines[1].disk_bytes;
-        let added = what_if(&house, &Change::Add(MachineId(2)));
+        let mut fleet_model = fleet_model();
+        fleet_model.machines[1].disk_free_bytes = 0;
+        fleet_model.machines[1].stored_bytes = fleet_model.machines[1].disk_bytes;
+        let added = what_if(&fleet_model, &Change::Add(MachineId(2)));
         assert!(added.after.done < added.before.done, "a full machine's like is not full: {:?}", hours(&added.after));
         let quick = History::of(&[(TaskKind::PreCommit1, 2048, MachineId(1), 3_600_000); 5]);
-        let house = Snapshot { history: quick, ..house };
-        let like_quick = what_if(&house, &Change::Add(MachineId(1)));
+        let fleet_model = Snapshot { history: quick, ..fleet_model };
+        let like_quick = what_if(&fleet_model, &Change::Add(MachineId(1)));
         let first = like_quick
             .after
             .steps
@@ -239,10 +239,10 @@ mod tests {
 
     #[test]
     fn a_quarantined_sector_is_still_owed() {
-        let mut house = house();
-        house.tasks.retain(|task| task.sector != Some(house.owed[3].sectors[0].id));
-        house.owed[3].sectors[0].state = SectorState::Quarantined;
-        let dates = outlook(&house).contracts;
+        let mut fleet_model = fleet_model();
+        fleet_model.tasks.retain(|task| task.sector != Some(fleet_model.commitments[3].sectors[0].id));
+        fleet_model.commitments[3].sectors[0].state = SectorState::Quarantined;
+        let dates = outlook(&fleet_model).contracts;
         assert!(dates.contains_key(&4), "its contract has a date: {dates:?}");
     }
 }

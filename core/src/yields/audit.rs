@@ -89,7 +89,7 @@ fn all(conn: &mut AnyConnection) -> Result<(), Stop> {
     }
     let owed = i128::from(ledger::owed_to_investors(conn)?);
     if owed > unlocked {
-        let path = "house > what investors can withdraw, against what the miners can (nanoFIL)".to_owned();
+        let path = "coverage > what investors can withdraw, against what the miners can (nanoFIL)".to_owned();
         return Err(Stop::Different(Difference { path, booked: owed.to_string(), should_be: format!("at most {unlocked}") }));
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! What a plan may earn: the protocol's own projection, spread by the pool's luck. Every forecast is kept beside what came.
 
 use diesel::prelude::*;
-use sealyard_planner::Dice;
+use sealyard_planner::Rng;
 
 use crate::{
     clock::{DAY, Micros},
@@ -51,15 +51,15 @@ pub fn forecast(projection: &Projection, days: usize) -> Option<Range> {
     if wins >= PLENTY {
         return Some(Range { p10: expected, p50: expected, p90: expected });
     }
-    let mut dice = Dice::new(projection.seed);
-    let mut lives = (0..ROUNDS).map(|_| net(life(projection, daily, &mut dice)?, projection.fee)).collect::<Option<Vec<_>>>()?;
+    let mut rng = Rng::new(projection.seed);
+    let mut lives = (0..ROUNDS).map(|_| net(life(projection, daily, &mut rng)?, projection.fee)).collect::<Option<Vec<_>>>()?;
     lives.sort_unstable();
     let at = |tenths: usize| lives.get((lives.len() * tenths).div_ceil(10).saturating_sub(1)).copied();
     Some(Range { p10: at(1)?, p50: at(5)?, p90: at(9)? })
 }
 
 /// One life: wins come after exponential waits, each brings its day's expected part.
-fn life(projection: &Projection, daily: &[i128], dice: &mut Dice) -> Option<i128> {
+fn life(projection: &Projection, daily: &[i128], rng: &mut Rng) -> Option<i128> {
     if projection.wins_millionths <= 0 {
         return Some(0);
     }
@@ -68,7 +68,7 @@ fn life(projection: &Projection, daily: &[i128], dice: &mut Dice) -> Option<i128
     let mean = i32::try_from(SECONDS_A_DAY * unit * MILLION / projection.wins_millionths).unwrap_or(i32::MAX);
     let (mut at, mut sum) = (0i64, 0i128);
     loop {
-        at += i64::from(dice.wait(mean.max(1)));
+        at += i64::from(rng.wait(mean.max(1)));
         let Some(day) = usize::try_from(at / unit / SECONDS_A_DAY).ok().and_then(|day| daily.get(day)) else { return Some(sum) };
         sum = sum.checked_add(day.checked_mul(i128::from(MILLION))? / i128::from(projection.wins_millionths))?;
     }

@@ -4,7 +4,7 @@ use crate::{
     KindIx, PoolIx, Table,
     model::policy::Rule,
     sim::pace::{Pace, SPAN},
-    sim::world::{Room, World},
+    sim::world::{MachineState, World},
 };
 
 /// Sectors of each size that wait for PC1, and those that wait for a GPU, as of the first size.
@@ -83,13 +83,13 @@ impl World<'_> {
         let mut bound: Table<PoolIx, Waiting> = self.pools.iter().map(|_| none.clone()).collect();
         for (state, bound) in self.pools.iter().zip(bound.iter_mut()) {
             bound.layers = i64::from(state.wip);
-            bound.c2 = state.c2.iter().map(|lane| i64::try_from(self.lanes[*lane].c2.len()).unwrap_or(0)).sum();
+            bound.c2 = state.c2.iter().map(|queue| i64::try_from(self.queues[*queue].c2.len()).unwrap_or(0)).sum();
         }
         for group in &self.ready {
             let state = &self.groups[*group];
             let order = &self.orders[state.order];
             let n = i64::from(state.n - state.begun) + i64::try_from(state.again.len()).unwrap_or(0);
-            let waiting = order.pool.or(state.wish.only).map_or(&mut any, |pool| &mut bound[pool]);
+            let waiting = order.pool.or(state.hint.only).map_or(&mut any, |pool| &mut bound[pool]);
             waiting.to_begin[order.kind] += n;
         }
         (any, bound)
@@ -98,9 +98,9 @@ impl World<'_> {
     /// Some machine for PC1 and some with GPUs are up: a pool that is down is no place to wait for.
     fn is_at_work(&mut self, pool: PoolIx) -> bool {
         let fleet = self.fleet;
-        let mut has = |can: fn(&Room) -> bool| {
+        let mut has = |can: fn(&MachineState) -> bool| {
             let mut there = fleet.machines.keys().filter(|machine| fleet.pool(*machine) == pool);
-            there.any(|machine| can(&self.rooms[machine]) && self.is_up_for(machine, 1))
+            there.any(|machine| can(&self.machines[machine]) && self.is_up_for(machine, 1))
         };
         has(|room| room.can_p1) && has(|room| room.can_gpu)
     }

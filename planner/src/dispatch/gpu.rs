@@ -2,15 +2,15 @@
 
 use crate::{
     MachineIx, PoolIx, SectorIx,
-    model::{fleet::Step, policy::Urgency, sector::State, table::LaneIx},
+    model::{fleet::Step, policy::Urgency, sector::State, table::QueueIx},
     sim::{agenda::Ending, world::World},
 };
 
 /// Something for a GPU: a lane's oldest C2, where it is wanted or on any, or one machine's waiting PC2.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum GpuWork {
-    C2(LaneIx),
-    C2Anywhere(LaneIx),
+    C2(QueueIx),
+    C2Anywhere(QueueIx),
     P2(SectorIx),
 }
 
@@ -23,20 +23,20 @@ impl World<'_> {
         let mut free = std::mem::take(&mut self.pools[pool].free_gpu);
         let now = self.now;
         free.retain(|machine| {
-            let room = &mut self.rooms[*machine];
+            let room = &mut self.machines[*machine];
             room.listed_gpu = room.free.gpus > 0 && room.dead_until <= now;
             room.listed_gpu
         });
         let mut work: Vec<(Urgency, GpuWork)> = Vec::new();
         if !free.is_empty() {
-            let unwanted = free.iter().any(|m| self.rooms[*m].prefers == Some(Step::P2));
+            let unwanted = free.iter().any(|m| self.machines[*m].prefers == Some(Step::P2));
             self.rank_c2(pool, unwanted, &mut work);
             for machine in &free {
-                for sector in &self.rooms[*machine].waiting {
+                for sector in &self.machines[*machine].waiting {
                     let group = self.sectors[*sector].group;
-                    if self.groups[group].wish.hold_p2 <= now {
+                    if self.groups[group].hint.hold_p2 <= now {
                         let urgency = self.layers_urgency(group, *sector);
-                        let wrong = self.rooms[*machine].prefers == Some(Step::C2);
+                        let wrong = self.machines[*machine].prefers == Some(Step::C2);
                         let urgency = if wrong { self.on_wrong_gpu(urgency) } else { urgency };
                         work.push((urgency, GpuWork::P2(*sector)));
                     }
@@ -50,8 +50,8 @@ impl World<'_> {
             }
             match what {
                 GpuWork::P2(sector) => self.try_p2(sector, &mut free),
-                GpuWork::C2(lane) => while self.try_c2(lane, &mut free, true) {},
-                GpuWork::C2Anywhere(lane) => while self.try_c2(lane, &mut free, false) {},
+                GpuWork::C2(queue) => while self.try_c2(queue, &mut free, true) {},
+                GpuWork::C2Anywhere(queue) => while self.try_c2(queue, &mut free, false) {},
             }
         }
         // Nothing was listed meanwhile: starting gives nothing back.
@@ -59,25 +59,25 @@ impl World<'_> {
     }
 
     fn rank_c2(&mut self, pool: PoolIx, unwanted: bool, work: &mut Vec<(Urgency, GpuWork)>) {
-        let mut lanes = std::mem::take(&mut self.pools[pool].c2);
-        lanes.retain(|lane| {
-            let some = self.oldest(*lane, State::WaitC2).is_some();
-            self.lanes[*lane].listed_c2 = some;
+        let mut queues = std::mem::take(&mut self.pools[pool].c2);
+        queues.retain(|queue| {
+            let some = self.oldest(*queue, State::WaitC2).is_some();
+            self.queues[*queue].listed_c2 = some;
             some
         });
-        for lane in lanes.iter().filter(|lane| self.groups[self.lanes[**lane].group].wish.hold_c2 <= self.now) {
-            let urgency = self.urgency(self.lanes[*lane].group, Step::C2);
-            work.push((urgency, GpuWork::C2(*lane)));
+        for queue in queues.iter().filter(|queue| self.groups[self.queues[**queue].group].hint.hold_c2 <= self.now) {
+            let urgency = self.urgency(self.queues[*queue].group, Step::C2);
+            work.push((urgency, GpuWork::C2(*queue)));
             if unwanted {
-                work.push((self.on_wrong_gpu(urgency), GpuWork::C2Anywhere(*lane)));
+                work.push((self.on_wrong_gpu(urgency), GpuWork::C2Anywhere(*queue)));
             }
         }
-        self.pools[pool].c2 = lanes;
+        self.pools[pool].c2 = queues;
     }
 
     fn drop_if_busy(&mut self, machine: MachineIx, free: &mut Vec<MachineIx>) {
-        if self.rooms[machine].free.gpus == 0 {
-            self.rooms[machine].listed_gpu = false;
+        if self.machines[machine].free.gpus == 0 {
+            self.machines[machine].listed_gpu = false;
             free.retain(|m| *m != machine);
         }
     }
@@ -95,25 +95,25 @@ impl World<'_> {
         state.state = State::P2;
         (state.row.s2, state.row.e2) = (self.now, ends);
         self.at_end(ends, Ending::P2, sector);
-        let room = &mut self.rooms[machine];
+        let room = &mut self.machines[machine];
         room.waiting.retain(|s| *s != sector);
         room.bound -= 1;
         self.pools[self.fleet.pool(machine)].wip -= 1;
         self.drop_if_busy(machine, free);
     }
 
-    fn try_c2(&mut self, lane: LaneIx, free: &mut Vec<MachineIx>, where_wanted: bool) -> bool {
-        let Some(sector) = self.oldest(lane, State::WaitC2) else { return false };
+    fn try_c2(&mut self, queue: QueueIx, free: &mut Vec<MachineIx>, where_wanted: bool) -> bool {
+        let Some(sector) = self.oldest(queue, State::WaitC2) else { return false };
         let kind = self.kind(sector);
         let need = self.fleet.kinds[kind].c2;
         let avoid = if self.choice.1 { self.sectors[sector].avoid } else { MachineIx::NONE };
         let mut best = None;
         for machine in free.iter().copied().filter(|m| *m != avoid) {
-            if self.fleet.machines[machine].drains || (where_wanted && self.rooms[machine].prefers == Some(Step::P2)) {
+            if self.fleet.machines[machine].drains || (where_wanted && self.machines[machine].prefers == Some(Step::P2)) {
                 continue;
             }
             let seconds = self.fleet.duration(machine, kind, Step::C2);
-            let rank = (seconds, self.rooms[machine].waiting.len(), machine);
+            let rank = (seconds, self.machines[machine].waiting.len(), machine);
             if seconds > 0 && best.is_none_or(|b| rank < b) && self.fits(machine, need, seconds) {
                 best = Some(rank);
                 if rank.0 <= self.quickest[kind].c2 && rank.1 == 0 {
@@ -128,7 +128,7 @@ impl World<'_> {
         state.state = State::C2;
         (state.row.m3, state.row.s3, state.row.e3) = (machine, self.now, ends);
         self.at_end(ends, Ending::C2, sector);
-        self.lanes[lane].c2.pop_front();
+        self.queues[queue].c2.pop_front();
         self.drop_if_busy(machine, free);
         !free.is_empty()
     }

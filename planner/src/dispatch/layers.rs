@@ -10,7 +10,7 @@ use crate::{
     model::fleet::Step,
     model::policy::Urgency,
     model::sector::State,
-    model::table::{Key, LaneIx},
+    model::table::{Key, QueueIx},
     sim::passes::{Moving, Target},
     sim::world::World,
 };
@@ -23,31 +23,31 @@ impl World<'_> {
     pub(crate) fn move_pass(&mut self, pool: PoolIx) -> bool {
         let mut pass = std::mem::take(&mut self.moving);
         pass.open = self.pools[pool].gpu_machines.iter().filter(|m| self.is_target(**m)).count();
-        let moved = pass.open > 0 && self.move_lanes(pool, &mut pass);
+        let moved = pass.open > 0 && self.move_queues(pool, &mut pass);
         pass.of_kind.clear();
         self.moving = pass;
         moved
     }
 
     fn is_target(&self, machine: MachineIx) -> bool {
-        let room = &self.rooms[machine];
+        let room = &self.machines[machine];
         room.bound < 2 * room.gpus && room.dead_until <= self.now
     }
 
-    fn move_lanes(&mut self, pool: PoolIx, pass: &mut Moving) -> bool {
-        let mut lanes = std::mem::take(&mut self.pools[pool].layers);
-        let mut ranked: Vec<(Urgency, LaneIx)> = Vec::with_capacity(lanes.len());
-        lanes.retain(|lane| {
-            let oldest = self.oldest(*lane, State::Layers);
-            ranked.extend(oldest.map(|s| (self.layers_urgency(self.lanes[*lane].group, s), *lane)));
-            self.lanes[*lane].listed_layers = oldest.is_some();
+    fn move_queues(&mut self, pool: PoolIx, pass: &mut Moving) -> bool {
+        let mut queues = std::mem::take(&mut self.pools[pool].layers);
+        let mut ranked: Vec<(Urgency, QueueIx)> = Vec::with_capacity(queues.len());
+        queues.retain(|queue| {
+            let oldest = self.oldest(*queue, State::Layers);
+            ranked.extend(oldest.map(|s| (self.layers_urgency(self.queues[*queue].group, s), *queue)));
+            self.queues[*queue].listed_layers = oldest.is_some();
             oldest.is_some()
         });
-        self.pools[pool].layers = lanes;
+        self.pools[pool].layers = queues;
         ranked.sort_unstable();
         let mut moved = false;
-        for (_, lane) in ranked {
-            moved |= self.move_lane(lane, pass);
+        for (_, queue) in ranked {
+            moved |= self.move_queue(queue, pass);
             if pass.open == 0 {
                 break;
             }
@@ -55,11 +55,11 @@ impl World<'_> {
         moved
     }
 
-    fn move_lane(&mut self, lane: LaneIx, pass: &mut Moving) -> bool {
-        let mut queue = std::mem::take(&mut self.lanes[lane].layers);
+    fn move_queue(&mut self, queue: QueueIx, pass: &mut Moving) -> bool {
+        let mut layers = std::mem::take(&mut self.queues[queue].layers);
         let mut stuck: Vec<SectorIx> = Vec::new();
         let mut moved = false;
-        while let Some(sector) = queue.pop_front() {
+        while let Some(sector) = layers.pop_front() {
             if self.sectors[sector].state != State::Layers {
                 continue;
             }
@@ -81,9 +81,9 @@ impl World<'_> {
             }
         }
         for sector in stuck.into_iter().rev() {
-            queue.push_front(sector);
+            layers.push_front(sector);
         }
-        self.lanes[lane].layers = queue;
+        self.queues[queue].layers = layers;
         moved
     }
 
@@ -92,9 +92,9 @@ impl World<'_> {
         let kind = self.kind(sector);
         let from = self.sectors[sector].row.m1;
         let moves = self.fleet.pools[self.fleet.pool(from)].moves[kind];
-        let near = (self.rooms[from].can_gpu && self.is_target(from)).then(|| self.target(from, kind)).flatten();
+        let near = (self.machines[from].can_gpu && self.is_target(from)).then(|| self.target(from, kind)).flatten();
         let lies_still = self.sectors[sector].still_until > self.now;
-        let can_leave = moves.filter(|m| !lies_still && self.rooms[from].nic > 0 && self.is_up_for(from, m.layers));
+        let can_leave = moves.filter(|m| !lies_still && self.machines[from].nic > 0 && self.is_up_for(from, m.layers));
         let Some(moves) = can_leave else { return near.map(|(.., machine)| machine) };
         let far = self.best_far(from, kind, moves.layers, pass);
         // Of two that are as good, the one that comes first among the pool's machines.
@@ -113,7 +113,7 @@ impl World<'_> {
         while let Some(mut top) = targets.peek_mut() {
             let Reverse(target) = *top;
             let (ends, place, machine) = target;
-            let room = &self.rooms[machine];
+            let room = &self.machines[machine];
             let is_open = room.nic > 0 && room.scratch >= full && self.is_target(machine);
             match self.target(machine, kind) {
                 Some(_) if machine == from => own = Some(PeekMut::pop(top)),
@@ -137,7 +137,7 @@ impl World<'_> {
     }
 
     fn target(&self, machine: MachineIx, kind: KindIx) -> Option<Target> {
-        let room = &self.rooms[machine];
+        let room = &self.machines[machine];
         let seconds = self.fleet.duration(machine, kind, Step::P2);
         let before = (room.bound + room.gpus - room.free.gpus).max(0);
         // A GPU that is better used for C2 is as good if PC2 ends there half of its time earlier.

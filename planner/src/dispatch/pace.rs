@@ -31,10 +31,10 @@ impl World<'_> {
     }
 
     /// What is more urgent hurries: it begins though its pool is ahead. As urgent as a sector without weight that has
-    /// [`Policy::hurry`] to spare.
-    pub(crate) fn hurry_limit(&self) -> i64 {
+    /// [`Policy::urgency_cutoff`] to spare.
+    pub(crate) fn urgent_until(&self) -> i64 {
         let Some(kind) = self.fleet.kinds.keys().next() else { return i64::MIN };
-        let due = self.now.saturating_add(self.tails[kind].p1).saturating_add(self.policy.hurry);
+        let due = self.now.saturating_add(self.tails[kind].p1).saturating_add(self.policy.urgency_cutoff);
         let plain = Order { id: 0, pool: None, kind, n: 1, release: self.now, step: 0, due, weight: 1, known: self.now };
         match self.policy.rule {
             Rule::Fifo | Rule::Keyed => i64::MIN,

@@ -7,7 +7,7 @@ use crate::{
     model::fleet::Step,
     model::policy::{Rule, Urgency},
     sim::passes::{Admission, Slot, Slots},
-    sim::world::{Wish, World},
+    sim::world::{SearchHint, World},
 };
 
 /// Groups for which priorities are computed anew at every moment; with more of them, less often.
@@ -16,8 +16,9 @@ const RANKED_ALWAYS: usize = 64;
 impl World<'_> {
     /// Begins what can begin.
     pub(crate) fn admit(&mut self) {
-        let open =
-            |w: &Self, hurries: bool| w.fleet.pools.keys().any(|p| !w.pools[p].free_p1.is_empty() && w.takes_more(p, hurries));
+        let open = |w: &Self, is_urgent: bool| {
+            w.fleet.pools.keys().any(|p| !w.pools[p].free_p1.is_empty() && w.takes_more(p, is_urgent))
+        };
         if self.ready.is_empty() || !open(self, true) {
             return;
         }
@@ -26,8 +27,8 @@ impl World<'_> {
         let mut pass = std::mem::take(&mut self.admission);
         pass.begin(self.pools.len(), self.fleet.kinds.len());
         for (urgency, group, among) in &ranked {
-            pass.hurries = urgency.0 < self.hurry_limit;
-            if pass.open == 0 || !open(self, pass.hurries) {
+            pass.is_urgent = urgency.0 < self.urgent_until;
+            if pass.open == 0 || !open(self, pass.is_urgent) {
                 break;
             }
             self.admit_group(*group, *among, &mut pass);
@@ -66,7 +67,7 @@ impl World<'_> {
         let mut ranked = std::mem::take(&mut self.ranked);
         ranked.clear();
         self.measure_longer();
-        self.hurry_limit = self.hurry_limit();
+        self.urgent_until = self.urgent_until();
         self.ready.iter().for_each(|group| self.rank_group(*group, &mut ranked));
         ranked.sort_unstable();
         self.ranked = ranked;
@@ -81,7 +82,7 @@ impl World<'_> {
     fn rank_group(&self, group: GroupIx, ranked: &mut Vec<(Urgency, GroupIx, Option<PoolIx>)>) {
         let urgency = self.urgency(group, Step::P1);
         let state = &self.groups[group];
-        if self.pools.len() < 2 || self.orders[state.order].pool.or(state.wish.only).is_some() {
+        if self.pools.len() < 2 || self.orders[state.order].pool.or(state.hint.only).is_some() {
             return ranked.push((urgency, group, None));
         }
         let urgency = self.later(urgency, self.policy.any_later.into());
@@ -94,7 +95,7 @@ impl World<'_> {
 
     /// `among`: the pool that a group which gives way there is looked at for.
     fn admit_group(&mut self, group: GroupIx, among: Option<PoolIx>, pass: &mut Admission) {
-        let Wish { on, only, hold, .. } = self.groups[group].wish;
+        let SearchHint { on, only, hold, .. } = self.groups[group].hint;
         let order = &self.orders[self.groups[group].order];
         let (pool, kind) = (order.pool.or(only).or(among), order.kind);
         if pass.is_closed(kind, |there| self.may_go(pool, there)) {
@@ -130,10 +131,10 @@ impl World<'_> {
                 let there = w.fleet.pool(*machine);
                 w.may_go(pool, there) && w.pool_is_open(there, pass)
             };
-            let drawn = self.drawn_place(sector, best).filter(|machine| open(self, machine));
+            let drawn = self.planned_place(sector, best).filter(|machine| open(self, machine));
             let (sector, machine) = match drawn {
                 Some(machine) => (sector, machine),
-                None => (self.drawn_on(best, group).unwrap_or(sector), best),
+                None => (self.planned_on(best, group).unwrap_or(sector), best),
             };
             self.start_p1(sector, machine, kind);
             self.is_fuller(machine, pass);
@@ -215,11 +216,11 @@ impl World<'_> {
     }
 
     fn pool_is_open(&self, pool: PoolIx, pass: &Admission) -> bool {
-        self.takes_more(pool, pass.hurries) && pass.spare[pool].is_none_or(|spare| spare > 0)
+        self.takes_more(pool, pass.is_urgent) && pass.spare[pool].is_none_or(|spare| spare > 0)
     }
 
-    fn takes_more(&self, pool: PoolIx, hurries: bool) -> bool {
-        self.pools[pool].wip < self.pools[pool].most_wip && (hurries || !self.is_ahead(pool))
+    fn takes_more(&self, pool: PoolIx, is_urgent: bool) -> bool {
+        self.pools[pool].wip < self.pools[pool].most_wip && (is_urgent || !self.is_ahead(pool))
     }
 
     /// The fastest machine with room; of equal ones the fullest, or the emptiest if the policy spreads.
@@ -277,7 +278,7 @@ impl World<'_> {
             // A machine that cannot take this kind of sectors cannot take any.
             free.retain(|machine| {
                 let fits = self.p1_fits(*machine, kind);
-                self.rooms[*machine].listed_p1 = fits;
+                self.machines[*machine].listed_p1 = fits;
                 fits
             });
         }
@@ -287,7 +288,7 @@ impl World<'_> {
     }
 
     fn p1_rank(&self, machine: MachineIx, kind: KindIx) -> (Secs, i32) {
-        let scratch = self.rooms[machine].scratch;
+        let scratch = self.machines[machine].scratch;
         (self.fleet.duration(machine, kind, Step::P1), if self.policy.spread { -scratch } else { scratch })
     }
 

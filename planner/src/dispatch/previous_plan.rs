@@ -5,7 +5,7 @@
 //! a group's equal sectors fills a slot, and which of equally quick machines it goes to, is decided by it.
 
 use crate::{
-    GroupIx, MachineIx, Secs, SectorIx, model::fleet::Step, model::previous_plan::Drawing, model::sector::State,
+    GroupIx, MachineIx, Secs, SectorIx, model::fleet::Step, model::previous_plan::PreviousPlan, model::sector::State,
     sim::world::World,
 };
 
@@ -15,24 +15,24 @@ const SEEN: usize = 256;
 impl World<'_> {
     /// What begins within `seconds` if everything takes its usual time.
     #[must_use]
-    pub fn draw(&self, seconds: Secs) -> Drawing {
-        let mut played = self.clone();
-        played.expect_usual();
-        played.run_until(self.now.saturating_add(seconds));
+    pub fn begins_within(&self, seconds: Secs) -> PreviousPlan {
+        let mut simulated = self.clone();
+        simulated.expect_usual();
+        simulated.run_until(self.now.saturating_add(seconds));
         let waiting = self.sectors.pairs().filter(|(_, sector)| sector.state == State::Wait);
         let begins = waiting
-            .filter_map(|(id, _)| played.sectors.get(id).map(|sector| (sector.row.s1, id, sector.row.m1)))
+            .filter_map(|(id, _)| simulated.sectors.get(id).map(|sector| (sector.row.s1, id, sector.row.m1)))
             .filter(|(_, _, machine)| machine.is_some());
-        Drawing::of(self.fleet.machines.len(), begins.collect())
+        PreviousPlan::of(self.fleet.machines.len(), begins.collect())
     }
 
     /// Holds to `drawing` from now on.
-    pub fn hold_to(&mut self, drawing: Drawing) {
+    pub fn keep_to(&mut self, drawing: PreviousPlan) {
         self.drawn = drawing;
     }
 
     /// Where a sector was drawn, if it can begin there now as quickly as on `best`.
-    pub(crate) fn drawn_place(&mut self, sector: SectorIx, best: MachineIx) -> Option<MachineIx> {
+    pub(crate) fn planned_place(&mut self, sector: SectorIx, best: MachineIx) -> Option<MachineIx> {
         let machine = *self.drawn.places.get(&sector)?;
         let kind = self.kind(sector);
         let as_quick = self.fleet.duration(machine, kind, Step::P1) <= self.fleet.duration(best, kind, Step::P1);
@@ -40,7 +40,7 @@ impl World<'_> {
     }
 
     /// The sector of `group` that was drawn on `machine`, and can begin there.
-    pub(crate) fn drawn_on(&mut self, machine: MachineIx, group: GroupIx) -> Option<SectorIx> {
+    pub(crate) fn planned_on(&mut self, machine: MachineIx, group: GroupIx) -> Option<SectorIx> {
         self.drop_begun(machine)?;
         (0..self.drawn.queues[machine].len().min(SEEN)).find_map(|at| {
             let (_, sector) = *self.drawn.queues[machine].get(at)?;
@@ -63,11 +63,11 @@ impl World<'_> {
     fn may_begin(&mut self, sector: SectorIx, machine: MachineIx) -> bool {
         let (group, avoid) = (self.sectors[sector].group, self.sectors[sector].avoid);
         let state = &self.groups[group];
-        let (wish, order) = (state.wish, &self.orders[state.order]);
-        let pool = order.pool.or(wish.only);
+        let (hint, order) = (state.hint, &self.orders[state.order]);
+        let pool = order.pool.or(hint.only);
         let is_there = sector.0 < state.first + self.arrived(group, self.now) && order.known <= self.now;
         let here = pool.is_none_or(|pool| pool == self.fleet.pool(machine));
-        let meant = wish.on.is_none_or(|on| on == machine) && (avoid != machine || !self.choice.0);
+        let meant = hint.on.is_none_or(|on| on == machine) && (avoid != machine || !self.choice.0);
         is_there && here && meant && self.p1_fits(machine, self.kind(sector))
     }
 }

@@ -49,7 +49,7 @@ impl World<'_> {
             return (key, i64::from(group.0));
         }
         let order = &self.orders[state.order];
-        let due = i64::from(order.due) - i64::from(state.wish.lead);
+        let due = i64::from(order.due) - i64::from(state.hint.lead);
         match self.policy.rule {
             Rule::Fifo => (i64::from(order.release), i64::from(group.0)),
             Rule::Wmdd | Rule::Atc => (self.urgency_of(order, due, step), due),

@@ -21,7 +21,7 @@ impl World<'_> {
                 Some((machine, seconds)) => self.start_store(sector, machine, seconds),
                 None => {
                     queue.push_back(sector);
-                    if self.rooms[from].nic > 0 {
+                    if self.machines[from].nic > 0 {
                         break;
                     }
                 }
@@ -37,17 +37,17 @@ impl World<'_> {
         let stays = Some((from, 0));
         let Some(seconds) = self.fleet.pools[pool].moves_sealed(kind) else { return stays };
         let stored = self.fleet.kinds[kind].stored;
-        let has_room = |m: &MachineIx| self.rooms[*m].store >= stored;
+        let has_room = |m: &MachineIx| self.machines[*m].store >= stored;
         if self.fleet.class(from).nic == 0 || !self.pools[pool].stores.iter().any(has_room) {
             return stays;
         }
-        if self.rooms[from].nic <= 0 || !self.is_up_for(from, seconds) {
+        if self.machines[from].nic <= 0 || !self.is_up_for(from, seconds) {
             return None;
         }
         let mut best = None;
         for at in 0..self.pools[pool].stores.len() {
             let Some(machine) = self.pools[pool].stores.get(at).copied() else { break };
-            let room = &self.rooms[machine];
+            let room = &self.machines[machine];
             let rank = (room.nic, room.store);
             if room.store >= stored
                 && (room.nic > 0 || machine == from)
@@ -63,11 +63,11 @@ impl World<'_> {
     fn start_store(&mut self, sector: SectorIx, machine: MachineIx, seconds: Secs) {
         let from = self.sectors[sector].row.m2;
         if machine != from {
-            self.rooms[from].nic -= 1;
-            self.rooms[machine].nic -= 1;
+            self.machines[from].nic -= 1;
+            self.machines[machine].nic -= 1;
         }
         if seconds > 0 {
-            self.rooms[machine].store -= self.fleet.kinds[self.kind(sector)].stored;
+            self.machines[machine].store -= self.fleet.kinds[self.kind(sector)].stored;
         }
         let row = &mut self.sectors[sector].row;
         (row.ms, row.ys, row.ye) = (machine, self.now, self.now + seconds);

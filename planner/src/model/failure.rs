@@ -6,9 +6,9 @@ use crate::{Secs, model::fleet::Steps};
 
 /// A small generator (SplitMix64), the same everywhere.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
@@ -31,7 +31,7 @@ impl Dice {
 
 /// What chance does to a plan.
 #[derive(Clone, Debug)]
-pub struct Odds {
+pub struct FailureModel {
     /// Real over usual duration, per mille, at equally likely quantiles.
     pub spread: Vec<i32>,
     /// Mean seconds between breakdowns of one machine; 0: none.
@@ -48,7 +48,7 @@ pub struct Odds {
 /// Per mille.
 pub type StepFailures = Steps<i32>;
 
-impl Default for Odds {
+impl Default for FailureModel {
     /// Published experience, until a fleet has its own: steps vary by 12 %, a machine fails every 45 days for six hours.
     fn default() -> Self {
         let (between_failures, repair, between_gas, gas) = (45 * 86_400, 6 * 3600, 30 * 3600, 4320);
@@ -58,9 +58,9 @@ impl Default for Odds {
 
 /// Drawn odds.
 #[derive(Clone, Debug)]
-pub struct Luck {
-    pub dice: Dice,
-    pub odds: Arc<Odds>,
+pub struct Sampler {
+    pub rng: Rng,
+    pub failure_model: Arc<FailureModel>,
 }
 
 /// Standard normal quantiles at (2k − 1) / 128, in thousandths; the lower half mirrors the upper.
@@ -107,7 +107,7 @@ static WAITS: LazyLock<Vec<i64>> = LazyLock::new(|| {
     std::iter::once(0).chain(sums).collect()
 });
 
-impl Dice {
+impl Rng {
     /// `seconds` times one of equally likely factors per mille.
     pub fn spread(&mut self, seconds: Secs, factors: &[i32]) -> Secs {
         let at = self.below(factors.len());
@@ -147,8 +147,8 @@ mod tests {
     #[test]
     fn waits_are_exponential_and_may_be_short() {
         assert_eq!((WAITS.len(), WAITS[0], WAITS[32], WAITS[63]), (64, 0, 693_147, 4_158_883), "ln 1, ln 2, ln 64");
-        let mut dice = Dice::new(1);
-        let waits: Vec<i64> = (0..200_000).map(|_| i64::from(dice.wait(1_000_000))).collect();
+        let mut rng = Rng::new(1);
+        let waits: Vec<i64> = (0..200_000).map(|_| i64::from(rng.wait(1_000_000))).collect();
         let share_below = |limit: i64| waits.iter().filter(|w| **w < limit).count() * 1000 / waits.len();
         let mean = waits.iter().sum::<i64>() / 200_000;
         assert!((990_000..1_010_000).contains(&mean), "the mean wait is the mean: {mean}");

@@ -32,7 +32,7 @@ pub struct Policy {
     /// room.
     pub burst: Option<Secs>,
     /// Except what has so little to spare; more, the more it weighs.
-    pub hurry: Secs,
+    pub urgency_cutoff: Secs,
     /// PC1 goes where most scratch is free, not where least is.
     pub spread: bool,
     /// What can go to any pool counts as due later by so many seconds for each by which a pool needs longer than the others. 0: it
@@ -55,7 +55,7 @@ impl Default for Policy {
             ahead: HOUR,
             gate: Some(HOUR / 2),
             burst: Some(2 * HOUR),
-            hurry: HOUR * 3 / 2,
+            urgency_cutoff: HOUR * 3 / 2,
             spread: true,
             give_way: 2,
             any_later: HOUR,

@@ -6,12 +6,12 @@ use crate::{MachineIx, Secs, SectorIx, Table};
 
 /// Sectors that begin on each machine, in their order.
 #[derive(Clone, Debug, Default)]
-pub struct Drawing {
+pub struct PreviousPlan {
     pub(crate) queues: Table<MachineIx, VecDeque<(Secs, SectorIx)>>,
     pub(crate) places: HashMap<SectorIx, MachineIx>,
 }
 
-impl Drawing {
+impl PreviousPlan {
     /// On `machines` machines: when each sector is to begin, and where.
     #[must_use]
     pub fn of(machines: usize, mut begins: Vec<(Secs, SectorIx, MachineIx)>) -> Self {

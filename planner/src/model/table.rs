@@ -42,7 +42,7 @@ keys! {
     /// Sectors of one order that are treated alike.
     GroupIx;
     /// A group's sectors in one pool.
-    LaneIx;
+    QueueIx;
 }
 
 impl MachineIx {

@@ -13,7 +13,7 @@ impl<'f> World<'f> {
     /// stay as they were. What follows from that is decided at the next [`World::step`]; a [`crate::improve`] before it keeps new
     /// machines out of its plan only if they would do harm.
     pub fn change_fleet(&mut self, fleet: &'f Fleet) {
-        let known = self.rooms.len();
+        let known = self.machines.len();
         self.fleet = fleet;
         for machine in fleet.machines.keys() {
             if machine.at() >= known {
@@ -21,7 +21,7 @@ impl<'f> World<'f> {
                 self.newcomers.push(machine);
                 continue;
             }
-            self.rooms[machine].next_down = 0;
+            self.machines[machine].next_down = 0;
             self.wake_after_windows(machine);
         }
         self.survey();
@@ -48,11 +48,11 @@ impl<'f> World<'f> {
     pub(crate) fn shut_newcomers(&mut self, shut: bool) {
         for at in 0..self.newcomers.len() {
             let Some(machine) = self.newcomers.get(at).copied() else { break };
-            let is_shut = self.rooms[machine].dead_until == SHUT;
+            let is_shut = self.machines[machine].dead_until == SHUT;
             if shut && self.is_idle(machine) {
-                self.rooms[machine].dead_until = SHUT;
+                self.machines[machine].dead_until = SHUT;
             } else if !shut && is_shut {
-                self.rooms[machine].dead_until = self.now;
+                self.machines[machine].dead_until = self.now;
                 self.list_free(machine);
             }
         }
@@ -62,7 +62,7 @@ impl<'f> World<'f> {
     }
 
     fn is_idle(&self, machine: MachineIx) -> bool {
-        let (room, class) = (&self.rooms[machine], self.fleet.class(machine));
+        let (room, class) = (&self.machines[machine], self.fleet.class(machine));
         let Need { cores, memory, gpus } = room.free;
         let all = (class.cores, class.memory, class.gpus, class.scratch, class.nic, class.store);
         (cores, memory, gpus, room.scratch, room.nic, room.store) == all && room.bound == 0

@@ -3,7 +3,7 @@
 use crate::{
     MachineIx, Secs, SectorIx,
     model::{
-        failure::Luck,
+        failure::Sampler,
         fleet::Step,
         sector::{Sector, State},
     },
@@ -14,26 +14,26 @@ use crate::{
 };
 
 impl World<'_> {
-    /// The same fleet, with everything that is still to come drawn by `luck`: what runs has run so far without ending.
-    pub fn redraw(&mut self, luck: Luck) {
-        self.luck = Some(luck);
+    /// The same fleet, with everything that is still to come drawn by `sampler`: what runs has run so far without ending.
+    pub fn resample(&mut self, sampler: Sampler) {
+        self.sampler = Some(sampler);
         for (at, event) in self.agenda.drain() {
             match event {
                 Event::Fail(_) => {}
-                Event::Wake(machine) if self.rooms[machine].dead_until > self.now => {}
+                Event::Wake(machine) if self.machines[machine].dead_until > self.now => {}
                 Event::Ends(ending, sector, attempt) if self.sectors[sector].attempt == attempt => {
-                    let ends = self.redrawn(ending, sector, at);
+                    let ends = self.resampled(ending, sector, at);
                     self.agenda.push(ends, event);
                 }
                 _ => self.agenda.push(at, event),
             }
         }
         for machine in self.fleet.machines.keys() {
-            let dead_until = self.rooms[machine].dead_until;
+            let dead_until = self.machines[machine].dead_until;
             let dead = dead_until > self.now && dead_until != SHUT;
             let up = if dead { self.now.saturating_add(self.repair_time()) } else { self.now };
             if dead {
-                self.rooms[machine].dead_until = up;
+                self.machines[machine].dead_until = up;
                 self.agenda.push(up, Event::Wake(machine));
             }
             self.next_failure(machine, up);
@@ -43,7 +43,7 @@ impl World<'_> {
 
     /// The same fleet, with everything that is still to begin taking its usual time, and nothing breaking down.
     pub fn expect_usual(&mut self) {
-        self.luck = None;
+        self.sampler = None;
         for (at, event) in self.agenda.drain() {
             if !matches!(event, Event::Fail(_)) {
                 self.agenda.push(at, event);
@@ -51,7 +51,7 @@ impl World<'_> {
         }
     }
 
-    fn redrawn(&mut self, ending: Ending, sector: SectorIx, at: Secs) -> Secs {
+    fn resampled(&mut self, ending: Ending, sector: SectorIx, at: Secs) -> Secs {
         let row = self.sectors[sector].row;
         let (machine, start, step) = match ending {
             Ending::P1 => (row.m1, row.s1, Step::P1),
@@ -74,51 +74,51 @@ impl World<'_> {
     }
 
     fn next_failure(&mut self, machine: MachineIx, from: Secs) {
-        let Some(luck) = &mut self.luck else { return };
-        if luck.odds.between_failures > 0 {
-            let at = from.saturating_add(luck.dice.wait(luck.odds.between_failures));
+        let Some(sampler) = &mut self.sampler else { return };
+        if sampler.failure_model.between_failures > 0 {
+            let at = from.saturating_add(sampler.rng.wait(sampler.failure_model.between_failures));
             self.agenda.push(at, Event::Fail(machine));
         }
     }
 
     fn draw_gas(&mut self) {
-        let Some(luck) = &mut self.luck else { return };
-        if luck.odds.between_gas <= 0 {
+        let Some(sampler) = &mut self.sampler else { return };
+        if sampler.failure_model.between_gas <= 0 {
             return;
         }
         let mut at = self.now;
         self.gas_blocked.retain(|(from, _)| *from <= at);
         for _ in 0..40 {
-            let from = at.saturating_add(luck.dice.wait(luck.odds.between_gas));
-            at = from.saturating_add(luck.dice.wait(luck.odds.gas) + 60);
+            let from = at.saturating_add(sampler.rng.wait(sampler.failure_model.between_gas));
+            at = from.saturating_add(sampler.rng.wait(sampler.failure_model.gas) + 60);
             self.gas_blocked.push((from, at));
         }
     }
 
     pub(crate) fn fail_by_chance(&mut self, machine: MachineIx) {
         self.fail(machine);
-        let up = self.rooms[machine].dead_until;
+        let up = self.machines[machine].dead_until;
         self.next_failure(machine, if up == SHUT { self.now } else { up });
     }
 
     /// The machine breaks down: what it did and what it held for sealing is lost; stored sectors are not. One that is broken down
     /// stays so until the later repair is over; one that is kept out has nothing to lose.
     pub(crate) fn fail(&mut self, machine: MachineIx) {
-        let dead_until = self.rooms[machine].dead_until;
+        let dead_until = self.machines[machine].dead_until;
         if dead_until == SHUT {
             return;
         }
         let repaired = self.now.saturating_add(self.repair_time()).max(dead_until);
-        self.rooms[machine].dead_until = repaired;
+        self.machines[machine].dead_until = repaired;
         self.agenda.push(repaired, Event::Wake(machine));
         for sector in self.sectors.keys() {
             self.fail_sector(sector, machine);
         }
-        self.rooms[machine].waiting.clear();
+        self.machines[machine].waiting.clear();
     }
 
     fn repair_time(&mut self) -> Secs {
-        self.luck.as_mut().map_or(6 * 3600, |luck| luck.dice.wait(luck.odds.repair).max(600))
+        self.sampler.as_mut().map_or(6 * 3600, |sampler| sampler.rng.wait(sampler.failure_model.repair).max(600))
     }
 
     fn fail_sector(&mut self, sector: SectorIx, machine: MachineIx) {
@@ -143,14 +143,14 @@ impl World<'_> {
             State::Moving if row.m2 == machine => {
                 self.give_nics(row.m1, row.m2);
                 self.give_scratch(machine, kind.scratch_full);
-                self.rooms[machine].bound -= 1;
+                self.machines[machine].bound -= 1;
                 let row = &mut self.sectors[sector].row;
                 (row.m2, row.xs, row.xe) = (MachineIx::NONE, -1, -1);
                 self.have_layers(sector, true);
             }
             State::Active if row.ms == machine && row.m2 != machine => {
                 self.give_nics(row.m2, row.ms);
-                self.rooms[machine].store += kind.stored;
+                self.machines[machine].store += kind.stored;
                 let row = &mut self.sectors[sector].row;
                 (row.ms, row.ys, row.ye) = (MachineIx::NONE, -1, -1);
                 self.pools[self.fleet.pool(machine)].to_store.push_back(sector);

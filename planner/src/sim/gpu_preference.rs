@@ -15,9 +15,9 @@ impl World<'_> {
         for pool in self.fleet.pools.keys() {
             let mut gpus: Vec<(i64, MachineIx, Pace)> = Vec::new();
             for machine in self.pools[pool].gpu_machines.clone() {
-                self.rooms[machine].prefers = None;
+                self.machines[machine].prefers = None;
                 let pace = self.pace_of(machine, kind);
-                if pace.p2 > 0 && pace.c2 > 0 && self.rooms[machine].dead_until != SHUT {
+                if pace.p2 > 0 && pace.c2 > 0 && self.machines[machine].dead_until != SHUT {
                     gpus.push((pace.p2 * 1024 / pace.c2, machine, pace));
                 }
             }
@@ -36,7 +36,7 @@ impl World<'_> {
                     wanted = Some(Step::P2);
                 }
                 c2 += pace.c2;
-                self.rooms[machine].prefers = wanted;
+                self.machines[machine].prefers = wanted;
             }
         }
     }
@@ -60,7 +60,7 @@ mod tests {
         let machines = fleet.classes.keys().map(|class| Machine { pool: PoolIx::of(0), class, down: Vec::new(), drains: false });
         fleet.machines = machines.collect();
         let world = World::new(&fleet, Policy::default());
-        fleet.machines.keys().map(|machine| world.rooms[machine].prefers).collect()
+        fleet.machines.keys().map(|machine| world.machines[machine].prefers).collect()
     }
 
     #[test]

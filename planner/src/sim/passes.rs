@@ -23,7 +23,7 @@ pub(crate) struct Admission {
     pub slots: Vec<Option<Slots>>,
     pub kinds: usize,
     /// What is looked at begins where PC1 is ahead, too. Whatever comes after what does not hurry does not either.
-    pub hurries: bool,
+    pub is_urgent: bool,
 }
 
 impl Admission {

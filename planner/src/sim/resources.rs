@@ -8,10 +8,10 @@ use crate::{
 
 impl World<'_> {
     pub(crate) fn list_free(&mut self, machine: MachineIx) {
-        let room = &mut self.rooms[machine];
+        let room = &mut self.machines[machine];
         let pool = &mut self.pools[self.fleet.pool(machine)];
-        pool.stirred = true;
-        self.stirred = true;
+        pool.dirty = true;
+        self.dirty = true;
         if room.can_p1 && !room.listed_p1 {
             room.listed_p1 = true;
             pool.free_p1.push(machine);
@@ -23,7 +23,7 @@ impl World<'_> {
     }
 
     pub(crate) fn take(&mut self, machine: MachineIx, need: Need, is_p1: bool) {
-        let room = &mut self.rooms[machine];
+        let room = &mut self.machines[machine];
         room.free.cores -= need.cores;
         room.free.memory -= need.memory;
         room.free.gpus -= need.gpus;
@@ -40,13 +40,13 @@ impl World<'_> {
     }
 
     pub(crate) fn give_scratch(&mut self, machine: MachineIx, amount: i32) {
-        self.rooms[machine].scratch += amount;
+        self.machines[machine].scratch += amount;
         self.list_free(machine);
     }
 
     pub(crate) fn give_nics(&mut self, a: MachineIx, b: MachineIx) {
         for machine in [a, b] {
-            self.rooms[machine].nic += 1;
+            self.machines[machine].nic += 1;
             self.list_free(machine);
         }
     }
@@ -54,7 +54,7 @@ impl World<'_> {
     /// True when the machine is up now and no planned window begins within `seconds`.
     pub(crate) fn is_up_for(&mut self, machine: MachineIx, seconds: Secs) -> bool {
         let now = self.now;
-        let room = &mut self.rooms[machine];
+        let room = &mut self.machines[machine];
         if room.dead_until > now {
             return false;
         }
@@ -66,7 +66,7 @@ impl World<'_> {
     }
 
     pub(crate) fn fits(&mut self, machine: MachineIx, need: Need, seconds: Secs) -> bool {
-        let free = &self.rooms[machine].free;
+        let free = &self.machines[machine].free;
         free.cores >= need.cores && free.memory >= need.memory && free.gpus >= need.gpus && self.is_up_for(machine, seconds)
     }
 
@@ -89,7 +89,7 @@ impl World<'_> {
 
     /// Cores, memory and scratch that PC1 may take there.
     pub(crate) fn p1_room(&self, machine: MachineIx) -> (i32, i32, i32) {
-        let room = &self.rooms[machine];
+        let room = &self.machines[machine];
         let (mut cores, mut memory) = (room.free.cores, room.free.memory);
         if self.policy.reserve {
             cores = cores.min(room.p1_cores);

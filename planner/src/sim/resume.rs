@@ -139,7 +139,7 @@ impl World<'_> {
     /// PC1 has begun there, some time ago.
     fn begin(&mut self, sector: SectorIx, on: MachineIx, began: Secs) {
         let kind = self.kind(sector);
-        self.rooms[on].scratch -= self.fleet.kinds[kind].scratch_full;
+        self.machines[on].scratch -= self.fleet.kinds[kind].scratch_full;
         self.pools[self.fleet.pool(on)].wip += 1;
         let row = &mut self.sectors[sector].row;
         (row.m1, row.s1) = (on, began);
@@ -147,7 +147,7 @@ impl World<'_> {
 
     /// Its sealed file and what else is left lie there.
     fn hold(&mut self, sector: SectorIx, on: MachineIx, scratch: i32) {
-        self.rooms[on].scratch -= scratch;
+        self.machines[on].scratch -= scratch;
         let row = &mut self.sectors[sector].row;
         (row.m1, row.m2) = (on, on);
     }

@@ -5,7 +5,7 @@ use crate::{
     model::{
         fleet::Step,
         sector::{Row, Sector, State},
-        table::LaneIx,
+        table::QueueIx,
     },
     sim::{
         agenda::{Ending, Event},
@@ -32,7 +32,7 @@ impl World<'_> {
                 self.give_nics(row.m1, row.m2);
                 self.give_scratch(row.m1, kind.scratch_full);
                 self.sectors[sector].state = State::Bound;
-                self.rooms[row.m2].waiting.push(sector);
+                self.machines[row.m2].waiting.push(sector);
             }
             Ending::P2 => {
                 self.give(row.m2, kind.p2, false);
@@ -69,37 +69,37 @@ impl World<'_> {
     pub(crate) fn have_layers(&mut self, sector: SectorIx, first: bool) {
         self.sectors[sector].state = State::Layers;
         let machine = self.sectors[sector].row.m1;
-        let id = self.lane(sector, machine);
-        let lane = &mut self.lanes[id];
+        let id = self.queue(sector, machine);
+        let queue = &mut self.queues[id];
         if first {
-            lane.layers.push_front(sector)
+            queue.layers.push_front(sector)
         } else {
-            lane.layers.push_back(sector)
+            queue.layers.push_back(sector)
         }
         let pool = &mut self.pools[self.fleet.pool(machine)];
-        if !lane.listed_layers {
-            lane.listed_layers = true;
+        if !queue.listed_layers {
+            queue.listed_layers = true;
             pool.layers.push(id);
         }
-        pool.stirred = true;
+        pool.dirty = true;
     }
 
     pub(crate) fn want_c2(&mut self, sector: SectorIx, first: bool) {
         self.sectors[sector].state = State::WaitC2;
         let machine = self.sectors[sector].row.m2;
-        let id = self.lane(sector, machine);
-        let lane = &mut self.lanes[id];
+        let id = self.queue(sector, machine);
+        let queue = &mut self.queues[id];
         if first {
-            lane.c2.push_front(sector)
+            queue.c2.push_front(sector)
         } else {
-            lane.c2.push_back(sector)
+            queue.c2.push_back(sector)
         }
         let pool = &mut self.pools[self.fleet.pool(machine)];
-        if !lane.listed_c2 {
-            lane.listed_c2 = true;
+        if !queue.listed_c2 {
+            queue.listed_c2 = true;
             pool.c2.push(id);
         }
-        pool.stirred = true;
+        pool.dirty = true;
     }
 
     fn pre_commit(&mut self, sector: SectorIx) {
@@ -149,7 +149,7 @@ impl World<'_> {
     pub(crate) fn start_p1(&mut self, sector: SectorIx, machine: MachineIx, kind: KindIx) {
         let needs = &self.fleet.kinds[kind];
         self.take(machine, needs.p1, true);
-        self.rooms[machine].scratch -= needs.scratch_full;
+        self.machines[machine].scratch -= needs.scratch_full;
         let ends = self.now + self.drawn(self.fleet.duration(machine, kind, Step::P1));
         let state = &mut self.sectors[sector];
         state.state = State::P1;
@@ -161,10 +161,10 @@ impl World<'_> {
     pub(crate) fn bind(&mut self, sector: SectorIx, machine: MachineIx) {
         let from = self.sectors[sector].row.m1;
         if machine == from {
-            self.rooms[machine].bound += 1;
+            self.machines[machine].bound += 1;
             self.sectors[sector].row.m2 = machine;
             self.sectors[sector].state = State::Bound;
-            self.rooms[machine].waiting.push(sector);
+            self.machines[machine].waiting.push(sector);
             return self.list_free(machine);
         }
         let ends = self.now + self.leave(sector, from, machine);
@@ -176,8 +176,8 @@ impl World<'_> {
     /// Layers leave for the machine that they are bound to; the seconds that this usually takes.
     pub(crate) fn leave(&mut self, sector: SectorIx, from: MachineIx, to: MachineIx) -> Secs {
         let kind = self.kind(sector);
-        self.rooms[from].nic -= 1;
-        let room = &mut self.rooms[to];
+        self.machines[from].nic -= 1;
+        let room = &mut self.machines[to];
         room.bound += 1;
         room.nic -= 1;
         room.scratch -= self.fleet.kinds[kind].scratch_full;
@@ -187,9 +187,9 @@ impl World<'_> {
     }
 
     /// The lane's oldest sector that still waits in `state`.
-    pub(crate) fn oldest(&mut self, lane: LaneIx, state: State) -> Option<SectorIx> {
-        let lane = &mut self.lanes[lane];
-        let queue = if state == State::Layers { &mut lane.layers } else { &mut lane.c2 };
+    pub(crate) fn oldest(&mut self, queue: QueueIx, state: State) -> Option<SectorIx> {
+        let queue = &mut self.queues[queue];
+        let queue = if state == State::Layers { &mut queue.layers } else { &mut queue.c2 };
         while let Some(sector) = queue.front() {
             if self.sectors[*sector].state == state {
                 return Some(*sector);
@@ -216,15 +216,15 @@ impl World<'_> {
             State::Moving if row.m1 == machine => {
                 self.give_nics(row.m1, row.m2);
                 self.give_scratch(row.m2, kind.scratch_full);
-                self.rooms[row.m2].bound -= 1;
+                self.machines[row.m2].bound -= 1;
             }
-            State::Bound if row.m2 == machine => self.rooms[machine].bound -= 1,
+            State::Bound if row.m2 == machine => self.machines[machine].bound -= 1,
             State::Layers if row.m1 == machine => {}
             State::P2 if row.m2 == machine => self.give(machine, kind.p2, false),
             State::C2 if row.m2 == machine => self.give(row.m3, kind.c2, false),
             State::Active if row.m2 == machine => {
                 if row.ms.is_some() {
-                    self.rooms[row.ms].store += kind.stored;
+                    self.machines[row.ms].store += kind.stored;
                     if row.ms != row.m2 {
                         self.give_nics(row.m2, row.ms);
                     }

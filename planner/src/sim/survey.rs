@@ -13,7 +13,7 @@ impl World<'_> {
             // By the first sector size: classes are in the same order for all.
             pool.gpu_machines.sort_by_key(|m| fleet.class(*m).durations.iter().next().map_or(0, |d| d.p2));
             for (place, machine) in (0..).zip(&pool.gpu_machines) {
-                self.rooms[*machine].gpu_place = place;
+                self.machines[*machine].gpu_place = place;
             }
         }
         self.share_gpus();
@@ -44,7 +44,7 @@ impl World<'_> {
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
         self.ranked_until = Secs::MIN;
-        self.stir();
+        self.mark_dirty();
         for pool in self.fleet.pools.keys() {
             self.pools[pool].most_wip = policy.gate.map_or(i32::MAX, |gate| self.most_wip(pool, gate));
         }

@@ -7,12 +7,12 @@ use std::collections::VecDeque;
 
 use crate::{
     GroupIx, Key, KindIx, MachineIx, OrderIx, PoolIx, Secs, SectorIx, Table,
-    model::failure::Luck,
+    model::failure::Sampler,
     model::fleet::{Durations, Fleet, Need, Order, Step},
     model::policy::{Policy, Urgency},
-    model::previous_plan::Drawing,
+    model::previous_plan::PreviousPlan,
     model::sector::{Row, Sector, State},
-    model::table::LaneIx,
+    model::table::QueueIx,
     sim::agenda::{Agenda, Event},
     sim::pace::Pace,
     sim::passes::Admission,
@@ -21,7 +21,7 @@ use crate::{
 
 /// What a search wants of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Wish {
+pub(crate) struct SearchHint {
     /// Not before.
     pub hold: Secs,
     /// PC2, and C2, not before: a GPU may be worth keeping for what comes soon.
@@ -39,7 +39,7 @@ pub(crate) struct Wish {
 
 /// Sectors of one order that go together.
 #[derive(Clone, Debug)]
-pub(crate) struct Group {
+pub(crate) struct SectorGroup {
     pub order: OrderIx,
     pub first: u32,
     pub n: u32,
@@ -47,16 +47,16 @@ pub(crate) struct Group {
     pub release: Secs,
     pub key: i64,
     pub gpu_key: i64,
-    pub wish: Wish,
+    pub hint: SearchHint,
     /// Sectors that have been taken from the front.
     pub begun: u32,
     /// Sectors whose attempt was lost.
     pub again: Vec<SectorIx>,
-    pub lane: LaneIx,
+    pub queue: QueueIx,
     pub listed: bool,
 }
 
-impl Group {
+impl SectorGroup {
     /// All its sectors have begun.
     pub fn is_spent(&self) -> bool {
         self.begun == self.n && self.again.is_empty()
@@ -64,7 +64,7 @@ impl Group {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Lane {
+pub(crate) struct SectorQueue {
     pub group: GroupIx,
     pub layers: VecDeque<SectorIx>,
     pub c2: VecDeque<SectorIx>,
@@ -74,7 +74,7 @@ pub(crate) struct Lane {
 
 /// What is left of a machine, and what waits there.
 #[derive(Clone, Debug)]
-pub(crate) struct Room {
+pub(crate) struct MachineState {
     pub free: Need,
     pub gpus: i32,
     /// Place among its pool's machines with GPUs, quickest first.
@@ -100,8 +100,8 @@ pub(crate) struct Room {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PoolState {
-    pub layers: Vec<LaneIx>,
-    pub c2: Vec<LaneIx>,
+    pub layers: Vec<QueueIx>,
+    pub c2: Vec<QueueIx>,
     pub to_store: VecDeque<SectorIx>,
     /// Machines that may have room for a PC1, and for a GPU step.
     pub free_p1: Vec<MachineIx>,
@@ -112,7 +112,7 @@ pub(crate) struct PoolState {
     /// Sectors from the start of PC1 to the start of PC2.
     pub wip: i32,
     /// Something has changed there since the last dispatch.
-    pub stirred: bool,
+    pub dirty: bool,
     pub most_wip: i32,
     /// Until when its GPUs would have work, had all PC1 been layers when they began; in [`crate::sim::pace::SPAN`]ths of a second.
     pub fed_until: i64,
@@ -141,9 +141,9 @@ pub struct World<'f> {
     /// Attempts that breakdowns have cost.
     pub lost: u32,
     pub(crate) firsts: Table<OrderIx, u32>,
-    pub(crate) groups: Table<GroupIx, Group>,
-    pub(crate) lanes: Table<LaneIx, Lane>,
-    pub(crate) rooms: Table<MachineIx, Room>,
+    pub(crate) groups: Table<GroupIx, SectorGroup>,
+    pub(crate) queues: Table<QueueIx, SectorQueue>,
+    pub(crate) machines: Table<MachineIx, MachineState>,
     pub(crate) pools: Table<PoolIx, PoolState>,
     /// Least seconds from the start of each step to activation.
     pub(crate) tails: Table<KindIx, Durations>,
@@ -154,22 +154,22 @@ pub struct World<'f> {
     pub(crate) moving: Moving,
     pub(crate) admission: Admission,
     /// Something has changed since the last dispatch.
-    pub(crate) stirred: bool,
+    pub(crate) dirty: bool,
     /// Machines that came while it played and that nothing has begun on.
     pub(crate) newcomers: Vec<MachineIx>,
     /// Where sectors that have not begun were drawn last.
-    pub(crate) drawn: Drawing,
+    pub(crate) drawn: PreviousPlan,
     pub(crate) agenda: Agenda,
     pub(crate) ready: Vec<GroupIx>,
     /// What may begin, most urgent first.
     pub(crate) ranked: Vec<(Urgency, GroupIx, Option<PoolIx>)>,
     pub(crate) ranked_until: Secs,
     /// What is more urgent hurries, as of the last ranking.
-    pub(crate) hurry_limit: i64,
+    pub(crate) urgent_until: i64,
     /// How many of these have nothing left to begin.
     pub(crate) spent: usize,
     pub(crate) gas_blocked: Vec<(Secs, Secs)>,
-    pub(crate) luck: Option<Luck>,
+    pub(crate) sampler: Option<Sampler>,
     /// Sectors that are not stored yet.
     pub(crate) left: u64,
     pub(crate) batch: Vec<(u32, Event)>,
@@ -189,32 +189,32 @@ impl<'f> World<'f> {
             lost: 0,
             firsts: Table::new(),
             groups: Table::new(),
-            lanes: Table::new(),
-            rooms: Table::new(),
+            queues: Table::new(),
+            machines: Table::new(),
             pools: fleet.pools.iter().map(|_| PoolState::default()).collect(),
             tails: Table::new(),
             quickest: Table::new(),
             choice: (true, true),
             moving: Moving::default(),
             admission: Admission::default(),
-            stirred: true,
+            dirty: true,
             newcomers: Vec::new(),
-            drawn: Drawing::default(),
+            drawn: PreviousPlan::default(),
             agenda: Agenda::default(),
             ready: Vec::new(),
             ranked: Vec::new(),
             ranked_until: Secs::MIN,
-            hurry_limit: i64::MIN,
+            urgent_until: i64::MIN,
             spent: 0,
             gas_blocked: fleet.gas_blocked.clone(),
-            luck: None,
+            sampler: None,
             left: 0,
             batch: Vec::new(),
         }
     }
 
     pub(crate) fn present(&self) -> impl Iterator<Item = MachineIx> {
-        self.fleet.machines.keys().filter(|m| self.rooms[*m].dead_until != SHUT)
+        self.fleet.machines.keys().filter(|m| self.machines[*m].dead_until != SHUT)
     }
 
     pub(crate) fn add_machine(&mut self, machine: MachineIx) {
@@ -226,7 +226,7 @@ impl<'f> World<'f> {
         // Too small for both at a time: nothing is kept, or PC1 would never begin.
         let both = self.fleet.kinds.iter().all(|k| k.p1.cores + cores <= class.cores && k.p1.memory + memory <= class.memory);
         let (cores, memory) = if both { (cores, memory) } else { (0, 0) };
-        self.rooms.push(Room {
+        self.machines.push(MachineState {
             free: Need { cores: class.cores, memory: class.memory, gpus: class.gpus },
             gpus: class.gpus,
             gpu_place: 0,
@@ -277,7 +277,7 @@ impl<'f> World<'f> {
     pub fn add_order_in_groups(&mut self, order: Order, size: u32) -> OrderIx {
         let first = u32::try_from(self.sectors.len()).unwrap_or(u32::MAX);
         let (n, release, step, known) = (order.n, order.release, order.step, order.known);
-        let lanes = if order.pool.is_some() { 1 } else { self.pools.len() };
+        let queues = if order.pool.is_some() { 1 } else { self.pools.len() };
         let id = self.orders.push(order);
         self.firsts.push(first);
         self.open.push(n);
@@ -287,22 +287,22 @@ impl<'f> World<'f> {
             let count = size.min(n - from);
             let arrives = release.saturating_add(step.saturating_mul(i32::try_from(from).unwrap_or(i32::MAX)));
             let group = GroupIx::of(self.groups.len());
-            let lane = LaneIx::of(self.lanes.len());
-            for _ in 0..lanes {
+            let queue = QueueIx::of(self.queues.len());
+            for _ in 0..queues {
                 let empty = VecDeque::new;
-                self.lanes.push(Lane { group, layers: empty(), c2: empty(), listed_layers: false, listed_c2: false });
+                self.queues.push(SectorQueue { group, layers: empty(), c2: empty(), listed_layers: false, listed_c2: false });
             }
-            self.groups.push(Group {
+            self.groups.push(SectorGroup {
                 order: id,
                 first: first + from,
                 n: count,
                 release: arrives,
                 key: 0,
                 gpu_key: 0,
-                wish: Wish::default(),
+                hint: SearchHint::default(),
                 begun: 0,
                 again: Vec::new(),
-                lane,
+                queue,
                 listed: false,
             });
             let sector =
@@ -327,14 +327,14 @@ impl<'f> World<'f> {
 
     /// No move to or from a machine begins before then.
     pub fn keep_still(&mut self, machine: MachineIx, until: Secs) {
-        self.rooms[machine].nic -= self.fleet.class(machine).nic;
+        self.machines[machine].nic -= self.fleet.class(machine).nic;
         self.agenda.push(until, Event::Moves(machine));
     }
 
     /// Everything is looked at again.
-    pub(crate) fn stir(&mut self) {
-        self.stirred = true;
-        self.pools.iter_mut().for_each(|pool| pool.stirred = true);
+    pub(crate) fn mark_dirty(&mut self) {
+        self.dirty = true;
+        self.pools.iter_mut().for_each(|pool| pool.dirty = true);
     }
 
     /// A group's next data is there (or known of), or its hold is over.
@@ -347,7 +347,7 @@ impl<'f> World<'f> {
 
     /// A group that has something to begin is looked at from now on.
     pub(crate) fn list_group(&mut self, group: GroupIx) {
-        self.stirred = true;
+        self.dirty = true;
         let state = &mut self.groups[group];
         if !state.listed && !state.is_spent() {
             state.listed = true;
@@ -359,7 +359,7 @@ impl<'f> World<'f> {
     /// When more of a group can start than now.
     fn next_arrival(&self, group: GroupIx) -> Option<Secs> {
         let state = &self.groups[group];
-        let start = state.release.max(state.wish.hold);
+        let start = state.release.max(state.hint.hold);
         if self.now < start {
             return Some(start);
         }
@@ -372,7 +372,7 @@ impl<'f> World<'f> {
     /// Sectors of a group whose data is there at `at`.
     pub(crate) fn arrived(&self, group: GroupIx, at: Secs) -> u32 {
         let state = &self.groups[group];
-        if at < state.release.max(state.wish.hold) {
+        if at < state.release.max(state.hint.hold) {
             return 0;
         }
         let step = self.orders[state.order].step;
@@ -383,11 +383,11 @@ impl<'f> World<'f> {
     }
 
     /// The lane of a sector's group in the pool of its machine.
-    pub(crate) fn lane(&self, sector: SectorIx, machine: MachineIx) -> LaneIx {
+    pub(crate) fn queue(&self, sector: SectorIx, machine: MachineIx) -> QueueIx {
         let group = &self.groups[self.sectors[sector].group];
         match self.orders[group.order].pool {
-            Some(_) => group.lane,
-            None => LaneIx(group.lane.0 + self.fleet.pool(machine).0),
+            Some(_) => group.queue,
+            None => QueueIx(group.queue.0 + self.fleet.pool(machine).0),
         }
     }
 

@@ -13,7 +13,7 @@ use sealyard_core::{
 };
 
 use crate::{
-    house::{Shop, free_address, wait_for},
+    fixture::{Shop, free_address, wait_for},
     outside::customer::{self, Customer},
 };
 

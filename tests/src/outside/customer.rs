@@ -10,7 +10,7 @@ use sealyard_core::{
 };
 
 use crate::{
-    house::{Part, Shop, database_url},
+    fixture::{Part, Shop, database_url},
     support::{machine, program},
 };
 

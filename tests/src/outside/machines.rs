@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     books::buy,
-    house::Shop,
+    fixture::Shop,
     support::{self, NOW, done, hardware, machine, on_both},
 };
 

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{operator::new_postgres, yard::Yard};
 use crate::{
-    house::database_url,
+    fixture::database_url,
     proxy::{Proxy, Reply},
     support::program,
 };

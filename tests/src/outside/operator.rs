@@ -20,7 +20,7 @@ use sealyard_core::{
 
 use super::trials;
 use crate::{
-    house::{Part, Shop, database_url},
+    fixture::{Part, Shop, database_url},
     support::{NOW, machine, program},
 };
 

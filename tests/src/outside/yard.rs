@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     books::buy,
-    house::{Part, database_url},
+    fixture::{Part, database_url},
     openrpc,
     proxy::{Proxy, Reply},
     support::shop,

@@ -29,7 +29,7 @@ impl Clock for Still {
 }
 
 /// An operator, an investor with one contract of two sectors and one unpaid order.
-struct House {
+struct Fixture {
     app: Shared,
     order: String,
     contract: String,
@@ -37,7 +37,7 @@ struct House {
     _dir: tempfile::TempDir,
 }
 
-fn house() -> House {
+fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let config = Config {
         database_url: format!("sqlite://{}/house.db", dir.path().display()),
@@ -79,10 +79,10 @@ fn house() -> House {
             Ok::<_, DbFault>((unpaid.public_id, contract.public_id, plan.public_id))
         })
         .unwrap();
-    House { app, order, contract, plan, _dir: dir }
+    Fixture { app, order, contract, plan, _dir: dir }
 }
 
-impl House {
+impl Fixture {
     fn user(&self, email: &str) -> User {
         self.app.db.read(|conn| accounts::by_email(conn, email).map_err(DbFault::from)).unwrap().unwrap()
     }
@@ -116,36 +116,36 @@ macro_rules! assert_page {
 
 #[actix_web::test]
 async fn pages_that_anybody_sees() {
-    let house = house();
+    let fixture = fixture();
     for (name, path) in
         [("home", "/"), ("login", "/login"), ("signup", "/signup"), ("promises", "/promises"), ("nowhere", "/nowhere")]
     {
-        assert_page!(name, house.page(path, None).await);
+        assert_page!(name, fixture.page(path, None).await);
     }
 }
 
 #[actix_web::test]
 async fn an_investors_pages() {
-    let house = house();
-    let cookie = auth::start(&house.app, &house.user("ada@example.org")).await.unwrap();
+    let fixture = fixture();
+    let cookie = auth::start(&fixture.app, &fixture.user("ada@example.org")).await.unwrap();
     for (name, path) in [
-        ("plan", format!("/plans/{}?units=3", house.plan)),
-        ("order", format!("/orders/{}", house.order)),
+        ("plan", format!("/plans/{}?units=3", fixture.plan)),
+        ("order", format!("/orders/{}", fixture.order)),
         ("dashboard", "/dashboard".into()),
-        ("contract", format!("/contracts/{}", house.contract)),
+        ("contract", format!("/contracts/{}", fixture.contract)),
         ("ledger", "/ledger".into()),
         ("statements", "/statements".into()),
         ("admin_refused", "/admin/books".into()),
     ] {
-        assert_page!(name, house.page(&path, Some(cookie.clone())).await);
+        assert_page!(name, fixture.page(&path, Some(cookie.clone())).await);
     }
 }
 
 #[actix_web::test]
 async fn an_operators_pages() {
-    let house = house();
-    let cookie = auth::start(&house.app, &house.user(demo::ADMIN)).await.unwrap();
+    let fixture = fixture();
+    let cookie = auth::start(&fixture.app, &fixture.user(demo::ADMIN)).await.unwrap();
     for page in ["fleet", "plan", "pipeline", "orders", "books"] {
-        assert_page!(format!("admin_{page}"), house.page(&format!("/admin/{page}"), Some(cookie.clone())).await);
+        assert_page!(format!("admin_{page}"), fixture.page(&format!("/admin/{page}"), Some(cookie.clone())).await);
     }
 }

@@ -126,7 +126,7 @@ fn summary(outlook: &Outlook) -> String {
 fn dates(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &Outlook) -> DbResult<Vec<DateRow>> {
     let names = Names::load(conn)?;
     let mut rows = Vec::new();
-    for owed in snapshot.owed.iter().filter(|o| o.held == 0) {
+    for owed in snapshot.commitments.iter().filter(|o| o.held == 0) {
         let promise = match names.contracts.get(&owed.id) {
             Some((_, order)) => scheduler::promise_of_order(conn, *order)?,
             None => None,
@@ -148,11 +148,11 @@ fn promisable(conn: &mut AnyConnection, snapshot: &Snapshot) -> DbResult<Vec<Pro
     let mut rows = Vec::new();
     for pool in capacity::pools(conn)? {
         let storage = capacity::capacity(conn, pool.id)?.free / pool.sector_bytes.max(1);
-        let collateral = pool.collateral_sectors.map(|all| (all - snapshot.owed_sectors(pool.id)).max(0));
+        let collateral = pool.collateral_sectors.map(|all| (all - snapshot.committed_sectors(pool.id)).max(0));
         let room = storage.min(collateral.unwrap_or(i64::MAX)).min(MOST_ASKED);
-        let lessons = scheduler::lessons(conn, pool.id)?;
+        let calibration = scheduler::calibration(conn, pool.id)?;
         let by: Vec<Micros> = HORIZONS.iter().map(|days| snapshot.now + days * DAY).collect();
-        let found = scheduler::available_to_promise(snapshot, pool.sector_bytes, room, lessons, &by);
+        let found = scheduler::available_to_promise(snapshot, pool.sector_bytes, room, calibration, &by);
         rows.push(PromisableRow {
             pool: pool.name,
             sectors: found.iter().map(|p| p.sectors).collect(),
@@ -190,7 +190,8 @@ pub struct EffectView {
 /// `title`: the change in words.
 pub fn effect_view(conn: &mut AnyConnection, snapshot: &Snapshot, effect: &Effect, title: String) -> DbResult<EffectView> {
     let names = Names::load(conn)?;
-    let promised: HashMap<i64, Micros> = snapshot.owed.iter().filter(|o| o.held == 0).map(|o| (o.id, o.promised_at)).collect();
+    let promised: HashMap<i64, Micros> =
+        snapshot.commitments.iter().filter(|o| o.held == 0).map(|o| (o.id, o.promised_at)).collect();
     let moved: Vec<MovedRow> = effect
         .moved()
         .map(|(contract, before, after)| {

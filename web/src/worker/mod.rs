@@ -7,8 +7,8 @@ mod chain;
 mod collateral;
 mod fees;
 mod forecasts;
-mod house;
 mod job_runner;
+mod maintenance;
 mod messages;
 mod nodes;
 mod on_chain;
@@ -66,7 +66,7 @@ async fn run(app: Shared, holder: String) {
     // They end with the set, when this is told to stop.
     let mut loops = tokio::task::JoinSet::new();
     loops.spawn(nodes::watch(app.clone()));
-    loops.spawn(repeat(app.clone(), holder.clone(), ("house", 1), house::turn));
+    loops.spawn(repeat(app.clone(), holder.clone(), ("maintenance", 1), maintenance::turn));
     loops.spawn(repeat(app.clone(), holder.clone(), ("pipeline", 1), pipeline::turn));
     loops.spawn(repeat(app.clone(), holder.clone(), ("promises", SLOWLY), promises::turn));
     loops.spawn(repeat(app.clone(), holder.clone(), ("collateral", SLOWLY), collateral::turn));

@@ -16,7 +16,7 @@ pub async fn turn(app: Shared) -> TurnResult {
     .await?;
     let settled = transact(&app, move |conn| {
         scheduler::forecast_again(conn, &snapshot, &outlook)?;
-        scheduler::keep_drawing(conn, &snapshot, &outlook)?;
+        scheduler::keep_plan(conn, &snapshot, &outlook)?;
         Ok::<_, DbFault>(scheduler::settle(conn, now)?)
     })
     .await?;

@@ -21,23 +21,23 @@ const SAME: Micros = 10 * MINUTE;
 
 /// Where a sector is expected to begin, and when.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Drawn {
+pub struct PlannedBegin {
     pub machine: MachineId,
     pub at: Micros,
 }
 
-pub(super) fn load(conn: &mut AnyConnection) -> DbResult<HashMap<SectorId, Drawn>> {
+pub(super) fn load(conn: &mut AnyConnection) -> DbResult<HashMap<SectorId, PlannedBegin>> {
     let rows: Vec<(SectorId, MachineId, Micros)> = drawings::table.load(conn)?;
-    Ok(rows.into_iter().map(|(sector, machine, at)| (sector, Drawn { machine, at })).collect())
+    Ok(rows.into_iter().map(|(sector, machine, at)| (sector, PlannedBegin { machine, at })).collect())
 }
 
 /// Keeps what `outlook` expects of the coming day. Returns how many sectors are expected elsewhere than before.
-pub fn keep_drawing(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &Outlook) -> DbResult<usize> {
+pub fn keep_plan(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &Outlook) -> DbResult<usize> {
     let mut before = load(conn)?;
     let mut moved = 0;
     let begins = outlook.steps.iter().filter(|s| s.step == TaskKind::PreCommit1 && s.from >= snapshot.now);
     for step in begins.filter(|s| s.from < snapshot.now + AHEAD) {
-        let now = Drawn { machine: step.machine, at: step.from };
+        let now = PlannedBegin { machine: step.machine, at: step.from };
         let was = before.remove(&step.sector);
         if was.is_some_and(|was| was.machine == now.machine && (was.at - now.at).abs() < SAME) {
             continue;

@@ -5,12 +5,12 @@
 use std::collections::{HashMap, HashSet};
 
 use sealyard_planner::{
-    Class, Delays, Drawing, Durations, Fleet, Key, Kind, KindIx, Machine, MachineIx, Moves, Need, Order, OrderIx, Policy, Pool,
-    PoolIx, Progress, Rule, Secs, SectorIx, Table, World,
+    Class, Delays, Durations, Fleet, Key, Kind, KindIx, Machine, MachineIx, Moves, Need, Order, OrderIx, Policy, Pool, PoolIx,
+    PreviousPlan, Progress, Rule, Secs, SectorIx, Table, World,
 };
 
 use super::{
-    FileMoves, MachineView, Owed, SectorView, Snapshot, TaskView,
+    Commitment, FileMoves, MachineView, SectorView, Snapshot, TaskView,
     storing::{TO_ONE, keepers, rooms},
 };
 use crate::{
@@ -34,11 +34,11 @@ pub const FIRST_POST: Micros = DAY;
 /// What is played: promises are kept in the order of their dates. Nothing is kept free for orders that may come: they are promised what is
 /// left.
 #[must_use]
-pub fn house_policy() -> Policy {
+pub fn live_policy() -> Policy {
     Policy { rule: Rule::Edd, burst: None, ..Policy::default() }
 }
 
-pub struct House<'s> {
+pub struct FleetModel<'s> {
     snapshot: &'s Snapshot,
     pub fleet: Fleet,
     sizes: Vec<i64>,
@@ -51,9 +51,9 @@ pub struct House<'s> {
 }
 
 /// A world of the house, and which of its orders and sectors is which.
-pub struct Played<'h> {
+pub struct Simulation<'h> {
     pub world: World<'h>,
-    pub orders: Vec<(OrderIx, &'h Owed)>,
+    pub orders: Vec<(OrderIx, &'h Commitment)>,
     pub sectors: Vec<(SectorIx, &'h SectorView)>,
 }
 
@@ -65,7 +65,7 @@ fn whole(count: i64) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
-impl<'s> House<'s> {
+impl<'s> FleetModel<'s> {
     /// For dates. What runs beside sealing at this moment says nothing of the days to come; quarantined sectors are still owed, and a date
     /// without them would be too early.
     #[must_use]
@@ -76,7 +76,7 @@ impl<'s> House<'s> {
     /// `taken`: what leases and fresh assignments of other steps take of each machine.
     #[must_use]
     pub fn new(snapshot: &'s Snapshot, taken: &HashMap<MachineId, Cost>) -> Self {
-        let mut sizes: Vec<i64> = snapshot.owed.iter().map(|o| o.sector_bytes).collect();
+        let mut sizes: Vec<i64> = snapshot.commitments.iter().map(|o| o.sector_bytes).collect();
         sizes.extend(snapshot.sizes.iter());
         sizes.sort_unstable();
         sizes.dedup();
@@ -112,45 +112,49 @@ impl<'s> House<'s> {
 
     /// The house as it is, at the moment [`Self::now`].
     #[must_use]
-    pub fn world(&self) -> Played<'_> {
+    pub fn world(&self) -> Simulation<'_> {
         self.world_without(&HashSet::new())
     }
 
     /// As [`Self::world`], without some of its sectors.
     #[must_use]
-    pub fn world_without(&self, out: &HashSet<SectorId>) -> Played<'_> {
-        let mut world = World::at(&self.fleet, house_policy(), Self::now());
+    pub fn world_without(&self, out: &HashSet<SectorId>) -> Simulation<'_> {
+        let mut world = World::at(&self.fleet, live_policy(), Self::now());
         for view in self.snapshot.machines.iter().filter(|m| m.moves == FileMoves::NotNow) {
             let machine = self.machines.get(&view.id).copied().unwrap_or(MachineIx::NONE);
             world.keep_still(machine, Self::now() + whole(TRANSFER_PAUSE / SECOND));
         }
         let (mut orders, mut sectors) = (Vec::new(), Vec::new());
-        for owed in &self.snapshot.owed {
-            let known: Vec<(&SectorView, Progress)> =
-                owed.sectors.iter().filter(|s| !out.contains(&s.id)).filter_map(|s| self.progress(s).map(|p| (s, p))).collect();
-            let count = i64::try_from(known.len()).unwrap_or(0) + owed.held;
-            let Some(order) = self.order(owed.id, owed.sector_bytes, count, owed.promised_at) else { continue };
+        for commitment in &self.snapshot.commitments {
+            let known: Vec<(&SectorView, Progress)> = commitment
+                .sectors
+                .iter()
+                .filter(|s| !out.contains(&s.id))
+                .filter_map(|s| self.progress(s).map(|p| (s, p)))
+                .collect();
+            let count = i64::try_from(known.len()).unwrap_or(0) + commitment.held;
+            let Some(order) = self.order(commitment.id, commitment.sector_bytes, count, commitment.promised_at) else { continue };
             let id = world.add_order(order);
-            orders.push((id, owed));
+            orders.push((id, commitment));
             for (view, progress) in known {
                 sectors.extend(world.resume(id, progress).map(|s| (s, view)));
             }
         }
-        world.hold_to(self.drawing(&sectors));
-        Played { world, orders, sectors }
+        world.keep_to(self.previous_plan(&sectors));
+        Simulation { world, orders, sectors }
     }
 
-    fn drawing(&self, sectors: &[(SectorIx, &SectorView)]) -> Drawing {
+    fn previous_plan(&self, sectors: &[(SectorIx, &SectorView)]) -> PreviousPlan {
         // A sector that has its ticket does not give way to an equal one that still has to get one.
         let ticketed = |s: &SectorView| s.state == SectorState::PreCommit1 && self.task_of(s.id).is_some();
-        let some_wait: HashSet<SectorId> = (self.snapshot.owed.iter().filter(|o| o.sectors.iter().any(ticketed)))
+        let some_wait: HashSet<SectorId> = (self.snapshot.commitments.iter().filter(|o| o.sectors.iter().any(ticketed)))
             .flat_map(|o| o.sectors.iter().filter(|s| !ticketed(s)).map(|s| s.id))
             .collect();
-        let drawn = sectors.iter().filter(|(_, view)| !some_wait.contains(&view.id)).filter_map(|(id, view)| {
-            let drawn = view.drawn?;
-            Some((self.at(drawn.at), *id, *self.machines.get(&drawn.machine)?))
+        let planned_begin = sectors.iter().filter(|(_, view)| !some_wait.contains(&view.id)).filter_map(|(id, view)| {
+            let planned_begin = view.planned_begin?;
+            Some((self.at(planned_begin.at), *id, *self.machines.get(&planned_begin.machine)?))
         });
-        Drawing::of(self.fleet.machines.len(), drawn.collect())
+        PreviousPlan::of(self.fleet.machines.len(), planned_begin.collect())
     }
 
     /// What a new order would be to the planner. `None`: nothing to do, or a size that nobody seals here.
@@ -365,9 +369,9 @@ pub fn disk_left(snapshot: &Snapshot) -> i64 {
     // What a draining machine has begun it finishes on its own disk, where nobody else keeps it.
     let all_stay = keepers(snapshot).next().is_none();
     let elsewhere = |at: Option<MachineId>| all_stay && snapshot.machines.iter().any(|m| Some(m.id) == at && !m.takes_new);
-    let comes = |o: &Owed| o.held + i64::try_from(o.sectors.iter().filter(|s| !elsewhere(s.machine)).count()).unwrap_or(0);
-    let owed: i64 = snapshot.owed.iter().map(|o| comes(o) * o.sector_bytes).sum();
-    (room - owed).max(0)
+    let comes = |o: &Commitment| o.held + i64::try_from(o.sectors.iter().filter(|s| !elsewhere(s.machine)).count()).unwrap_or(0);
+    let commitment: i64 = snapshot.commitments.iter().map(|o| comes(o) * o.sector_bytes).sum();
+    (room - commitment).max(0)
 }
 
 /// MiB for sealing: what is free now and what sectors in the pipeline will give back; but never more than what sealed sectors leave
@@ -390,7 +394,7 @@ fn scratch_held(
             *sum = sum.saturating_add(holds);
         }
     };
-    for (sector, size) in snapshot.owed.iter().flat_map(|o| o.sectors.iter().map(move |s| (s, o.sector_bytes))) {
+    for (sector, size) in snapshot.commitments.iter().flat_map(|o| o.sectors.iter().map(move |s| (s, o.sector_bytes))) {
         let kind = kind(size);
         let holds = match sector.state {
             // A PC1 that nobody runs will begin from nothing.

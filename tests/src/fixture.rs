@@ -128,7 +128,7 @@ pub fn database_url(dir: &Path) -> String {
 
 /// Everything: shop, network, mail server, worker and three machines. The second one has a GPU (it says so), and PC2 is done there; the
 /// third one keeps what is sealed.
-pub struct House {
+pub struct Fixture {
     pub shop: Shop,
     pub devnet: Part,
     pub work: Part,
@@ -141,7 +141,7 @@ pub struct House {
 /// 2026-09-28T00:00Z: the rest of September is lived through, and earns.
 const GENESIS: &str = "network_name = \"sealyard-devnet-test\"\ngenesis_timestamp = 1790553600\n";
 
-impl House {
+impl Fixture {
     pub fn open(dir: &Path) -> Self {
         Self::over(dir, "")
     }
