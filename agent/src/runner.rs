@@ -102,7 +102,7 @@ const DISK_FULL: &str = "No space left on device";
 
 /// Whether the step fetches files.
 pub fn is_transfer(lease: &Lease) -> bool {
-    TaskKind::parse(&lease.kind).is_some_and(TaskKind::is_transfer)
+    TaskKind::from_name(&lease.kind).is_some_and(TaskKind::is_transfer)
 }
 
 /// The disk is full: the same step goes well once there is room, so this is no failure to report. But nothing is lost by a transfer

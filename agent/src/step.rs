@@ -67,7 +67,7 @@ impl From<anyhow::Error> for Failure {
 
 fn run(step: &StepInput) -> Result<Value, Failure> {
     let kind =
-        TaskKind::parse(&step.kind).with_context(|| format!("this agent does not know step {:?}; update it", step.kind))?;
+        TaskKind::from_name(&step.kind).with_context(|| format!("this agent does not know step {:?}; update it", step.kind))?;
     match kind {
         TaskKind::PreCommit1 => pre_commit_1(step),
         TaskKind::Move | TaskKind::Store => fetch_here(step),

@@ -165,7 +165,7 @@ fn a_sector_survives_a_reorganisation_at_each_of_its_stages() {
     let (started, mut stages) = (Instant::now(), Vec::new());
     loop {
         let sector = db.read(|conn| sealing::all_sectors(conn, 1).map_err(DbFault::from)).unwrap().pop();
-        if let Some(stage) = sector.map(|sector| sector.state()).filter(|stage| !stages.contains(stage)) {
+        if let Some(stage) = sector.map(|sector| sector.state).filter(|stage| !stages.contains(stage)) {
             let reorg = json!([{"Depth": 4, "Shift": 2}]);
             let _: serde_json::Value = runtime.block_on(node.call("Devnet.Reorg", reorg)).unwrap();
             stages.push(stage);
@@ -385,7 +385,7 @@ fn layers_go_to_the_machine_with_the_gpu() {
             .unwrap();
         let done = |kind: &str, machine: &str| {
             let at = machines.iter().find(|m| m.name == machine).map(|m| m.id);
-            tasks.iter().filter(|t| t.kind == kind && t.state == "done" && t.machine_id == at).count()
+            tasks.iter().filter(|t| t.kind.name() == kind && t.state.name() == "done" && t.machine_id == at).count()
         };
         if (done("pc2", "basalt") + done("pc2", "granite"), sectors.len()) == (2, 2) {
             assert_eq!((done("pc1", "granite"), done("pc1", "basalt")), (1, 1), "{tasks:?}");

@@ -214,13 +214,13 @@ impl<'d> Fixture<'d> {
                 Ok::<_, DbFault>(())
             })
             .unwrap();
-        let leased: Vec<TaskHead> = self.open_tasks().into_iter().filter(|t| t.state == "leased").collect();
+        let leased: Vec<TaskHead> = self.open_tasks().into_iter().filter(|t| t.state.name() == "leased").collect();
         let Some(task) = self.pick(leased) else { return };
         let level = [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort, FailureLevel::Critical];
         let outcome = match self.rng.below(30) {
             fails @ 0..4 => Outcome::Failed { level: level[fails], reason: "it did not work".into() },
-            _ if task.kind == "vanilla" => all_proven(self.db, task.id),
-            _ => done(output(&task.kind)),
+            _ if task.kind.name() == "vanilla" => all_proven(self.db, task.id),
+            _ => done(output(task.kind.name())),
         };
         let machine = task.machine_id.unwrap();
         let report = ReportRequest { task: task.id.0, fence: task.fence, outcome, usage: Usage::default() };
@@ -247,7 +247,7 @@ impl<'d> Fixture<'d> {
         let all = states.into_iter().flat_map(|state| self.sectors(state)).collect();
         let Some(sector) = self.pick(all) else { return };
         let (now, roll) = (self.now, self.rng.below(10));
-        let state = sector.state();
+        let state = sector.state;
         self.db
             .transact(|conn| {
                 let sector = sector.clone();
@@ -315,8 +315,11 @@ impl<'d> Fixture<'d> {
         let all = self.db.read(|conn| fleet::machines(conn).map_err(DbFault::from)).unwrap();
         let Some(machine) = all.iter().find(|m| m.id == id && !m.is_lost()) else { return };
         let run = |task: i64, fence: i64| Running { task, fence, progress: "pc1".into() };
-        let (held, others): (Vec<TaskHead>, Vec<TaskHead>) =
-            self.open_tasks().into_iter().filter(|t| t.fence > 0).partition(|t| t.machine_id == Some(id) && t.state == "leased");
+        let (held, others): (Vec<TaskHead>, Vec<TaskHead>) = self
+            .open_tasks()
+            .into_iter()
+            .filter(|t| t.fence > 0)
+            .partition(|t| t.machine_id == Some(id) && t.state.name() == "leased");
         let old = held.iter().map(|t| run(t.id.0, t.fence - 1)).chain(others.iter().map(|t| run(t.id.0, t.fence)));
         let over = self.sent.iter().map(|(_, report)| run(report.task, report.fence));
         let old: Vec<Running> = old.chain(over).collect();
@@ -348,10 +351,10 @@ impl<'d> Fixture<'d> {
         assert_eq!(before, self.fingerprint());
     }
 
-    fn fingerprint(&self) -> Vec<(i64, String, i64)> {
+    fn fingerprint(&self) -> Vec<(i64, &'static str, i64)> {
         let sectors = |conn: &mut AnyConnection| sealing::all_sectors(conn, i64::MAX).map_err(DbFault::from);
-        let sectors = self.db.read(sectors).unwrap().into_iter().map(|s| (s.id.0, s.state, s.failures));
-        sectors.chain(self.open_tasks().into_iter().map(|t| (-t.id.0, t.state, t.fence))).collect()
+        let sectors = self.db.read(sectors).unwrap().into_iter().map(|s| (s.id.0, s.state.name(), s.failures));
+        sectors.chain(self.open_tasks().into_iter().map(|t| (-t.id.0, t.state.name(), t.fence))).collect()
     }
 
     fn assert_sound(&self) {
@@ -372,22 +375,23 @@ impl<'d> Fixture<'d> {
         let (sectors, open) = self.db.read(check).unwrap();
         let mut tasks: BTreeMap<i64, usize> = BTreeMap::new();
         // A sector may become faulty, and count again, before its files are tidied.
-        let steps = open.iter().filter(|t| !["finalize", "move", "store"].contains(&t.kind.as_str()));
+        let steps = open.iter().filter(|t| !["finalize", "move", "store"].contains(&t.kind.name()));
         for task in steps.filter_map(|t| t.sector_id) {
             *tasks.entry(task.0).or_default() += 1;
         }
         for sector in sectors {
             let works = [SectorState::PreCommit1, SectorState::PreCommit2, SectorState::Commit1, SectorState::Commit2];
-            let wanted = usize::from(works.contains(&sector.state()));
+            let wanted = usize::from(works.contains(&sector.state));
             let found = tasks.get(&sector.id.0).copied().unwrap_or(0);
-            let tidied = open.iter().filter(|t| t.kind == "finalize" && t.sector_id == Some(sector.id)).count();
-            assert!(tidied <= 1 && (tidied == 1 || sector.state() != SectorState::Finalizing), "sector {}", sector.number);
+            let tidied = open.iter().filter(|t| t.kind.name() == "finalize" && t.sector_id == Some(sector.id)).count();
+            assert!(tidied <= 1 && (tidied == 1 || sector.state != SectorState::Finalizing), "sector {}", sector.number);
             assert_eq!(found, wanted, "sector {} in {} has {found} open steps", sector.number, sector.state);
-            let of_kind = |kind| open.iter().filter(move |t| t.sector_id == Some(sector.id) && t.kind == kind);
-            let pc2_waits = of_kind("pc2").all(|t| t.state == "ready" && t.pinned_to == sector.machine_id);
+            let of_kind =
+                |kind: &'static str| open.iter().filter(move |t| t.sector_id == Some(sector.id) && t.kind.name() == kind);
+            let pc2_waits = of_kind("pc2").all(|t| t.state.name() == "ready" && t.pinned_to == sector.machine_id);
             for fetch in of_kind("move") {
-                let from_elsewhere = fetch.state == "leased" && fetch.machine_id != sector.machine_id;
-                assert!(from_elsewhere && pc2_waits && sector.state() == SectorState::PreCommit2, "sector {}", sector.number);
+                let from_elsewhere = fetch.state.name() == "leased" && fetch.machine_id != sector.machine_id;
+                assert!(from_elsewhere && pc2_waits && sector.state == SectorState::PreCommit2, "sector {}", sector.number);
             }
             assert!(of_kind("move").count() <= 1, "sector {} goes to two machines", sector.number);
         }
@@ -409,13 +413,9 @@ fn output(kind: &str) -> serde_json::Value {
 
 fn fact(state: SectorState, roll: usize, now: Micros) -> OnChain {
     match (state, roll) {
-        (SectorState::PreCommitting, 0) => {
-            OnChain::MessageFailed { purpose: sealing::Purpose::PreCommit, reason: "out of gas".into() }
-        }
+        (SectorState::PreCommitting, 0) => OnChain::MessageFailed { reason: "out of gas".into() },
         (SectorState::PreCommitting, _) => OnChain::PreCommitted { seed_epoch: 160 },
-        (SectorState::ProveCommitting, 0) => {
-            OnChain::MessageFailed { purpose: sealing::Purpose::ProveCommit, reason: "out of gas".into() }
-        }
+        (SectorState::ProveCommitting, 0) => OnChain::MessageFailed { reason: "out of gas".into() },
         (SectorState::ProveCommitting, _) => {
             OnChain::Activated(Activation { activation: 200, expiration: 600_000, deadline: 1, partition: 0 })
         }
@@ -457,7 +457,7 @@ fn no_history_oversells_loses_a_sector_or_gives_a_date_that_cannot_be_kept() {
                 .read(|conn| Ok::<_, DbFault>(sealing::recent_tasks(conn, i64::MAX)?))
                 .unwrap()
                 .iter()
-                .filter(|t| t.kind == "move" && t.state == "done")
+                .filter(|t| t.kind.name() == "move" && t.state.name() == "done")
                 .count();
         }
         assert!(count() < 25 || ended > 0, "no history went as far as the end of a sector");

@@ -51,7 +51,7 @@ fn done() -> Outcome {
 }
 
 fn state(db: &Database, sector: &Sector) -> String {
-    db.read(|conn| sealing::sector_by_id(conn, sector.id).map_err(DbFault::from)).unwrap().state
+    db.read(|conn| sealing::sector_by_id(conn, sector.id).map_err(DbFault::from)).unwrap().state.name().to_owned()
 }
 
 #[test]
@@ -106,7 +106,8 @@ fn of_64_planners_each_task_is_granted_to_one_at_a_time_with_a_growing_fence() {
                             let given = scheduler::dispatch(conn, now, 20 * SECOND)?;
                             let open = sealing::open_tasks(conn)?;
                             for machine in fleet::machines(conn)? {
-                                let running = open.iter().filter(|t| t.state == "leased" && t.machine_id == Some(machine.id));
+                                let running =
+                                    open.iter().filter(|t| t.state.name() == "leased" && t.machine_id == Some(machine.id));
                                 assert!(
                                     i64::try_from(running.count()).unwrap() <= machine.cores,
                                     "{} does too much",
@@ -151,7 +152,7 @@ fn a_result_with_an_old_fence_is_not_used() {
         assert_eq!(state(db, &sector), "pre_commit_2");
         assert!(report(db, &quick, task.id.0, 2, done()), "the same report again is accepted");
         let open = db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap();
-        assert_eq!(open.iter().filter(|t| t.kind == "pc2").count(), 1, "and changes nothing");
+        assert_eq!(open.iter().filter(|t| t.kind.name() == "pc2").count(), 1, "and changes nothing");
     });
 }
 
@@ -305,7 +306,7 @@ fn a_sector_that_fails_on_two_machines_ends_in_quarantine_with_its_reason() {
             assert!(report(db, machine, task.id.0, 1, outcome));
         }
         let sector = db.read(|conn| sealing::sector_by_id(conn, sector.id).map_err(DbFault::from)).unwrap();
-        assert_eq!((sector.state.as_str(), sector.reason.as_deref()), ("quarantined", Some("the disk is broken")));
+        assert_eq!((sector.state.name(), sector.reason.as_deref()), ("quarantined", Some("the disk is broken")));
         assert!(db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap().is_empty());
         // A person lets it begin again; the old failures do not count any more.
         let again = || db.transact(|conn| Ok::<_, DbFault>(sealing::release(conn, sector.id, NOW)?)).unwrap();
@@ -341,7 +342,7 @@ fn vanilla_tasks(db: &Database, pool: PoolId, sectors: &[i64], round: i64, due_a
         assert!(proving::begin(conn, &new, NOW)?);
         assert!(!proving::begin(conn, &new, NOW)?, "a partition's proof is begun once");
         let open = sealing::open_tasks(conn)?;
-        Ok::<_, DbFault>(open.into_iter().filter(|t| t.kind == "vanilla").collect())
+        Ok::<_, DbFault>(open.into_iter().filter(|t| t.kind.name() == "vanilla").collect())
     })
     .unwrap()
 }
@@ -410,7 +411,10 @@ fn a_snark_that_does_not_verify_is_made_again_by_another_machine() {
             assert!(report(db, machine, task.id.0, 1, all_proven(db, task.id)));
         }
         let snark = || {
-            db.read(|conn| Ok::<_, DbFault>(sealing::open_tasks(conn)?)).unwrap().into_iter().find(|t| t.kind == "window_post")
+            db.read(|conn| Ok::<_, DbFault>(sealing::open_tasks(conn)?))
+                .unwrap()
+                .into_iter()
+                .find(|t| t.kind.name() == "window_post")
         };
         let first = snark().unwrap();
         assert!(assign(db, &first, &machines[0]));

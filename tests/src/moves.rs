@@ -78,7 +78,7 @@ impl Fixture<'_> {
 
     fn open(&self, kind: &str) -> Option<TaskHead> {
         let open = self.db.read(|conn| Ok::<_, DbFault>(sealing::open_tasks(conn)?)).unwrap();
-        open.into_iter().find(|t| t.kind == kind)
+        open.into_iter().find(|t| t.kind.name() == kind)
     }
 
     fn sector(&self) -> Sector {
@@ -104,7 +104,7 @@ fn files_go_to_the_machine_with_the_gpu_and_pc2_follows_them() {
         let fixture = fixture(db);
         assert_eq!(fixture.dispatch(NOW).len(), 1);
         let fetch = fixture.open("move").unwrap();
-        assert_eq!((fetch.state.as_str(), fetch.machine_id), ("leased", Some(fixture.second.id)));
+        assert_eq!((fetch.state.name(), fetch.machine_id), ("leased", Some(fixture.second.id)));
         let input = fixture.told(&fixture.second);
         let sector = StoredSector { miner: 1000, number: u64::try_from(fixture.sector.number).unwrap() };
         assert_eq!((input.sector.number, input.from.as_str()), (sector.number, "http://first"));
@@ -141,7 +141,7 @@ fn a_transfer_that_fails_is_tried_again_later_and_is_no_fault_of_the_sectors() {
             now += pause + MINUTE;
         }
         let sector = fixture.sector();
-        assert_eq!((sector.state(), sector.failures, sector.machine_id), (SectorState::PreCommit2, 0, Some(fixture.first.id)));
+        assert_eq!((sector.state, sector.failures, sector.machine_id), (SectorState::PreCommit2, 0, Some(fixture.first.id)));
     });
 }
 
@@ -183,7 +183,7 @@ fn layers_that_do_not_come_while_others_do_are_made_again() {
             now += ((10 * MINUTE) << tried) + MINUTE;
         }
         let sector = fixture.sector();
-        assert_eq!((sector.state(), sector.failures, sector.machine_id), (SectorState::Planned, 1, None));
+        assert_eq!((sector.state, sector.failures, sector.machine_id), (SectorState::Planned, 1, None));
         assert!(sector.reason.unwrap().contains("Input/output error"));
     });
 }
@@ -216,7 +216,7 @@ fn layers_whose_ticket_is_too_old_begin_again_unless_they_are_on_their_way() {
         assert!(!renew(), "they are on their way");
         assert!(fixture.report(&fixture.open("move").unwrap(), failed("no route to host"), NOW));
         assert!(renew());
-        assert_eq!((fixture.sector().state(), fixture.sector().failures), (SectorState::Planned, 0));
+        assert_eq!((fixture.sector().state, fixture.sector().failures), (SectorState::Planned, 0));
         assert!(fixture.open("pc2").is_none());
     });
 }
@@ -236,7 +236,7 @@ fn a_machine_that_goes_silent_while_it_fetches_is_not_waited_for() {
         })
         .unwrap();
         assert!(fixture.open("move").is_none());
-        assert_eq!((fixture.sector().state(), fixture.sector().machine_id), (SectorState::PreCommit2, Some(fixture.first.id)));
+        assert_eq!((fixture.sector().state, fixture.sector().machine_id), (SectorState::PreCommit2, Some(fixture.first.id)));
         assert!(!fixture.report(&fetch, done(), later), "it comes too late");
         assert_eq!(fixture.dispatch(later).len(), 1);
         assert_eq!(fixture.open("move").unwrap().machine_id, Some(third.id));
@@ -256,7 +256,7 @@ fn a_sector_whose_files_are_lost_on_their_way_begins_again() {
             Ok::<_, DbFault>(())
         })
         .unwrap();
-        assert_eq!((fixture.sector().state(), fixture.sector().machine_id), (SectorState::Planned, None));
+        assert_eq!((fixture.sector().state, fixture.sector().machine_id), (SectorState::Planned, None));
         assert!(fixture.open("move").is_none() && fixture.open("pc2").is_none());
         assert!(!fixture.report(&fetch, done(), later));
         assert_eq!(fixture.sector().machine_id, None, "files that came from a machine that is lost by now are of no use");
@@ -310,9 +310,9 @@ fn a_sealed_sector_goes_where_it_is_kept_and_its_old_copy_goes_when_it_was_prove
         assert_eq!((input.from.as_str(), input.sector.comm_r.as_str(), input.prove_with.len()), ("http://second", "33", 64));
         fixture.dispatch(NOW + SECOND);
         let twice = db.read(|conn| Ok::<_, DbFault>(sealing::open_tasks(conn)?)).unwrap();
-        assert_eq!(twice.iter().filter(|t| t.kind == "store").count(), 1, "it goes once");
+        assert_eq!(twice.iter().filter(|t| t.kind.name() == "store").count(), 1, "it goes once");
         assert!(fixture.report(&fetch, done(), NOW));
-        assert_eq!((fixture.sector().state(), fixture.sector().machine_id), (SectorState::Active, Some(keeper.id)));
+        assert_eq!((fixture.sector().state, fixture.sector().machine_id), (SectorState::Active, Some(keeper.id)));
         let sector = StoredSector { miner: 1000, number: u64::try_from(fixture.sector.number).unwrap() };
         let over = |of: &Machine, now| {
             db.read(|conn| Ok::<_, DbFault>(sealing::not_needed(conn, of.id, &[sector], now)?)).unwrap().len()
@@ -364,7 +364,7 @@ fn a_sector_that_cannot_be_stored_stays_where_it_is() {
         assert_eq!(fetch.machine_id, Some(keeper.id));
         assert!(fixture.report(&fetch, failed("what arrived cannot be proven"), NOW));
         let sector = fixture.sector();
-        assert_eq!((sector.state(), sector.failures, sector.machine_id), (SectorState::Active, 0, Some(fixture.second.id)));
+        assert_eq!((sector.state, sector.failures, sector.machine_id), (SectorState::Active, 0, Some(fixture.second.id)));
         fixture.dispatch(NOW + MINUTE);
         assert!(fixture.open("store").is_none(), "not at once");
         fixture.dispatch(NOW + 11 * MINUTE);

@@ -165,7 +165,7 @@ fn a_late_payment_without_room_waits_for_its_refund() {
         assert!(pay(db, &order, 5000).unwrap().is_none());
         assert!(pay(db, &order, 5000).unwrap().is_none(), "a second report changes nothing");
         let state = db.read(|conn| orders::by_public_id(conn, &order.public_id).map_err(DbFault::from)).unwrap().unwrap().state;
-        assert_eq!(state, "refund_due");
+        assert_eq!(state.name(), "refund_due");
         let back = || db.transact(|conn| orders::refunded(conn, &order, user.id, NOW)).unwrap();
         assert!(back() && !back(), "it goes back once");
         assert!(pay(db, &order, 5000).unwrap().is_none(), "and a late report changes nothing");

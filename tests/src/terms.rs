@@ -78,7 +78,7 @@ fn after_its_days_a_contract_earns_no_more_and_its_sectors_are_the_operators() {
         let gross: Vec<i64> = lots(db, &contract).iter().map(|lot| lot.gross_nano).collect();
         assert_eq!(gross, [1_000_000_000, 1_000_000_000, 500_000_000, 0], "the only power there is, until noon of the third day");
         assert_eq!(posted(db, &AccountSpec::OperatorYield(pool.id)), 1_500_000_000);
-        assert_eq!(now_is(db, &contract).state, "ended");
+        assert_eq!(now_is(db, &contract).state.name(), "ended");
         let capacity = owned(db, pool.id);
         assert_eq!(
             (capacity.sold, capacity.own_use, capacity.free),
@@ -105,7 +105,7 @@ fn what_was_never_sealed_is_given_up_with_the_term_and_its_bytes_can_be_sold_aga
         chain(db, pool.id, &[(counted, 0)], &wins, 3 * DAY);
         assert_eq!(close_all(db, pool.id), 3);
         let sector = |id| db.read(|conn| sealing::sector_by_id(conn, id).map_err(DbFault::from)).unwrap();
-        assert_eq!((sector(stuck).state.as_str(), sector(counted).state.as_str()), ("expired", "active"));
+        assert_eq!((sector(stuck).state.name(), sector(counted).state.name()), ("expired", "active"));
         assert_eq!(owned(db, pool.id).free, 8 * SECTOR, "one sector lives");
         let gone = sector(counted);
         db.transact(|conn| sealing::mark_on_chain(conn, gone.clone(), sealing::OnChain::Gone, NOW)).unwrap();
@@ -147,7 +147,7 @@ fn missing_power_puts_off_the_end_by_as_much_and_is_paid_for_when_the_end_cannot
         );
         let contract = now_is(db, &contract);
         assert_eq!((contract.ends_at, contract.added_epochs), (Some(TIME.micros(4 * DAY - 1)), DAY));
-        assert_eq!(contract.state, "ended");
+        assert_eq!(contract.state.name(), "ended");
         let earning: Vec<bool> = lots(db, &contract).iter().map(|lot| lot.gross_nano > 0).collect();
         assert_eq!(earning, [true, true, true, true, false, false], "three days and one");
         sound(db);

@@ -111,6 +111,18 @@ fn every_dependency_is_used() {
     assert!(seen > 50, "{seen} dependencies were found");
 }
 
+/// States are enums; a typo in a text would compile.
+#[test]
+fn no_query_or_page_compares_a_state_with_a_text() {
+    let forbidden = ["state.eq(\"", "state.ne(\"", "state == \"", "state != \"", "state.as_str()"];
+    for (path, text) in sources().iter().filter(|(path, _)| !path.starts_with("tests/") && !path.contains("/demo/")) {
+        for (number, line) in text.lines().enumerate() {
+            let found = forbidden.iter().find(|words| line.contains(*words));
+            assert!(found.is_none(), "{path}:{}: {found:?}", number + 1);
+        }
+    }
+}
+
 #[test]
 fn migrations_are_paired_by_name() {
     let names = |backend: &str| -> BTreeSet<String> {

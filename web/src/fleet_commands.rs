@@ -48,7 +48,7 @@ pub fn machine(db: &Database, what: &MachineCommand) -> anyhow::Result<()> {
                 } else if m.is_lost() {
                     "lost"
                 } else {
-                    m.state.as_str()
+                    m.state.name()
                 };
                 println!("{}  {state}  seen {} UTC", m.name, clock::minute_text(m.seen_at));
             }

@@ -1,29 +1,26 @@
 //! Users: registration and signing in.
 
-use diesel::prelude::*;
+use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
 use super::{email::normalised, end_sessions, password, record};
 use crate::{
     clock::Micros,
     ids::{UserId, public_id},
     store::{AnyConnection, DbFault, DbResult, dialect, schema::users},
+    stored_as_text,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
 pub enum Role {
     Investor,
     Admin,
 }
 
-impl Role {
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Investor => "investor",
-            Self::Admin => "admin",
-        }
-    }
-}
+stored_as_text!(Role {
+    Investor => "investor",
+    Admin => "admin",
+});
 
 #[derive(Clone, Debug, Queryable)]
 pub struct User {
@@ -32,14 +29,14 @@ pub struct User {
     pub email: String,
     pub name: String,
     pub password_hash: String,
-    pub role: String,
+    pub role: Role,
     pub created_at: Micros,
 }
 
 impl User {
     #[must_use]
     pub fn is_admin(&self) -> bool {
-        self.role == Role::Admin.name()
+        self.role == Role::Admin
     }
 }
 
@@ -80,7 +77,7 @@ struct Row<'a> {
     email: &'a str,
     name: &'a str,
     password_hash: &'a str,
-    role: &'static str,
+    role: Role,
     created_at: Micros,
 }
 
@@ -128,7 +125,7 @@ pub fn register(conn: &mut AnyConnection, new: &Registration, now: Micros) -> Re
         email: &new.email,
         name: &new.name,
         password_hash: &new.password_hash,
-        role: new.role.name(),
+        role: new.role,
         created_at: now,
     };
     diesel::insert_into(users::table)
@@ -158,5 +155,5 @@ pub fn by_id(conn: &mut AnyConnection, id: UserId) -> DbResult<User> {
 }
 
 pub fn investors(conn: &mut AnyConnection) -> DbResult<Vec<User>> {
-    users::table.filter(users::role.eq(Role::Investor.name())).order(users::id.asc()).load(conn)
+    users::table.filter(users::role.eq(Role::Investor)).order(users::id.asc()).load(conn)
 }

@@ -1,5 +1,6 @@
 //! From a paid order to a contract with its sectors planned.
 
+use super::contract::ContractState;
 use diesel::prelude::*;
 
 use super::Contract;
@@ -36,7 +37,7 @@ struct Row {
     days: i64,
     fee_bp: i64,
     terms_id: i64,
-    state: &'static str,
+    state: ContractState,
     promised_at: Micros,
     created_at: Micros,
     pledge_each_nano: i64,
@@ -65,7 +66,7 @@ pub fn create(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<Co
         days: plan.days,
         fee_bp: terms.service_fee_bp,
         terms_id: terms_row(conn, &order.terms)?,
-        state: "sealing",
+        state: ContractState::Sealing,
         promised_at: order.promised_at,
         created_at: now,
         pledge_each_nano: order.pledge_each_nano,

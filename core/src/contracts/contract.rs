@@ -1,6 +1,7 @@
 //! Contract rows.
 
-use diesel::prelude::*;
+use crate::sealing::SectorState;
+use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
 use crate::{
     capacity::{keep_sold, return_kept, return_sold},
@@ -11,7 +12,20 @@ use crate::{
         AnyConnection, DbResult,
         schema::{contracts, sectors},
     },
+    stored_as_text,
 };
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
+pub enum ContractState {
+    /// Some of its sectors are not proven yet.
+    Sealing,
+    Active,
+    /// Its term is over, or its sectors are gone.
+    Ended,
+}
+
+stored_as_text!(ContractState { Sealing => "sealing", Active => "active", Ended => "ended" });
 
 #[derive(Clone, Debug, Queryable)]
 pub struct Contract {
@@ -23,7 +37,7 @@ pub struct Contract {
     pub bytes: i64,
     pub days: i64,
     pub fee_bp: i64,
-    pub state: String,
+    pub state: ContractState,
     pub promised_at: Micros,
     pub created_at: Micros,
     pub active_at: Option<Micros>,
@@ -40,7 +54,7 @@ impl Contract {
     /// Its bytes are sold: its sectors are not gone yet, and its term is not over.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        ["sealing", "active"].contains(&self.state.as_str())
+        matches!(self.state, ContractState::Sealing | ContractState::Active)
     }
 }
 
@@ -68,7 +82,8 @@ pub fn pledge_back_by(conn: &mut AnyConnection, user: UserId) -> DbResult<Option
         contracts::table.filter(mine).select((contracts::id, contracts::pool_id, contracts::ends_at)).load(conn)?;
     let mut last = None;
     for (contract, pool, ends_at) in rows {
-        let live = sectors::contract_id.eq(contract).and(sectors::state.ne("expired")).and(sectors::activation.is_not_null());
+        let live =
+            sectors::contract_id.eq(contract).and(sectors::state.ne(SectorState::Expired)).and(sectors::activation.is_not_null());
         let end: Option<i64> = sectors::table.filter(live).select(diesel::dsl::max(sectors::expiration)).first(conn)?;
         let time = crate::yields::cursor(conn, pool)?.map(|cursor| cursor.time());
         last = last.max(end.zip(time).map(|(epoch, time)| time.micros(epoch)).or(ends_at));
@@ -94,14 +109,14 @@ pub fn end(conn: &mut AnyConnection, id: ContractId, now: Micros) -> Result<(), 
 
 /// False: it had ended before. Of two that end it at once, one moves the bytes.
 fn set_ended(conn: &mut AnyConnection, id: ContractId) -> DbResult<bool> {
-    let open = contracts::table.filter(contracts::id.eq(id).and(contracts::state.ne("ended")));
-    diesel::update(open).set(contracts::state.eq("ended")).execute(conn).map(|rows| rows == 1)
+    let open = contracts::table.filter(contracts::id.eq(id).and(contracts::state.ne(ContractState::Ended)));
+    diesel::update(open).set(contracts::state.eq(ContractState::Ended)).execute(conn).map(|rows| rows == 1)
 }
 
 /// All sectors count, since `at`: the contract is fully live. Its days run from then on, or have run since the promised date.
 pub fn mark_active(conn: &mut AnyConnection, id: ContractId, at: Micros) -> DbResult<()> {
     let contract: Contract = contracts::table.find(id).first(conn)?;
-    if contract.state != "sealing" {
+    if contract.state != ContractState::Sealing {
         return Ok(());
     }
     // Without an end it runs from its activation, whenever that is; what has put off its end since has done so already.
@@ -109,7 +124,7 @@ pub fn mark_active(conn: &mut AnyConnection, id: ContractId, at: Micros) -> DbRe
     let early = contract.promised_at.saturating_sub(at).max(0);
     let ends_at = contract.ends_at.map_or(from_then, |end| end.saturating_sub(early));
     diesel::update(contracts::table.find(id))
-        .set((contracts::state.eq("active"), contracts::active_at.eq(at), contracts::ends_at.eq(ends_at)))
+        .set((contracts::state.eq(ContractState::Active), contracts::active_at.eq(at), contracts::ends_at.eq(ends_at)))
         .execute(conn)
         .map(drop)
 }

@@ -1,5 +1,6 @@
 //! Enrolment: a one-time token becomes a machine with a key of its own.
 
+use super::machine::MachineState;
 use diesel::prelude::*;
 
 use super::{
@@ -98,7 +99,7 @@ pub(super) fn withdraw_key_tokens(conn: &mut AnyConnection, machine: MachineId, 
 struct NewMachine<'a> {
     public_id: String,
     name: &'a str,
-    state: &'static str,
+    state: MachineState,
     key_hash: String,
     cores: i64,
     memory_bytes: i64,
@@ -138,7 +139,7 @@ pub fn enrol(conn: &mut AnyConnection, token: &str, hardware: &Hardware, now: Mi
     let new = NewMachine {
         public_id: answer.machine.clone(),
         name: &machine_name,
-        state: "active",
+        state: MachineState::Active,
         key_hash: digest(&answer.key),
         cores: hardware.cores,
         memory_bytes: hardware.memory_bytes,
@@ -156,7 +157,8 @@ pub fn enrol(conn: &mut AnyConnection, token: &str, hardware: &Hardware, now: Mi
 
 /// An enrolled machine gets a new key; the old one is worth nothing from now on.
 fn renew_key(conn: &mut AnyConnection, id: MachineId, key: String, token: &str) -> Result<EnrolAnswer, EnrolError> {
-    let renewed = (machines::key_hash.eq(digest(&key)), machines::revoked_at.eq(None::<Micros>), machines::state.eq("active"));
+    let renewed =
+        (machines::key_hash.eq(digest(&key)), machines::revoked_at.eq(None::<Micros>), machines::state.eq(MachineState::Active));
     // It may have moved: its files are where it says next.
     let moved = (machines::files_url.eq(None::<String>), machines::files_host.eq(None::<String>));
     let machine: String =

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use diesel::prelude::*;
+use crate::sealing::SectorState;
+use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
 use super::{
     check::host_of,
@@ -16,15 +17,26 @@ use crate::{
         AnyConnection, DbResult,
         schema::{machines, outages, sectors},
     },
+    stored_as_text,
 };
+
+/// The operator's wish for a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
+pub enum MachineState {
+    Active,
+    /// It takes no new sectors.
+    Draining,
+}
+
+stored_as_text!(MachineState { Active => "active", Draining => "draining" });
 
 #[derive(Clone, Debug, Queryable)]
 pub struct Machine {
     pub id: MachineId,
     pub public_id: String,
     pub name: String,
-    /// What the operator wants of it: `active` or `draining`.
-    pub state: String,
+    pub state: MachineState,
     pub key_hash: String,
     pub cores: i64,
     pub memory_bytes: i64,
@@ -61,7 +73,7 @@ impl Machine {
 
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.state == "draining"
+        self.state == MachineState::Draining
     }
 }
 
@@ -140,7 +152,8 @@ pub fn offer(conn: &mut AnyConnection, machine: &Machine, offer: Offer<'_>) -> D
 /// Withdraws a machine's key: nothing is given to it or taken from it any more, and it counts as lost. False: it was withdrawn before.
 pub fn revoke(conn: &mut AnyConnection, id: MachineId, now: Micros) -> DbResult<bool> {
     let valid = machines::table.filter(machines::id.eq(id).and(machines::revoked_at.is_null()));
-    let values = (machines::revoked_at.eq(now), machines::key_hash.eq(digest(&secret())), machines::state.eq("draining"));
+    let values =
+        (machines::revoked_at.eq(now), machines::key_hash.eq(digest(&secret())), machines::state.eq(MachineState::Draining));
     if diesel::update(valid).set(values).execute(conn)? == 0 {
         return Ok(false);
     }
@@ -154,7 +167,7 @@ pub fn revoke(conn: &mut AnyConnection, id: MachineId, now: Micros) -> DbResult<
 
 /// Takes a machine whose key was withdrawn off the list, if no sector's files are on it. False: it has some, or is still trusted.
 pub fn remove(conn: &mut AnyConnection, id: MachineId, now: Micros) -> DbResult<bool> {
-    let there = sectors::table.filter(sectors::machine_id.eq(id).and(sectors::state.ne("expired")));
+    let there = sectors::table.filter(sectors::machine_id.eq(id).and(sectors::state.ne(SectorState::Expired)));
     if there.count().get_result::<i64>(conn)? > 0 {
         return Ok(false);
     }

@@ -10,7 +10,7 @@ pub mod protocol;
 pub use enrol::{EnrolError, OpenToken, enrol, new_key_token, new_token, open_tokens, withdraw_token};
 pub use listening::{Listening, listening, look};
 pub use machine::{
-    Breakdowns, Draining, Machine, Offer, breakdowns, by_key, by_public_id, heard_lately, heartbeat, lost_machines, machine_name,
-    machines, mark_lost, offer, remove, revoke, set_draining,
+    Breakdowns, Draining, Machine, MachineState, Offer, breakdowns, by_key, by_public_id, heard_lately, heartbeat, lost_machines,
+    machine_name, machines, mark_lost, offer, remove, revoke, set_draining,
 };
 pub use pass::Pass;

@@ -1,14 +1,16 @@
 //! Alerts: raised by whoever notices that a person is needed, cleared when it is over.
 
-use diesel::prelude::*;
+use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
 use crate::{
     clock::Micros,
     on_conn,
     store::{AnyConnection, DbResult, schema::alerts},
+    stored_as_text,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
 pub enum AlertKind {
     /// A message to the chain that does not land, or that the node sends in another's place.
     Message,
@@ -24,25 +26,18 @@ pub enum AlertKind {
     Payment,
 }
 
-impl AlertKind {
-    pub const ALL: [Self; 6] = [Self::Message, Self::MissedWindow, Self::UnknownSector, Self::Node, Self::Machine, Self::Payment];
-
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Message => "message",
-            Self::MissedWindow => "missed_window",
-            Self::UnknownSector => "unknown_sector",
-            Self::Node => "node",
-            Self::Machine => "machine",
-            Self::Payment => "payment",
-        }
-    }
-}
+stored_as_text!(AlertKind {
+    Message => "message",
+    MissedWindow => "missed_window",
+    UnknownSector => "unknown_sector",
+    Node => "node",
+    Machine => "machine",
+    Payment => "payment",
+});
 
 #[derive(Clone, Debug, PartialEq, Eq, Queryable)]
 pub struct Alert {
-    pub kind: String,
+    pub kind: AlertKind,
     pub subject: String,
     pub text: String,
     pub since: Micros,
@@ -50,18 +45,18 @@ pub struct Alert {
 
 /// Raises an alert; one that stands keeps its beginning and takes the new text. True when it is new.
 pub fn raise(conn: &mut AnyConnection, kind: AlertKind, subject: &str, text: &str, now: Micros) -> DbResult<bool> {
-    let values = (alerts::kind.eq(kind.name()), alerts::subject.eq(subject), alerts::text.eq(text), alerts::since.eq(now));
+    let values = (alerts::kind.eq(kind), alerts::subject.eq(subject), alerts::text.eq(text), alerts::since.eq(now));
     let inserted =
         on_conn!(&mut *conn, |c| diesel::insert_into(alerts::table).values(values).on_conflict_do_nothing().execute(c))?;
     if inserted == 0 {
-        diesel::update(alerts::table.find((kind.name(), subject))).set(alerts::text.eq(text)).execute(conn)?;
+        diesel::update(alerts::table.find((kind, subject))).set(alerts::text.eq(text)).execute(conn)?;
     }
     Ok(inserted == 1)
 }
 
 /// It is over; false when it did not stand.
 pub fn clear(conn: &mut AnyConnection, kind: AlertKind, subject: &str) -> DbResult<bool> {
-    diesel::delete(alerts::table.find((kind.name(), subject))).execute(conn).map(|rows| rows > 0)
+    diesel::delete(alerts::table.find((kind, subject))).execute(conn).map(|rows| rows > 0)
 }
 
 /// Everything that stands, the oldest first.
@@ -71,8 +66,8 @@ pub fn alerts(conn: &mut AnyConnection) -> DbResult<Vec<Alert>> {
 
 /// How many stand of each kind.
 pub fn count_alerts(conn: &mut AnyConnection) -> DbResult<Vec<(AlertKind, i64)>> {
-    let counted: Vec<(String, i64)> =
+    let counted: Vec<(AlertKind, i64)> =
         alerts::table.group_by(alerts::kind).select((alerts::kind, diesel::dsl::count_star())).load(conn)?;
-    let of = |kind: AlertKind| counted.iter().find(|(name, _)| name == kind.name()).map_or(0, |(_, count)| *count);
+    let of = |kind: AlertKind| counted.iter().find(|(counted, _)| *counted == kind).map_or(0, |(_, count)| *count);
     Ok(AlertKind::ALL.into_iter().map(|kind| (kind, of(kind))).collect())
 }

@@ -1,17 +1,32 @@
 //! The job queue: rows in the same database, so a job is there exactly when the change that needs it is.
 
-use diesel::prelude::*;
+use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
 use crate::{
     clock::{HOUR, MINUTE, Micros, SECOND},
     ids::JobId,
     on_conn,
     store::{AnyConnection, DbResult, schema::jobs},
+    stored_as_text,
 };
 
 /// A job that failed so often, over half an hour, is shown to a person. It is tried until it works: a mail server may be down for days,
 /// and a statement that was never sent is a promise broken.
 const SHOWN_FROM: i64 = 12;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
+pub enum JobState {
+    /// Waits for its time.
+    Ready,
+    /// A worker has taken it.
+    Running,
+    Done,
+    /// It is not tried any more; a person is told.
+    Failed,
+}
+
+stored_as_text!(JobState { Ready => "ready", Running => "running", Done => "done", Failed => "failed" });
 
 #[derive(Clone, Debug, Queryable)]
 pub struct Job {
@@ -20,7 +35,7 @@ pub struct Job {
     pub unique_key: String,
     /// JSON.
     pub payload: String,
-    pub state: String,
+    pub state: JobState,
     pub attempts: i64,
     pub run_after: Micros,
     pub locked_until: Option<Micros>,
@@ -34,7 +49,7 @@ pub fn enqueue(conn: &mut AnyConnection, kind: &str, key: &str, payload: &str, n
         jobs::kind.eq(kind),
         jobs::unique_key.eq(format!("{kind}:{key}")),
         jobs::payload.eq(payload),
-        jobs::state.eq("ready"),
+        jobs::state.eq(JobState::Ready),
         jobs::attempts.eq(0),
         jobs::run_after.eq(now),
         jobs::created_at.eq(now),
@@ -44,15 +59,15 @@ pub fn enqueue(conn: &mut AnyConnection, kind: &str, key: &str, payload: &str, n
 
 /// Takes the oldest job that is due, for `lock` microseconds. A worker that died holds it no longer than that.
 pub fn take(conn: &mut AnyConnection, lock: Micros, now: Micros) -> DbResult<Option<Job>> {
-    let due = jobs::state.eq("ready").and(jobs::run_after.le(now));
-    let abandoned = jobs::state.eq("running").and(jobs::locked_until.lt(now));
+    let due = jobs::state.eq(JobState::Ready).and(jobs::run_after.le(now));
+    let abandoned = jobs::state.eq(JobState::Running).and(jobs::locked_until.lt(now));
     let candidates: Vec<Job> =
         jobs::table.filter(due.or(abandoned)).order((jobs::run_after.asc(), jobs::id.asc())).limit(8).load(conn)?;
     for job in candidates {
         let same = jobs::table.filter(jobs::id.eq(job.id).and(jobs::attempts.eq(job.attempts)).and(jobs::state.eq(&job.state)));
         let taken = diesel::update(same)
             .set((
-                jobs::state.eq("running"),
+                jobs::state.eq(JobState::Running),
                 jobs::attempts.eq(jobs::attempts + 1),
                 jobs::locked_until.eq(now.saturating_add(lock)),
             ))
@@ -66,20 +81,20 @@ pub fn take(conn: &mut AnyConnection, lock: Micros, now: Micros) -> DbResult<Opt
 
 pub fn complete(conn: &mut AnyConnection, job: &Job) -> DbResult<()> {
     diesel::update(jobs::table.find(job.id))
-        .set((jobs::state.eq("done"), jobs::locked_until.eq(None::<Micros>)))
+        .set((jobs::state.eq(JobState::Done), jobs::locked_until.eq(None::<Micros>)))
         .execute(conn)
         .map(drop)
 }
 
 /// Jobs that are not done and have failed often, or for good, the oldest first.
 pub fn struggling(conn: &mut AnyConnection) -> DbResult<Vec<Job>> {
-    let often = jobs::state.ne("done").and(jobs::attempts.ge(SHOWN_FROM)).and(jobs::last_error.is_not_null());
-    jobs::table.filter(often.or(jobs::state.eq("failed"))).order(jobs::id.asc()).limit(100).load(conn)
+    let often = jobs::state.ne(JobState::Done).and(jobs::attempts.ge(SHOWN_FROM)).and(jobs::last_error.is_not_null());
+    jobs::table.filter(often.or(jobs::state.eq(JobState::Failed))).order(jobs::id.asc()).limit(100).load(conn)
 }
 
 /// It will never work: it is not tried again, and a person is told.
 pub fn give_up(conn: &mut AnyConnection, job: &Job, error: &str) -> DbResult<()> {
-    let failed = (jobs::state.eq("failed"), jobs::last_error.eq(error), jobs::locked_until.eq(None::<Micros>));
+    let failed = (jobs::state.eq(JobState::Failed), jobs::last_error.eq(error), jobs::locked_until.eq(None::<Micros>));
     diesel::update(jobs::table.find(job.id)).set(failed).execute(conn).map(drop)
 }
 
@@ -87,7 +102,7 @@ pub fn give_up(conn: &mut AnyConnection, job: &Job, error: &str) -> DbResult<()>
 pub fn fail(conn: &mut AnyConnection, job: &Job, error: &str, delay: Micros, now: Micros) -> DbResult<()> {
     diesel::update(jobs::table.find(job.id))
         .set((
-            jobs::state.eq("ready"),
+            jobs::state.eq(JobState::Ready),
             jobs::last_error.eq(error),
             jobs::run_after.eq(now.saturating_add(delay)),
             jobs::locked_until.eq(None::<Micros>),

@@ -45,7 +45,7 @@ pub fn check(
         return Ok(());
     }
     let Some((bytes, _)) = plan.priced(units) else { return Ok(()) };
-    let has_paid = orders::user_id.eq(user).and(orders::state.eq(OrderState::Fulfilled.name()));
+    let has_paid = orders::user_id.eq(user).and(orders::state.eq(OrderState::Fulfilled));
     let is_new = orders::table.filter(has_paid).count().get_result::<i64>(conn)? == 0;
     let (most, percent) = if is_new { (caps.new_orders, caps.new_percent) } else { (caps.orders, caps.percent) };
     let (count, held) = reserved(conn, user, plan)?;
@@ -66,7 +66,7 @@ pub fn check(
 
 /// Unpaid orders of an account, in all pools, and the bytes that they hold in the plan's.
 fn reserved(conn: &mut AnyConnection, user: UserId, plan: &Plan) -> DbResult<(i64, i64)> {
-    let unpaid = orders::user_id.eq(user).and(orders::state.eq(OrderState::Placed.name())).and(orders::paying_since.is_null());
+    let unpaid = orders::user_id.eq(user).and(orders::state.eq(OrderState::Placed)).and(orders::paying_since.is_null());
     let count = orders::table.filter(unpaid).count().get_result(conn)?;
     let here: Vec<i64> = orders::table.filter(unpaid.and(orders::pool_id.eq(plan.pool_id))).select(orders::bytes).load(conn)?;
     Ok((count, here.iter().sum()))

@@ -22,7 +22,7 @@ const LONGEST_HOLD: Micros = DAY;
 
 /// Orders whose time to pay has run out, each with its latest payment page.
 pub fn due(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<(Order, Option<Payment>)>> {
-    let over = orders::state.eq(OrderState::Placed.name()).and(orders::expires_at.le(now)).and(orders::paying_since.is_null());
+    let over = orders::state.eq(OrderState::Placed).and(orders::expires_at.le(now)).and(orders::paying_since.is_null());
     let due: Vec<Order> = orders::table.filter(over).order(orders::id.asc()).limit(AT_ONCE).load(conn)?;
     let mut with_pages = Vec::new();
     for order in due {
@@ -67,7 +67,7 @@ fn end(conn: &mut AnyConnection, id: OrderId, now: Micros, ends: impl Fn(&Order)
         return Ok(false);
     }
     diesel::update(orders::table.find(id))
-        .set((orders::state.eq(OrderState::Expired.name()), orders::paying_since.eq(None::<Micros>)))
+        .set((orders::state.eq(OrderState::Expired), orders::paying_since.eq(None::<Micros>)))
         .execute(conn)?;
     release_hold(conn, &order.public_id, now)?;
     let sector_bytes = pool_by_id(conn, order.pool_id)?.sector_bytes;
@@ -78,7 +78,7 @@ fn end(conn: &mut AnyConnection, id: OrderId, now: Micros, ends: impl Fn(&Order)
 /// The rail says that the money is on its way: the capacity is held until it says what came of it. False: the order is over.
 pub fn payment_under_way(conn: &mut AnyConnection, id: OrderId, now: Micros) -> DbResult<bool> {
     lock(conn, Turn::Order(id))?;
-    let placed = orders::table.filter(orders::id.eq(id).and(orders::state.eq(OrderState::Placed.name())));
+    let placed = orders::table.filter(orders::id.eq(id).and(orders::state.eq(OrderState::Placed)));
     diesel::update(placed.filter(orders::paying_since.is_null())).set(orders::paying_since.eq(now)).execute(conn)?;
     placed.count().get_result::<i64>(conn).map(|placed| placed == 1)
 }
@@ -86,8 +86,7 @@ pub fn payment_under_way(conn: &mut AnyConnection, id: OrderId, now: Micros) -> 
 /// Gives a buyer who has no payment page yet the whole time to pay again. Returns the order as it is now.
 pub fn renew_hold(conn: &mut AnyConnection, id: OrderId, now: Micros) -> DbResult<Order> {
     lock(conn, Turn::Order(id))?;
-    let placed =
-        orders::id.eq(id).and(orders::state.eq(OrderState::Placed.name())).and(orders::created_at.gt(now - LONGEST_HOLD));
+    let placed = orders::id.eq(id).and(orders::state.eq(OrderState::Placed)).and(orders::created_at.gt(now - LONGEST_HOLD));
     diesel::update(orders::table.filter(placed)).set(orders::expires_at.eq(now.saturating_add(HOLD))).execute(conn)?;
     orders::table.find(id).first(conn)
 }

@@ -1,6 +1,6 @@
 //! Rows of orders and payments.
 
-use diesel::prelude::*;
+use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
 use crate::{
     clock::Micros,
@@ -10,9 +10,11 @@ use crate::{
         AnyConnection, DbResult,
         schema::{orders, payments},
     },
+    stored_as_text,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
 pub enum OrderState {
     /// Capacity is held until `expires_at`.
     Placed,
@@ -24,17 +26,12 @@ pub enum OrderState {
     RefundDue,
 }
 
-impl OrderState {
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Placed => "placed",
-            Self::Fulfilled => "fulfilled",
-            Self::Expired => "expired",
-            Self::RefundDue => "refund_due",
-        }
-    }
-}
+stored_as_text!(OrderState {
+    Placed => "placed",
+    Fulfilled => "fulfilled",
+    Expired => "expired",
+    RefundDue => "refund_due",
+});
 
 #[derive(Clone, Debug, Queryable)]
 pub struct Order {
@@ -48,7 +45,7 @@ pub struct Order {
     pub amount_minor: i64,
     pub currency: String,
     pub terms: String,
-    pub state: String,
+    pub state: OrderState,
     pub request_key: String,
     pub promised_at: Micros,
     pub created_at: Micros,
@@ -70,7 +67,7 @@ pub struct Order {
 impl Order {
     #[must_use]
     pub fn is(&self, state: OrderState) -> bool {
-        self.state == state.name()
+        self.state == state
     }
 
     /// nanoFIL that the buyer puts up for the whole order.
@@ -85,6 +82,16 @@ impl Order {
     }
 }
 
+/// Whether a payment page's money has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
+pub enum PaymentState {
+    Open,
+    Paid,
+}
+
+stored_as_text!(PaymentState { Open => "open", Paid => "paid" });
+
 #[derive(Clone, Debug, Queryable)]
 pub struct Payment {
     pub id: i64,
@@ -92,7 +99,7 @@ pub struct Payment {
     pub rail: String,
     pub rail_ref: String,
     pub pay_url: String,
-    pub state: String,
+    pub state: PaymentState,
     pub created_at: Micros,
     pub paid_at: Option<Micros>,
     /// The rail's name for the money, which refunds and disputes refer to.
@@ -114,7 +121,7 @@ pub fn of_user(conn: &mut AnyConnection, user: UserId) -> DbResult<Vec<Order>> {
 /// Not paid yet, and still holding capacity.
 pub fn placed(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<Order>> {
     let holding = orders::expires_at.gt(now).or(orders::paying_since.is_not_null());
-    let open = orders::state.eq(OrderState::Placed.name()).and(holding);
+    let open = orders::state.eq(OrderState::Placed).and(holding);
     orders::table.filter(open).order(orders::id.asc()).load(conn)
 }
 
@@ -124,7 +131,7 @@ pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Order>> {
 
 /// How many orders were paid when there was no room for them any more, and wait for their refund.
 pub fn refunds_due(conn: &mut AnyConnection) -> DbResult<i64> {
-    let due = orders::state.eq(OrderState::RefundDue.name()).and(orders::refunded_at.is_null());
+    let due = orders::state.eq(OrderState::RefundDue).and(orders::refunded_at.is_null());
     orders::table.filter(due).count().get_result(conn)
 }
 

@@ -1,5 +1,6 @@
 //! Payments: what a rail was asked for, and the one function through which every rail reports money received.
 
+use super::order::PaymentState;
 use diesel::prelude::*;
 
 use super::{Order, OrderState, Payment};
@@ -51,7 +52,7 @@ struct NewPayment<'a> {
     rail: &'a str,
     rail_ref: &'a str,
     pay_url: &'a str,
-    state: &'static str,
+    state: PaymentState,
     created_at: Micros,
 }
 
@@ -64,7 +65,7 @@ pub fn open_payment(
     pay_url: &str,
     now: Micros,
 ) -> DbResult<()> {
-    let row = NewPayment { order_id: order, rail, rail_ref, pay_url, state: "open", created_at: now };
+    let row = NewPayment { order_id: order, rail, rail_ref, pay_url, state: PaymentState::Open, created_at: now };
     on_conn!(&mut *conn, |c| diesel::insert_into(payments::table).values(&row).on_conflict_do_nothing().execute(c)).map(drop)
 }
 
@@ -90,7 +91,7 @@ pub fn fulfil(conn: &mut AnyConnection, paid: &Paid<'_>, now: Micros) -> Result<
     let payment = payment_by_ref(conn, paid.rail, paid.rail_ref)?.ok_or_else(unknown)?;
     let mut order: Order = orders::table.find(payment.order_id).first(conn)?;
     if order.is(OrderState::Fulfilled) || order.is(OrderState::RefundDue) {
-        if payment.state == "open" {
+        if payment.state == PaymentState::Open {
             return Err(PayError::Twice { order: order.public_id });
         }
         return Ok(contracts::of_order(conn, order.id)?);
@@ -100,8 +101,8 @@ pub fn fulfil(conn: &mut AnyConnection, paid: &Paid<'_>, now: Micros) -> Result<
         return Err(PayError::WrongAmount { paid_minor: paid.minor, paid_currency, due: order.price() });
     }
     // Of two concurrent reports, one changes the payment's row; the other finds it changed.
-    let won = diesel::update(payments::table.filter(payments::id.eq(payment.id).and(payments::state.eq("open"))))
-        .set((payments::state.eq("paid"), payments::paid_at.eq(now)))
+    let won = diesel::update(payments::table.filter(payments::id.eq(payment.id).and(payments::state.eq(PaymentState::Open))))
+        .set((payments::state.eq(PaymentState::Paid), payments::paid_at.eq(now)))
         .execute(conn)?;
     if won == 0 {
         return Ok(contracts::of_order(conn, order.id)?);
@@ -113,7 +114,7 @@ pub fn fulfil(conn: &mut AnyConnection, paid: &Paid<'_>, now: Micros) -> Result<
         sell_late(conn, &mut order, now)?
     };
     let state = if sold { OrderState::Fulfilled } else { OrderState::RefundDue };
-    diesel::update(orders::table.find(order.id)).set((orders::state.eq(state.name()), orders::paid_at.eq(now))).execute(conn)?;
+    diesel::update(orders::table.find(order.id)).set((orders::state.eq(state), orders::paid_at.eq(now))).execute(conn)?;
     if sold { Ok(Some(contracts::create(conn, &order, now)?)) } else { Ok(None) }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 /// Books that an administrator has sent an order's money back at the rail that it came from. False: the order waits for no refund.
 pub fn refunded(conn: &mut AnyConnection, order: &Order, by: UserId, now: Micros) -> Result<bool, LedgerError> {
     let Some(payment) = latest_payment(conn, order.id)? else { return Ok(false) };
-    let waits = orders::state.eq(OrderState::RefundDue.name()).and(orders::refunded_at.is_null());
+    let waits = orders::state.eq(OrderState::RefundDue).and(orders::refunded_at.is_null());
     let due = orders::table.filter(orders::id.eq(order.id).and(waits));
     if diesel::update(due).set(orders::refunded_at.eq(now)).execute(conn)? == 0 {
         return Ok(false);

@@ -1,6 +1,6 @@
 //! The inbox: every event that a rail sends is kept, and is applied, not ours, or waits for a person. Never silent.
 
-use diesel::prelude::*;
+use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
 use crate::{
     clock::{DAY, Micros},
@@ -13,9 +13,11 @@ use crate::{
         AnyConnection, DbResult,
         schema::{orders as o, payments, webhook_events},
     },
+    stored_as_text,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
 pub enum Fate {
     Applied,
     /// Of somebody else who uses the same account.
@@ -23,16 +25,11 @@ pub enum Fate {
     NeedsAPerson,
 }
 
-impl Fate {
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::NotOurs => "not_ours",
-            Self::NeedsAPerson => "needs_a_person",
-        }
-    }
-}
+stored_as_text!(Fate {
+    Applied => "applied",
+    NotOurs => "not_ours",
+    NeedsAPerson => "needs_a_person",
+});
 
 /// The content of an event, in no rail's own words. `page` is the rail's name of a payment page, `order` the order that it was made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,18 +87,17 @@ pub fn receive(conn: &mut AnyConnection, incoming: &Incoming<'_>, happening: &Ha
         webhook_events::kind.eq(incoming.kind),
         webhook_events::raw.eq(incoming.raw),
         webhook_events::received_at.eq(now),
-        webhook_events::fate.eq(Fate::NeedsAPerson.name()),
+        webhook_events::fate.eq(Fate::NeedsAPerson),
         webhook_events::note.eq("received"),
     );
     let new =
         on_conn!(&mut *conn, |c| diesel::insert_into(webhook_events::table).values(values).on_conflict_do_nothing().execute(c))?;
     if new == 0 {
-        let fate: String = webhook_events::table.find(incoming.id).select(webhook_events::fate).first(conn)?;
-        return Ok([Fate::Applied, Fate::NotOurs].into_iter().find(|f| f.name() == fate).unwrap_or(Fate::NeedsAPerson));
+        return webhook_events::table.find(incoming.id).select(webhook_events::fate).first(conn).map_err(Into::into);
     }
     let (fate, note) = apply(conn, incoming.rail, happening, now)?;
     diesel::update(webhook_events::table.find(incoming.id))
-        .set((webhook_events::fate.eq(fate.name()), webhook_events::note.eq(&note)))
+        .set((webhook_events::fate.eq(fate), webhook_events::note.eq(&note)))
         .execute(conn)?;
     if fate == Fate::NeedsAPerson {
         let text = format!("{} {}: {note}", incoming.rail, incoming.kind.replace(['.', '_'], " "));
@@ -265,7 +261,7 @@ pub struct Waiting {
 /// The oldest first.
 pub fn waiting(conn: &mut AnyConnection) -> DbResult<Vec<Waiting>> {
     webhook_events::table
-        .filter(webhook_events::fate.eq(Fate::NeedsAPerson.name()))
+        .filter(webhook_events::fate.eq(Fate::NeedsAPerson))
         .order(webhook_events::received_at.asc())
         .select((webhook_events::id, webhook_events::kind, webhook_events::note, webhook_events::received_at))
         .limit(200)
@@ -274,8 +270,8 @@ pub fn waiting(conn: &mut AnyConnection) -> DbResult<Vec<Waiting>> {
 
 /// A person has seen to an event. False: it does not wait.
 pub fn settle(conn: &mut AnyConnection, id: &str, by: UserId, now: Micros) -> DbResult<bool> {
-    let row = webhook_events::table.filter(webhook_events::id.eq(id).and(webhook_events::fate.eq(Fate::NeedsAPerson.name())));
-    if diesel::update(row).set(webhook_events::fate.eq(Fate::Applied.name())).execute(conn)? == 0 {
+    let row = webhook_events::table.filter(webhook_events::id.eq(id).and(webhook_events::fate.eq(Fate::NeedsAPerson)));
+    if diesel::update(row).set(webhook_events::fate.eq(Fate::Applied)).execute(conn)? == 0 {
         return Ok(false);
     }
     jobs::clear(conn, AlertKind::Payment, id)?;

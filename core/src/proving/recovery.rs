@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::sealing::TaskState;
 use crate::{
     capacity::Pool,
     clock::{HOUR, Micros},
@@ -53,11 +54,11 @@ pub fn readability(conn: &mut AnyConnection, pool: &Pool, sector: &Sector, opens
         return Ok(Readability::Checking);
     };
     let output = check.output.as_deref().unwrap_or_default();
-    Ok(match check.state.as_str() {
-        "done" if serde_json::from_slice::<Checked>(output).is_ok_and(|checked| checked.faulty.is_empty()) => {
+    Ok(match check.state {
+        TaskState::Done if serde_json::from_slice::<Checked>(output).is_ok_and(|checked| checked.faulty.is_empty()) => {
             Readability::Provable
         }
-        "done" | "failed" => Readability::Damaged,
+        TaskState::Done | TaskState::Failed => Readability::Damaged,
         _ => Readability::Checking,
     })
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use diesel::prelude::*;
+use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::sealing::TaskState;
 use crate::{
     capacity::pool_by_id,
     clock::{MINUTE, Micros},
@@ -19,9 +20,11 @@ use crate::{
         dialect::{self, Turn},
         schema::window_posts,
     },
+    stored_as_text,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
 pub enum PostState {
     Vanilla,
     Proving,
@@ -31,19 +34,14 @@ pub enum PostState {
     Missed,
 }
 
-impl PostState {
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Vanilla => "vanilla",
-            Self::Proving => "proving",
-            Self::Proven => "proven",
-            Self::Submitted => "submitted",
-            Self::Landed => "landed",
-            Self::Missed => "missed",
-        }
-    }
-}
+stored_as_text!(PostState {
+    Vanilla => "vanilla",
+    Proving => "proving",
+    Proven => "proven",
+    Submitted => "submitted",
+    Landed => "landed",
+    Missed => "missed",
+});
 
 #[derive(Clone, Debug, Queryable)]
 pub struct WindowPost {
@@ -60,7 +58,7 @@ pub struct WindowPost {
     pub sectors: String,
     /// JSON list of those that could not be.
     pub skipped: String,
-    pub state: String,
+    pub state: PostState,
     pub proof: Option<Vec<u8>>,
     pub message_id: Option<MessageId>,
     pub created_at: Micros,
@@ -119,7 +117,7 @@ pub fn begin(conn: &mut AnyConnection, new: &NewPost, now: Micros) -> DbResult<b
         window_posts::randomness.eq(&new.randomness),
         window_posts::sectors.eq(json(&new.sectors)),
         window_posts::skipped.eq(json(&skipped)),
-        window_posts::state.eq(PostState::Vanilla.name()),
+        window_posts::state.eq(PostState::Vanilla),
         window_posts::created_at.eq(now),
     );
     let inserted =
@@ -157,13 +155,13 @@ pub fn go_on_without_silent(conn: &mut AnyConnection, pool: PoolId, now: Micros)
         let mut skipped = post.skipped_numbers();
         let before = skipped.len();
         let tasks = sealing::task_heads_for_post(conn, id)?;
-        let others_are_ready = tasks.iter().any(|t| t.state == "done");
+        let others_are_ready = tasks.iter().any(|t| t.state == TaskState::Done);
         for task in tasks.iter().filter(|t| t.is_open()) {
             // A lost machine may be back in time, but is not waited for when others are ready.
             let is_lost = task.pinned_to.is_some_and(|machine| lost.contains(&machine));
             let least = task.created_at + LEAST_TO_READ;
             let last_call = if is_lost && others_are_ready { least } else { least.max(task.due_at - FOR_THE_SNARK) };
-            if post.state == PostState::Vanilla.name() && now > last_call {
+            if post.state == PostState::Vanilla && now > last_call {
                 sealing::cancel_open(conn, Of::Task(task.id), "the proof went on without it", now)?;
                 skipped.extend(sectors_of(&sealing::task_by_id(conn, task.id)?));
             }
@@ -217,8 +215,8 @@ pub fn step_done(conn: &mut AnyConnection, id: PostId, kind: TaskKind, output: S
 
 fn vanilla_done(conn: &mut AnyConnection, post: &WindowPost, now: Micros) -> DbResult<()> {
     let tasks = sealing::tasks_for_post(conn, post.id)?;
-    let vanilla: Vec<&Task> = tasks.iter().filter(|t| t.kind() == Some(TaskKind::Vanilla) && t.state != "failed").collect();
-    if vanilla.iter().any(|t| t.state != "done") {
+    let vanilla: Vec<&Task> = tasks.iter().filter(|t| t.kind == TaskKind::Vanilla && t.state != TaskState::Failed).collect();
+    if vanilla.iter().any(|t| t.state != TaskState::Done) {
         return Ok(());
     }
     if move_on(conn, post, PostState::Vanilla, PostState::Proving, None)? == 0 {
@@ -250,8 +248,8 @@ fn vanilla_done(conn: &mut AnyConnection, post: &WindowPost, now: Micros) -> DbR
 /// A step of a proof that is due is always tried again, elsewhere when that is possible.
 pub fn step_failed(conn: &mut AnyConnection, id: PostId, task: &Task, machine: MachineId, now: Micros) -> DbResult<()> {
     let post = by_id(conn, id)?;
-    let Some(kind) = task.kind() else { return Ok(()) };
-    if post.state == PostState::Missed.name() {
+    let kind = task.kind;
+    if post.state == PostState::Missed {
         return Ok(());
     }
     let again = NewTask {
@@ -274,10 +272,10 @@ fn move_on(
     to: PostState,
     proof: Option<Vec<u8>>,
 ) -> DbResult<usize> {
-    let row = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq(from.name())));
+    let row = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq(from)));
     match proof {
-        Some(proof) => diesel::update(row).set((window_posts::state.eq(to.name()), window_posts::proof.eq(proof))).execute(conn),
-        None => diesel::update(row).set(window_posts::state.eq(to.name())).execute(conn),
+        Some(proof) => diesel::update(row).set((window_posts::state.eq(to), window_posts::proof.eq(proof))).execute(conn),
+        None => diesel::update(row).set(window_posts::state.eq(to)).execute(conn),
     }
 }
 
@@ -286,14 +284,14 @@ pub fn by_id(conn: &mut AnyConnection, id: PostId) -> DbResult<WindowPost> {
 }
 
 pub fn in_state(conn: &mut AnyConnection, state: PostState) -> DbResult<Vec<WindowPost>> {
-    window_posts::table.filter(window_posts::state.eq(state.name())).order(window_posts::id.asc()).load(conn)
+    window_posts::table.filter(window_posts::state.eq(state)).order(window_posts::id.asc()).load(conn)
 }
 
 /// Its message is stored; in the same transaction.
 pub fn submitted(conn: &mut AnyConnection, post: &WindowPost, message: MessageId) -> DbResult<()> {
-    let proven = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq(PostState::Proven.name())));
+    let proven = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq(PostState::Proven)));
     diesel::update(proven)
-        .set((window_posts::state.eq(PostState::Submitted.name()), window_posts::message_id.eq(message)))
+        .set((window_posts::state.eq(PostState::Submitted), window_posts::message_id.eq(message)))
         .execute(conn)
         .map(drop)
 }
@@ -303,7 +301,7 @@ pub fn rejected(conn: &mut AnyConnection, id: PostId, now: Micros) -> DbResult<(
     dialect::lock(conn, Turn::WindowPost(id))?;
     let post = by_id(conn, id)?;
     let tasks = sealing::tasks_for_post(conn, id)?;
-    let Some(made) = tasks.iter().rev().find(|t| t.kind() == Some(TaskKind::WindowPost)) else { return Ok(()) };
+    let Some(made) = tasks.iter().rev().find(|t| t.kind == TaskKind::WindowPost) else { return Ok(()) };
     if move_on(conn, &post, PostState::Proven, PostState::Proving, None)? == 0 {
         return Ok(());
     }
@@ -357,7 +355,7 @@ pub fn closed(conn: &mut AnyConnection, pool: PoolId, head: i64) -> DbResult<Vec
 pub fn miss(conn: &mut AnyConnection, post: &WindowPost, now: Micros) -> DbResult<bool> {
     let open = [PostState::Vanilla, PostState::Proving, PostState::Proven, PostState::Submitted].map(PostState::name);
     let row = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq_any(open)));
-    if diesel::update(row).set(window_posts::state.eq(PostState::Missed.name())).execute(conn)? == 0 {
+    if diesel::update(row).set(window_posts::state.eq(PostState::Missed)).execute(conn)? == 0 {
         return Ok(false);
     }
     sealing::cancel_open(conn, Of::Post(post.id), "the window has closed", now)?;

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use crate::sealing::TaskState;
 use diesel::prelude::*;
 
 use crate::{
@@ -46,8 +47,8 @@ pub struct History {
 
 #[derive(Queryable)]
 struct EndedStep {
-    kind: String,
-    state: String,
+    kind: TaskKind,
+    state: TaskState,
     pool: PoolId,
     machine: Option<MachineId>,
     wall_ms: Option<i64>,
@@ -58,14 +59,12 @@ pub(super) fn load(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: 
     rows.extend(latest(conn, &TaskKind::TRANSFERS, LATEST_TRANSFERS)?);
     let mut ended: BTreeMap<TaskKind, (i64, i64)> = BTreeMap::new();
     for step in &rows {
-        if let Some(kind) = TaskKind::parse(&step.kind) {
-            let (well, failed) = ended.entry(kind).or_default();
-            *(if step.state == "done" { well } else { failed }) += 1;
-        }
+        let (well, failed) = ended.entry(step.kind).or_default();
+        *(if step.state == TaskState::Done { well } else { failed }) += 1;
     }
-    let steps = rows.into_iter().filter(|step| step.state == "done").filter_map(|step| {
+    let steps = rows.into_iter().filter(|step| step.state == TaskState::Done).filter_map(|step| {
         let ms = step.wall_ms.filter(|ms| *ms > 0)?.min(MOST_MS);
-        Some((TaskKind::parse(&step.kind)?, *sizes.get(&step.pool)?, step.machine?, ms))
+        Some((step.kind, *sizes.get(&step.pool)?, step.machine?, ms))
     });
     let steps: Vec<_> = steps.collect();
     Ok(History { breakdowns: breakdowns(conn, now - WATCHED, now)?, ended, ..History::of(&steps) })
@@ -74,8 +73,8 @@ pub(super) fn load(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: 
 fn latest(conn: &mut AnyConnection, kinds: &[TaskKind], most: i64) -> DbResult<Vec<EndedStep>> {
     tasks::table
         // What was called off has not failed.
-        .filter(tasks::state.eq("done").or(tasks::failure_level.is_not_null()))
-        .filter(tasks::kind.eq_any(kinds.iter().map(|kind| kind.name())))
+        .filter(tasks::state.eq(TaskState::Done).or(tasks::failure_level.is_not_null()))
+        .filter(tasks::kind.eq_any(kinds))
         .order(tasks::id.desc())
         .limit(most)
         .select((tasks::kind, tasks::state, tasks::pool_id, tasks::machine_id, tasks::wall_ms))

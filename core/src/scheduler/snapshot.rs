@@ -9,6 +9,7 @@ use super::{
     history::{self, History},
     previous_plan,
 };
+use crate::sealing::TaskState;
 use crate::{
     capacity::pools,
     clock::{HOUR, Micros, SECOND},
@@ -208,7 +209,7 @@ fn view(machine: &Machine, (stored_bytes, leftover_bytes): (i64, i64), setbacks:
 
 fn load_tasks(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResult<Vec<TaskView>> {
     let tasks = open_tasks(conn)?.into_iter().filter_map(|task| {
-        let kind = task.kind()?;
+        let kind = task.kind;
         let sector_bytes = *sizes.get(&task.pool_id)?;
         Some(TaskView {
             id: task.id,
@@ -219,7 +220,7 @@ fn load_tasks(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResul
             due_at: task.due_at,
             pinned_to: task.pinned_to,
             avoid: task.avoid,
-            leased_to: task.machine_id.filter(|_| task.state == "leased"),
+            leased_to: task.machine_id.filter(|_| task.state == TaskState::Leased),
             started_at: task.started_at.unwrap_or(task.created_at),
         })
     });
@@ -237,7 +238,7 @@ fn load_commitments(
     let planned_begin = previous_plan::load(conn)?;
     let mut contracts: BTreeMap<i64, Commitment> = BTreeMap::new();
     let sectors = in_states(conn, &sealing)?;
-    let in_pc2: Vec<SectorId> = sectors.iter().filter(|s| s.state() == SectorState::PreCommit2).map(|s| s.id).collect();
+    let in_pc2: Vec<SectorId> = sectors.iter().filter(|s| s.state == SectorState::PreCommit2).map(|s| s.id).collect();
     let fetched = fetched(conn, &in_pc2)?;
     for sector in sectors {
         let Some(sector_bytes) = sizes.get(&sector.pool_id) else { continue };
@@ -252,7 +253,7 @@ fn load_commitments(
         commitment.sectors.push(SectorView {
             id: sector.id,
             number: sector.number,
-            state: sector.state(),
+            state: sector.state,
             machine: sector.machine_id,
             changed_at: sector.changed_at,
             setback: sector.reason.filter(|_| sector.failures > 0),

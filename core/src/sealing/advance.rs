@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::task::TaskState;
 use diesel::prelude::*;
 
 use super::{
@@ -107,7 +108,7 @@ pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain
         OnChain::Activated(at) => {
             let landed = sector.apply(conn, Event::ProveCommitLanded, now)?.is_some();
             // Read again after a reorganisation, it may have been activated at another epoch.
-            if landed || sector.state().is_on_chain() {
+            if landed || sector.state.is_on_chain() {
                 diesel::update(sectors::table.find(sector.id))
                     .set((
                         sectors::activation.eq(at.activation),
@@ -122,7 +123,7 @@ pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain
                 queue(conn, &sector, TaskKind::Finalize, now)?;
             }
         }
-        OnChain::MessageFailed { purpose, reason } => message_failed(conn, sector, purpose, &reason, now)?,
+        OnChain::MessageFailed { reason } => message_failed(conn, sector, &reason, now)?,
         OnChain::Counts { at } => {
             if sector.apply(conn, Event::PowerOn, now)?.is_some() && others(conn, &sector, SectorState::Active)? == 0 {
                 contracts::mark_active(conn, sector.contract_id, at)?;
@@ -149,7 +150,7 @@ fn pre_committed(conn: &mut AnyConnection, mut sector: Sector, seed_epoch: i64, 
         }
         if sector.apply(conn, Event::SeedMoved, now)?.is_some() {
             seed_moved(conn, &sector, now)?;
-        } else if sector.state() != SectorState::WaitSeed {
+        } else if sector.state != SectorState::WaitSeed {
             return Ok(());
         }
     }
@@ -213,7 +214,7 @@ pub fn term_over(conn: &mut AnyConnection, contract: ContractId, now: Micros) ->
 
 /// Sectors of the same contract that are in another state than this.
 fn others(conn: &mut AnyConnection, sector: &Sector, state: SectorState) -> DbResult<i64> {
-    let others = sectors::contract_id.eq(sector.contract_id).and(sectors::state.ne(state.name()));
+    let others = sectors::contract_id.eq(sector.contract_id).and(sectors::state.ne(state));
     sectors::table.filter(others).count().get_result(conn)
 }
 
@@ -233,7 +234,6 @@ pub enum OnChain {
     NumberTaken,
     Activated(Activation),
     MessageFailed {
-        purpose: Purpose,
         reason: String,
     },
     /// It has power, as was seen at this time of the chain.
@@ -246,14 +246,10 @@ pub enum OnChain {
 
 /// The message is built again, under a new number, until the sector has failed too often. What was sealed is kept: a failed
 /// PreCommit is sent again as long as its ticket is young enough, a failed ProveCommit is decided on anew.
-fn message_failed(conn: &mut AnyConnection, mut sector: Sector, purpose: Purpose, reason: &str, now: Micros) -> DbResult<()> {
+fn message_failed(conn: &mut AnyConnection, mut sector: Sector, reason: &str, now: Micros) -> DbResult<()> {
     count_failure(conn, &mut sector, reason, now)?;
     let event = Event::MessageFailed { failures: sector.failures };
-    if sector.apply(conn, event, now)? == Some(Transition::Retry(Where::Anywhere)) && purpose == Purpose::ProveCommit {
-        let state = SectorState::Verifying.name();
-        diesel::update(sectors::table.find(sector.id)).set(sectors::state.eq(state)).execute(conn)?;
-    }
-    Ok(())
+    sector.apply(conn, event, now).map(drop)
 }
 
 /// The ticket is too old for a PreCommit to land: what was sealed with it is worthless.
@@ -271,12 +267,12 @@ pub fn renew_ticket(conn: &mut AnyConnection, id: SectorId, now: Micros) -> DbRe
     // No plan gives it to a machine meanwhile.
     lock(conn, Turn::Plan)?;
     let mut sector = by_id(conn, id)?;
-    let runs = tasks::table.filter(tasks::sector_id.eq(id).and(tasks::state.eq("leased")));
+    let runs = tasks::table.filter(tasks::sector_id.eq(id).and(tasks::state.eq(TaskState::Leased)));
     if sector.seed_epoch.is_some() || runs.count().get_result::<i64>(conn)? > 0 {
         return Ok(false);
     }
     let reason = sector.reason.clone();
-    let waits = matches!(sector.state(), SectorState::PreCommit1 | SectorState::PreCommit2);
+    let waits = matches!(sector.state, SectorState::PreCommit1 | SectorState::PreCommit2);
     if !waits || sector.apply(conn, Event::TicketExpired, now)?.is_none() {
         return Ok(false);
     }
@@ -339,14 +335,11 @@ pub(super) fn after_failure(
     let (level, reason) = failure;
     count_failure(conn, &mut sector, reason, now)?;
     let machines = machines_failed(conn, &sector)?;
-    let event = Event::StepFailed { level, failures: sector.failures, machines };
+    let needs_files = needs_files(kind) && machine.is_some();
+    let event = Event::StepFailed { level, failures: sector.failures, machines, needs_files };
     match sector.apply(conn, event, now)? {
         Some(Transition::Retry(place)) => {
             let avoid = machine.filter(|_| place == Where::Elsewhere);
-            if needs_files(kind) && avoid.is_some() {
-                // The files are only there: elsewhere means from the beginning.
-                return restart(conn, &sector, reason, now);
-            }
             if kind == TaskKind::PreCommit1 {
                 diesel::update(sectors::table.find(sector.id)).set(sectors::machine_id.eq(None::<MachineId>)).execute(conn)?;
             }
@@ -360,7 +353,7 @@ pub(super) fn after_failure(
 /// On how many machines the sector itself failed, not for want of disk or time, since it was last released.
 fn machines_failed(conn: &mut AnyConnection, sector: &Sector) -> DbResult<i64> {
     let failed: Vec<(Option<MachineId>, Option<String>)> = tasks::table
-        .filter(tasks::sector_id.eq(sector.id).and(tasks::state.eq("failed")).and(tasks::kind.ne_all(transfers())))
+        .filter(tasks::sector_id.eq(sector.id).and(tasks::state.eq(TaskState::Failed)).and(tasks::kind.ne_all(transfers())))
         .order(tasks::id.desc())
         .limit(sector.failures)
         .select((tasks::machine_id, tasks::failure_level))
@@ -393,12 +386,7 @@ pub fn machine_lost(conn: &mut AnyConnection, mut sector: Sector, now: Micros) -
 fn restart(conn: &mut AnyConnection, sector: &Sector, reason: &str, now: Micros) -> DbResult<()> {
     cancel_open(conn, Of::Sector(sector.id), reason, now)?;
     diesel::update(sectors::table.find(sector.id))
-        .set((
-            sectors::state.eq(SectorState::Planned.name()),
-            sectors::machine_id.eq(None::<MachineId>),
-            sectors::reason.eq(reason),
-            sectors::changed_at.eq(now),
-        ))
+        .set((sectors::machine_id.eq(None::<MachineId>), sectors::reason.eq(reason), sectors::changed_at.eq(now)))
         .execute(conn)
         .map(drop)
 }

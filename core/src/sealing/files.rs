@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::task::TaskState;
 use diesel::prelude::*;
 
 use super::{
@@ -32,7 +33,7 @@ struct Known {
     miner: i64,
     number: i64,
     machine: Option<MachineId>,
-    state: String,
+    state: SectorState,
     activation: Option<i64>,
     expiration: i64,
 }
@@ -133,20 +134,21 @@ impl Facts {
             return true;
         }
         if self.counting.contains(&(sector.pool, sector.number)) {
-            return sector.state != SectorState::Active.name() || !self.is_well_elsewhere(sector, *read_at);
+            return sector.state != SectorState::Active || !self.is_well_elsewhere(sector, *read_at);
         }
-        match SectorState::parse(&sector.state) {
+        match sector.state {
             // Of what never was on chain nothing is left to prove; what was has ended by what is final, not by what a node said once.
-            Some(SectorState::Expired) => sector.activation.is_some() && *read <= sector.expiration,
+            SectorState::Expired => sector.activation.is_some() && *read <= sector.expiration,
             // With a ProveCommit on its way it may be on chain already; what is quarantined a person decides about.
-            Some(SectorState::ProveCommitting | SectorState::Quarantined) | None => true,
-            Some(state) => state.is_on_chain() || sector.machine == Some(self.machine),
+            SectorState::ProveCommitting | SectorState::Quarantined => true,
+            state => state.is_on_chain() || sector.machine == Some(self.machine),
         }
     }
 }
 
 fn works_on(conn: &mut AnyConnection, machine: MachineId) -> DbResult<HashSet<SectorId>> {
-    let here = tasks::table.filter(tasks::machine_id.eq(machine).and(tasks::state.eq("leased"))).select(tasks::sector_id);
+    let here =
+        tasks::table.filter(tasks::machine_id.eq(machine).and(tasks::state.eq(TaskState::Leased))).select(tasks::sector_id);
     Ok(here.load::<Option<SectorId>>(conn)?.into_iter().flatten().collect())
 }
 

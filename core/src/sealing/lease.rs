@@ -1,5 +1,6 @@
 //! Leases: one machine at a time may do a task. Each grant moves the fence, and only a result with the present fence counts.
 
+use super::task::TaskState;
 use diesel::prelude::*;
 
 use super::{SectorState, Task, TaskKind, in_states, machine_lost, transfer::call_off_transfers};
@@ -18,9 +19,9 @@ use crate::{
 
 /// Grants a ready task to a machine; false when somebody else was faster.
 pub fn assign(conn: &mut AnyConnection, task: TaskId, machine: MachineId, now: Micros, until: Micros) -> DbResult<bool> {
-    let won = diesel::update(tasks::table.filter(tasks::id.eq(task).and(tasks::state.eq("ready"))))
+    let won = diesel::update(tasks::table.filter(tasks::id.eq(task).and(tasks::state.eq(TaskState::Ready))))
         .set((
-            tasks::state.eq("leased"),
+            tasks::state.eq(TaskState::Leased),
             tasks::machine_id.eq(machine),
             tasks::fence.eq(tasks::fence + 1),
             tasks::attempts.eq(tasks::attempts + 1),
@@ -29,10 +30,10 @@ pub fn assign(conn: &mut AnyConnection, task: TaskId, machine: MachineId, now: M
             tasks::progress.eq("assigned"),
         ))
         .execute(conn)?;
-    let (kind, sector): (String, Option<SectorId>) =
+    let (kind, sector): (TaskKind, Option<SectorId>) =
         tasks::table.find(task).select((tasks::kind, tasks::sector_id)).first(conn)?;
     if won == 1
-        && kind == TaskKind::PreCommit1.name()
+        && kind == TaskKind::PreCommit1
         && let Some(sector) = sector
     {
         // Its files are where PC1 is done, and PC1 begins from nothing wherever it was before.
@@ -50,7 +51,7 @@ pub fn leases_of(conn: &mut AnyConnection, machine: MachineId, running: &[Runnin
                 .eq(run.task)
                 .and(tasks::fence.eq(run.fence))
                 .and(tasks::machine_id.eq(machine))
-                .and(tasks::state.eq("leased")),
+                .and(tasks::state.eq(TaskState::Leased)),
         );
         let extended =
             diesel::update(held).set((tasks::lease_until.eq(until), tasks::progress.eq(&run.progress))).execute(conn)?;
@@ -59,7 +60,7 @@ pub fn leases_of(conn: &mut AnyConnection, machine: MachineId, running: &[Runnin
         }
     }
     let held: Vec<Task> = tasks::table
-        .filter(tasks::machine_id.eq(machine).and(tasks::state.eq("leased")))
+        .filter(tasks::machine_id.eq(machine).and(tasks::state.eq(TaskState::Leased)))
         .order((tasks::due_at.asc(), tasks::id.asc()))
         .load(conn)?;
     let mut leases = Vec::new();
@@ -68,7 +69,7 @@ pub fn leases_of(conn: &mut AnyConnection, machine: MachineId, running: &[Runnin
             continue;
         }
         let Ok(input) = serde_json::value::RawValue::from_string(task.input) else { continue };
-        leases.push(Lease { task: task.id.0, fence: task.fence, kind: task.kind, input });
+        leases.push(Lease { task: task.id.0, fence: task.fence, kind: task.kind.name().to_owned(), input });
     }
     Ok(HeartbeatAnswer { leases, stop, drop: Vec::new(), now: 0 })
 }
@@ -79,8 +80,8 @@ pub fn expire_leases(conn: &mut AnyConnection, now: Micros) -> DbResult<usize> {
     if listening(conn)?.is_some_and(|listening| listening.is_deaf(now)) {
         return Ok(0);
     }
-    let expired = diesel::update(tasks::table.filter(tasks::state.eq("leased").and(tasks::lease_until.lt(now))))
-        .set((tasks::state.eq("ready"), tasks::machine_id.eq(None::<MachineId>), tasks::lease_until.eq(None::<Micros>)))
+    let expired = diesel::update(tasks::table.filter(tasks::state.eq(TaskState::Leased).and(tasks::lease_until.lt(now))))
+        .set((tasks::state.eq(TaskState::Ready), tasks::machine_id.eq(None::<MachineId>), tasks::lease_until.eq(None::<Micros>)))
         .execute(conn)?;
     call_off_transfers(conn, now)?;
     Ok(expired)
@@ -90,8 +91,8 @@ pub fn expire_leases(conn: &mut AnyConnection, now: Micros) -> DbResult<usize> {
 /// soon as the chain allows it. Returns those that were not lost before.
 pub fn give_up_lost(conn: &mut AnyConnection, patience: Micros, now: Micros) -> DbResult<Vec<MachineId>> {
     let newly = mark_lost(conn, patience, now)?;
-    diesel::update(tasks::table.filter(tasks::state.eq("leased").and(tasks::machine_id.eq_any(&newly))))
-        .set((tasks::state.eq("ready"), tasks::machine_id.eq(None::<MachineId>), tasks::lease_until.eq(None::<Micros>)))
+    diesel::update(tasks::table.filter(tasks::state.eq(TaskState::Leased).and(tasks::machine_id.eq_any(&newly))))
+        .set((tasks::state.eq(TaskState::Ready), tasks::machine_id.eq(None::<MachineId>), tasks::lease_until.eq(None::<Micros>)))
         .execute(conn)?;
     call_off_transfers(conn, now)?;
     let lost = lost_machines(conn)?;

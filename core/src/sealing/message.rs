@@ -1,6 +1,6 @@
 //! Messages to the chain: built and stored in the transaction that needs them, pushed afterwards, watched until they land.
 
-use diesel::prelude::*;
+use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
 use crate::{
     clock::Micros,
@@ -10,9 +10,11 @@ use crate::{
         AnyConnection, DbResult,
         schema::{installation, messages},
     },
+    stored_as_text,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
 pub enum Purpose {
     PreCommit,
     ProveCommit,
@@ -20,21 +22,15 @@ pub enum Purpose {
     Recover,
 }
 
-impl Purpose {
-    const ALL: [Self; 4] = [Self::PreCommit, Self::ProveCommit, Self::WindowPost, Self::Recover];
+stored_as_text!(Purpose {
+    PreCommit => "pre_commit",
+    ProveCommit => "prove_commit",
+    WindowPost => "window_post",
+    Recover => "recover",
+});
 
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PreCommit => "pre_commit",
-            Self::ProveCommit => "prove_commit",
-            Self::WindowPost => "window_post",
-            Self::Recover => "recover",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
 pub enum MessageState {
     Built,
     Pushed,
@@ -42,17 +38,12 @@ pub enum MessageState {
     Failed,
 }
 
-impl MessageState {
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Built => "built",
-            Self::Pushed => "pushed",
-            Self::Landed => "landed",
-            Self::Failed => "failed",
-        }
-    }
-}
+stored_as_text!(MessageState {
+    Built => "built",
+    Pushed => "pushed",
+    Landed => "landed",
+    Failed => "failed",
+});
 
 #[derive(Clone, Debug, Queryable)]
 pub struct Message {
@@ -60,12 +51,12 @@ pub struct Message {
     /// Makes a repeated push harmless.
     pub uuid: String,
     pub pool_id: PoolId,
-    pub purpose: String,
+    pub purpose: Purpose,
     /// A sector's or a window post's row id.
     pub subject_id: i64,
     pub method: i64,
     pub params: Vec<u8>,
-    pub state: String,
+    pub state: MessageState,
     pub cid: Option<String>,
     pub epoch: Option<i64>,
     pub exit_code: Option<i64>,
@@ -94,12 +85,7 @@ impl Message {
     /// It is still to do what it is for.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.state != MessageState::Failed.name()
-    }
-
-    #[must_use]
-    pub fn purpose(&self) -> Option<Purpose> {
-        Purpose::ALL.into_iter().find(|purpose| purpose.name() == self.purpose)
+        self.state != MessageState::Failed
     }
 }
 
@@ -129,7 +115,7 @@ pub struct Request<'a> {
 /// Stores a message to be pushed. The same attempt at the same purpose gives the same message.
 pub fn build(conn: &mut AnyConnection, request: &Request<'_>, now: Micros) -> DbResult<MessageId> {
     let Request { pool, purpose, subject, attempt, method, params } = *request;
-    let same = messages::purpose.eq(purpose.name()).and(messages::subject_id.eq(subject)).and(messages::attempt.eq(attempt));
+    let same = messages::purpose.eq(purpose).and(messages::subject_id.eq(subject)).and(messages::attempt.eq(attempt));
     if let Some(id) = messages::table.filter(same).select(messages::id).first(conn).optional()? {
         return Ok(id);
     }
@@ -137,12 +123,12 @@ pub fn build(conn: &mut AnyConnection, request: &Request<'_>, now: Micros) -> Db
         .values((
             messages::uuid.eq(identity(conn, request)?),
             messages::pool_id.eq(pool),
-            messages::purpose.eq(purpose.name()),
+            messages::purpose.eq(purpose),
             messages::subject_id.eq(subject),
             messages::attempt.eq(attempt),
             messages::method.eq(i64::try_from(method).unwrap_or_default()),
             messages::params.eq(params),
-            messages::state.eq(MessageState::Built.name()),
+            messages::state.eq(MessageState::Built),
             messages::created_at.eq(now),
             messages::changed_at.eq(now),
         ))
@@ -170,7 +156,7 @@ fn uuid_of(text: &str) -> String {
 
 /// The node has another message under this one's identity: it gets a new one.
 pub fn renew_identity(conn: &mut AnyConnection, id: MessageId, now: Micros) -> DbResult<()> {
-    let built = messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Built.name())));
+    let built = messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Built)));
     let renewed = (messages::uuid.eq(uuid_of(&secret())), messages::tried_at.eq(None::<Micros>), messages::changed_at.eq(now));
     diesel::update(built).set(renewed).execute(conn).map(drop)
 }
@@ -189,23 +175,19 @@ pub fn adopted(conn: &mut AnyConnection, id: MessageId, failed: Option<&Landing>
     {
         return Ok(false);
     }
-    let open = if failed.is_some() {
-        vec![MessageState::Failed.name()]
-    } else {
-        vec![MessageState::Built.name(), MessageState::Pushed.name()]
-    };
+    let open = if failed.is_some() { vec![MessageState::Failed] } else { vec![MessageState::Built, MessageState::Pushed] };
     let row = messages::table.filter(messages::id.eq(id).and(messages::state.eq_any(open)));
-    let values = (messages::state.eq(MessageState::Landed.name()), messages::adopted_at.eq(now), messages::changed_at.eq(now));
+    let values = (messages::state.eq(MessageState::Landed), messages::adopted_at.eq(now), messages::changed_at.eq(now));
     diesel::update(row).set(values).execute(conn).map(|rows| rows == 1)
 }
 
 /// The chain has taken back what had landed: the message is watched again.
 pub fn reopen(conn: &mut AnyConnection, id: MessageId, now: Micros) -> DbResult<()> {
-    let landed = messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Landed.name())));
+    let landed = messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Landed)));
     let state = if_pushed(conn, id)?;
     diesel::update(landed)
         .set((
-            messages::state.eq(state.name()),
+            messages::state.eq(state),
             messages::epoch.eq(None::<i64>),
             messages::exit_code.eq(None::<i64>),
             messages::adopted_at.eq(None::<Micros>),
@@ -222,7 +204,7 @@ fn if_pushed(conn: &mut AnyConnection, id: MessageId) -> DbResult<MessageState> 
 }
 
 pub fn in_state(conn: &mut AnyConnection, state: MessageState) -> DbResult<Vec<Message>> {
-    messages::table.filter(messages::state.eq(state.name())).order(messages::id.asc()).limit(500).load(conn)
+    messages::table.filter(messages::state.eq(state)).order(messages::id.asc()).limit(500).load(conn)
 }
 
 pub fn by_id(conn: &mut AnyConnection, id: MessageId) -> DbResult<Message> {
@@ -231,7 +213,7 @@ pub fn by_id(conn: &mut AnyConnection, id: MessageId) -> DbResult<Message> {
 
 /// The newest message for a sector or a window post.
 pub fn latest(conn: &mut AnyConnection, purpose: Purpose, subject: i64) -> DbResult<Option<Message>> {
-    let of = messages::purpose.eq(purpose.name()).and(messages::subject_id.eq(subject));
+    let of = messages::purpose.eq(purpose).and(messages::subject_id.eq(subject));
     messages::table.filter(of).order(messages::id.desc()).first(conn).optional()
 }
 
@@ -247,10 +229,10 @@ pub struct Signed {
 
 /// The node has it, for the first time or under higher fees.
 pub fn pushed(conn: &mut AnyConnection, id: MessageId, signed: &Signed, now: Micros) -> DbResult<()> {
-    let open = [MessageState::Built.name(), MessageState::Pushed.name()];
+    let open = [MessageState::Built, MessageState::Pushed];
     diesel::update(messages::table.filter(messages::id.eq(id).and(messages::state.eq_any(open))))
         .set((
-            messages::state.eq(MessageState::Pushed.name()),
+            messages::state.eq(MessageState::Pushed),
             messages::cid.eq(&signed.cid),
             messages::nonce.eq(signed.nonce),
             messages::fee_cap_atto.eq(&signed.fee_cap_atto),
@@ -269,15 +251,15 @@ pub fn refused(conn: &mut AnyConnection, id: MessageId, error: &str) -> DbResult
 
 /// It is not pushed or waited for any more; false when it was no longer.
 pub fn give_up(conn: &mut AnyConnection, id: MessageId, error: &str, now: Micros) -> DbResult<bool> {
-    let open = [MessageState::Built.name(), MessageState::Pushed.name()];
+    let open = [MessageState::Built, MessageState::Pushed];
     let open = messages::table.filter(messages::id.eq(id).and(messages::state.eq_any(open)));
-    let failed = (messages::state.eq(MessageState::Failed.name()), messages::last_error.eq(error), messages::changed_at.eq(now));
+    let failed = (messages::state.eq(MessageState::Failed), messages::last_error.eq(error), messages::changed_at.eq(now));
     diesel::update(open).set(failed).execute(conn).map(|rows| rows == 1)
 }
 
 /// The number of the next attempt for a sector or a window post: by messages, not by failures, which a person may forgive.
 pub fn next_attempt(conn: &mut AnyConnection, purpose: Purpose, subject: i64) -> DbResult<i64> {
-    let of = messages::purpose.eq(purpose.name()).and(messages::subject_id.eq(subject));
+    let of = messages::purpose.eq(purpose).and(messages::subject_id.eq(subject));
     let highest: Option<i64> = messages::table.filter(of).select(diesel::dsl::max(messages::attempt)).first(conn)?;
     Ok(highest.map_or(0, |attempt| attempt.max(-1) + 1))
 }
@@ -285,9 +267,9 @@ pub fn next_attempt(conn: &mut AnyConnection, purpose: Purpose, subject: i64) ->
 /// Records a receipt; false when it was recorded before.
 pub fn landed(conn: &mut AnyConnection, id: MessageId, landing: &Landing, now: Micros) -> DbResult<bool> {
     let state = if landing.exit_code == 0 { MessageState::Landed } else { MessageState::Failed };
-    let won = diesel::update(messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Pushed.name()))))
+    let won = diesel::update(messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Pushed))))
         .set((
-            messages::state.eq(state.name()),
+            messages::state.eq(state),
             messages::epoch.eq(landing.epoch),
             messages::exit_code.eq(landing.exit_code),
             messages::gas_used.eq(landing.gas_used),

@@ -33,7 +33,7 @@ pub use sector::{
 };
 pub use state::{Event, SectorState, Transition, next};
 pub use task::{
-    NewTask, Of, Task, TaskHead, TaskKind, by_id as task_by_id, cancel_open, count_open as count_open_tasks,
+    NewTask, Of, Task, TaskHead, TaskKind, TaskState, by_id as task_by_id, cancel_open, count_open as count_open_tasks,
     create as create_task, for_post as tasks_for_post, heads_for_post as task_heads_for_post, leased_kind,
     of_sector as tasks_of_sector, open as open_tasks, open_of_contract as open_tasks_of_contract, recent as recent_tasks,
 };

@@ -1,5 +1,6 @@
 //! What a machine reports about a task, and what follows: the result and its consequences in one transaction.
 
+use super::task::TaskState;
 use diesel::prelude::*;
 use serde_json::value::RawValue;
 
@@ -36,10 +37,10 @@ pub fn report(conn: &mut AnyConnection, machine: MachineId, request: &ReportRequ
         .first::<Task>(conn)
         .optional()?;
     let Some(task) = held else { return Ok(false) };
-    if task.state != "leased" {
-        return Ok(task.state == "done");
+    if task.state != TaskState::Leased {
+        return Ok(task.state == TaskState::Done);
     }
-    let Some(kind) = task.kind() else { return Ok(false) };
+    let kind = task.kind;
     let usage = (
         tasks::wall_ms.eq(request.usage.wall_ms),
         tasks::cpu_ms.eq(request.usage.cpu_ms),
@@ -52,7 +53,12 @@ pub fn report(conn: &mut AnyConnection, machine: MachineId, request: &ReportRequ
         Outcome::Done { output } => match check(&task, kind, output) {
             Ok(checked) => {
                 diesel::update(row)
-                    .set((tasks::state.eq("done"), tasks::output.eq(output.get().as_bytes()), tasks::progress.eq("done"), usage))
+                    .set((
+                        tasks::state.eq(TaskState::Done),
+                        tasks::output.eq(output.get().as_bytes()),
+                        tasks::progress.eq("done"),
+                        usage,
+                    ))
                     .execute(conn)?;
                 let name = machine_name(conn, machine)?;
                 jobs::clear(conn, AlertKind::Machine, &format!("{name}: result"))?;
@@ -69,7 +75,7 @@ pub fn report(conn: &mut AnyConnection, machine: MachineId, request: &ReportRequ
         Outcome::Failed { level, reason } => (*level, reason.clone()),
     };
     diesel::update(row)
-        .set((tasks::state.eq("failed"), tasks::failure_level.eq(level.name()), tasks::failure.eq(&reason), usage))
+        .set((tasks::state.eq(TaskState::Failed), tasks::failure_level.eq(level.name()), tasks::failure.eq(&reason), usage))
         .execute(conn)?;
     failed(conn, &task, kind, (level, &reason), machine, now)?;
     Ok(true)

@@ -22,7 +22,7 @@ pub struct Sector {
     pub machine_id: Option<MachineId>,
     /// The protocol's RegisteredSealProof.
     pub seal_proof: i64,
-    pub state: String,
+    pub state: SectorState,
     pub due_at: Micros,
     pub ticket: Option<String>,
     pub ticket_epoch: Option<i64>,
@@ -50,7 +50,7 @@ struct NewSector {
     number: i64,
     contract_id: ContractId,
     seal_proof: i64,
-    state: &'static str,
+    state: SectorState,
     due_at: Micros,
     expiration: i64,
     failures: i64,
@@ -76,7 +76,7 @@ pub fn plan_sector(conn: &mut AnyConnection, contract: &Contract, pool: &Pool, n
         number,
         contract_id: contract.id,
         seal_proof: seal_proof_for(pool.sector_bytes),
-        state: SectorState::Planned.name(),
+        state: SectorState::Planned,
         due_at: contract.promised_at,
         expiration: contract.days,
         failures: 0,
@@ -87,12 +87,6 @@ pub fn plan_sector(conn: &mut AnyConnection, contract: &Contract, pool: &Pool, n
 }
 
 impl Sector {
-    /// A state that this program does not know reads as quarantined: nothing happens to such a sector.
-    #[must_use]
-    pub fn state(&self) -> SectorState {
-        SectorState::parse(&self.state).unwrap_or(SectorState::Quarantined)
-    }
-
     /// What a step on this sector needs.
     #[must_use]
     pub fn input(&self, pool: &Pool) -> SectorInput {
@@ -109,18 +103,18 @@ impl Sector {
 
     /// Moves the row along the table of states. `None`: the event says nothing to it.
     pub(super) fn apply(&mut self, conn: &mut AnyConnection, event: Event, now: Micros) -> DbResult<Option<Transition>> {
-        let transition = next(self.state(), event);
+        let transition = next(self.state, event);
         match transition {
             Transition::Ignore => return Ok(None),
             Transition::Retry(_) => {}
             Transition::To(state) => {
-                let won = diesel::update(sectors::table.filter(sectors::id.eq(self.id).and(sectors::state.eq(&self.state))))
-                    .set((sectors::state.eq(state.name()), sectors::changed_at.eq(now)))
+                let won = diesel::update(sectors::table.filter(sectors::id.eq(self.id).and(sectors::state.eq(self.state))))
+                    .set((sectors::state.eq(state), sectors::changed_at.eq(now)))
                     .execute(conn)?;
                 if won == 0 {
                     return Ok(None);
                 }
-                state.name().clone_into(&mut self.state);
+                self.state = state;
             }
         }
         Ok(Some(transition))
@@ -140,8 +134,7 @@ pub fn of_contract(conn: &mut AnyConnection, contract: ContractId) -> DbResult<V
 }
 
 pub fn in_states(conn: &mut AnyConnection, states: &[SectorState]) -> DbResult<Vec<Sector>> {
-    let names: Vec<&str> = states.iter().map(|s| s.name()).collect();
-    sectors::table.filter(sectors::state.eq_any(names)).order((sectors::due_at.asc(), sectors::id.asc())).load(conn)
+    sectors::table.filter(sectors::state.eq_any(states)).order((sectors::due_at.asc(), sectors::id.asc())).load(conn)
 }
 
 /// A sector on chain, as much of it as it takes to see whether it counts.
@@ -157,13 +150,13 @@ pub struct Watched {
 
 /// The sectors of a pool that count, or should.
 pub fn watched(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<Watched>> {
-    let states = [SectorState::Finalizing, SectorState::Proving, SectorState::Active, SectorState::Faulty].map(SectorState::name);
-    let rows: Vec<(SectorId, i64, String, Option<i64>, i64)> = sectors::table
+    let states = [SectorState::Finalizing, SectorState::Proving, SectorState::Active, SectorState::Faulty];
+    let rows: Vec<(SectorId, i64, SectorState, Option<i64>, i64)> = sectors::table
         .filter(sectors::pool_id.eq(pool).and(sectors::state.eq_any(states)))
         .select((sectors::id, sectors::number, sectors::state, sectors::activation, sectors::expiration))
         .load(conn)?;
-    let of = |(id, number, state, activation, expiration): (_, _, String, _, _)| {
-        Some(Watched { id, number, state: SectorState::parse(&state)?, activation: activation?, expiration })
+    let of = |(id, number, state, activation, expiration): (_, _, _, Option<i64>, _)| {
+        Some(Watched { id, number, state, activation: activation?, expiration })
     };
     Ok(rows.into_iter().filter_map(of).collect())
 }
@@ -172,9 +165,9 @@ pub fn watched(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<Watched>>
 pub fn provisional(conn: &mut AnyConnection, pool: PoolId, since: i64) -> DbResult<Vec<Sector>> {
     let waiting =
         [SectorState::WaitSeed, SectorState::Commit1, SectorState::Commit2, SectorState::Verifying, SectorState::ProveCommitting];
-    let pre_committed = sectors::state.eq_any(waiting.map(SectorState::name)).and(sectors::seed_epoch.ge(since));
+    let pre_committed = sectors::state.eq_any(waiting).and(sectors::seed_epoch.ge(since));
     let on_chain = [SectorState::Finalizing, SectorState::Proving, SectorState::Active, SectorState::Faulty];
-    let activated = sectors::state.eq_any(on_chain.map(SectorState::name)).and(sectors::activation.ge(since));
+    let activated = sectors::state.eq_any(on_chain).and(sectors::activation.ge(since));
     sectors::table.filter(sectors::pool_id.eq(pool).and(pre_committed.or(activated))).order(sectors::id.asc()).load(conn)
 }
 
@@ -194,14 +187,11 @@ pub struct Counted {
 
 /// How many sectors there are, by pool, machine and state.
 pub fn count(conn: &mut AnyConnection) -> DbResult<Vec<Counted>> {
-    let rows: Vec<(PoolId, Option<MachineId>, String, i64)> = sectors::table
+    let rows: Vec<(PoolId, Option<MachineId>, SectorState, i64)> = sectors::table
         .group_by((sectors::pool_id, sectors::machine_id, sectors::state))
         .select((sectors::pool_id, sectors::machine_id, sectors::state, diesel::dsl::count_star()))
         .load(conn)?;
-    let of = |(pool, machine, state, sectors): (_, _, String, _)| {
-        Some(Counted { pool, machine, state: SectorState::parse(&state)?, sectors })
-    };
-    Ok(rows.into_iter().filter_map(of).collect())
+    Ok(rows.into_iter().map(|(pool, machine, state, sectors)| Counted { pool, machine, state, sectors }).collect())
 }
 
 /// Whose each sector of a pool is, by its number.

@@ -1,8 +1,12 @@
 //! A sector's life as a table: pure, total, readable.
 
-use crate::fleet::protocol::FailureLevel;
+use diesel::{deserialize::FromSqlRow, expression::AsExpression, sql_types::Text};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+use crate::fleet::protocol::FailureLevel;
+use crate::stored_as_text;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
 pub enum SectorState {
     /// Bought, waiting for a ticket and a machine.
     Planned,
@@ -32,51 +36,25 @@ pub enum SectorState {
     Quarantined,
 }
 
+stored_as_text!(SectorState {
+    Planned => "planned",
+    PreCommit1 => "pre_commit_1",
+    PreCommit2 => "pre_commit_2",
+    PreCommitting => "pre_committing",
+    WaitSeed => "wait_seed",
+    Commit1 => "commit_1",
+    Commit2 => "commit_2",
+    Verifying => "verifying",
+    ProveCommitting => "prove_committing",
+    Finalizing => "finalizing",
+    Proving => "proving",
+    Active => "active",
+    Faulty => "faulty",
+    Expired => "expired",
+    Quarantined => "quarantined",
+});
+
 impl SectorState {
-    pub const ALL: [Self; 15] = [
-        Self::Planned,
-        Self::PreCommit1,
-        Self::PreCommit2,
-        Self::PreCommitting,
-        Self::WaitSeed,
-        Self::Commit1,
-        Self::Commit2,
-        Self::Verifying,
-        Self::ProveCommitting,
-        Self::Finalizing,
-        Self::Proving,
-        Self::Active,
-        Self::Faulty,
-        Self::Expired,
-        Self::Quarantined,
-    ];
-
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Planned => "planned",
-            Self::PreCommit1 => "pre_commit_1",
-            Self::PreCommit2 => "pre_commit_2",
-            Self::PreCommitting => "pre_committing",
-            Self::WaitSeed => "wait_seed",
-            Self::Commit1 => "commit_1",
-            Self::Commit2 => "commit_2",
-            Self::Verifying => "verifying",
-            Self::ProveCommitting => "prove_committing",
-            Self::Finalizing => "finalizing",
-            Self::Proving => "proving",
-            Self::Active => "active",
-            Self::Faulty => "faulty",
-            Self::Expired => "expired",
-            Self::Quarantined => "quarantined",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
-    }
-
     /// True until the chain knows the sector: the planner's business.
     #[must_use]
     pub const fn is_sealing(self) -> bool {
@@ -121,6 +99,8 @@ pub enum Event {
         level: FailureLevel,
         failures: i64,
         machines: i64,
+        /// The step reads the sector's files, which are on the machine that failed.
+        needs_files: bool,
     },
     /// A message failed on chain.
     MessageFailed {
@@ -185,14 +165,15 @@ pub fn next(state: SectorState, event: Event) -> Transition {
         (S::Active | S::Proving | S::Finalizing, Event::FaultSeen) => To(S::Faulty),
         (S::Active | S::Proving | S::Finalizing | S::Faulty, Event::RanOut) => To(S::Expired),
         (S::Quarantined, Event::Released) => To(S::Planned),
-        (_, Event::StepFailed { level, failures, machines }) => step_failed(state, level, failures, machines),
-        (S::PreCommitting | S::ProveCommitting, Event::MessageFailed { failures }) => {
-            if failures >= MOST_FAILURES {
-                To(S::Quarantined)
-            } else {
-                Transition::Retry(Where::Anywhere)
-            }
+        (_, Event::StepFailed { level, failures, machines, needs_files }) => {
+            step_failed(state, level, (failures, machines), needs_files)
         }
+        (S::PreCommitting | S::ProveCommitting, Event::MessageFailed { failures }) if failures >= MOST_FAILURES => {
+            To(S::Quarantined)
+        }
+        (S::PreCommitting, Event::MessageFailed { .. }) => Transition::Retry(Where::Anywhere),
+        // The proof is decided on anew.
+        (S::ProveCommitting, Event::MessageFailed { .. }) => To(S::Verifying),
         // Before PreCommit is sent nothing ties the sector to its files. Once it has landed its ticket is on chain, and the same
         // ticket gives the same replica on another machine. A proof without a replica would be a fault from the first day on. In
         // between we wait for the receipt.
@@ -206,7 +187,7 @@ pub fn next(state: SectorState, event: Event) -> Transition {
     }
 }
 
-fn step_failed(state: SectorState, level: FailureLevel, failures: i64, machines: i64) -> Transition {
+fn step_failed(state: SectorState, level: FailureLevel, (failures, machines): (i64, i64), needs_files: bool) -> Transition {
     use SectorState as S;
     // A sector on chain is never given up for a failed clean-up, and tidied whatever the chain says of it meanwhile.
     if state.is_on_chain() {
@@ -221,6 +202,8 @@ fn step_failed(state: SectorState, level: FailureLevel, failures: i64, machines:
     }
     match level {
         FailureLevel::Temporary => Transition::Retry(Where::Anywhere),
+        // Elsewhere means from the beginning.
+        FailureLevel::Permanent if needs_files => Transition::To(S::Planned),
         FailureLevel::Permanent => Transition::Retry(Where::Elsewhere),
         _ => Transition::To(S::Planned),
     }
@@ -279,7 +262,7 @@ mod tests {
         for state in SectorState::ALL.into_iter().filter(|s| s.is_on_chain()) {
             assert_eq!(next(state, Event::MachineLost), Transition::Ignore, "{state:?}");
             for level in [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort, FailureLevel::Critical] {
-                let after = next(state, Event::StepFailed { level, failures: 99, machines: 9 });
+                let after = next(state, Event::StepFailed { level, failures: 99, machines: 9, needs_files: false });
                 assert!(matches!(after, Transition::Ignore | Transition::Retry(_)), "{state:?} {level:?} {after:?}");
             }
         }
@@ -289,11 +272,12 @@ mod tests {
     fn failures_end_in_quarantine_and_not_in_a_circle() {
         for level in [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort] {
             for (failures, machines) in [(MOST_FAILURES, 1), (MOST_MACHINES, MOST_MACHINES)] {
-                let event = Event::StepFailed { level, failures, machines };
+                let event = Event::StepFailed { level, failures, machines, needs_files: false };
                 assert_eq!(next(SectorState::Commit2, event), Transition::To(SectorState::Quarantined));
             }
         }
-        let once = |level| next(SectorState::PreCommit1, Event::StepFailed { level, failures: 1, machines: 1 });
+        let once =
+            |level| next(SectorState::PreCommit1, Event::StepFailed { level, failures: 1, machines: 1, needs_files: false });
         assert_eq!(once(FailureLevel::Temporary), Transition::Retry(Where::Anywhere));
         assert_eq!(once(FailureLevel::Permanent), Transition::Retry(Where::Elsewhere));
         assert_eq!(once(FailureLevel::Abort), Transition::To(SectorState::Planned));
@@ -318,7 +302,7 @@ mod tests {
     #[test]
     fn names_can_be_read_back() {
         for state in SectorState::ALL {
-            assert_eq!(SectorState::parse(state.name()), Some(state));
+            assert_eq!(SectorState::from_name(state.name()), Some(state));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Tasks: one step of work for one machine.
 
-use diesel::prelude::*;
+use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
 use crate::{
     clock::Micros,
@@ -9,9 +9,11 @@ use crate::{
         AnyConnection, DbResult,
         schema::{sectors, tasks},
     },
+    stored_as_text,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
 pub enum TaskKind {
     PreCommit1,
     /// The sector's files come from the machine that did PC1.
@@ -28,39 +30,19 @@ pub enum TaskKind {
     WindowPost,
 }
 
+stored_as_text!(TaskKind {
+    PreCommit1 => "pc1",
+    Move => "move",
+    PreCommit2 => "pc2",
+    Commit1 => "c1",
+    Commit2 => "c2",
+    Finalize => "finalize",
+    Store => "store",
+    Vanilla => "vanilla",
+    WindowPost => "window_post",
+});
+
 impl TaskKind {
-    pub const ALL: [Self; 9] = [
-        Self::PreCommit1,
-        Self::Move,
-        Self::PreCommit2,
-        Self::Commit1,
-        Self::Commit2,
-        Self::Finalize,
-        Self::Store,
-        Self::Vanilla,
-        Self::WindowPost,
-    ];
-
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PreCommit1 => "pc1",
-            Self::Move => "move",
-            Self::PreCommit2 => "pc2",
-            Self::Commit1 => "c1",
-            Self::Commit2 => "c2",
-            Self::Finalize => "finalize",
-            Self::Store => "store",
-            Self::Vanilla => "vanilla",
-            Self::WindowPost => "window_post",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
     /// Files come from another machine.
     pub const TRANSFERS: [Self; 2] = [Self::Move, Self::Store];
 
@@ -76,14 +58,28 @@ impl TaskKind {
     }
 }
 
+/// How far a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
+#[diesel(sql_type = Text)]
+pub enum TaskState {
+    /// Waits for a machine.
+    Ready,
+    /// A machine holds it.
+    Leased,
+    Done,
+    Failed,
+}
+
+stored_as_text!(TaskState { Ready => "ready", Leased => "leased", Done => "done", Failed => "failed" });
+
 #[derive(Clone, Debug, Queryable)]
 pub struct Task {
     pub id: TaskId,
-    pub kind: String,
+    pub kind: TaskKind,
     pub sector_id: Option<SectorId>,
     pub post_id: Option<PostId>,
     pub pool_id: PoolId,
-    pub state: String,
+    pub state: TaskState,
     pub pinned_to: Option<MachineId>,
     pub avoid: Option<MachineId>,
     pub input: String,
@@ -108,18 +104,18 @@ pub struct Task {
 }
 
 /// States of a task that is still to be done.
-pub(super) const OPEN: [&str; 2] = ["ready", "leased"];
+pub(super) const OPEN: [TaskState; 2] = [TaskState::Ready, TaskState::Leased];
 
 /// A task without what goes in and what came out: C1's output is tens of megabytes.
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = tasks)]
 pub struct TaskHead {
     pub id: TaskId,
-    pub kind: String,
+    pub kind: TaskKind,
     pub sector_id: Option<SectorId>,
     pub post_id: Option<PostId>,
     pub pool_id: PoolId,
-    pub state: String,
+    pub state: TaskState,
     pub pinned_to: Option<MachineId>,
     pub avoid: Option<MachineId>,
     pub machine_id: Option<MachineId>,
@@ -137,19 +133,7 @@ pub struct TaskHead {
 impl TaskHead {
     #[must_use]
     pub fn is_open(&self) -> bool {
-        OPEN.contains(&self.state.as_str())
-    }
-
-    #[must_use]
-    pub fn kind(&self) -> Option<TaskKind> {
-        TaskKind::parse(&self.kind)
-    }
-}
-
-impl Task {
-    #[must_use]
-    pub fn kind(&self) -> Option<TaskKind> {
-        TaskKind::parse(&self.kind)
+        OPEN.contains(&self.state)
     }
 }
 
@@ -170,11 +154,11 @@ pub struct NewTask {
 pub fn create(conn: &mut AnyConnection, new: &NewTask, now: Micros) -> DbResult<TaskId> {
     diesel::insert_into(tasks::table)
         .values((
-            tasks::kind.eq(new.kind.name()),
+            tasks::kind.eq(new.kind),
             tasks::sector_id.eq(new.sector),
             tasks::post_id.eq(new.post),
             tasks::pool_id.eq(new.pool),
-            tasks::state.eq("ready"),
+            tasks::state.eq(TaskState::Ready),
             tasks::pinned_to.eq(new.pinned_to),
             tasks::avoid.eq(new.avoid),
             tasks::input.eq(&new.input),
@@ -217,14 +201,13 @@ pub fn by_id(conn: &mut AnyConnection, id: TaskId) -> DbResult<Task> {
 
 /// The kind of a task that a machine holds a lease on.
 pub fn leased_kind(conn: &mut AnyConnection, id: TaskId, machine: MachineId) -> DbResult<Option<TaskKind>> {
-    let held = tasks::table.find(id).filter(tasks::machine_id.eq(machine).and(tasks::state.eq("leased")));
-    let kind: Option<String> = held.select(tasks::kind).first(conn).optional()?;
-    Ok(kind.and_then(|name| TaskKind::parse(&name)))
+    let held = tasks::table.find(id).filter(tasks::machine_id.eq(machine).and(tasks::state.eq(TaskState::Leased)));
+    held.select(tasks::kind).first(conn).optional()
 }
 
 /// Every task of a kind that there has been for a sector.
 pub fn of_sector(conn: &mut AnyConnection, sector: SectorId, kind: TaskKind) -> DbResult<Vec<Task>> {
-    tasks::table.filter(tasks::sector_id.eq(sector).and(tasks::kind.eq(kind.name()))).order(tasks::id.asc()).load(conn)
+    tasks::table.filter(tasks::sector_id.eq(sector).and(tasks::kind.eq(kind))).order(tasks::id.asc()).load(conn)
 }
 
 pub fn for_post(conn: &mut AnyConnection, post: PostId) -> DbResult<Vec<Task>> {
@@ -243,7 +226,7 @@ pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<TaskHead>> {
 /// What C1 put out, and C2 took in, is not needed once C2 is done.
 pub fn forget_c1_output(conn: &mut AnyConnection, sector: SectorId) -> DbResult<()> {
     let of = |kind: TaskKind| {
-        tasks::table.filter(tasks::sector_id.eq(sector).and(tasks::kind.eq(kind.name())).and(tasks::state.eq("done")))
+        tasks::table.filter(tasks::sector_id.eq(sector).and(tasks::kind.eq(kind)).and(tasks::state.eq(TaskState::Done)))
     };
     diesel::update(of(TaskKind::Commit1)).set(tasks::output.eq(None::<Vec<u8>>)).execute(conn)?;
     diesel::update(of(TaskKind::Commit2)).set(tasks::input.eq("")).execute(conn).map(drop)
@@ -260,7 +243,7 @@ pub enum Of {
 /// No open task may outlive what it was for.
 pub fn cancel_open(conn: &mut AnyConnection, of: Of, reason: &str, now: Micros) -> DbResult<()> {
     let open = diesel::update(tasks::table).filter(tasks::state.eq_any(OPEN));
-    let failed = (tasks::state.eq("failed"), tasks::failure.eq(reason), tasks::done_at.eq(now));
+    let failed = (tasks::state.eq(TaskState::Failed), tasks::failure.eq(reason), tasks::done_at.eq(now));
     match of {
         Of::Task(id) => open.filter(tasks::id.eq(id)).set(failed).execute(conn),
         Of::Sector(id) => open.filter(tasks::sector_id.eq(id)).set(failed).execute(conn),

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::task::TaskState;
 use diesel::prelude::*;
 
 use super::{
@@ -41,10 +42,10 @@ pub struct Grant {
 
 /// Has layers fetched for a PC2 that waits on another machine. False: it does not wait any more, or nobody may read there.
 pub fn begin_move(conn: &mut AnyConnection, pc2: TaskId, grant: Grant) -> DbResult<bool> {
-    let waiting: Option<Task> = tasks::table.find(pc2).filter(tasks::state.eq("ready")).first(conn).optional()?;
+    let waiting: Option<Task> = tasks::table.find(pc2).filter(tasks::state.eq(TaskState::Ready)).first(conn).optional()?;
     let Some(id) = waiting.and_then(|task| task.sector_id) else { return Ok(false) };
     let sector = by_id(conn, id)?;
-    if sector.state() != SectorState::PreCommit2 {
+    if sector.state != SectorState::PreCommit2 {
         return Ok(false);
     }
     begin(conn, &sector, (TaskKind::Move, String::new()), grant)
@@ -53,7 +54,7 @@ pub fn begin_move(conn: &mut AnyConnection, pc2: TaskId, grant: Grant) -> DbResu
 /// Has a sealed sector, one of [`to_store`], fetched by a machine that keeps it. False: it is not sealed, or nobody may read where it is.
 pub fn begin_store(conn: &mut AnyConnection, id: SectorId, grant: Grant) -> DbResult<bool> {
     let sector = by_id(conn, id)?;
-    if !may_be_stored(sector.state()) {
+    if !may_be_stored(sector.state) {
         return Ok(false);
     }
     let randomness = ids::digest(&ids::secret());
@@ -90,25 +91,26 @@ fn begin(conn: &mut AnyConnection, sector: &Sector, (kind, prove_with): (TaskKin
 
 /// The files have arrived: this is where they are from now on.
 pub(super) fn arrived(conn: &mut AnyConnection, transfer: &Task, kind: TaskKind, sector: SectorId) -> DbResult<()> {
-    let state = by_id(conn, sector)?.state();
+    let state = by_id(conn, sector)?.state;
     let awaited = if kind == TaskKind::Move { state == SectorState::PreCommit2 } else { state.is_on_chain() };
     if !awaited {
         return Ok(());
     }
     let at = sectors::machine_id.eq(transfer.machine_id);
     diesel::update(sectors::table.find(sector)).set(at).execute(conn)?;
-    let waits = tasks::sector_id.eq(sector).and(tasks::kind.eq(TaskKind::PreCommit2.name())).and(tasks::state.eq("ready"));
+    let waits = tasks::sector_id.eq(sector).and(tasks::kind.eq(TaskKind::PreCommit2)).and(tasks::state.eq(TaskState::Ready));
     diesel::update(tasks::table.filter(waits)).set(tasks::pinned_to.eq(transfer.machine_id)).execute(conn).map(drop)
 }
 
-pub(super) fn transfers() -> [&'static str; 2] {
-    TaskKind::TRANSFERS.map(TaskKind::name)
+pub(super) const fn transfers() -> [TaskKind; 2] {
+    TaskKind::TRANSFERS
 }
 
 /// A transfer whose machine went silent is not taken up by another: the next plan decides anew.
 pub(super) fn call_off_transfers(conn: &mut AnyConnection, now: Micros) -> DbResult<()> {
-    let left = tasks::kind.eq_any(transfers()).and(tasks::state.eq("ready"));
-    let over = (tasks::state.eq("failed"), tasks::failure.eq("the machine that fetched went silent"), tasks::done_at.eq(now));
+    let left = tasks::kind.eq_any(transfers()).and(tasks::state.eq(TaskState::Ready));
+    let over =
+        (tasks::state.eq(TaskState::Failed), tasks::failure.eq("the machine that fetched went silent"), tasks::done_at.eq(now));
     diesel::update(tasks::table.filter(left)).set(over).execute(conn).map(drop)
 }
 
@@ -131,13 +133,13 @@ const NO_CHANCE: usize = 3;
 pub fn setbacks(conn: &mut AnyConnection, now: Micros) -> DbResult<Setbacks> {
     type Ended = (Option<SectorId>, Option<MachineId>, Option<MachineId>, Option<Micros>);
     let columns = (tasks::sector_id, tasks::machine_id, tasks::avoid, tasks::done_at);
-    let ended = |state: &'static str| tasks::table.filter(tasks::kind.eq_any(transfers()).and(tasks::state.eq(state)));
+    let ended = |state: TaskState| tasks::table.filter(tasks::kind.eq_any(transfers()).and(tasks::state.eq(state)));
     let told = tasks::failure_level.is_not_null().and(tasks::done_at.gt(now - DAY));
-    let failed: Vec<Ended> = ended("failed").filter(told).order(tasks::id.asc()).select(columns).load(conn)?;
+    let failed: Vec<Ended> = ended(TaskState::Failed).filter(told).order(tasks::id.asc()).select(columns).load(conn)?;
     if failed.is_empty() {
         return Ok(Setbacks::default());
     }
-    let done: Vec<Ended> = ended("done").filter(tasks::done_at.gt(now - TRANSFER_PAUSE)).select(columns).load(conn)?;
+    let done: Vec<Ended> = ended(TaskState::Done).filter(tasks::done_at.gt(now - TRANSFER_PAUSE)).select(columns).load(conn)?;
     let ends = |(_, to, from, _): &Ended| [*to, *from];
     let well: HashSet<MachineId> = done.iter().flat_map(ends).flatten().collect();
     let mut setbacks = Setbacks::default();
@@ -164,11 +166,11 @@ pub fn setbacks(conn: &mut AnyConnection, now: Micros) -> DbResult<Setbacks> {
 /// Whether a sector's layers are to be given up: since PC1 they did not come time and again, while others did on the same way.
 pub(super) fn are_bad(conn: &mut AnyConnection, transfer: &Task, sector: &Sector) -> DbResult<bool> {
     let ways = tasks::avoid.eq(transfer.avoid).and(tasks::machine_id.eq(transfer.machine_id));
-    let same_way = tasks::kind.eq(TaskKind::Move.name()).and(ways).and(tasks::done_at.ge(sector.changed_at));
-    let own = tasks::sector_id.eq(sector.id).and(tasks::state.eq("failed")).and(tasks::failure_level.is_not_null());
+    let same_way = tasks::kind.eq(TaskKind::Move).and(ways).and(tasks::done_at.ge(sector.changed_at));
+    let own = tasks::sector_id.eq(sector.id).and(tasks::state.eq(TaskState::Failed)).and(tasks::failure_level.is_not_null());
     let failed: Vec<Option<Micros>> = tasks::table.filter(same_way).filter(own).select(tasks::done_at).load(conn)?;
     let Some(first) = failed.iter().flatten().min().filter(|_| failed.len() >= NO_CHANCE) else { return Ok(false) };
-    let others = tasks::table.filter(same_way).filter(tasks::state.eq("done").and(tasks::done_at.gt(*first)));
+    let others = tasks::table.filter(same_way).filter(tasks::state.eq(TaskState::Done).and(tasks::done_at.gt(*first)));
     Ok(others.count().get_result::<i64>(conn)? > 0)
 }
 
@@ -184,15 +186,14 @@ pub struct ToStore {
 /// those that are on their way, that are on a machine which gives one already, or of which nothing is to be expected.
 pub fn to_store(conn: &mut AnyConnection, setbacks: &Setbacks, most: i64) -> DbResult<Vec<ToStore>> {
     use crate::store::schema::pools;
-    let states = SectorState::ALL.into_iter().filter(|s| may_be_stored(*s)).map(SectorState::name);
-    let kinds = [TaskKind::Store.name(), TaskKind::Finalize.name()];
+    let states = SectorState::ALL.into_iter().filter(|s| may_be_stored(*s));
+    let kinds = [TaskKind::Store, TaskKind::Finalize];
     // A sector may count again before its files are tidied.
-    let open: Vec<(String, Option<SectorId>, Option<MachineId>)> = tasks::table
+    let open: Vec<(TaskKind, Option<SectorId>, Option<MachineId>)> = tasks::table
         .filter(tasks::kind.eq_any(kinds).and(tasks::state.eq_any(OPEN)))
         .select((tasks::kind, tasks::sector_id, tasks::avoid))
         .load(conn)?;
-    let gives: Vec<MachineId> =
-        open.iter().filter(|(kind, ..)| kind == TaskKind::Store.name()).filter_map(|(.., at)| *at).collect();
+    let gives: Vec<MachineId> = open.iter().filter(|(kind, ..)| *kind == TaskKind::Store).filter_map(|(.., at)| *at).collect();
     let not_now: Vec<SectorId> =
         open.iter().filter_map(|(_, sector, _)| *sector).chain(setbacks.sectors.keys().copied()).collect();
     let from: Vec<MachineId> = machines::table
@@ -221,7 +222,7 @@ pub fn copies_seen(conn: &mut AnyConnection, machine: MachineId, told: &[StoredS
     let stored: Vec<(TaskId, i64, i64)> = tasks::table
         .inner_join(sectors::table.on(tasks::sector_id.eq(sectors::id.nullable())))
         .inner_join(pools::table.on(pools::id.eq(sectors::pool_id)))
-        .filter(tasks::kind.eq_any(transfers()).and(tasks::state.eq("done")).and(tasks::done_at.gt(now - WATCHED)))
+        .filter(tasks::kind.eq_any(transfers()).and(tasks::state.eq(TaskState::Done)).and(tasks::done_at.gt(now - WATCHED)))
         .filter(tasks::machine_id.eq(machine))
         .select((tasks::id, pools::miner_id, sectors::number))
         .load(conn)?;
@@ -245,7 +246,7 @@ pub(super) struct Went {
 pub(super) fn ways(conn: &mut AnyConnection, of: &[SectorId]) -> DbResult<Vec<Went>> {
     type Row = (Option<SectorId>, Option<MachineId>, Option<MachineId>, Option<Micros>, Option<Micros>);
     let rows: Vec<Row> = tasks::table
-        .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq_any(transfers())).and(tasks::state.eq("done")))
+        .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq_any(transfers())).and(tasks::state.eq(TaskState::Done)))
         .order(tasks::id.asc())
         .select((tasks::sector_id, tasks::avoid, tasks::machine_id, tasks::done_at, tasks::seen_at))
         .load(conn)?;
@@ -258,7 +259,7 @@ const LINGERS: Micros = 2 * DAY + 12 * HOUR;
 
 /// Sealed sectors that stayed behind and may still be there, by machine and pool.
 pub fn leftovers(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<(MachineId, PoolId)>> {
-    let lately = tasks::kind.eq(TaskKind::Store.name()).and(tasks::state.eq("done")).and(tasks::done_at.gt(now - LINGERS));
+    let lately = tasks::kind.eq(TaskKind::Store).and(tasks::state.eq(TaskState::Done)).and(tasks::done_at.gt(now - LINGERS));
     let rows: Vec<(Option<MachineId>, PoolId)> = tasks::table.filter(lately).select((tasks::avoid, tasks::pool_id)).load(conn)?;
     Ok(rows.into_iter().filter_map(|(machine, pool)| Some((machine?, pool))).collect())
 }
@@ -267,7 +268,7 @@ pub fn leftovers(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<(Machine
 pub fn fetched(conn: &mut AnyConnection, of: &[SectorId]) -> DbResult<HashSet<SectorId>> {
     let rows: Vec<Option<SectorId>> = tasks::table
         .inner_join(sectors::table.on(tasks::sector_id.eq(sectors::id.nullable())))
-        .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq(TaskKind::Move.name())).and(tasks::state.eq("done")))
+        .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq(TaskKind::Move)).and(tasks::state.eq(TaskState::Done)))
         .filter(tasks::machine_id.eq(sectors::machine_id).and(tasks::done_at.ge(sectors::changed_at.nullable())))
         .select(tasks::sector_id)
         .load(conn)?;

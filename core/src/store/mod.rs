@@ -48,7 +48,7 @@ macro_rules! insert_new {
 macro_rules! stored_as_text {
     ($type:ident { $($value:ident => $name:literal),+ $(,)? }) => {
         impl $type {
-            pub const ALL: &[Self] = &[$(Self::$value),+];
+            pub const ALL: [Self; [$(Self::$value),+].len()] = [$(Self::$value),+];
 
             #[must_use]
             pub const fn name(self) -> &'static str {
@@ -57,9 +57,21 @@ macro_rules! stored_as_text {
                 }
             }
 
+            /// The name as words: `refund due`.
+            #[must_use]
+            pub fn words(self) -> String {
+                self.name().replace('_', " ")
+            }
+
             #[must_use]
             pub fn from_name(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|value| value.name() == name)
+                Self::ALL.into_iter().find(|value| value.name() == name)
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
             }
         }
 

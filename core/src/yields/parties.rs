@@ -5,6 +5,7 @@ use std::{
     rc::Rc,
 };
 
+use crate::contracts::ContractState;
 use diesel::prelude::*;
 
 use super::{
@@ -201,7 +202,12 @@ impl<'c> Reader<'c> {
         let rows: Vec<Row> = contracts::table
             .filter(contracts::pool_id.eq(self.pool))
             // Whose sectors ended before their term is still owed the rest of it.
-            .filter(contracts::state.ne("ended").or(contracts::ends_at.gt(begins)).or(diesel::dsl::exists(still_vesting)))
+            .filter(
+                contracts::state
+                    .ne(ContractState::Ended)
+                    .or(contracts::ends_at.gt(begins))
+                    .or(diesel::dsl::exists(still_vesting)),
+            )
             .order(contracts::id.asc())
             .select(ROW)
             .load(self.conn)?;

@@ -116,11 +116,11 @@ async fn a_lost_answer_of_a_node_without_uuids_is_found_in_the_mempool_and_on_ch
         }
         yard.work.start();
         yard.until("the sector waits for its seed", i64::from(landed_before_the_retry), || {
-            yard.sector(1).state() == SectorState::WaitSeed
+            yard.sector(1).state == SectorState::WaitSeed
                 || (!landed_before_the_retry && !yard.messages(MessageState::Pushed).is_empty())
         })
         .await;
-        yard.until("the sector waits for its seed", 1, || yard.sector(1).state() == SectorState::WaitSeed).await;
+        yard.until("the sector waits for its seed", 1, || yard.sector(1).state == SectorState::WaitSeed).await;
         assert_eq!((yard.sector(1).failures, yard.sector(1).reason), (0, None));
         assert!(yard.messages(MessageState::Failed).is_empty());
     }
@@ -145,11 +145,11 @@ async fn a_doubled_message_whose_copy_failed_is_adopted() {
     yard.node.push(&request, &crate::openrpc::spec("another")).await.unwrap();
     yard.work.start();
     yard.until("ours is pushed behind it", 0, || yard.messages(MessageState::Pushed).len() == 1).await;
-    yard.until("the sector waits for its seed", 1, || yard.sector(1).state() == SectorState::WaitSeed).await;
+    yard.until("the sector waits for its seed", 1, || yard.sector(1).state == SectorState::WaitSeed).await;
     let (sector, message) =
         (yard.sector(1), yard.db.read(|conn| sealing::latest_message(conn, Purpose::PreCommit, sector.0).map_err(DbFault::from)));
     let message = message.unwrap().unwrap();
-    assert_eq!((sector.failures, message.state.as_str()), (0, "landed"));
+    assert_eq!((sector.failures, message.state.name()), (0, "landed"));
     let sector_pool = sector.pool_id;
     assert!(message.adopted_at.is_some(), "the chain had it by another message");
     let gas = yard.db.read(|conn| sealing::gas_cost(conn, sector_pool, 0, 10_000).map_err(DbFault::from)).unwrap();
@@ -173,7 +173,7 @@ async fn another_message_under_our_identity_is_not_taken_for_ours() {
         })
     });
     yard.work.start();
-    yard.until("the sector waits for its seed", 1, || yard.sector(1).state() == SectorState::WaitSeed).await;
+    yard.until("the sector waits for its seed", 1, || yard.sector(1).state == SectorState::WaitSeed).await;
     assert_eq!(yard.sector(1).failures, 0);
     assert!(lies.load(Ordering::SeqCst) >= 1);
 }
@@ -228,17 +228,17 @@ async fn a_released_sector_sends_a_new_message() {
                 let message = sealing::build_message(conn, &request, NOW)?;
                 sealing::give_up(conn, message, "it failed", NOW)?;
                 let sector = sealing::sector_by_id(conn, id)?;
-                let fact = OnChain::MessageFailed { purpose: Purpose::PreCommit, reason: "it failed".into() };
+                let fact = OnChain::MessageFailed { reason: "it failed".into() };
                 sealing::mark_on_chain(conn, sector, fact, NOW).unwrap();
             }
-            assert_eq!(sealing::sector_by_id(conn, id)?.state(), SectorState::Quarantined);
+            assert_eq!(sealing::sector_by_id(conn, id)?.state, SectorState::Quarantined);
             assert!(sealing::release(conn, id, NOW)?);
             Ok::<_, DbFault>(())
         })
         .unwrap();
     yard.sealed(1, 0x11, TICKET);
     yard.work.start();
-    yard.until("the sector waits for its seed", 1, || yard.sector(1).state() == SectorState::WaitSeed).await;
+    yard.until("the sector waits for its seed", 1, || yard.sector(1).state == SectorState::WaitSeed).await;
     let message = yard.db.read(|conn| sealing::latest_message(conn, Purpose::PreCommit, id.0).map_err(DbFault::from)).unwrap();
     assert_eq!(message.unwrap().attempt, 5);
 }
@@ -250,18 +250,18 @@ async fn a_reorganisation_moves_a_pre_commit_and_its_seed_with_it() {
     yard.step(50).await;
     yard.sealed(1, 0x11, TICKET);
     yard.work.start();
-    yard.until("the sector waits for its seed", 1, || yard.sector(1).state() == SectorState::WaitSeed).await;
+    yard.until("the sector waits for its seed", 1, || yard.sector(1).state == SectorState::WaitSeed).await;
     let before = yard.sector(1).seed_epoch.unwrap();
     yard.reorg(6, 5).await;
     yard.until("the seed's epoch moved", 0, || yard.sector(1).seed_epoch.is_some_and(|epoch| epoch > before)).await;
     let moved = yard.sector(1);
     let info = yard.node.pre_commit_info(&fvm_shared::address::Address::new_id(1000), 1, &Vec::new()).await.unwrap().unwrap();
     assert_eq!(moved.seed_epoch, Some(info.pre_commit_epoch + 150));
-    assert_eq!((moved.state(), moved.failures), (SectorState::WaitSeed, 0));
+    assert_eq!((moved.state, moved.failures), (SectorState::WaitSeed, 0));
     // It is taken out of the chain for a while, and comes back.
     yard.reorg(12, 12).await;
-    yard.until("the PreCommit is waited for again", 0, || yard.sector(1).state() == SectorState::PreCommitting).await;
-    yard.until("the sector waits for its seed", 1, || yard.sector(1).state() == SectorState::WaitSeed).await;
+    yard.until("the PreCommit is waited for again", 0, || yard.sector(1).state == SectorState::PreCommitting).await;
+    yard.until("the sector waits for its seed", 1, || yard.sector(1).state == SectorState::WaitSeed).await;
     assert!(yard.sector(1).seed_epoch > moved.seed_epoch && yard.sector(1).failures == 0);
 }
 
@@ -280,7 +280,7 @@ async fn a_message_that_offers_too_little_is_sent_again_for_more_and_a_person_le
         now.first().is_none_or(|m| m.cid != first.cid)
     })
     .await;
-    yard.until("the sector waits for its seed", 1, || yard.sector(1).state() == SectorState::WaitSeed).await;
+    yard.until("the sector waits for its seed", 1, || yard.sector(1).state == SectorState::WaitSeed).await;
     let landed = yard.messages(MessageState::Landed).remove(0);
     assert_eq!((landed.nonce, yard.sector(1).failures), (first.nonce, 0));
     assert!(yard.alerts().is_empty(), "{:?}", yard.alerts());
@@ -292,7 +292,7 @@ async fn a_message_that_offers_too_little_is_sent_again_for_more_and_a_person_le
     poor.sealed(1, 0x11, TICKET);
     poor.work.start();
     poor.until("a person is told", 1, || {
-        poor.alerts().iter().any(|a| a.kind == AlertKind::Message.name() && a.text.contains("raise max_fee_pre_commit"))
+        poor.alerts().iter().any(|a| a.kind == AlertKind::Message && a.text.contains("raise max_fee_pre_commit"))
     })
     .await;
 }

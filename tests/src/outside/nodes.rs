@@ -153,7 +153,7 @@ async fn nothing_is_sent_from_a_stale_state_and_a_person_is_told() {
     yard.step(50).await;
     yard.sealed(1, 0x11, 5);
     yard.work.start();
-    yard.until("a person is told", 0, || yard.alerts().iter().any(|a| a.kind == AlertKind::Node.name())).await;
+    yard.until("a person is told", 0, || yard.alerts().iter().any(|a| a.kind == AlertKind::Node)).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(yard.calls("Filecoin.MpoolPushMessage"), 0);
     let alert = yard.alerts().remove(0);

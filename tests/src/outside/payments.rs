@@ -216,7 +216,7 @@ fn every_event_has_a_fate_and_money_that_fits_no_order_is_in_the_books() {
         let waiting = db.read(|conn| payments::waiting(conn).map_err(DbFault::from)).unwrap();
         let alerts = db.read(|conn| jobs::alerts(conn).map_err(DbFault::from)).unwrap();
         assert_eq!((waiting.len(), alerts.len()), (5, 5));
-        assert!(alerts.iter().all(|alert| alert.kind == AlertKind::Payment.name()));
+        assert!(alerts.iter().all(|alert| alert.kind == AlertKind::Payment));
         let settled = db.transact(|conn| Ok::<_, DbFault>(payments::settle(conn, &waiting[0].id, order.user_id, NOW)?));
         assert!(settled.unwrap());
         assert_eq!(db.read(|conn| jobs::alerts(conn).map_err(DbFault::from)).unwrap().len(), 4);

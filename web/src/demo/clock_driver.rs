@@ -87,7 +87,7 @@ impl Driver {
     /// Passes the time that messages and seeds of these sectors need; false when nothing of theirs waits for the chain.
     async fn pass_for(&self, sectors: &[Sector]) -> anyhow::Result<bool> {
         let head = self.head().await?;
-        let seed = sectors.iter().filter(|s| s.state() == SectorState::WaitSeed).filter_map(|s| s.seed_epoch).max();
+        let seed = sectors.iter().filter(|s| s.state == SectorState::WaitSeed).filter_map(|s| s.seed_epoch).max();
         if self.message_waits().await? || head == 0 {
             self.step(1).await?;
         } else if let Some(seed) = seed.filter(|seed| *seed >= head) {
@@ -104,10 +104,10 @@ impl Driver {
         let started = Instant::now();
         loop {
             let sectors = self.sectors(contract).await?;
-            if let Some(stuck) = sectors.iter().find(|s| s.state() == SectorState::Quarantined) {
+            if let Some(stuck) = sectors.iter().find(|s| s.state == SectorState::Quarantined) {
                 anyhow::bail!("sector {} is quarantined: {}", stuck.number, stuck.reason.clone().unwrap_or_default());
             }
-            if sectors.iter().all(|s| matches!(s.state(), SectorState::Proving | SectorState::Active)) {
+            if sectors.iter().all(|s| matches!(s.state, SectorState::Proving | SectorState::Active)) {
                 return Ok(());
             }
             self.pass_for(&sectors).await?;
@@ -119,7 +119,7 @@ impl Driver {
     /// Until the network counts every sector.
     pub async fn until_active(&self, contract: ContractId) -> anyhow::Result<()> {
         let started = Instant::now();
-        while !self.sectors(contract).await?.iter().all(|s| s.state() == SectorState::Active) {
+        while !self.sectors(contract).await?.iter().all(|s| s.state == SectorState::Active) {
             if self.step(STRIDE).await?.stopped == "proof-due" {
                 tokio::time::sleep(PAUSE).await;
             }
@@ -186,7 +186,7 @@ impl Driver {
         if self.pass_for(&sectors).await? {
             return Ok(true);
         }
-        if unpaid > 0 || sectors.iter().any(|s| COMPUTING.contains(&s.state())) {
+        if unpaid > 0 || sectors.iter().any(|s| COMPUTING.contains(&s.state)) {
             return Ok(false);
         }
         let stepped = self.step(STRIDE).await?;

@@ -147,7 +147,7 @@ fn books(conn: &mut AnyConnection, contract: &Contract) -> DbResult<Vec<Check>> 
         Check("what is sold is the contracts' bytes", sold > 0 && capacity.sold == sold),
         Check(
             "every byte of the contract is in sectors on chain",
-            size(&sectors) == contract.bytes && sectors.iter().all(|sector| sector.state().is_on_chain()),
+            size(&sectors) == contract.bytes && sectors.iter().all(|sector| sector.state.is_on_chain()),
         ),
     ])
 }

@@ -91,8 +91,8 @@ fn failing(conn: &mut AnyConnection) -> DbResult<Vec<FailingRow>> {
     let jobs =
         jobs::struggling(conn)?.into_iter().map(|job| (job.unique_key, job.created_at, job.last_error.unwrap_or_default()));
     // Payments have a list of their own.
-    let alerts = jobs::alerts(conn)?.into_iter().filter(|alert| alert.kind != AlertKind::Payment.name());
-    let alerts = alerts.map(|alert| (alert.kind.replace('_', " "), alert.since, alert.text));
+    let alerts = jobs::alerts(conn)?.into_iter().filter(|alert| alert.kind != AlertKind::Payment);
+    let alerts = alerts.map(|alert| (alert.kind.words(), alert.since, alert.text));
     let rows = alerts.chain(loops).chain(jobs);
     Ok(rows.map(|(name, since, error)| FailingRow { name, since: minute_text(since), error }).collect())
 }
@@ -119,16 +119,16 @@ async fn pipeline_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpRe
             took: t.wall_ms.map(|ms| format!("{}.{:03} s", ms / 1000, ms % 1000)).unwrap_or_default(),
             memory: t.peak_bytes.map(|b| Bytes(b).to_string()).unwrap_or_default(),
             note: t.failure.or(t.progress).unwrap_or_default(),
-            kind: t.kind,
-            state: t.state,
+            kind: t.kind.words(),
+            state: t.state.words(),
             fence: t.fence,
         });
         let tasks: Vec<TaskRow> = tasks.collect();
         let rows = sectors.iter().map(|s| SectorRow {
             id: s.id.0,
-            is_quarantined: s.state() == SectorState::Quarantined,
+            is_quarantined: s.state == SectorState::Quarantined,
             number: s.number,
-            state: s.state.replace('_', " "),
+            state: s.state.words(),
             machine: name(s.machine_id),
             due: minute_text(s.due_at),
             failures: s.failures,
@@ -192,7 +192,7 @@ async fn orders_page(app: web::Data<App>, Admin(user): Admin) -> Result<HttpResp
         .map(|o| AdminOrder {
             price: o.price().to_string(),
             id: o.public_id,
-            state: if o.refunded_at.is_some() { "refunded".into() } else { o.state.replace('_', " ") },
+            state: if o.refunded_at.is_some() { "refunded".into() } else { o.state.words() },
             bytes: Bytes(o.bytes).to_string(),
             at: minute_text(o.created_at),
         })

@@ -3,6 +3,7 @@
 use actix_web::{HttpResponse, web};
 use anyhow::Context;
 use askama::Template;
+use sealyard_core::orders::PaymentState;
 use sealyard_core::{
     catalog::{self, Plan},
     clock::{DAY, MINUTE, Micros, SECOND, minute_text},
@@ -295,7 +296,7 @@ async fn cancel(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path<Str
     let order = read(&app, move |conn| orders::by_public_id(conn, &id)).await?;
     let order = order.filter(|o| o.user_id == user.id).ok_or(WebError::NotFound)?;
     let order_id = order.id;
-    let page = read(&app, move |conn| orders::latest_payment(conn, order_id)).await?.filter(|p| p.state == "open");
+    let page = read(&app, move |conn| orders::latest_payment(conn, order_id)).await?.filter(|p| p.state == PaymentState::Open);
     if let (Some(rail), Some(page)) = (&app.stripe, page) {
         // Nobody can pay on it any more. If that cannot be said now, a late payment is dealt with as such.
         if let Err(error) = rail.expire(&page.rail_ref).await {
@@ -328,14 +329,14 @@ async fn order_page(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path
     }
     let order = read(&app, move |conn| orders::by_id(conn, order_id)).await?;
     let contract = read(&app, move |conn| contracts::of_order(conn, order_id)).await?;
-    let state = match order.state.as_str() {
-        "placed" if order.paying_since.is_some() => "payment under way",
-        "placed" => "waiting for payment",
-        "fulfilled" => "paid",
-        "expired" if order.cancelled_at.is_some() => "cancelled",
-        "expired" => "expired unpaid",
-        _ if order.refunded_at.is_some() => "paid too late; your money went back",
-        _ => "paid too late; we send your money back",
+    let state = match order.state {
+        OrderState::Placed if order.paying_since.is_some() => "payment under way",
+        OrderState::Placed => "waiting for payment",
+        OrderState::Fulfilled => "paid",
+        OrderState::Expired if order.cancelled_at.is_some() => "cancelled",
+        OrderState::Expired => "expired unpaid",
+        OrderState::RefundDue if order.refunded_at.is_some() => "paid too late; your money went back",
+        OrderState::RefundDue => "paid too late; we send your money back",
     };
     html(&OrderPage {
         user: Some((&user).into()),

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use actix_web::{HttpResponse, web};
 use askama::Template;
+use sealyard_core::contracts::ContractState;
+use sealyard_core::orders::OrderState;
+use sealyard_core::sealing::TaskState;
 use sealyard_core::{
     accounts::User,
     capacity, catalog,
@@ -85,13 +88,13 @@ fn balances(conn: &mut AnyConnection, user: &User) -> DbResult<Balances> {
 
 fn contract_row(conn: &mut AnyConnection, contract: &Contract) -> DbResult<ContractRow> {
     let sectors = sealing::of_contract(conn, contract.id)?;
-    let active = sectors.iter().filter(|s| s.state == "active").count();
+    let active = sectors.iter().filter(|s| s.state == SectorState::Active).count();
     let lots = ledger::lots_of_contract(conn, contract.id, 0..i64::MAX, i64::MAX)?;
     let earned: i64 = lots.iter().map(|lot| lot.available_nano + lot.locked_nano + lot.compensation_nano).sum();
     Ok(ContractRow {
         id: contract.public_id.clone(),
         size: Bytes(contract.bytes).to_string(),
-        state: contract.state.clone(),
+        state: contract.state.words(),
         sectors: format!("{active} of {}", sectors.len()),
         earned: NanoFil(earned).to_string(),
     })
@@ -104,8 +107,13 @@ async fn dashboard(app: web::Data<App>, SignedIn(user): SignedIn) -> Result<Http
         let rows: DbResult<Vec<_>> = contracts::of_user(conn, user.id)?.iter().map(|c| contract_row(conn, c)).collect();
         let orders = orders::of_user(conn, user.id)?
             .into_iter()
-            .filter(|o| o.state != "fulfilled")
-            .map(|o| OrderRow { price: o.price().to_string(), id: o.public_id, state: o.state, at: minute_text(o.created_at) })
+            .filter(|o| o.state != OrderState::Fulfilled)
+            .map(|o| OrderRow {
+                price: o.price().to_string(),
+                id: o.public_id,
+                state: o.state.words(),
+                at: minute_text(o.created_at),
+            })
             .collect();
         Ok((balances(conn, &user)?, rows?, orders))
     })
@@ -201,18 +209,18 @@ struct ContractPage {
 /// Days of a contract on one page.
 const LOTS_SHOWN: usize = 60;
 
-const STAGES: [(&str, &[&str]); 7] = [
-    ("Queued", &["planned"]),
-    ("Sealing", &["pre_commit_1", "pre_commit_2"]),
-    ("Committed", &["pre_committing", "wait_seed"]),
-    ("Proof", &["commit_1", "commit_2", "verifying"]),
-    ("On chain", &["prove_committing", "finalizing"]),
-    ("First proof", &["proving"]),
-    ("Earning", &["active"]),
+const STAGES: [(&str, &[SectorState]); 7] = [
+    ("Queued", &[SectorState::Planned]),
+    ("Sealing", &[SectorState::PreCommit1, SectorState::PreCommit2]),
+    ("Committed", &[SectorState::PreCommitting, SectorState::WaitSeed]),
+    ("Proof", &[SectorState::Commit1, SectorState::Commit2, SectorState::Verifying]),
+    ("On chain", &[SectorState::ProveCommitting, SectorState::Finalizing]),
+    ("First proof", &[SectorState::Proving]),
+    ("Earning", &[SectorState::Active]),
 ];
 
 /// Where a sector stands among the stages that a customer sees; empty: it is out of them.
-fn stages(state: &str) -> Vec<Stage> {
+fn stages(state: SectorState) -> Vec<Stage> {
     let Some(at) = STAGES.iter().position(|(_, states)| states.contains(&state)) else { return Vec::new() };
     STAGES
         .iter()
@@ -221,7 +229,7 @@ fn stages(state: &str) -> Vec<Stage> {
             name,
             mark: match index.cmp(&at) {
                 std::cmp::Ordering::Less => "done",
-                std::cmp::Ordering::Equal if state == "active" => "done",
+                std::cmp::Ordering::Equal if state == SectorState::Active => "done",
                 std::cmp::Ordering::Equal => "now",
                 std::cmp::Ordering::Greater => "todo",
             },
@@ -233,17 +241,19 @@ fn sector_card(sector: &sealing::Sector, open: &[TaskHead], machines: &[Machine]
     let open = open.iter().rev().find(|t| t.sector_id == Some(sector.id));
     let machine = sector.machine_id.and_then(|id| machines.iter().find(|m| m.id == id));
     let note = match open {
-        Some(task) if task.state == "leased" => "a machine is working on it".into(),
+        Some(task) if task.state == TaskState::Leased => "a machine is working on it".into(),
         Some(_) => "waiting for a machine".into(),
-        None if sector.state == "quarantined" => "sealing failed several times; our operators look into it".into(),
-        None if sector.state == "faulty" => "on chain, but not proven in its last window: it does not count until it is".into(),
-        None if sector.state == "expired" => "its time on chain is over".into(),
+        None if sector.state == SectorState::Quarantined => "sealing failed several times; our operators look into it".into(),
+        None if sector.state == SectorState::Faulty => {
+            "on chain, but not proven in its last window: it does not count until it is".into()
+        }
+        None if sector.state == SectorState::Expired => "its time on chain is over".into(),
         _ => String::new(),
     };
     SectorCard {
         number: sector.number,
-        state: sector.state.replace('_', " "),
-        stages: stages(&sector.state),
+        state: sector.state.words(),
+        stages: stages(sector.state),
         machine: machine.map(|m| m.name.clone()).unwrap_or_default(),
         note,
         comm_r: sector.comm_r.clone().unwrap_or_default(),
@@ -267,7 +277,7 @@ async fn load_contract(app: &Shared, user: User, id: String, before: Option<i64>
         let pool = capacity::pool_by_id(conn, contract.pool_id)?;
         let (open, machines) = (sealing::open_tasks_of_contract(conn, contract.id)?, fleet::machines(conn)?);
         let sectors = sealing::of_contract(conn, contract.id)?;
-        let counting = sectors.iter().filter(|s| s.state() == SectorState::Active).count();
+        let counting = sectors.iter().filter(|s| s.state == SectorState::Active).count();
         let most = i64::try_from(LOTS_SHOWN + 1).unwrap_or(i64::MAX);
         let mut lots = ledger::lots_of_contract(conn, contract.id, 0..before.unwrap_or(i64::MAX), most)?;
         let is_older = lots.len() > LOTS_SHOWN;
@@ -277,9 +287,9 @@ async fn load_contract(app: &Shared, user: User, id: String, before: Option<i64>
         Ok(Some(ContractPage {
             user: Some((&user).into()),
             id: contract.public_id.clone(),
-            live: contract.state == "sealing",
-            ended: contract.state == "ended",
-            state: contract.state.clone(),
+            live: contract.state == ContractState::Sealing,
+            ended: contract.state == ContractState::Ended,
+            state: contract.state.words(),
             size: Bytes(contract.bytes).to_string(),
             days: contract.days,
             ends: contract.ends_at.map(minute_text).unwrap_or_default(),

@@ -15,30 +15,30 @@ use crate::{app::Shared, config::Config};
 
 /// Maximum cost of a message of a kind.
 #[must_use]
-pub fn most(config: &Config, purpose: Option<Purpose>) -> NanoFil {
+pub fn most(config: &Config, purpose: Purpose) -> NanoFil {
     match purpose {
-        Some(Purpose::PreCommit) => config.max_fee_pre_commit,
-        Some(Purpose::ProveCommit) => config.max_fee_prove_commit,
-        Some(Purpose::WindowPost) => config.max_fee_window_post,
-        Some(Purpose::Recover) | None => config.max_fee_recover,
+        Purpose::PreCommit => config.max_fee_pre_commit,
+        Purpose::ProveCommit => config.max_fee_prove_commit,
+        Purpose::WindowPost => config.max_fee_window_post,
+        Purpose::Recover => config.max_fee_recover,
     }
 }
 
 /// How the node is to send a message. A proof has an hour at most: it offers its whole fee at once, and pays the base fee all the same.
 fn spec(config: &Config, message: &Message) -> MessageSendSpec {
-    let purpose = message.purpose();
+    let purpose = message.purpose;
     MessageSendSpec {
         max_fee: (BigInt::from(most(config, purpose).0) * ATTO_PER_NANO).to_string(),
         msg_uuid: Some(message.uuid.clone()),
-        maximize_fee_cap: matches!(purpose, Some(Purpose::WindowPost | Purpose::Recover)),
+        maximize_fee_cap: matches!(purpose, Purpose::WindowPost | Purpose::Recover),
     }
 }
 
 /// Proofs and recoveries go from a control address that can pay, so that they do not wait behind sealing; everything else from the worker.
 async fn sender(app: &Shared, miner: &Address, message: &Message) -> anyhow::Result<Address> {
     let info = app.node.miner_info(miner).await?;
-    let purpose = message.purpose();
-    if !matches!(purpose, Some(Purpose::WindowPost | Purpose::Recover)) {
+    let purpose = message.purpose;
+    if !matches!(purpose, Purpose::WindowPost | Purpose::Recover) {
         return Ok(info.worker);
     }
     let needed = TokenAmount::from_nano(most(&app.config, purpose).0);
@@ -104,7 +104,7 @@ pub async fn replace(app: &Shared, pool: &Pool, message: &Message) -> anyhow::Re
     let offer = MessageSendSpec { maximize_fee_cap: true, ..spec(&app.config, message) };
     let estimate = app.node.estimate_gas(&request, &offer).await?;
     let least = (premium * REPLACE_PERCENT).div_floor(100u32) + TokenAmount::from_atto(1);
-    let most_per_gas = TokenAmount::from_nano(most(&app.config, message.purpose()).0).div_floor(estimate.gas_limit.max(1));
+    let most_per_gas = TokenAmount::from_nano(most(&app.config, message.purpose).0).div_floor(estimate.gas_limit.max(1));
     if most_per_gas < least || (most_per_gas <= fee_cap && estimate.gas_premium < least) {
         return Ok(None);
     }

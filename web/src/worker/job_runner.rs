@@ -1,6 +1,7 @@
 //! Runs jobs from the outbox: statements and their mail, what a payment rail has to be asked.
 
 use anyhow::Context;
+use sealyard_core::orders::PaymentState;
 use sealyard_core::{
     clock::{DAY, MINUTE, Micros, Month},
     ids::{OrderId, UserId},
@@ -151,7 +152,7 @@ async fn mail_statement(app: &Shared, job: &Job) -> anyhow::Result<(Statement, R
 async fn order_expiry(app: &Shared, job: &Job) -> anyhow::Result<()> {
     let ExpiryJob { order } = serde_json::from_str(&job.payload)?;
     let (order, now) = (OrderId(order), app.now());
-    let page = read(app, move |conn| orders::latest_payment(conn, order)).await?.filter(|page| page.state == "open");
+    let page = read(app, move |conn| orders::latest_payment(conn, order)).await?.filter(|page| page.state == PaymentState::Open);
     if let (Some(rail), Some(page)) = (&app.stripe, page) {
         let mut session = rail.session(&page.rail_ref).await?;
         if session.status == "open" {

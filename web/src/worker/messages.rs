@@ -40,7 +40,7 @@ pub async fn turn(app: Shared) -> TurnResult {
     let of = |message: &Message| pools.iter().find(|p| p.id == message.pool_id).context("the message's pool is gone");
     let mut all = Each::default();
     // Proofs have an hour at most, the others a day.
-    let (proofs, others): (Vec<&Message>, Vec<&Message>) = built.iter().partition(|m| m.purpose() == Some(Purpose::WindowPost));
+    let (proofs, others): (Vec<&Message>, Vec<&Message>) = built.iter().partition(|m| m.purpose == Purpose::WindowPost);
     for message in proofs.into_iter().chain(others) {
         match send(&app, of(message)?, message).await {
             Ok(()) => {}
@@ -90,10 +90,10 @@ const PATIENCE: Micros = HOUR;
 const UNPAID_PATIENCE: Micros = DAY;
 
 /// Whether a message that was built some time ago is given up now. A proof always is: it is made into a new message, at a later head.
-fn is_given_up(purpose: Option<Purpose>, text: &str, waited: Micros) -> bool {
+fn is_given_up(purpose: Purpose, text: &str, waited: Micros) -> bool {
     let unpaid = ["not enough funds", "SysErrInsufficientFunds", "InsufficientFunds", "insufficient funds", "(RetCode=6)"];
     match purpose {
-        Some(Purpose::WindowPost) => true,
+        Purpose::WindowPost => true,
         _ if unpaid.iter().any(|words| text.contains(words)) => waited > UNPAID_PATIENCE,
         _ => waited > PATIENCE,
     }
@@ -105,11 +105,11 @@ async fn refused(app: &Shared, pool: &Pool, message: &Message, text: &str) -> Tu
         return Ok(());
     }
     let (message, text, now) = (message.clone(), text.to_owned(), app.now());
-    let given_up = is_given_up(message.purpose(), &text, now - message.created_at);
-    tracing::error!(purpose = message.purpose, text, given_up, "the node does not take a message");
+    let given_up = is_given_up(message.purpose, &text, now - message.created_at);
+    tracing::error!(purpose = %message.purpose, text, given_up, "the node does not take a message");
     transact(app, move |conn| {
         if given_up {
-            let why = format!("the node does not take its {}: {text}", message.purpose.replace('_', " "));
+            let why = format!("the node does not take its {}: {text}", message.purpose.words());
             give_up(conn, &message, &why, now)
         } else {
             Ok(sealing::refused(conn, message.id, &text)?)
@@ -125,14 +125,14 @@ fn give_up(conn: &mut AnyConnection, message: &Message, why: &str, now: Micros) 
     if !sealing::give_up(conn, message.id, why, now)? {
         return Ok(());
     }
-    match message.purpose() {
-        Some(Purpose::WindowPost) => proving::landed(conn, PostId(message.subject_id), REFUSED)?,
-        Some(purpose @ (Purpose::PreCommit | Purpose::ProveCommit)) => {
+    match message.purpose {
+        Purpose::WindowPost => proving::landed(conn, PostId(message.subject_id), REFUSED)?,
+        Purpose::PreCommit | Purpose::ProveCommit => {
             let sector = sealing::sector_by_id(conn, SectorId(message.subject_id))?;
-            let fact = OnChain::MessageFailed { purpose, reason: why.to_owned() };
+            let fact = OnChain::MessageFailed { reason: why.to_owned() };
             sealing::mark_on_chain(conn, sector, fact, now)?;
         }
-        Some(Purpose::Recover) | None => {}
+        Purpose::Recover => {}
     }
     Ok(())
 }
@@ -149,7 +149,7 @@ async fn settled(app: &Shared, pool: &Pool, message: &Message, landing: Option<&
         Effect::Moot(fact) => (Some(fact), false),
     };
     let (message, landing, now) = (message.clone(), landing.cloned(), app.now());
-    tracing::info!(purpose = message.purpose, ?fact, adopted, "the chain is ahead of a message");
+    tracing::info!(purpose = %message.purpose, ?fact, adopted, "the chain is ahead of a message");
     transact(app, move |conn| {
         jobs::clear(conn, AlertKind::Message, &message.uuid)?;
         let won = if adopted {
@@ -162,7 +162,7 @@ async fn settled(app: &Shared, pool: &Pool, message: &Message, landing: Option<&
         if !won {
             return Ok(());
         }
-        if message.purpose() == Some(Purpose::WindowPost) {
+        if message.purpose == Purpose::WindowPost {
             proving::landed(conn, PostId(message.subject_id), 0)?;
         }
         if let Some(fact) = &fact {
@@ -206,7 +206,7 @@ async fn send(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
 
 async fn sent(app: &Shared, message: &Message, signed: &SignedMessage) -> TurnResult {
     let (id, kept, now) = (message.id, fees::signed(signed), app.now());
-    tracing::info!(purpose = message.purpose, cid = %signed.cid, nonce = kept.nonce, "message pushed");
+    tracing::info!(purpose = %message.purpose, cid = %signed.cid, nonce = kept.nonce, "message pushed");
     transact(app, move |conn| Ok::<_, DbFault>(sealing::pushed(conn, id, &kept, now)?)).await?;
     Ok(())
 }
@@ -244,48 +244,48 @@ async fn watch(app: &Shared, pool: &Pool, message: &Message, confirmed: &Confirm
     let cid = found.message.cid.to_string();
     let sent = app.node.message(&cid).await?;
     if !is_same(app, &fees::unsigned(app, pool, message).await?, &sent).await? {
-        tracing::error!(purpose = message.purpose, %cid, "another message took the nonce of ours");
+        tracing::error!(purpose = %message.purpose, %cid, "another message took the nonce of ours");
         let (message, now) = (message.clone(), app.now());
         transact(app, move |conn| give_up(conn, &message, "another message took its nonce", now)).await?;
         return Ok(());
     }
     let landing = landing(app, &sent, &found).await?;
     if found.receipt.exit_code != 0 {
-        tracing::error!(purpose = message.purpose, %cid, exit_code = found.receipt.exit_code, "message failed on chain");
+        tracing::error!(purpose = %message.purpose, %cid, exit_code = found.receipt.exit_code, "message failed on chain");
         if settled(app, pool, message, Some(&landing)).await? {
             return Ok(());
         }
     }
-    match message.purpose() {
-        Some(Purpose::WindowPost) => post_landed(app, message, landing).await,
-        Some(purpose @ (Purpose::PreCommit | Purpose::ProveCommit)) => sector_landed(app, pool, message, landing, purpose).await,
-        Some(Purpose::Recover) | None => record(app, message, landing).await,
+    match message.purpose {
+        Purpose::WindowPost => post_landed(app, message, landing).await,
+        purpose @ (Purpose::PreCommit | Purpose::ProveCommit) => sector_landed(app, pool, message, landing, purpose).await,
+        Purpose::Recover => record(app, message, landing).await,
     }
 }
 
 /// Nothing is heard of a message: perhaps another one did it, or the node dropped it, or it offers too little.
 async fn silent(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
     let now = app.now();
-    let patience = app.config.stuck_after_s * SECOND * if message.purpose() == Some(Purpose::WindowPost) { 1 } else { 4 };
+    let patience = app.config.stuck_after_s * SECOND * if message.purpose == Purpose::WindowPost { 1 } else { 4 };
     if now - message.changed_at < patience || settled(app, pool, message, None).await? {
         return Ok(());
     }
     let replaced = fees::replace(app, pool, message).await;
     let text = match &replaced {
         Ok(Some(signed)) => {
-            tracing::warn!(purpose = message.purpose, cid = %signed.cid, "a message did not land; it is sent again for more");
+            tracing::warn!(purpose = %message.purpose, cid = %signed.cid, "a message did not land; it is sent again for more");
             sent(app, message, signed).await?;
             format!("did not land under nonce {} and was sent again for more", message.nonce.unwrap_or_default())
         }
         Ok(None) => format!(
             "does not land under nonce {} although it offers all that it may ({} FIL); raise max_fee_{}",
             message.nonce.unwrap_or_default(),
-            fees::most(&app.config, message.purpose()),
+            fees::most(&app.config, message.purpose),
             message.purpose
         ),
         Err(error) => format!("does not land, and cannot be sent again for more: {error:#}"),
     };
-    let (uuid, purpose) = (message.uuid.clone(), message.purpose.replace('_', " "));
+    let (uuid, purpose) = (message.uuid.clone(), message.purpose.words());
     let text = format!("{purpose} message {} {text}", message.cid.as_deref().unwrap_or_default());
     transact(app, move |conn| Ok::<_, DbFault>(jobs::raise(conn, AlertKind::Message, &uuid, &text, now)?)).await?;
     replaced.map(drop)
@@ -356,7 +356,7 @@ async fn sector_landed(app: &Shared, pool: &Pool, message: &Message, landing: La
             }
         }
     } else {
-        OnChain::MessageFailed { purpose, reason: format!("{} exit code {}", purpose.name(), landing.exit_code) }
+        OnChain::MessageFailed { reason: format!("{} exit code {}", purpose.name(), landing.exit_code) }
     };
     let (message, now) = (message.clone(), app.now());
     transact(app, move |conn| {
@@ -387,9 +387,9 @@ mod tests {
     fn a_sector_is_to_blame_after_an_hour_an_empty_wallet_after_a_day_and_a_proof_is_sent_anew() {
         let old_ticket = "message execution failed: exit 16, reason: ticket too old";
         let poor = "mpool push: not enough funds: 0.1 FIL";
-        let sectors = Some(Purpose::PreCommit);
+        let sectors = Purpose::PreCommit;
         assert_eq!([0, PATIENCE + 1].map(|waited| is_given_up(sectors, old_ticket, waited)), [false, true]);
         assert_eq!([PATIENCE + 1, DAY + 1].map(|waited| is_given_up(sectors, poor, waited)), [false, true]);
-        assert!(is_given_up(Some(Purpose::WindowPost), old_ticket, 0));
+        assert!(is_given_up(Purpose::WindowPost, old_ticket, 0));
     }
 }

@@ -29,12 +29,11 @@ pub enum Effect {
 
 /// The purpose of a message, as the chain has it now.
 pub async fn effect(app: &Shared, pool: &Pool, message: &Message) -> anyhow::Result<Effect> {
-    match message.purpose() {
-        Some(Purpose::PreCommit) => pre_commit(app, pool, &sector_of(app, message).await?).await,
-        Some(Purpose::ProveCommit) => prove_commit(app, pool, &sector_of(app, message).await?).await,
-        Some(Purpose::WindowPost) => window_post(app, pool, PostId(message.subject_id)).await,
-        Some(Purpose::Recover) => recovery(app, pool, &sector_of(app, message).await?).await,
-        None => Ok(Effect::Open),
+    match message.purpose {
+        Purpose::PreCommit => pre_commit(app, pool, &sector_of(app, message).await?).await,
+        Purpose::ProveCommit => prove_commit(app, pool, &sector_of(app, message).await?).await,
+        Purpose::WindowPost => window_post(app, pool, PostId(message.subject_id)).await,
+        Purpose::Recover => recovery(app, pool, &sector_of(app, message).await?).await,
     }
 }
 
@@ -156,7 +155,7 @@ async fn activated(app: &Shared, pool: &Pool, sector: &Sector, info: &SectorInfo
 
 /// The chain's word on a sector whose earlier facts are provisional: the fact that has to be recorded, if it is another one.
 pub async fn read_again(app: &Shared, pool: &Pool, sector: &Sector) -> anyhow::Result<Option<OnChain>> {
-    if sector.state().is_on_chain() {
+    if sector.state.is_on_chain() {
         return Ok(match sector_info(app, pool, sector).await? {
             None => Some(OnChain::ActivationLost),
             Some(info) if Some(info.activation) != sector.activation => Some(activated(app, pool, sector, &info).await?),

@@ -65,7 +65,7 @@ pub async fn turn(app: Shared) -> TurnResult {
         let of_pool: Vec<&Sector> = sectors.iter().filter(|s| s.pool_id == pool.id).collect();
         let step = Step { app: &app, pool: &pool, head: head.height, head_at };
         for sector in &of_pool {
-            let outcome = match sector.state() {
+            let outcome = match sector.state {
                 SectorState::Planned if soon.contains(&sector.id) => step.draw_ticket(sector).await,
                 SectorState::PreCommit1 => step.renew_ticket(sector, SEALING_EPOCHS).await,
                 SectorState::PreCommit2 => step.renew_ticket(sector, 0).await,
@@ -87,7 +87,7 @@ pub async fn turn(app: Shared) -> TurnResult {
 
 /// Planned sectors for which the plan has a machine within minutes.
 async fn starting_soon(app: &Shared, sectors: &[Sector]) -> anyhow::Result<HashSet<SectorId>> {
-    if !sectors.iter().any(|s| s.state() == SectorState::Planned) {
+    if !sectors.iter().any(|s| s.state == SectorState::Planned) {
         return Ok(HashSet::new());
     }
     let now = app.now();

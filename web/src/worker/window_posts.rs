@@ -61,7 +61,7 @@ async fn turn_of(app: &Shared, pool: &Pool, all: &mut Each) -> TurnResult {
 async fn close(app: &Shared, pool: &Pool, post: WindowPost) -> TurnResult {
     if let Some(id) = post.message_id {
         let message = read(app, move |conn| sealing::message_by_id(conn, id)).await?;
-        if let Some(cid) = message.cid.filter(|_| post.state == PostState::Submitted.name()) {
+        if let Some(cid) = message.cid.filter(|_| post.state == PostState::Submitted) {
             let found = app.node.search_message(&cid, LOOKBACK).await?;
             if found.is_some_and(|found| found.receipt.exit_code == 0) {
                 return Ok(());
@@ -216,7 +216,7 @@ async fn submit(app: &Shared, pool: &Pool, post: &WindowPost) -> TurnResult {
     let (post, now) = (post.clone(), app.now());
     transact(app, move |conn| {
         let method = Method::SubmitWindowedPoSt.number();
-        if proving::by_id(conn, post.id)?.state != PostState::Proven.name() {
+        if proving::by_id(conn, post.id)?.state != PostState::Proven {
             return Ok(());
         }
         // One message per attempt: a submission that failed on chain is built anew.
