@@ -1,4 +1,5 @@
-//! Time as the store keeps it: UTC microseconds. Nobody but the composition root reads a clock; everybody else is told.
+//! Time as the store keeps it: UTC microseconds. Only the composition root reads a clock;
+//! everything else is told the time.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -37,7 +38,7 @@ pub fn day_text(day: i64) -> String {
         .map_or_else(|| "unknown".into(), |t| t.format("%Y-%m-%d").to_string())
 }
 
-/// The day of `2026-11-23`, counted from 1970-01-01.
+/// Parses `2026-11-23` into a day counted from 1970-01-01.
 #[must_use]
 pub fn parse_day(text: &str) -> Option<i64> {
     let date = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
@@ -52,7 +53,7 @@ pub struct Month {
 }
 
 impl Month {
-    /// The month that holds a day counted from 1970-01-01.
+    /// The month of a day counted from 1970-01-01.
     #[must_use]
     pub fn of_day(day: i64) -> Option<Self> {
         use chrono::Datelike;
@@ -60,7 +61,7 @@ impl Month {
         Some(Self { year: date.year(), month: date.month() })
     }
 
-    /// First day, and the day after the last one.
+    /// The first day, and the day after the last one, counted from 1970-01-01.
     #[must_use]
     pub fn days(self) -> Option<(i64, i64)> {
         let start = |year, month| {

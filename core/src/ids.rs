@@ -1,8 +1,9 @@
-//! Row ids and the public ids that leave the system. A public id says what it names and cannot be guessed or counted.
+//! Row ids, and the public ids that leave the system. A public id names the kind of thing, and
+//! cannot be guessed or counted.
 
 use rand::RngExt as _;
 
-/// Without letters that are read as digits.
+/// Without letters that look like digits.
 const ALPHABET: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
 const LENGTH: usize = 16;
 
@@ -12,7 +13,7 @@ pub fn public_id(prefix: &str) -> String {
     format!("{prefix}_{}", random_text(LENGTH))
 }
 
-/// A secret to be shown once: 160 random bits.
+/// A secret that is shown only once: 160 random bits.
 #[must_use]
 pub fn secret() -> String {
     random_text(2 * LENGTH)
@@ -28,14 +29,14 @@ fn random_text(length: usize) -> String {
         .collect()
 }
 
-/// Only the digest of a secret is stored.
+/// SHA-256, hex. Secrets that are shown once are stored only as digests.
 #[must_use]
 pub fn digest(secret: &str) -> String {
     use sha2::Digest;
     hex::encode(sha2::Sha256::digest(secret.as_bytes()))
 }
 
-/// A digest that only whoever has the key can make, hex.
+/// A digest, hex, that can only be made with the key (HMAC-SHA-256).
 #[must_use]
 pub fn keyed_digest(key: &str, text: &str) -> String {
     use hmac::{Hmac, KeyInit, Mac};

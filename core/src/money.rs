@@ -1,4 +1,4 @@
-//! Money: integers with a unit in their type, checked arithmetic, and a division that adds up.
+//! Money: integers with a unit in their type, checked arithmetic, and a split whose parts add up.
 
 use std::fmt;
 
@@ -44,7 +44,7 @@ impl std::str::FromStr for NanoFil {
 }
 
 impl fmt::Display for NanoFil {
-    /// FIL with all nine decimals: amounts in a column line up, and nothing is hidden by rounding.
+    /// FIL with all nine decimals, so that amounts line up in a column and rounding hides nothing.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0 { "-" } else { "" };
         let amount = self.0.unsigned_abs();
@@ -98,8 +98,9 @@ impl fmt::Display for BasisPoints {
     }
 }
 
-/// Splits `total` in proportion to `weights` so that the parts add up to it: each gets its floor, and the units left over go to
-/// the largest remainders, first come first on ties. `None` when there is no weight to split by or a number is negative.
+/// Splits `total` in proportion to `weights` so that the parts add up to it. Each part gets its
+/// floor, and the units left over go to the largest remainders, earlier parts first on ties. `None`
+/// when the weights sum to 0, `total` is negative or a number overflows.
 #[must_use]
 pub fn split(total: i64, weights: &[u128]) -> Option<Vec<i64>> {
     let sum = weights.iter().try_fold(0u128, |sum, w| sum.checked_add(*w))?;

@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Bytes(pub i64);
 
 impl fmt::Display for Bytes {
-    /// In the largest binary unit that divides it, or with two decimals.
+    /// In the largest binary unit that fits, with two decimals unless it is a whole number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [&str; 6] = ["PiB", "TiB", "GiB", "MiB", "KiB", "B"];
         let shift = |index: usize| u32::try_from(UNITS.len() - 1 - index).unwrap_or_default() * 10;
@@ -20,7 +20,7 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// Where an epoch stands in time: epoch 0 and the length of one.
+/// Maps epochs to time: the start of epoch 0 and the length of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChainTime {
     /// Unix seconds of epoch 0.

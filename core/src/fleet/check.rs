@@ -1,25 +1,26 @@
-//! Checks of everything that a machine reports: each number is within a machine's range, each text short and plain.
+//! Checks everything that a machine reports: numbers must be plausible for a machine, and texts
+//! become short, plain lines.
 
 use super::protocol::{EnrolRequest, Hardware, HeartbeatRequest, Outcome, ReportRequest, Running, Usage};
 
-/// Far beyond any machine, and far below what sums of a fleet's could overflow.
+/// Far beyond any machine, and small enough that sums over a fleet cannot overflow.
 pub const MOST_CORES: i64 = 4096;
 /// 64 TiB.
 pub const MOST_MEMORY: i64 = 1 << 46;
-/// An EiB.
+/// 1 EiB.
 pub const MOST_DISK: i64 = 1 << 60;
 pub const MOST_GPUS: usize = 64;
-/// 60 days: a step is killed long before.
+/// 60 days. A step is killed long before.
 pub const MOST_MS: i64 = 60 * 86_400_000;
-/// Characters of a reason or a note; more is cut.
+/// Longest reason or note, in characters; longer ones are cut.
 const LONGEST_TEXT: usize = 500;
-/// Characters of an address.
+/// Longest address, in bytes.
 const LONGEST_URL: usize = 300;
-/// Tasks that a machine works on at once, and stored sectors that one heartbeat tells of.
+/// Limits on the tasks that a machine runs at once, and on the stored sectors in one heartbeat.
 const MOST_RUNNING: usize = 4096;
 const MOST_STORED: usize = 10_000;
 
-/// A value that cannot be true.
+/// An impossible value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} is {value}; it must be {must}")]
 pub struct Nonsense {
@@ -39,7 +40,7 @@ fn at_most(what: &'static str, count: usize, most: usize) -> Result<(), Nonsense
     if count <= most { Ok(()) } else { Err(Nonsense { what, value: count.to_string(), must: format!("at most {most}") }) }
 }
 
-/// One line of at most 500 characters: control characters become spaces, more is cut.
+/// One line of at most 500 characters: control characters become spaces, and the rest is cut.
 #[must_use]
 pub fn plain(text: &str) -> String {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_TEXT + 1).collect();
@@ -79,13 +80,13 @@ pub fn heartbeat(request: &mut HeartbeatRequest) -> Result<(), Nonsense> {
     Ok(())
 }
 
-/// The host that an address names; `None`: it is not one that files can be fetched from.
+/// The host in an address; `None`: files cannot be fetched from such an address.
 #[must_use]
 pub fn host_of(url: &str) -> Option<&str> {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
     let authority = rest.split(['/', '?', '#']).next()?;
     let host = match authority.rsplit_once(':') {
-        // A colon inside brackets belongs to the address.
+        // A colon inside brackets belongs to an IPv6 address.
         Some((host, port)) if !port.contains(']') => host,
         _ => authority,
     };

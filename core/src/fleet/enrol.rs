@@ -1,4 +1,4 @@
-//! Enrolment: a one-time token becomes a machine with a key of its own.
+//! Enrolment: a computer trades a one-time token for a machine row with a key of its own.
 
 use super::machine::MachineState;
 use diesel::prelude::*;
@@ -42,7 +42,7 @@ struct NewToken<'a> {
     for_machine: Option<MachineId>,
 }
 
-/// A token that enrols one machine under `name`. Returned once, stored as a digest.
+/// A token that enrols one machine under `name`. It is returned once and stored as a digest.
 pub fn new_token(conn: &mut AnyConnection, name: &str, now: Micros, expires_at: Micros) -> DbResult<String> {
     let token = format!("enrol_{}", secret());
     let row = NewToken { token_hash: digest(&token), name, created_at: now, expires_at, for_machine: None };
@@ -50,7 +50,8 @@ pub fn new_token(conn: &mut AnyConnection, name: &str, now: Micros, expires_at: 
     Ok(token)
 }
 
-/// A token that gives a machine a new key, also one whose key was withdrawn. The old key is good until then.
+/// A token that gives a machine a new key, even if the old one was withdrawn. Otherwise the old key
+/// stays good until the token is used.
 pub fn new_key_token(conn: &mut AnyConnection, machine: &Machine, now: Micros, expires_at: Micros) -> DbResult<String> {
     let token = format!("enrol_{}", secret());
     let (name, for_machine) = (machine.name.as_str(), Some(machine.id));
@@ -59,7 +60,7 @@ pub fn new_key_token(conn: &mut AnyConnection, machine: &Machine, now: Micros, e
     Ok(token)
 }
 
-/// A token that can still be used, by its digest: the token itself is not kept.
+/// A token that can still be used. Only its digest is kept.
 #[derive(Clone, Debug, Queryable)]
 pub struct OpenToken {
     pub digest: String,
@@ -70,7 +71,7 @@ pub struct OpenToken {
     pub for_machine: Option<MachineId>,
 }
 
-/// Tokens that can still be used, the newest first.
+/// Tokens that can still be used, newest first.
 pub fn open_tokens(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<OpenToken>> {
     use enrolment_tokens::{created_at, expires_at, for_machine, name, table, token_hash, used_at, withdrawn_at};
     table
@@ -80,14 +81,14 @@ pub fn open_tokens(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<OpenTo
         .load(conn)
 }
 
-/// Nobody can use it any more. False: it could not be used anyway.
+/// Withdraws a token. False: it was unknown, used or withdrawn before.
 pub fn withdraw_token(conn: &mut AnyConnection, digest: &str, now: Micros) -> DbResult<bool> {
     use enrolment_tokens::{table, token_hash, used_at, withdrawn_at};
     let open = table.filter(token_hash.eq(digest).and(used_at.is_null()).and(withdrawn_at.is_null()));
     diesel::update(open).set(withdrawn_at.eq(now)).execute(conn).map(|rows| rows == 1)
 }
 
-/// Nobody can give this machine a new key with a token that was made before.
+/// Withdraws the unused tokens that would give this machine a new key.
 pub(super) fn withdraw_key_tokens(conn: &mut AnyConnection, machine: MachineId, now: Micros) -> DbResult<()> {
     use enrolment_tokens::{for_machine, table, used_at, withdrawn_at};
     let open = table.filter(for_machine.eq(machine).and(used_at.is_null()).and(withdrawn_at.is_null()));
@@ -155,11 +156,11 @@ pub fn enrol(conn: &mut AnyConnection, token: &str, hardware: &Hardware, now: Mi
     Ok(answer)
 }
 
-/// An enrolled machine gets a new key; the old one is worth nothing from now on.
+/// Gives an enrolled machine a new key, which makes the old one worthless.
 fn renew_key(conn: &mut AnyConnection, id: MachineId, key: String, token: &str) -> Result<EnrolAnswer, EnrolError> {
     let renewed =
         (machines::key_hash.eq(digest(&key)), machines::revoked_at.eq(None::<Micros>), machines::state.eq(MachineState::Active));
-    // It may have moved: its files are where it says next.
+    // The machine may have moved, so it names the address of its files anew.
     let moved = (machines::files_url.eq(None::<String>), machines::files_host.eq(None::<String>));
     let machine: String =
         diesel::update(machines::table.find(id)).set((renewed, moved)).returning(machines::public_id).get_result(conn)?;

@@ -1,5 +1,5 @@
-//! Whether machines can be heard at all. When the site, its proxy or the line to it is down, nobody is; then a silent machine is no
-//! lost one, and what it runs is not taken from it.
+//! Whether the server can hear machines at all. When the site, its proxy or its line is down, it
+//! hears none. A silent machine is then not lost, and keeps its tasks.
 
 use diesel::prelude::*;
 
@@ -12,22 +12,24 @@ use crate::{
     },
 };
 
-/// So long without a sign of life of any machine, and nobody is heard; so long without a look, and nobody was looking.
+/// After this long without a sign of life from any machine, the server hears nobody. After this
+/// long without a turn of the maintenance loop, nobody was watching.
 const GAP: Micros = 2 * MINUTE;
-/// Whose silence lasts so long is believed to be gone even when nobody else is heard.
+/// A machine silent for this long counts as gone, even when no other machine is heard.
 const TOO_LONG: Micros = HOUR;
 
-/// What silence can mean now.
+/// Tells whether a machine's silence means anything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Listening {
-    /// Machines have been heard since, without a gap.
+    /// Machines have been heard since then without a gap.
     since: Micros,
     heard_at: Micros,
-    /// The house has been looked after since, without a gap: before that the site was down, or its clock wrong.
+    /// The maintenance loop has run since then without a gap. Before that, the site was down or its
+    /// clock was wrong.
     looking_since: Micros,
 }
 
-/// A machine has been heard.
+/// Records that a machine was heard.
 pub(super) fn heard(conn: &mut AnyConnection, now: Micros) -> DbResult<()> {
     let again = listening::table.filter(listening::heard_at.lt(now - GAP));
     diesel::update(again).set(listening::since.eq(now)).execute(conn)?;
@@ -43,7 +45,8 @@ fn begin(conn: &mut AnyConnection, since: Micros, heard_at: Micros) -> DbResult<
     on_conn!(conn, |c| diesel::insert_into(listening::table).values(first).on_conflict_do_nothing().execute(c)).map(drop)
 }
 
-/// Somebody looks after the house, and does so again before long. A clock that was ahead has heard nobody in what is still to come.
+/// Records a turn of the maintenance loop, which runs again before long. Resets times in the
+/// future, which come from a clock that was ahead.
 pub fn look(conn: &mut AnyConnection, now: Micros) -> DbResult<()> {
     begin(conn, 0, 0)?;
     let ahead = now + GAP;
@@ -55,7 +58,7 @@ pub fn look(conn: &mut AnyConnection, now: Micros) -> DbResult<()> {
     diesel::update(listening::table).set(listening::looked_at.eq(now)).execute(conn).map(drop)
 }
 
-/// `None`: no machine has ever been heard, and nobody has looked.
+/// `None`: no machine was ever heard, and the maintenance loop never ran.
 pub fn listening(conn: &mut AnyConnection) -> DbResult<Option<Listening>> {
     let columns = (listening::since, listening::heard_at, listening::looking_since);
     let row: Option<(Micros, Micros, Micros)> = listening::table.select(columns).first(conn).optional()?;
@@ -63,19 +66,20 @@ pub fn listening(conn: &mut AnyConnection) -> DbResult<Option<Listening>> {
 }
 
 impl Listening {
-    /// Whether machines have been heard long enough for each of them to have spoken.
+    /// Whether machines have been heard for long enough that each had time to report.
     #[must_use]
     const fn hears(&self, now: Micros) -> bool {
         self.heard_at > now - GAP && self.since <= now - GAP
     }
 
-    /// Whether nobody is heard, and not for so long that all are believed to be gone.
+    /// Whether no machine is heard, but not yet for so long that all count as gone.
     #[must_use]
     pub fn is_deaf(&self, now: Micros) -> bool {
         !self.hears(now) && self.heard_at.max(self.looking_since) >= now - TOO_LONG
     }
 
-    /// Whether whoever was heard last at `seen_at` has been silent for `patience` while others could be heard.
+    /// Whether a machine last heard at `seen_at` has been silent for `patience` while others could
+    /// be heard, or so long that it counts as gone in any case.
     #[must_use]
     pub fn is_silent(&self, seen_at: Micros, patience: Micros, now: Micros) -> bool {
         let can_hear = self.heard_at > now - GAP;

@@ -20,7 +20,7 @@ use crate::{
     stored_as_text,
 };
 
-/// The operator's wish for a machine.
+/// The state that the operator chose for a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Text)]
 pub enum MachineState {
@@ -46,17 +46,17 @@ pub struct Machine {
     pub detail: String,
     pub enrolled_at: Micros,
     pub seen_at: Micros,
-    /// Silent for so long that it counts as broken down.
+    /// Since when it counts as lost: silent for too long, or its key was withdrawn.
     pub lost_since: Option<Micros>,
-    /// Where other machines can read the sectors' files that this one has.
+    /// The URL where other machines can read its sectors' files.
     pub files_url: Option<String>,
-    /// 1: it keeps sealed sectors, and seals none.
+    /// 1: it stores sealed sectors and does no sealing.
     pub keeps: i64,
-    /// When its key was withdrawn: nothing is given to it or taken from it.
+    /// When its key was withdrawn. Since then it gets no work and its reports are refused.
     pub revoked_at: Option<Micros>,
     /// When it was taken off the list.
     pub removed_at: Option<Micros>,
-    /// The host that its files are fetched from: the first that it named.
+    /// The host that its files are fetched from: the first one that it named.
     pub files_host: Option<String>,
 }
 
@@ -81,7 +81,7 @@ pub fn machines(conn: &mut AnyConnection) -> DbResult<Vec<Machine>> {
     machines::table.filter(machines::removed_at.is_null()).order(machines::id.asc()).load(conn)
 }
 
-/// The machines that are lost now.
+/// Machines that are lost now.
 pub fn lost_machines(conn: &mut AnyConnection) -> DbResult<HashSet<MachineId>> {
     let lost = machines::table.filter(machines::lost_since.is_not_null()).select(machines::id);
     Ok(lost.load(conn)?.into_iter().collect())
@@ -91,18 +91,18 @@ pub fn by_public_id(conn: &mut AnyConnection, id: &str) -> DbResult<Option<Machi
     machines::table.filter(machines::public_id.eq(id)).first(conn).optional()
 }
 
-/// For people.
+/// The machine's name, for people.
 pub fn machine_name(conn: &mut AnyConnection, id: MachineId) -> DbResult<String> {
     machines::table.find(id).select(machines::name).first(conn)
 }
 
-/// Whose key it is.
+/// The machine with this key, unless the key was withdrawn.
 pub fn by_key(conn: &mut AnyConnection, key: &str) -> DbResult<Option<Machine>> {
     let its = machines::key_hash.eq(digest(key));
     machines::table.filter(its.and(machines::revoked_at.is_null())).first(conn).optional()
 }
 
-/// Records that the machine is alive and what it has now. A machine that was lost and drains goes on draining.
+/// Records that the machine is alive, and its present hardware. Draining outlasts an outage.
 pub fn heartbeat(conn: &mut AnyConnection, machine: &Machine, hardware: &Hardware, now: Micros) -> DbResult<()> {
     heard(conn, now)?;
     if machine.is_lost() {
@@ -124,17 +124,18 @@ pub fn heartbeat(conn: &mut AnyConnection, machine: &Machine, hardware: &Hardwar
         .map(drop)
 }
 
-/// What a machine is there for in the traffic of files.
+/// A machine's part in file transfers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Offer<'o> {
-    /// Where other machines can read its files; `None`: nowhere.
+    /// The URL where other machines can read its files; `None`: they cannot.
     pub files_url: Option<&'o str>,
-    /// It keeps sealed sectors, and seals none.
+    /// It stores sealed sectors and does no sealing.
     pub keeps: bool,
 }
 
-/// Records the machine's present offer. Others fetch its files from the host that it named first, and from no other: a machine that could name any
-/// would have them ask whatever they can reach. False: it named another one.
+/// Records the machine's present offer. Others fetch its files only from the host that it named
+/// first: a machine that could name any host could make others send requests to whatever they can
+/// reach. False: it named another host.
 pub fn offer(conn: &mut AnyConnection, machine: &Machine, offer: Offer<'_>) -> DbResult<bool> {
     let host = offer.files_url.and_then(host_of);
     let known = machine.files_host.as_deref();
@@ -149,7 +150,8 @@ pub fn offer(conn: &mut AnyConnection, machine: &Machine, offer: Offer<'_>) -> D
     Ok(!moved)
 }
 
-/// Withdraws a machine's key: nothing is given to it or taken from it any more, and it counts as lost. False: it was withdrawn before.
+/// Withdraws a machine's key. The machine gets no more work, its reports are refused, and it counts
+/// as lost. False: the key was withdrawn before.
 pub fn revoke(conn: &mut AnyConnection, id: MachineId, now: Micros) -> DbResult<bool> {
     let valid = machines::table.filter(machines::id.eq(id).and(machines::revoked_at.is_null()));
     let values =
@@ -165,7 +167,8 @@ pub fn revoke(conn: &mut AnyConnection, id: MachineId, now: Micros) -> DbResult<
     Ok(true)
 }
 
-/// Takes a machine whose key was withdrawn off the list, if no sector's files are on it. False: it has some, or is still trusted.
+/// Removes a machine from the list if its key was withdrawn and no sector's files are on it. False:
+/// it has files, its key is still good, or it was removed before.
 pub fn remove(conn: &mut AnyConnection, id: MachineId, now: Micros) -> DbResult<bool> {
     let there = sectors::table.filter(sectors::machine_id.eq(id).and(sectors::state.ne(SectorState::Expired)));
     if there.count().get_result::<i64>(conn)? > 0 {
@@ -175,13 +178,13 @@ pub fn remove(conn: &mut AnyConnection, id: MachineId, now: Micros) -> DbResult<
     diesel::update(machines::table.filter(revoked)).set(machines::removed_at.eq(now)).execute(conn).map(|rows| rows == 1)
 }
 
-/// Machines that said something within `patience`, and whose key is good.
+/// Machines heard within `patience` whose key is still good.
 pub fn heard_lately(conn: &mut AnyConnection, patience: Micros, now: Micros) -> DbResult<HashSet<MachineId>> {
     let heard = machines::seen_at.ge(now.saturating_sub(patience)).and(machines::revoked_at.is_null());
     Ok(machines::table.filter(heard).select(machines::id).load(conn)?.into_iter().collect())
 }
 
-/// Machines silent for `patience` count as lost since they were last heard; returns them.
+/// Marks machines silent for `patience` as lost since they were last heard, and returns them.
 pub fn mark_lost(conn: &mut AnyConnection, patience: Micros, now: Micros) -> DbResult<Vec<MachineId>> {
     let mut silent: Vec<(MachineId, Micros)> = machines::table
         .filter(machines::lost_since.is_null().and(machines::seen_at.lt(now - patience)))
@@ -197,13 +200,13 @@ pub fn mark_lost(conn: &mut AnyConnection, patience: Micros, now: Micros) -> DbR
     Ok(silent.into_iter().map(|(id, _)| id).collect())
 }
 
-/// How the fleet's machines have broken down.
+/// Statistics of the fleet's breakdowns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Breakdowns {
-    /// Machine-time that was looked at.
+    /// Machine-time observed, less outages.
     pub watched: Micros,
     pub failures: i64,
-    /// Failures that are over, and how long they took in all.
+    /// Failures that are over, and their total duration.
     pub repaired: i64,
     pub repair: Micros,
 }
@@ -227,7 +230,8 @@ pub fn breakdowns(conn: &mut AnyConnection, since: Micros, now: Micros) -> DbRes
     Ok(found)
 }
 
-/// A draining machine finishes what it has and gets nothing new.
+/// Starts or stops draining. A draining machine finishes the sectors that it has and takes no new
+/// ones.
 pub fn set_draining(conn: &mut AnyConnection, id: MachineId, draining: Draining) -> DbResult<()> {
     let state = match draining {
         Draining::Start => "draining",

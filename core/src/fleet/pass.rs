@@ -1,5 +1,6 @@
-//! Who may read a sector's files on a machine. The house writes passes and the machine reads them: both know the digest of its key, and
-//! need not talk about each one.
+//! Passes let a machine read a sector's files on another machine. The server signs a pass and the
+//! machine with the files checks it. Both know the digest of that machine's key, so they need not
+//! talk about each pass.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -10,7 +11,7 @@ use crate::{
     ids::digest,
 };
 
-/// Leave to read one sector's files until a moment.
+/// Permission to read one sector's files until a given time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pass {
     pub sector: StoredSector,
@@ -18,14 +19,15 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// `key_hash`: of the machine that has the files.
+    /// `key_hash`: the digest of the key of the machine that has the files.
     #[must_use]
     pub fn sign(&self, key_hash: &str) -> String {
         let code = self.mac(key_hash).map(|mac| hex::encode(mac.finalize().into_bytes())).unwrap_or_default();
         format!("{}.{code}", self.until / SECOND)
     }
 
-    /// What a pass that was shown allows on the machine with this key; `None`: nothing, or nothing any more.
+    /// Checks a pass that was presented for `sector` to the machine with this key. `None`: it is
+    /// invalid or has expired.
     #[must_use]
     pub fn read(text: &str, sector: StoredSector, key: &str, now: Micros) -> Option<Self> {
         let (until, code) = text.split_once('.')?;

@@ -1,9 +1,9 @@
-//! What agents and the house say to each other, as JSON over HTTP. Codes are a closed list.
+//! The protocol between agents and the server: JSON over HTTP. Error codes are a closed list.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// What a machine has. Bytes and counts.
+/// A machine's resources. Bytes and counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hardware {
     pub cores: i64,
@@ -24,7 +24,7 @@ pub struct EnrolRequest {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EnrolAnswer {
     pub machine: String,
-    /// The machine's key from now on; shown once.
+    /// The machine's key from now on. It is shown only once.
     pub key: String,
 }
 
@@ -44,7 +44,7 @@ pub struct StoredSector {
 }
 
 impl StoredSector {
-    /// From rows; `None`: there is no such sector.
+    /// From database values; `None`: a value is negative, so there is no such sector.
     #[must_use]
     pub fn of(miner: i64, number: i64) -> Option<Self> {
         Some(Self { miner: u64::try_from(miner).ok()?, number: u64::try_from(number).ok()? })
@@ -55,27 +55,30 @@ impl StoredSector {
 pub struct HeartbeatRequest {
     pub hardware: Hardware,
     pub running: Vec<Running>,
-    /// Now and then all sectors that have files there; else empty.
+    /// Sectors that have files there. The agent reports all of them from time to time, over several
+    /// heartbeats if there are many; otherwise the list is empty.
     #[serde(default)]
     pub stored: Vec<StoredSector>,
-    /// Where other machines can read this one's files.
+    /// The URL where other machines can read this one's files.
     #[serde(default)]
     pub files_url: Option<String>,
-    /// It keeps sealed sectors, and seals none.
+    /// It stores sealed sectors and does no sealing.
     #[serde(default)]
     pub keeps: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HeartbeatAnswer {
-    /// Everything that this machine holds a lease on and does not run yet.
+    /// Leases that this machine holds on tasks that it does not run yet.
     pub leases: Vec<Lease>,
-    /// Tasks it runs without holding their lease any more: to be stopped.
+    /// Tasks to stop: the machine runs them but no longer holds their lease.
     pub stop: Vec<i64>,
-    /// Of what it has stored, what nothing needs any more: to be deleted, once what is to be stopped has stopped.
+    /// Stored sectors that nothing needs any more. The machine deletes them once the tasks in
+    /// `stop` have stopped.
     #[serde(default)]
     pub drop: Vec<StoredSector>,
-    /// The server's time, microseconds: passes end by it, whatever a machine's own clock says.
+    /// The server's time in microseconds. Passes expire by it, whatever the machine's own clock
+    /// says.
     #[serde(default)]
     pub now: i64,
 }
@@ -86,7 +89,7 @@ pub struct Lease {
     pub task: i64,
     pub fence: i64,
     pub kind: String,
-    /// The step's input, JSON as it is: some are tens of megabytes.
+    /// The step's input as raw JSON: some inputs are tens of megabytes.
     pub input: Box<RawValue>,
 }
 
@@ -106,7 +109,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// A result that can be written as JSON.
+    /// A result, serialized as JSON.
     pub fn done(output: &impl Serialize) -> Result<Self, serde_json::Error> {
         Ok(Self::Done { output: serde_json::value::to_raw_value(output)? })
     }
@@ -119,7 +122,7 @@ pub struct Usage {
     pub peak_bytes: i64,
 }
 
-/// How bad a failure is, and so what follows.
+/// How bad a failure is. This decides what follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureLevel {
@@ -127,7 +130,7 @@ pub enum FailureLevel {
     Temporary,
     /// The same step may succeed on another machine.
     Permanent,
-    /// The sector's files are lost or wrong: it starts again.
+    /// The sector's files are lost or wrong: the sector starts again.
     Abort,
     /// Nothing will help: a person has to look.
     Critical,
@@ -147,11 +150,11 @@ impl FailureLevel {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReportAnswer {
-    /// False: the lease had moved on, the result was not used.
+    /// False: the lease had moved on, and the result was not used.
     pub accepted: bool,
 }
 
-/// Every error that the agent API answers with.
+/// Every error code of the agent API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
@@ -169,7 +172,7 @@ pub struct ErrorAnswer {
     pub message: String,
 }
 
-/// Inputs of the steps.
+/// The input of a sealing step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SectorInput {
     pub miner: u64,
@@ -179,7 +182,7 @@ pub struct SectorInput {
     pub ticket: String,
     pub seed: String,
     pub comm_r: String,
-    /// PC2's output as JSON text; empty before.
+    /// PC2's output as JSON text; empty before PC2.
     pub pc2: String,
 }
 
@@ -188,27 +191,28 @@ pub struct PostInput {
     /// Hex.
     pub randomness: String,
     pub sectors: Vec<SectorInput>,
-    /// Vanilla proofs collected so far, for the SNARK; one JSON document per machine.
+    /// Vanilla proofs for the SNARK, one JSON document per machine; empty for a vanilla task.
     pub vanilla: Vec<Box<RawValue>>,
 }
 
-/// A sector's files are to be fetched from another machine.
+/// The input of a transfer, which fetches a sector's files from another machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveInput {
     #[serde(flatten)]
     pub sector: SectorInput,
     /// That machine's `files_url`.
     pub from: String,
-    /// What it lets us read: a [`super::Pass`] as text.
+    /// A [`super::Pass`] as text, which that machine checks.
     pub pass: String,
-    /// Hex. A sealed sector has to be proven from its copy with this randomness before that counts as whole; empty for layers.
+    /// Hex. The copy of a sealed sector counts as complete once it was proven with this randomness.
+    /// Empty for layers.
     pub prove_with: String,
 }
 
-/// A file of a sector, as the machine that has it tells of it.
+/// A file of a sector, as listed by the machine that has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredFile {
-    /// Below the sector's folder, with slashes.
+    /// Relative to the sector's folder, with slashes.
     pub path: String,
     pub bytes: u64,
 }

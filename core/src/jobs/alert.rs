@@ -1,4 +1,4 @@
-//! Alerts: raised by whoever notices that a person is needed, cleared when it is over.
+//! Alerts are raised by the code that notices that a person is needed, and cleared when it is over.
 
 use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
@@ -12,17 +12,17 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Text)]
 pub enum AlertKind {
-    /// A message to the chain that does not land, or that the node sends in another's place.
+    /// A message to the chain that does not land in time.
     Message,
     /// A window that closed without its proof.
     MissedWindow,
-    /// A sector that the chain has and these books lack.
+    /// A sector that the chain has but our books lack.
     UnknownSector,
-    /// A node that answers, but not with the chain as it is.
+    /// A node that is not used, because it is away or behind the chain.
     Node,
-    /// A machine that reports what cannot be.
+    /// A machine that reports impossible values, or another host for its files.
     Machine,
-    /// Money that fits no order.
+    /// Money that matches no order.
     Payment,
 }
 
@@ -43,7 +43,8 @@ pub struct Alert {
     pub since: Micros,
 }
 
-/// Raises an alert; one that stands keeps its beginning and takes the new text. True when it is new.
+/// Raises an alert. An alert that is already open keeps its start and takes the new text. True: it
+/// is new.
 pub fn raise(conn: &mut AnyConnection, kind: AlertKind, subject: &str, text: &str, now: Micros) -> DbResult<bool> {
     let values = (alerts::kind.eq(kind), alerts::subject.eq(subject), alerts::text.eq(text), alerts::since.eq(now));
     let inserted =
@@ -54,17 +55,17 @@ pub fn raise(conn: &mut AnyConnection, kind: AlertKind, subject: &str, text: &st
     Ok(inserted == 1)
 }
 
-/// It is over; false when it did not stand.
+/// Clears an alert. False: it was not open.
 pub fn clear(conn: &mut AnyConnection, kind: AlertKind, subject: &str) -> DbResult<bool> {
     diesel::delete(alerts::table.find((kind, subject))).execute(conn).map(|rows| rows > 0)
 }
 
-/// Everything that stands, the oldest first.
+/// Open alerts, oldest first.
 pub fn alerts(conn: &mut AnyConnection) -> DbResult<Vec<Alert>> {
     alerts::table.order((alerts::since.asc(), alerts::kind.asc(), alerts::subject.asc())).limit(500).load(conn)
 }
 
-/// How many stand of each kind.
+/// Number of open alerts of each kind.
 pub fn count_alerts(conn: &mut AnyConnection) -> DbResult<Vec<(AlertKind, i64)>> {
     let counted: Vec<(AlertKind, i64)> =
         alerts::table.group_by(alerts::kind).select((alerts::kind, diesel::dsl::count_star())).load(conn)?;

@@ -1,4 +1,5 @@
-//! Claims: of many workers one runs a loop, the others stand by. How its turns go is kept beside.
+//! Claims: one of many workers runs a loop, and the others stand by. The claim also records whether
+//! the loop's last turn failed.
 
 use diesel::prelude::*;
 
@@ -8,7 +9,7 @@ use crate::{
     store::{AnyConnection, DbResult, schema::claims},
 };
 
-/// Takes or extends the claim `name` for `holder`; false while somebody else holds it.
+/// Takes or extends the claim `name` for `holder`. False: somebody else holds it.
 pub fn claim(conn: &mut AnyConnection, name: &str, holder: &str, until: Micros, now: Micros) -> DbResult<bool> {
     let values = (claims::name.eq(name), claims::holder.eq(holder), claims::held_until.eq(until));
     let inserted =
@@ -21,7 +22,7 @@ pub fn claim(conn: &mut AnyConnection, name: &str, holder: &str, until: Micros, 
     Ok(taken == 1)
 }
 
-/// A loop whose turns fail.
+/// A loop whose last turn failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failing {
     pub name: String,
@@ -29,7 +30,7 @@ pub struct Failing {
     pub error: String,
 }
 
-/// Notes how the last turn of a loop went; `None`: well.
+/// Notes how a loop's last turn went; `None`: it succeeded.
 pub fn note_turn(conn: &mut AnyConnection, name: &str, error: Option<&str>, now: Micros) -> DbResult<()> {
     let row = claims::table.find(name);
     if error.is_none() {
@@ -58,7 +59,7 @@ pub fn loops(conn: &mut AnyConnection) -> DbResult<Vec<String>> {
     claims::table.order(claims::name.asc()).select(claims::name).load(conn)
 }
 
-/// Gives up every claim of a holder that ends: another one takes over at once.
+/// Releases every claim of a holder that is stopping, so that another one takes over at once.
 pub fn release_claims(conn: &mut AnyConnection, holder: &str) -> DbResult<usize> {
     diesel::update(claims::table.filter(claims::holder.eq(holder))).set(claims::held_until.eq(0)).execute(conn)
 }

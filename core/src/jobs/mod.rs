@@ -1,4 +1,5 @@
-//! What must follow a committed change, done by whichever worker is free, with retry; and claims on loops that must run once.
+//! Work that must follow a committed change, done with retries by whichever worker is free; and
+//! claims on loops that only one worker may run.
 
 mod alert;
 mod claim;

@@ -1,4 +1,5 @@
-//! The job queue: rows in the same database, so a job is there exactly when the change that needs it is.
+//! The job queue. Jobs are rows in the same database, so a job exists exactly when the change that
+//! needs it was committed.
 
 use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
@@ -10,19 +11,20 @@ use crate::{
     stored_as_text,
 };
 
-/// A job that failed so often, over half an hour, is shown to a person. It is tried until it works: a mail server may be down for days,
-/// and a statement that was never sent is a promise broken.
+/// A job that failed this often, over half an hour, is shown to a person. It is retried until it
+/// works or is given up: a mail server may be down for days, and a statement that was never sent
+/// breaks a promise.
 const SHOWN_FROM: i64 = 12;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Text)]
 pub enum JobState {
-    /// Waits for its time.
+    /// It waits until it is due.
     Ready,
     /// A worker has taken it.
     Running,
     Done,
-    /// It is not tried any more; a person is told.
+    /// It is not tried again; a person is told.
     Failed,
 }
 
@@ -43,7 +45,7 @@ pub struct Job {
     pub created_at: Micros,
 }
 
-/// Puts a job in the queue; the same key again does nothing.
+/// Puts a job in the queue. Does nothing if the kind already has a job with this key.
 pub fn enqueue(conn: &mut AnyConnection, kind: &str, key: &str, payload: &str, now: Micros) -> DbResult<()> {
     let values = (
         jobs::kind.eq(kind),
@@ -57,7 +59,8 @@ pub fn enqueue(conn: &mut AnyConnection, kind: &str, key: &str, payload: &str, n
     on_conn!(&mut *conn, |c| diesel::insert_into(jobs::table).values(values).on_conflict_do_nothing().execute(c)).map(drop)
 }
 
-/// Takes the oldest job that is due, for `lock` microseconds. A worker that died holds it no longer than that.
+/// Takes the oldest due job for `lock` microseconds. A worker that died holds it no longer than
+/// that.
 pub fn take(conn: &mut AnyConnection, lock: Micros, now: Micros) -> DbResult<Option<Job>> {
     let due = jobs::state.eq(JobState::Ready).and(jobs::run_after.le(now));
     let abandoned = jobs::state.eq(JobState::Running).and(jobs::locked_until.lt(now));
@@ -86,13 +89,13 @@ pub fn complete(conn: &mut AnyConnection, job: &Job) -> DbResult<()> {
         .map(drop)
 }
 
-/// Jobs that are not done and have failed often, or for good, the oldest first.
+/// Unfinished jobs that have failed often, and jobs that were given up, oldest first.
 pub fn struggling(conn: &mut AnyConnection) -> DbResult<Vec<Job>> {
     let often = jobs::state.ne(JobState::Done).and(jobs::attempts.ge(SHOWN_FROM)).and(jobs::last_error.is_not_null());
     jobs::table.filter(often.or(jobs::state.eq(JobState::Failed))).order(jobs::id.asc()).limit(100).load(conn)
 }
 
-/// It will never work: it is not tried again, and a person is told.
+/// Gives up a job that can never work. It is not tried again, and a person is told.
 pub fn give_up(conn: &mut AnyConnection, job: &Job, error: &str) -> DbResult<()> {
     let failed = (jobs::state.eq(JobState::Failed), jobs::last_error.eq(error), jobs::locked_until.eq(None::<Micros>));
     diesel::update(jobs::table.find(job.id)).set(failed).execute(conn).map(drop)
@@ -117,7 +120,8 @@ pub fn retry_delay(attempts: i64) -> Micros {
     doubled(SECOND, attempts, 15 * MINUTE)
 }
 
-/// Doubles from half a minute to six hours: a mail server may be down for days, and counts every try.
+/// Doubles from half a minute to six hours. A mail server may be down for days, and it counts every
+/// try.
 #[must_use]
 pub fn mail_delay(attempts: i64) -> Micros {
     doubled(30 * SECOND, attempts, 6 * HOUR)

@@ -1,6 +1,7 @@
-//! WindowPoSt upkeep: each partition of each deadline becomes a row, its vanilla proofs are made where the sectors are stored,
-//! the SNARK anywhere, and the message is built once the proof was verified. A sector that became faulty is read again, and declared
-//! recovered when it can be proven.
+//! WindowPoSt upkeep. Each partition of each deadline becomes a row. The machines that store the
+//! sectors make its vanilla proofs, any machine makes the SNARK, and the message is built once we
+//! have verified the proof. A faulty sector is read again, and declared recovered when it can be
+//! proven.
 
 mod recovery;
 mod window_post;

@@ -1,4 +1,5 @@
-//! Faulty sectors that can be proven again: before the chain is told, the machine that stores a sector reads it.
+//! Recovery of faulty sectors. Before the chain is told that a sector can be proven again, the
+//! machine that stores it reads it.
 
 use serde::Deserialize;
 
@@ -12,13 +13,13 @@ use crate::{
     store::{AnyConnection, DbResult},
 };
 
-/// What is known about a faulty sector ahead of one window.
+/// Whether a faulty sector can be proven in the coming window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readability {
     /// Its machine is reading it.
     Checking,
     Provable,
-    /// Nobody stores it, its machine is lost, or what is stored cannot be proven.
+    /// No machine stores it, its machine is lost, or the stored files cannot be proven.
     Damaged,
 }
 
@@ -27,13 +28,14 @@ struct Checked {
     faulty: Vec<(u64, String)>,
 }
 
-/// Has a faulty sector read by its machine, once per window (which opens at epoch `opens`), and says what came of it.
+/// Has a faulty sector read by its machine, once per window (which opens at epoch `opens`), and
+/// returns the result so far.
 pub fn readability(conn: &mut AnyConnection, pool: &Pool, sector: &Sector, opens: i64, now: Micros) -> DbResult<Readability> {
     let Some(machine) = sector.machine_id else { return Ok(Readability::Damaged) };
     if lost_machines(conn)?.contains(&machine) {
         return Ok(Readability::Damaged);
     }
-    // Any randomness shows whether the replica can be proven; this one names the window.
+    // Any randomness shows whether the replica can be proven. This one identifies the window.
     let randomness = ids::digest(&format!("readability:{}:{}:{opens}", sector.pool_id, sector.number));
     let input = PostInput { randomness, sectors: vec![sector.input(pool)], vanilla: Vec::new() };
     let input = serde_json::to_string(&input).unwrap_or_default();
@@ -47,7 +49,7 @@ pub fn readability(conn: &mut AnyConnection, pool: &Pool, sector: &Sector, opens
             pinned_to: Some(machine),
             avoid: None,
             input,
-            // After whatever is due in a window that is open.
+            // Due after the proofs of a window that is open.
             due_at: now + HOUR,
         };
         sealing::create_task(conn, &task, now)?;

@@ -56,7 +56,7 @@ pub struct WindowPost {
     pub randomness: String,
     /// JSON list of the sector numbers that should be proven.
     pub sectors: String,
-    /// JSON list of those that could not be.
+    /// JSON list of the sector numbers that could not be proven.
     pub skipped: String,
     pub state: PostState,
     pub proof: Option<Vec<u8>>,
@@ -91,13 +91,14 @@ pub struct NewPost {
     pub due_at: Micros,
 }
 
-/// Of what a machine said about its sectors of a partition, those that it could not prove. It was checked on receipt.
+/// The sectors of a partition that a machine could not prove. The report was checked on receipt.
 #[derive(Deserialize)]
 struct Vanilla {
     faulty: Vec<(i64, String)>,
 }
 
-/// Begins a partition's proof; false when it was begun before. Sectors that no machine stores are skipped from the start.
+/// Begins a partition's proof. False: it was begun before. Sectors that no machine stores are
+/// skipped from the start.
 pub fn begin(conn: &mut AnyConnection, new: &NewPost, now: Micros) -> DbResult<bool> {
     let mut by_machine: BTreeMap<MachineId, Vec<Sector>> = BTreeMap::new();
     let mut skipped = Vec::new();
@@ -138,13 +139,14 @@ pub fn begin(conn: &mut AnyConnection, new: &NewPost, now: Micros) -> DbResult<b
     Ok(true)
 }
 
-/// What is left to a SNARK when machines that have not read their sectors are no longer waited for.
+/// Time left for the SNARK when the server stops waiting for machines that have not read their
+/// sectors.
 const FOR_THE_SNARK: Micros = 18 * MINUTE;
-/// However late a window was noticed, machines have so long to read.
+/// Machines get at least this long to read, however late the window was noticed.
 const LEAST_TO_READ: Micros = 5 * MINUTE;
 
-/// One machine that is lost or too slow must not cost the others' sectors: the proof goes on without those that it stores, and they
-/// alone become faulty. Returns how many sectors are given up.
+/// Goes on with proofs without machines that are lost or too slow. They must not cost the other
+/// machines' sectors, so only their own become faulty. Returns how many sectors were given up.
 pub fn go_on_without_silent(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> DbResult<usize> {
     let waiting = in_state(conn, PostState::Vanilla)?.into_iter().filter(|post| post.pool_id == pool);
     let lost = lost_machines(conn)?;
@@ -157,7 +159,7 @@ pub fn go_on_without_silent(conn: &mut AnyConnection, pool: PoolId, now: Micros)
         let tasks = sealing::task_heads_for_post(conn, id)?;
         let others_are_ready = tasks.iter().any(|t| t.state == TaskState::Done);
         for task in tasks.iter().filter(|t| t.is_open()) {
-            // A lost machine may be back in time, but is not waited for when others are ready.
+            // A lost machine may be back in time, but nobody waits for it when others are ready.
             let is_lost = task.pinned_to.is_some_and(|machine| lost.contains(&machine));
             let least = task.created_at + LEAST_TO_READ;
             let last_call = if is_lost && others_are_ready { least } else { least.max(task.due_at - FOR_THE_SNARK) };
@@ -199,9 +201,10 @@ fn queue(
     sealing::create_task(conn, &task, now).map(drop)
 }
 
-/// A vanilla or SNARK task of a post is done: when it was the last one of its kind, the next step follows.
+/// Takes the result of a vanilla or SNARK task. The next step follows when the last task of its
+/// kind is done.
 pub fn step_done(conn: &mut AnyConnection, id: PostId, kind: TaskKind, output: StepOutput, now: Micros) -> DbResult<()> {
-    // The last of several machines moves the post on: they must see each other's results.
+    // The last of several machines moves the post on, so they must see each other's results.
     dialect::lock(conn, Turn::WindowPost(id))?;
     let post = by_id(conn, id)?;
     match (kind, output) {
@@ -245,7 +248,7 @@ fn vanilla_done(conn: &mut AnyConnection, post: &WindowPost, now: Micros) -> DbR
     queue(conn, post, TaskKind::WindowPost, None, &input, due_at, now)
 }
 
-/// A step of a proof that is due is always tried again, elsewhere when that is possible.
+/// Always retries a step of a proof that is still due, on another machine if possible.
 pub fn step_failed(conn: &mut AnyConnection, id: PostId, task: &Task, machine: MachineId, now: Micros) -> DbResult<()> {
     let post = by_id(conn, id)?;
     let kind = task.kind;
@@ -287,7 +290,7 @@ pub fn in_state(conn: &mut AnyConnection, state: PostState) -> DbResult<Vec<Wind
     window_posts::table.filter(window_posts::state.eq(state)).order(window_posts::id.asc()).load(conn)
 }
 
-/// Its message is stored; in the same transaction.
+/// Records that the proof's message was stored, in the same transaction.
 pub fn submitted(conn: &mut AnyConnection, post: &WindowPost, message: MessageId) -> DbResult<()> {
     let proven = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq(PostState::Proven)));
     diesel::update(proven)
@@ -296,7 +299,7 @@ pub fn submitted(conn: &mut AnyConnection, post: &WindowPost, message: MessageId
         .map(drop)
 }
 
-/// Our own verification says that the SNARK is wrong: it is made again, elsewhere when that is possible.
+/// Our own verification rejected the SNARK: has it made again, on another machine if possible.
 pub fn rejected(conn: &mut AnyConnection, id: PostId, now: Micros) -> DbResult<()> {
     dialect::lock(conn, Turn::WindowPost(id))?;
     let post = by_id(conn, id)?;
@@ -311,8 +314,8 @@ pub fn rejected(conn: &mut AnyConnection, id: PostId, now: Micros) -> DbResult<(
     sealing::create_task(conn, &again, now).map(drop)
 }
 
-/// The receipt: landed, or back to proven, so that it is sent again while the window is open. A receipt that comes late tells that the
-/// window was not missed after all.
+/// Takes the receipt. The post has landed, or returns to proven, so that its proof is sent again
+/// while the window is open. A late receipt shows that the window was not missed after all.
 pub fn landed(conn: &mut AnyConnection, id: PostId, exit_code: i64) -> DbResult<()> {
     let post = by_id(conn, id)?;
     if exit_code != 0 {
@@ -324,7 +327,7 @@ pub fn landed(conn: &mut AnyConnection, id: PostId, exit_code: i64) -> DbResult<
     jobs::clear(conn, AlertKind::MissedWindow, &place(&post)).map(drop)
 }
 
-/// The chain was reorganised and does not have the proof any more: its message is watched again.
+/// The chain was reorganised and no longer has the proof, so its message is watched again.
 pub fn taken_back(conn: &mut AnyConnection, id: PostId, now: Micros) -> DbResult<()> {
     let post = by_id(conn, id)?;
     if move_on(conn, &post, PostState::Landed, PostState::Submitted, None)? == 0 {
@@ -336,12 +339,12 @@ pub fn taken_back(conn: &mut AnyConnection, id: PostId, now: Micros) -> DbResult
     }
 }
 
-/// A partition's place, as alerts name it.
+/// A partition's name in alerts.
 fn place(post: &WindowPost) -> String {
     format!("{}:{}:{}", post.pool_id, post.deadline, post.partition)
 }
 
-/// Windows of a pool that have closed at `head` and whose proof is not known to have landed.
+/// A pool's windows that have closed at epoch `head` without a proof known to have landed.
 pub fn closed(conn: &mut AnyConnection, pool: PoolId, head: i64) -> DbResult<Vec<WindowPost>> {
     let open = [PostState::Vanilla, PostState::Proving, PostState::Proven, PostState::Submitted].map(PostState::name);
     window_posts::table
@@ -351,7 +354,8 @@ pub fn closed(conn: &mut AnyConnection, pool: PoolId, head: i64) -> DbResult<Vec
         .load(conn)
 }
 
-/// A window has closed without its proof. Its steps would only be in the way of the windows that are open. False: it was known.
+/// Records that a window has closed without its proof. Cancels its tasks, which would only delay
+/// the open windows. False: this was recorded before.
 pub fn miss(conn: &mut AnyConnection, post: &WindowPost, now: Micros) -> DbResult<bool> {
     let open = [PostState::Vanilla, PostState::Proving, PostState::Proven, PostState::Submitted].map(PostState::name);
     let row = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq_any(open)));

@@ -1,4 +1,5 @@
-//! What moves a sector on besides a machine's report: tickets, seeds, verdicts, receipts, the chain's view.
+//! Moves sectors on for every reason but a machine's report: tickets, seeds, verdicts, receipts and
+//! the chain's view.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +28,7 @@ use crate::{
     },
 };
 
-/// What the chain says about an activated sector.
+/// The chain's record of an activated sector.
 #[derive(Clone, Copy, Debug)]
 pub struct Activation {
     pub activation: i64,
@@ -36,7 +37,8 @@ pub struct Activation {
     pub partition: i64,
 }
 
-/// A ticket was drawn: PC1 can start on any machine. A sector whose PreCommit has landed keeps its ticket.
+/// Takes a drawn ticket and queues PC1 for any machine. A sector whose PreCommit has landed keeps
+/// its old ticket.
 pub fn begin_sealing(conn: &mut AnyConnection, mut sector: Sector, ticket: &str, epoch: i64, now: Micros) -> DbResult<()> {
     if sector.apply(conn, Event::TicketDrawn, now)?.is_none() {
         return Ok(());
@@ -51,7 +53,7 @@ pub fn begin_sealing(conn: &mut AnyConnection, mut sector: Sector, ticket: &str,
     queue(conn, &sector, TaskKind::PreCommit1, now)
 }
 
-/// The seed was drawn: C1 runs where the layers are.
+/// Takes a drawn seed and queues C1 on the machine that has the layers.
 pub fn seed_drawn(conn: &mut AnyConnection, mut sector: Sector, seed: &str, now: Micros) -> DbResult<()> {
     if sector.apply(conn, Event::SeedDrawn, now)?.is_some() {
         diesel::update(sectors::table.find(sector.id)).set(sectors::seed.eq(seed)).execute(conn)?;
@@ -61,7 +63,8 @@ pub fn seed_drawn(conn: &mut AnyConnection, mut sector: Sector, seed: &str, now:
     Ok(())
 }
 
-/// Our own verdict on a PoRep proof: a good one is sent (`method`, `params`), a bad one is made again.
+/// Takes our own verdict on a PoRep proof. `message` is the method and the parameters that send a
+/// good proof. `None`: the proof is bad, and C1 and C2 run again.
 pub fn proof_verified(conn: &mut AnyConnection, mut sector: Sector, message: Option<(u64, &[u8])>, now: Micros) -> DbResult<()> {
     let event = if message.is_some() { Event::ProofVerified } else { Event::ProofRejected };
     if sector.apply(conn, event, now)?.is_none() {
@@ -80,7 +83,7 @@ pub fn proof_verified(conn: &mut AnyConnection, mut sector: Sector, message: Opt
     }
 }
 
-/// A receipt of one of a sector's messages. `fact` is the seed epoch (PreCommit) or the activation (ProveCommit).
+/// Applies a fact that the chain tells about a sector.
 pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain, now: Micros) -> Result<(), LedgerError> {
     match fact {
         OnChain::PreCommitted { seed_epoch } => pre_committed(conn, sector, seed_epoch, now)?,
@@ -107,7 +110,7 @@ pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain
         OnChain::NumberTaken => number_taken(conn, sector, now)?,
         OnChain::Activated(at) => {
             let landed = sector.apply(conn, Event::ProveCommitLanded, now)?.is_some();
-            // Read again after a reorganisation, it may have been activated at another epoch.
+            // After a reorganisation the sector may have been activated at another epoch.
             if landed || sector.state.is_on_chain() {
                 diesel::update(sectors::table.find(sector.id))
                     .set((
@@ -142,7 +145,8 @@ pub fn mark_on_chain(conn: &mut AnyConnection, mut sector: Sector, fact: OnChain
     Ok(())
 }
 
-/// A PreCommit was seen: for the first time, or again at another epoch, with another seed.
+/// Takes a PreCommit that landed for the first time, or again at another epoch and so with another
+/// seed.
 fn pre_committed(conn: &mut AnyConnection, mut sector: Sector, seed_epoch: i64, now: Micros) -> DbResult<()> {
     if sector.apply(conn, Event::PreCommitLanded, now)?.is_none() {
         if sector.seed_epoch == Some(seed_epoch) {
@@ -158,7 +162,7 @@ fn pre_committed(conn: &mut AnyConnection, mut sector: Sector, seed_epoch: i64, 
     diesel::update(sectors::table.find(sector.id)).set(values).execute(conn).map(drop)
 }
 
-/// Work with the old seed is not needed any more.
+/// Cancels work with the old seed.
 fn seed_moved(conn: &mut AnyConnection, sector: &Sector, now: Micros) -> DbResult<()> {
     let reason = "the chain was reorganised: its seed is another one";
     cancel_open(conn, Of::Sector(sector.id), reason, now)?;
@@ -166,7 +170,7 @@ fn seed_moved(conn: &mut AnyConnection, sector: &Sector, now: Micros) -> DbResul
     diesel::update(sectors::table.find(sector.id)).set(values).execute(conn).map(drop)
 }
 
-/// Waits again for a fact that the chain took back; work that was begun because of it is not needed.
+/// Waits again for a fact that the chain took back, and cancels the work that followed from it.
 fn undo(conn: &mut AnyConnection, sector: &Sector, purpose: Purpose, reason: &str, now: Micros) -> DbResult<()> {
     cancel_open(conn, Of::Sector(sector.id), reason, now)?;
     if let Some(message) = latest(conn, purpose, sector.id.0)? {
@@ -175,7 +179,8 @@ fn undo(conn: &mut AnyConnection, sector: &Sector, purpose: Purpose, reason: &st
     diesel::update(sectors::table.find(sector.id)).set(sectors::reason.eq(reason)).execute(conn).map(drop)
 }
 
-/// The number belongs to a sector that these books do not have: this one gets the pool's next.
+/// The number belongs to a sector that is not in our books, so this one gets the pool's next
+/// number.
 fn number_taken(conn: &mut AnyConnection, mut sector: Sector, now: Micros) -> DbResult<()> {
     if sector.apply(conn, Event::NumberTaken, now)?.is_none() {
         return Ok(());
@@ -193,7 +198,8 @@ fn number_taken(conn: &mut AnyConnection, mut sector: Sector, now: Micros) -> Db
     restart(conn, &sector, &reason, now)
 }
 
-/// A contract's term is over: what of it was never sealed is not sealed any more, or its bytes could never be sold again.
+/// Gives up the sectors that were not sealed before their contract's term was over. Otherwise their
+/// bytes could never be sold again.
 pub fn term_over(conn: &mut AnyConnection, contract: ContractId, now: Micros) -> Result<(), LedgerError> {
     let reason = "its contract's term is over";
     let mut given_up = None;
@@ -212,7 +218,7 @@ pub fn term_over(conn: &mut AnyConnection, contract: ContractId, now: Micros) ->
     Ok(())
 }
 
-/// Sectors of the same contract that are in another state than this.
+/// Counts the sectors of the same contract that are not in `state`.
 fn others(conn: &mut AnyConnection, sector: &Sector, state: SectorState) -> DbResult<i64> {
     let others = sectors::contract_id.eq(sector.contract_id).and(sectors::state.ne(state));
     sectors::table.filter(others).count().get_result(conn)
@@ -224,11 +230,11 @@ pub enum OnChain {
     PreCommitted {
         seed_epoch: i64,
     },
-    /// Another seed is drawn at the same epoch.
+    /// The seed at the same epoch is now another one.
     SeedReplaced,
-    /// It was pre-committed and is not any more.
+    /// It was pre-committed, and no longer is.
     PreCommitLost,
-    /// It was activated and is not any more.
+    /// It was activated, and no longer is.
     ActivationLost,
     /// Another replica's sector has its number.
     NumberTaken,
@@ -236,7 +242,7 @@ pub enum OnChain {
     MessageFailed {
         reason: String,
     },
-    /// It has power, as was seen at this time of the chain.
+    /// It has power; `at` is the chain's time when this was seen.
     Counts {
         at: Micros,
     },
@@ -244,15 +250,16 @@ pub enum OnChain {
     Gone,
 }
 
-/// The message is built again, under a new number, until the sector has failed too often. What was sealed is kept: a failed
-/// PreCommit is sent again as long as its ticket is young enough, a failed ProveCommit is decided on anew.
+/// Has a failed message built again under a new attempt number, until the sector has failed too
+/// often. The sealed files are kept. A failed PreCommit is sent again while its ticket is young
+/// enough; after a failed ProveCommit the proof is verified again.
 fn message_failed(conn: &mut AnyConnection, mut sector: Sector, reason: &str, now: Micros) -> DbResult<()> {
     count_failure(conn, &mut sector, reason, now)?;
     let event = Event::MessageFailed { failures: sector.failures };
     sector.apply(conn, event, now).map(drop)
 }
 
-/// The ticket is too old for a PreCommit to land: what was sealed with it is worthless.
+/// The ticket is too old for a PreCommit to land, so the files sealed with it are worthless.
 pub fn ticket_expired(conn: &mut AnyConnection, mut sector: Sector, now: Micros) -> DbResult<()> {
     if sector.apply(conn, Event::TicketExpired, now)?.is_some() {
         count_failure(conn, &mut sector, "its ticket expired before the PreCommit landed", now)?;
@@ -261,10 +268,11 @@ pub fn ticket_expired(conn: &mut AnyConnection, mut sector: Sector, now: Micros)
     Ok(())
 }
 
-/// A sector that waits for a step with a ticket that would be too old at its end gets a new one: layers that waited so long are worth
-/// nothing any more. What runs, or is on its way, is left alone, and a ticket that is on chain stays.
+/// Restarts a sector whose ticket would be too old at the end of the step that it waits for: its
+/// layers are worthless. Leaves alone a sector with a running task or a PreCommit on its way, and a
+/// ticket that is on chain. True: the sector was restarted.
 pub fn renew_ticket(conn: &mut AnyConnection, id: SectorId, now: Micros) -> DbResult<bool> {
-    // No plan gives it to a machine meanwhile.
+    // No plan may lease the sector to a machine meanwhile.
     lock(conn, Turn::Plan)?;
     let mut sector = by_id(conn, id)?;
     let runs = tasks::table.filter(tasks::sector_id.eq(id).and(tasks::state.eq(TaskState::Leased)));
@@ -288,7 +296,7 @@ pub(super) fn count_failure(conn: &mut AnyConnection, sector: &mut Sector, reaso
         .map(drop)
 }
 
-/// Queues a step whose input is what the sector says of itself.
+/// Queues a step whose input is made from the sector's row.
 pub(super) fn queue(conn: &mut AnyConnection, sector: &Sector, kind: TaskKind, now: Micros) -> DbResult<()> {
     let pool: Pool = pool_by_id(conn, sector.pool_id)?;
     let input = serde_json::to_string(&sector.input(&pool)).unwrap_or_default();
@@ -322,7 +330,7 @@ pub(super) fn queue_with(
     create(conn, &task, now).map(drop)
 }
 
-/// What follows when a step failed at `level` on `machine`, or its machine is gone (`None`).
+/// Decides what follows when a step failed at a level, for a reason, on `machine`.
 pub(super) fn after_failure(
     conn: &mut AnyConnection,
     mut sector: Sector,
@@ -350,7 +358,8 @@ pub(super) fn after_failure(
     }
 }
 
-/// On how many machines the sector itself failed, not for want of disk or time, since it was last released.
+/// Counts the machines on which the sector itself failed, not for want of disk or time. Looks at
+/// its latest failed tasks, no more than its failures since the last release.
 fn machines_failed(conn: &mut AnyConnection, sector: &Sector) -> DbResult<i64> {
     let failed: Vec<(Option<MachineId>, Option<String>)> = tasks::table
         .filter(tasks::sector_id.eq(sector.id).and(tasks::state.eq(TaskState::Failed)).and(tasks::kind.ne_all(transfers())))

@@ -1,6 +1,7 @@
-//! What a step takes of a machine, and how long it usually takes there.
+//! The resources that a step takes on a machine, and how long it usually takes.
 //!
-//! Figures for 32 and 64 GiB are Lotus' resource table (storiface/resources.go); test sizes are our own measurements.
+//! Figures for 32 and 64 GiB are from Lotus' resource table (storiface/resources.go); those for
+//! test sizes are our own measurements.
 
 use super::TaskKind;
 
@@ -8,7 +9,7 @@ use super::TaskKind;
 pub struct Cost {
     pub cores: i64,
     pub memory_bytes: i64,
-    /// Held from the step's start on.
+    /// Reserved from the step's start.
     pub scratch_bytes: i64,
 }
 
@@ -21,7 +22,7 @@ impl Cost {
         let large = sector_bytes >= 32 * GIB;
         let scale = if sector_bytes > 32 * GIB { 2 } else { 1 };
         let (cores, memory_bytes) = match kind {
-            // Disk and network.
+            // Transfers use only disk and network.
             TaskKind::Move | TaskKind::Store => (0, 0),
             TaskKind::PreCommit1 if large => (4, 64 * GIB * scale),
             TaskKind::PreCommit2 if large => (6, 16 * GIB * scale),
@@ -38,7 +39,7 @@ impl Cost {
     }
 }
 
-/// Seconds that a step usually takes, for first estimates; measured history replaces it.
+/// Seconds that a step usually takes. A first estimate, until measured history replaces it.
 #[must_use]
 pub fn typical_seconds(kind: TaskKind, sector_bytes: i64) -> i64 {
     let large = sector_bytes >= 32 * GIB;

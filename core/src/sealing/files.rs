@@ -1,4 +1,5 @@
-//! Sectors' files on the machines: which of them nothing needs any more. Deleting cannot be undone, so in doubt they stay.
+//! Decides which sector files on the machines nothing needs any more. Deleting cannot be undone, so
+//! doubtful files stay.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,9 +22,10 @@ use crate::{
     yields,
 };
 
-/// Numbers that one query asks for.
+/// Sector numbers in one query.
 const CHUNK: usize = 1000;
-/// Books whose chain was read up to so long ago are believed. Older ones may be a backup's, which knows less than the machines.
+/// The books are trusted if the chain was read up to at most this long ago. Older books may come
+/// from a backup, which knows less than the machines.
 const FRESH: Micros = 3 * DAY;
 
 #[derive(Queryable)]
@@ -38,32 +40,33 @@ struct Known {
     expiration: i64,
 }
 
-/// A sector is proven at least once in so long.
+/// Every sector is proven at least once in this time.
 const PROVEN_SINCE: Micros = 2 * DAY;
 
-/// A machine tells at least as often what it stores.
+/// A machine reports its stored sectors at least this often.
 const SEEN_LATELY: Micros = 45 * MINUTE;
 
-/// What else there is to know before something is deleted.
+/// Facts needed before anything is deleted.
 struct Facts {
     machine: MachineId,
-    /// Sectors that a step here is about: one that another machine did not end runs here now, and only its end says that the files are
-    /// here.
+    /// Sectors that a task leased to this machine works on. Their files may be here before the
+    /// books say so: the books learn of a transfer only when it ends.
     works_on: HashSet<SectorId>,
-    /// First epoch that is not read yet of each pool whose chain is read up to date, and its time.
+    /// The first unread epoch, and its time, of each pool whose chain is read up to date.
     read_up_to: HashMap<PoolId, (i64, Micros)>,
-    /// Those that count on chain, by what is final of it.
+    /// Sectors that count on chain, going by final data only.
     counting: HashSet<(PoolId, i64)>,
-    /// The ways that sectors went.
+    /// The completed transfers of each sector.
     ways: HashMap<SectorId, Vec<Went>>,
     lost: HashSet<MachineId>,
     now: Micros,
 }
 
-/// Of the sectors whose files lie on a machine, those that are sealed elsewhere or from the beginning by now, or have ended on chain.
-/// What this house does not know is not its own to drop, and what is on chain stays wherever it lies: a machine may have been enrolled
-/// anew, or its disk put into another one. Only where it went to another machine, and was proven there for two days since, the copy
-/// that stayed behind is not needed.
+/// Returns the stored sectors that a machine can delete: those that are now sealed elsewhere or
+/// from the beginning, or have ended on chain. Sectors that the server does not know stay. So do
+/// sectors on chain, wherever their files are, because a machine may have been enrolled again or
+/// its disk moved to another one. The exception is a copy left behind by a transfer, once the
+/// sector was proven on its new machine for two days.
 pub fn not_needed(
     conn: &mut AnyConnection,
     machine: MachineId,
@@ -106,7 +109,7 @@ pub fn not_needed(
         for went in transfer::ways(conn, &ids)? {
             facts.ways.entry(went.sector).or_default().push(went);
         }
-        // Of two pools of one miner either may need it.
+        // Two pools may share a miner, and either may need the files.
         let mut needed: HashMap<StoredSector, bool> = HashMap::new();
         for sector in known {
             if let Some(stored) = StoredSector::of(sector.miner, sector.number) {
@@ -119,7 +122,8 @@ pub fn not_needed(
 }
 
 impl Facts {
-    /// It left for a machine that has it, by its own word of just now, and was proven there since.
+    /// The sector left here, was proven since, and its new machine recently reported that it has
+    /// it.
     fn is_well_elsewhere(&self, sector: &Known, read_at: Micros) -> bool {
         let (Some(ways), Some(at)) = (self.ways.get(&sector.id), sector.machine) else { return false };
         let left = ways.iter().rev().find(|went| went.from == self.machine).map(|went| went.at);
@@ -137,9 +141,11 @@ impl Facts {
             return sector.state != SectorState::Active || !self.is_well_elsewhere(sector, *read_at);
         }
         match sector.state {
-            // Of what never was on chain nothing is left to prove; what was has ended by what is final, not by what a node said once.
+            // A sector that never was on chain has nothing left to prove. One that was has ended
+            // only when final data says so, not when a node once did.
             SectorState::Expired => sector.activation.is_some() && *read <= sector.expiration,
-            // With a ProveCommit on its way it may be on chain already; what is quarantined a person decides about.
+            // With a ProveCommit on its way, the sector may already be on chain. A person decides
+            // about quarantined sectors.
             SectorState::ProveCommitting | SectorState::Quarantined => true,
             state => state.is_on_chain() || sector.machine == Some(self.machine),
         }

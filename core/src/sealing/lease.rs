@@ -1,4 +1,5 @@
-//! Leases: one machine at a time may do a task. Each grant moves the fence, and only a result with the present fence counts.
+//! Leases: only one machine at a time may do a task. Each grant moves the fence, and only a result
+//! with the current fence counts.
 
 use super::task::TaskState;
 use diesel::prelude::*;
@@ -17,7 +18,7 @@ use crate::{
     },
 };
 
-/// Grants a ready task to a machine; false when somebody else was faster.
+/// Leases a ready task to a machine. False: the task was no longer ready.
 pub fn assign(conn: &mut AnyConnection, task: TaskId, machine: MachineId, now: Micros, until: Micros) -> DbResult<bool> {
     let won = diesel::update(tasks::table.filter(tasks::id.eq(task).and(tasks::state.eq(TaskState::Ready))))
         .set((
@@ -36,13 +37,14 @@ pub fn assign(conn: &mut AnyConnection, task: TaskId, machine: MachineId, now: M
         && kind == TaskKind::PreCommit1
         && let Some(sector) = sector
     {
-        // Its files are where PC1 is done, and PC1 begins from nothing wherever it was before.
+        // The sector's files are where PC1 runs. PC1 starts from nothing, wherever it ran before.
         diesel::update(sectors::table.find(sector)).set(sectors::machine_id.eq(machine)).execute(conn)?;
     }
     Ok(won == 1)
 }
 
-/// Extends the leases that a machine says it works on, and tells it what else it holds and what to stop.
+/// Extends the leases of the tasks that a machine says it runs. Tells it which other leases it
+/// holds, and which tasks to stop.
 pub fn leases_of(conn: &mut AnyConnection, machine: MachineId, running: &[Running], until: Micros) -> DbResult<HeartbeatAnswer> {
     let mut stop = Vec::new();
     for run in running {
@@ -74,8 +76,9 @@ pub fn leases_of(conn: &mut AnyConnection, machine: MachineId, running: &[Runnin
     Ok(HeartbeatAnswer { leases, stop, drop: Vec::new(), now: 0 })
 }
 
-/// Leases that ran out become ready again; the next grant moves the fence past whoever held them. While no machine at all is heard
-/// they are kept: whoever holds them works on, and says so when it can.
+/// Makes tasks ready again whose lease ran out; the next grant moves the fence past the old holder.
+/// While no machine at all can be heard, leases are kept: their holders work on, and report when
+/// they can. Returns how many leases ran out.
 pub fn expire_leases(conn: &mut AnyConnection, now: Micros) -> DbResult<usize> {
     if listening(conn)?.is_some_and(|listening| listening.is_deaf(now)) {
         return Ok(0);
@@ -87,8 +90,9 @@ pub fn expire_leases(conn: &mut AnyConnection, now: Micros) -> DbResult<usize> {
     Ok(expired)
 }
 
-/// Gives up machines that have been silent for `patience`: what they ran is taken back, and what lay on them is sealed again as
-/// soon as the chain allows it. Returns those that were not lost before.
+/// Gives up machines that have been silent for `patience`. Their tasks become ready again, and
+/// sectors whose files were on them are sealed again as soon as the chain allows it. Returns the
+/// machines that were not lost before.
 pub fn give_up_lost(conn: &mut AnyConnection, patience: Micros, now: Micros) -> DbResult<Vec<MachineId>> {
     let newly = mark_lost(conn, patience, now)?;
     diesel::update(tasks::table.filter(tasks::state.eq(TaskState::Leased).and(tasks::machine_id.eq_any(&newly))))

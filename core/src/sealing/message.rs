@@ -1,4 +1,5 @@
-//! Messages to the chain: built and stored in the transaction that needs them, pushed afterwards, watched until they land.
+//! Messages to the chain. Each is stored in the transaction that needs it, pushed afterwards, and
+//! watched until it lands.
 
 use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
@@ -64,32 +65,32 @@ pub struct Message {
     pub last_error: Option<String>,
     pub created_at: Micros,
     pub changed_at: Micros,
-    /// attoFIL that its gas cost the sender, once it has landed.
+    /// attoFIL burnt for its gas, once it has landed.
     pub burnt_atto: Option<String>,
     pub tip_atto: Option<String>,
-    /// Number of the try at its purpose.
+    /// Number of this attempt at its purpose.
     pub attempt: i64,
-    /// The address that sends it, once a push was tried.
+    /// The sender's address, once a push was tried.
     pub sender: Option<String>,
     pub nonce: Option<i64>,
-    /// attoFIL per gas unit that it offers, once it was signed.
+    /// attoFIL per gas unit that it offers, once it is signed.
     pub fee_cap_atto: Option<String>,
     pub premium_atto: Option<String>,
-    /// When a push was first tried: from then on the node may have it, whatever it answered.
+    /// When a push was first tried. From then on the node may have it, whatever the node answered.
     pub tried_at: Option<Micros>,
-    /// When the chain was found to have its effect by another message.
+    /// When its effect was found on the chain, brought about by another message.
     pub adopted_at: Option<Micros>,
 }
 
 impl Message {
-    /// It is still to do what it is for.
+    /// It has not failed: it has landed, or may still land.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.state != MessageState::Failed
     }
 }
 
-/// What became of a message on chain. attoFIL, decimal.
+/// A message's outcome on chain. attoFIL, decimal.
 #[derive(Clone, Debug)]
 pub struct Landing {
     pub epoch: i64,
@@ -106,13 +107,14 @@ pub struct Request<'a> {
     pub purpose: Purpose,
     /// A sector's or a window post's row id.
     pub subject: i64,
-    /// Tells a repetition after a failure apart from the same request twice.
+    /// Tells a retry after a failure from the same request made twice.
     pub attempt: i64,
     pub method: u64,
     pub params: &'a [u8],
 }
 
-/// Stores a message to be pushed. The same attempt at the same purpose gives the same message.
+/// Stores a message to be pushed. Asking twice for the same attempt at the same purpose gives the
+/// same message.
 pub fn build(conn: &mut AnyConnection, request: &Request<'_>, now: Micros) -> DbResult<MessageId> {
     let Request { pool, purpose, subject, attempt, method, params } = *request;
     let same = messages::purpose.eq(purpose).and(messages::subject_id.eq(subject)).and(messages::attempt.eq(attempt));
@@ -136,8 +138,9 @@ pub fn build(conn: &mut AnyConnection, request: &Request<'_>, now: Micros) -> Db
         .get_result(conn)
 }
 
-/// A `MsgUuid` from this database's random part and everything that the message says: row ids alone repeat when a backup is restored, and
-/// the node would take the new message for the old one.
+/// A `MsgUuid` made from this database's random secret and everything that the message says. Row
+/// ids alone repeat after a backup is restored, and the node would take the new message for the old
+/// one.
 fn identity(conn: &mut AnyConnection, request: &Request<'_>) -> DbResult<String> {
     let values = (installation::id.eq(1), installation::secret.eq(secret()));
     on_conn!(&mut *conn, |c| diesel::insert_into(installation::table).values(values).on_conflict_do_nothing().execute(c))?;
@@ -147,28 +150,29 @@ fn identity(conn: &mut AnyConnection, request: &Request<'_>) -> DbResult<String>
     Ok(uuid_of(&format!("{secret}:{pool}:{}:{subject}:{attempt}:{method}:{params}", purpose.name())))
 }
 
-/// The text's digest in the shape of a version 4 UUID.
+/// The text's digest, formatted as a version 4 UUID.
 fn uuid_of(text: &str) -> String {
     let digest = digest(&format!("message:{text}"));
     let part = |range: std::ops::Range<usize>| digest.get(range).unwrap_or_default().to_owned();
     format!("{}-{}-4{}-a{}-{}", part(0..8), part(8..12), part(13..16), part(17..20), part(20..32))
 }
 
-/// The node has another message under this one's identity: it gets a new one.
+/// Gives the message a new identity, because the node has another message under the old one.
 pub fn renew_identity(conn: &mut AnyConnection, id: MessageId, now: Micros) -> DbResult<()> {
     let built = messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Built)));
     let renewed = (messages::uuid.eq(uuid_of(&secret())), messages::tried_at.eq(None::<Micros>), messages::changed_at.eq(now));
     diesel::update(built).set(renewed).execute(conn).map(drop)
 }
 
-/// A push is tried now: from here on the node may have it.
+/// Records that a push is about to be tried. From here on the node may have the message.
 pub fn tried(conn: &mut AnyConnection, id: MessageId, sender: &str, now: Micros) -> DbResult<()> {
     let first = messages::table.filter(messages::id.eq(id).and(messages::tried_at.is_null()));
     diesel::update(first).set((messages::tried_at.eq(now), messages::sender.eq(sender))).execute(conn).map(drop)
 }
 
-/// The chain has what the message was to bring about, by whatever message. `failed`: the receipt of this one, whose gas was paid all
-/// the same. False: that was known.
+/// Records that the message's effect is on the chain, whichever message brought it about. `failed`:
+/// this message's own receipt, if it failed; its gas was paid all the same. False: this was
+/// recorded before.
 pub fn adopted(conn: &mut AnyConnection, id: MessageId, failed: Option<&Landing>, now: Micros) -> DbResult<bool> {
     if let Some(landing) = failed
         && !landed(conn, id, landing, now)?
@@ -181,7 +185,7 @@ pub fn adopted(conn: &mut AnyConnection, id: MessageId, failed: Option<&Landing>
     diesel::update(row).set(values).execute(conn).map(|rows| rows == 1)
 }
 
-/// The chain has taken back what had landed: the message is watched again.
+/// Watches the message again after the chain has taken back what had landed.
 pub fn reopen(conn: &mut AnyConnection, id: MessageId, now: Micros) -> DbResult<()> {
     let landed = messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Landed)));
     let state = if_pushed(conn, id)?;
@@ -197,7 +201,7 @@ pub fn reopen(conn: &mut AnyConnection, id: MessageId, now: Micros) -> DbResult<
         .map(drop)
 }
 
-/// Whether there is a message of ours to watch, or one still to be sent.
+/// `Pushed` if the message was sent and can be watched, `Built` if it is still to be sent.
 fn if_pushed(conn: &mut AnyConnection, id: MessageId) -> DbResult<MessageState> {
     let cid: Option<String> = messages::table.find(id).select(messages::cid).first(conn)?;
     Ok(if cid.is_some() { MessageState::Pushed } else { MessageState::Built })
@@ -227,7 +231,7 @@ pub struct Signed {
     pub premium_atto: String,
 }
 
-/// The node has it, for the first time or under higher fees.
+/// Records that the node has the message, for the first time or with higher fees.
 pub fn pushed(conn: &mut AnyConnection, id: MessageId, signed: &Signed, now: Micros) -> DbResult<()> {
     let open = [MessageState::Built, MessageState::Pushed];
     diesel::update(messages::table.filter(messages::id.eq(id).and(messages::state.eq_any(open))))
@@ -244,12 +248,12 @@ pub fn pushed(conn: &mut AnyConnection, id: MessageId, signed: &Signed, now: Mic
         .map(drop)
 }
 
-/// The node did not take it. It stays to be pushed.
+/// Records that the node did not take the message. It is pushed again later.
 pub fn refused(conn: &mut AnyConnection, id: MessageId, error: &str) -> DbResult<()> {
     diesel::update(messages::table.find(id)).set(messages::last_error.eq(error)).execute(conn).map(drop)
 }
 
-/// It is not pushed or waited for any more; false when it was no longer.
+/// Stops pushing the message and waiting for it. False: it had already landed or failed.
 pub fn give_up(conn: &mut AnyConnection, id: MessageId, error: &str, now: Micros) -> DbResult<bool> {
     let open = [MessageState::Built, MessageState::Pushed];
     let open = messages::table.filter(messages::id.eq(id).and(messages::state.eq_any(open)));
@@ -257,7 +261,8 @@ pub fn give_up(conn: &mut AnyConnection, id: MessageId, error: &str, now: Micros
     diesel::update(open).set(failed).execute(conn).map(|rows| rows == 1)
 }
 
-/// The number of the next attempt for a sector or a window post: by messages, not by failures, which a person may forgive.
+/// Number of the next attempt for a sector or a window post. It counts messages rather than
+/// failures, because releasing a sector resets its failures.
 pub fn next_attempt(conn: &mut AnyConnection, purpose: Purpose, subject: i64) -> DbResult<i64> {
     let of = messages::purpose.eq(purpose).and(messages::subject_id.eq(subject));
     let highest: Option<i64> = messages::table.filter(of).select(diesel::dsl::max(messages::attempt)).first(conn)?;
@@ -281,7 +286,8 @@ pub fn landed(conn: &mut AnyConnection, id: MessageId, landing: &Landing, now: M
     Ok(won == 1)
 }
 
-/// attoFIL, burnt and as tips, that messages of a pool which landed in `[first, end)` cost the wallet that sent them.
+/// attoFIL that a pool's messages landed in epochs `[first, end)` cost the sending wallets, burnt
+/// and as tips.
 pub fn gas_cost(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> DbResult<i128> {
     let costs: Vec<(Option<String>, Option<String>)> = messages::table
         .filter(messages::pool_id.eq(pool).and(messages::epoch.ge(first)).and(messages::epoch.lt(end)))

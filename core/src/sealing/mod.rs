@@ -1,5 +1,5 @@
-//! The pipeline: a sector's states, the tasks that machines do for it, the leases under which they do them, and the messages
-//! that the chain must see.
+//! The pipeline: a sector's states, the tasks that machines do for it, the leases on those tasks,
+//! and the messages to the chain.
 
 mod advance;
 mod cost;

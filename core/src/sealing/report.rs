@@ -1,4 +1,4 @@
-//! What a machine reports about a task, and what follows: the result and its consequences in one transaction.
+//! Machines' reports about tasks. A result and its consequences are stored in one transaction.
 
 use super::task::TaskState;
 use diesel::prelude::*;
@@ -28,8 +28,9 @@ use crate::{
     },
 };
 
-/// Takes a report. `false`: the lease had moved on, nothing was used. The same report again is accepted and changes nothing. A result that
-/// cannot be one is a failure of that machine's.
+/// Takes a report. `false`: the lease had moved on, and the report was not used. Repeating a report
+/// changes nothing; one of a finished task is accepted again. An invalid result counts as a failure
+/// of the machine.
 pub fn report(conn: &mut AnyConnection, machine: MachineId, request: &ReportRequest, now: Micros) -> Result<bool, DbFault> {
     let id = TaskId(request.task);
     let held = tasks::table
@@ -117,7 +118,8 @@ fn sector_step_done(
                         sectors::pc2_output.eq(&sealed.pc2),
                     ))
                     .execute(conn)?;
-                // Sealed again after its machine was lost: the PreCommit is on chain already, the seed is known or due.
+                // The sector was sealed again: its PreCommit is already on chain, and its seed is
+                // known or due.
                 if sector.seed_epoch.is_some() {
                     sector.apply(conn, Event::PreCommitLanded, now)?;
                 }
@@ -140,7 +142,8 @@ fn sector_step_done(
     Ok(())
 }
 
-/// C2's input: the sector, and C1's output in place of PC2's. Both are JSON, and stay as they are.
+/// C2's input: C1's input, which describes the sector, and C1's output. Both are JSON and are
+/// embedded unchanged.
 fn c2_input(c1_input: &str, c1_output: &RawValue) -> String {
     format!("{{\"sector\":{c1_input},\"c1\":{}}}", c1_output.get())
 }
@@ -154,9 +157,9 @@ fn failed(
     now: Micros,
 ) -> DbResult<()> {
     match (task.sector_id, task.post_id) {
-        // Reading a faulty sector again failed: it stays faulty.
+        // Reading a faulty sector failed again, so it stays faulty.
         (Some(_), _) if kind.is_proving() => Ok(()),
-        // Files that did not arrive are still where they were, and may arrive next time.
+        // Files that did not arrive are still at their source, and may arrive next time.
         (Some(sector), _) if kind.is_transfer() => {
             let sector = by_id(conn, sector)?;
             if kind == TaskKind::Move && are_bad(conn, task, &sector)? {

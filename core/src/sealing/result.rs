@@ -1,4 +1,4 @@
-//! Results that machines report, checked on receipt against what the task asked for.
+//! Results that machines report, checked on receipt against the task's input.
 
 use std::collections::BTreeSet;
 
@@ -8,23 +8,23 @@ use serde_json::value::RawValue;
 use super::{Task, TaskKind};
 use crate::fleet::protocol::PostInput;
 
-/// A result as far as the books need it.
+/// The part of a result that the books need.
 #[derive(Debug)]
 pub enum StepOutput {
-    /// Files lie where they should; there is nothing to tell.
+    /// The files are in place; there is no output to keep.
     Done,
     Sealed(Sealed),
-    /// C1's output, as it came.
+    /// C1's output, which is passed on unchanged.
     C1,
     /// A SNARK.
     Proof(Vec<u8>),
-    /// Vanilla proofs, and the sectors that could not be proven.
+    /// Vanilla proofs were made; `faulty` lists the sectors that could not be proven.
     Vanilla {
         faulty: Vec<u64>,
     },
 }
 
-/// PC2's result. Hex, and the library's own output as JSON text.
+/// PC2's result: commitments in hex, and the library's own output as JSON text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sealed {
     pub comm_r: String,
@@ -59,14 +59,15 @@ struct VanillaProof<'a> {
     proof: &'a RawValue,
 }
 
-/// Bytes of a WindowPoSt's SNARK, and of a PoRep's for each of its partitions.
+/// Bytes of a WindowPoSt's SNARK, and of a PoRep's SNARK for each of its partitions.
 const SNARK: usize = 192;
-/// Partitions of a PoRep of 32 or 64 GiB; test sizes have one.
+/// Partitions of a PoRep for 32 or 64 GiB sectors; test sizes have one.
 const LARGE_PARTITIONS: usize = 10;
-/// RegisteredSealProof numbers of sectors of 32 and 64 GiB.
+/// RegisteredSealProof numbers of 32 and 64 GiB sectors.
 const LARGE_PROOFS: [i64; 2] = [8, 9];
 
-/// Longest report of a step, bytes: C1's output of a large sector is tens of megabytes, as are a partition's vanilla proofs.
+/// Longest report of a step, in bytes. C1's output for a large sector is tens of megabytes, and so
+/// are a partition's vanilla proofs.
 #[must_use]
 pub const fn longest_report(kind: TaskKind) -> usize {
     match kind {
@@ -76,7 +77,7 @@ pub const fn longest_report(kind: TaskKind) -> usize {
     }
 }
 
-/// The result of `task`, or why it cannot be one.
+/// The result of `task`, or why it is invalid.
 pub fn check(task: &Task, kind: TaskKind, output: &RawValue) -> Result<StepOutput, String> {
     match kind {
         TaskKind::PreCommit1 | TaskKind::Move | TaskKind::Store | TaskKind::Finalize => Ok(StepOutput::Done),
@@ -122,7 +123,7 @@ struct SealProofOf {
     proof: i64,
 }
 
-/// Bytes of the PoRep that a C2 was asked for.
+/// Bytes of the PoRep that a C2 task has to make.
 fn porep_bytes(task: &Task) -> usize {
     let asked = serde_json::from_str::<C2Of>(&task.input).map(|of| of.sector.proof);
     let is_large = asked.is_ok_and(|proof| LARGE_PROOFS.contains(&proof));
@@ -138,7 +139,8 @@ fn proof(output: &RawValue, length: usize) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Each sector that the task names is proven or named faulty, and no other.
+/// Accepts a result that proves, or names as faulty, each of the task's sectors once and no other
+/// sector.
 fn vanilla(task: &Task, output: &RawValue) -> Result<StepOutput, String> {
     let asked: PostInput = serde_json::from_str(&task.input).map_err(|error| format!("the task is unreadable: {error}"))?;
     let mut left: BTreeSet<u64> = asked.sectors.iter().map(|sector| sector.number).collect();

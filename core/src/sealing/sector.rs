@@ -18,7 +18,7 @@ pub struct Sector {
     pub pool_id: PoolId,
     pub number: i64,
     pub contract_id: ContractId,
-    /// Where its files are.
+    /// The machine that has its files.
     pub machine_id: Option<MachineId>,
     /// The protocol's RegisteredSealProof.
     pub seal_proof: i64,
@@ -32,7 +32,7 @@ pub struct Sector {
     pub comm_r: Option<String>,
     pub pc2_output: Option<String>,
     pub porep_proof: Option<Vec<u8>>,
-    /// Epochs of life after activation until it is pre-committed, then the epoch of its end.
+    /// Until activation, the days that it was sold for. Then the epoch at which it ends.
     pub expiration: i64,
     pub activation: Option<i64>,
     pub deadline: Option<i64>,
@@ -69,7 +69,7 @@ fn seal_proof_for(sector_bytes: i64) -> i64 {
     }
 }
 
-/// A sector that a contract is owed.
+/// Stores a sector that is owed to a contract.
 pub fn plan_sector(conn: &mut AnyConnection, contract: &Contract, pool: &Pool, number: i64, now: Micros) -> DbResult<()> {
     let row = NewSector {
         pool_id: pool.id,
@@ -87,7 +87,7 @@ pub fn plan_sector(conn: &mut AnyConnection, contract: &Contract, pool: &Pool, n
 }
 
 impl Sector {
-    /// What a step on this sector needs.
+    /// The input of a step on this sector.
     #[must_use]
     pub fn input(&self, pool: &Pool) -> SectorInput {
         SectorInput {
@@ -101,7 +101,7 @@ impl Sector {
         }
     }
 
-    /// Moves the row along the table of states. `None`: the event says nothing to it.
+    /// Moves the row along the table of states. `None`: the event changes nothing.
     pub(super) fn apply(&mut self, conn: &mut AnyConnection, event: Event, now: Micros) -> DbResult<Option<Transition>> {
         let transition = next(self.state, event);
         match transition {
@@ -137,7 +137,7 @@ pub fn in_states(conn: &mut AnyConnection, states: &[SectorState]) -> DbResult<V
     sectors::table.filter(sectors::state.eq_any(states)).order((sectors::due_at.asc(), sectors::id.asc())).load(conn)
 }
 
-/// A sector on chain, as much of it as it takes to see whether it counts.
+/// The part of a sector on chain that shows whether it counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Watched {
     pub id: SectorId,
@@ -148,7 +148,7 @@ pub struct Watched {
     pub expiration: i64,
 }
 
-/// The sectors of a pool that count, or should.
+/// A pool's sectors that have power on chain, or should have.
 pub fn watched(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<Watched>> {
     let states = [SectorState::Finalizing, SectorState::Proving, SectorState::Active, SectorState::Faulty];
     let rows: Vec<(SectorId, i64, SectorState, Option<i64>, i64)> = sectors::table
@@ -161,7 +161,8 @@ pub fn watched(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<Watched>>
     Ok(rows.into_iter().filter_map(of).collect())
 }
 
-/// Sectors of a pool about which the chain said something since epoch `since`: it may say something else after a reorganisation.
+/// A pool's sectors about which the chain said something since epoch `since`. After a
+/// reorganisation it may say something else.
 pub fn provisional(conn: &mut AnyConnection, pool: PoolId, since: i64) -> DbResult<Vec<Sector>> {
     let waiting =
         [SectorState::WaitSeed, SectorState::Commit1, SectorState::Commit2, SectorState::Verifying, SectorState::ProveCommitting];
@@ -176,7 +177,7 @@ pub fn lowest_number(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Option<
     sectors::table.filter(sectors::pool_id.eq(pool)).select(diesel::dsl::min(sectors::number)).first(conn)
 }
 
-/// So many sectors of a pool whose files are on a machine are in a state.
+/// The number of a pool's sectors on one machine in one state.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted {
     pub pool: PoolId,
@@ -194,12 +195,12 @@ pub fn count(conn: &mut AnyConnection) -> DbResult<Vec<Counted>> {
     Ok(rows.into_iter().map(|(pool, machine, state, sectors)| Counted { pool, machine, state, sectors }).collect())
 }
 
-/// Whose each sector of a pool is, by its number.
+/// The number and the contract of each sector of a pool.
 pub fn owners(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<(i64, ContractId)>> {
     sectors::table.filter(sectors::pool_id.eq(pool)).select((sectors::number, sectors::contract_id)).load(conn)
 }
 
-/// As [`owners`], of these numbers alone.
+/// Like [`owners`], for these numbers only.
 pub fn owners_of(conn: &mut AnyConnection, pool: PoolId, numbers: &[i64]) -> DbResult<Vec<(i64, ContractId)>> {
     sectors::table
         .filter(sectors::pool_id.eq(pool).and(sectors::number.eq_any(numbers)))

@@ -1,4 +1,4 @@
-//! A sector's life as a table: pure, total, readable.
+//! A sector's life as a table of transitions: pure, total, readable.
 
 use diesel::{deserialize::FromSqlRow, expression::AsExpression, sql_types::Text};
 
@@ -14,23 +14,23 @@ pub enum SectorState {
     PreCommit2,
     /// The PreCommit message is on its way.
     PreCommitting,
-    /// PreCommit landed; the seed is not drawn yet.
+    /// PreCommit landed; the seed has not been drawn yet.
     WaitSeed,
     Commit1,
     Commit2,
-    /// The proof is there; we verify it before it costs gas.
+    /// The proof is ready; we verify it before spending gas on it.
     Verifying,
     /// The ProveCommit message is on its way.
     ProveCommitting,
-    /// On chain; the big files are being dropped.
+    /// On chain; the big files are being deleted.
     Finalizing,
     /// On chain, without power until its first WindowPoSt.
     Proving,
-    /// Counts on chain.
+    /// On chain, with power.
     Active,
     /// On chain, and the chain counts it as faulty.
     Faulty,
-    /// Ended on time.
+    /// Ended on time, or not sealed before its contract's term was over.
     Expired,
     /// Failed too often; a person decides.
     Quarantined,
@@ -55,13 +55,13 @@ stored_as_text!(SectorState {
 });
 
 impl SectorState {
-    /// True until the chain knows the sector: the planner's business.
+    /// True until activation: the planner schedules such sectors.
     #[must_use]
     pub const fn is_sealing(self) -> bool {
         !self.is_on_chain() && !matches!(self, Self::Expired | Self::Quarantined)
     }
 
-    /// True from activation on: the chain knows the sector.
+    /// True from activation until the sector ends on chain.
     #[must_use]
     pub const fn is_on_chain(self) -> bool {
         matches!(self, Self::Finalizing | Self::Proving | Self::Active | Self::Faulty)
@@ -82,27 +82,29 @@ pub enum Event {
     ProofVerified,
     ProofRejected,
     ProveCommitLanded,
-    /// The chain was reorganised and does not have the PreCommit any more.
+    /// The chain was reorganised and no longer has the PreCommit.
     PreCommitLost,
-    /// The chain was reorganised: the PreCommit landed at another epoch, and its seed is another one.
+    /// The chain was reorganised: the seed changed, perhaps because the PreCommit landed at another
+    /// epoch.
     SeedMoved,
-    /// The chain was reorganised and does not have the sector any more.
+    /// The chain was reorganised and no longer has the sector.
     ActivationLost,
-    /// The chain has a sector of another replica under this number.
+    /// The chain has another replica's sector under this number.
     NumberTaken,
     Finalized,
     PowerOn,
     FaultSeen,
     RanOut,
-    /// A step failed; `failures` counts this one, `machines` those on which the sector itself failed.
+    /// A step failed. `failures` includes this failure; `machines` counts the machines on which the
+    /// sector itself failed.
     StepFailed {
         level: FailureLevel,
         failures: i64,
         machines: i64,
-        /// The step reads the sector's files, which are on the machine that failed.
+        /// The step needs the sector's files, which are on the machine that failed.
         needs_files: bool,
     },
-    /// A message failed on chain.
+    /// A message failed on chain, or was given up.
     MessageFailed {
         failures: i64,
     },
@@ -110,13 +112,13 @@ pub enum Event {
     MachineLost,
     /// A person lets a quarantined sector start again.
     Released,
-    /// The contract's term is over before it was sealed.
+    /// The contract's term was over before the sector was sealed.
     TermOver,
 }
 
-/// A step is tried this often before the sector is quarantined.
+/// A sector is quarantined after this many failures.
 pub const MOST_FAILURES: i64 = 5;
-/// A sector that fails on so many machines is at fault itself.
+/// A sector that fails on this many machines is itself at fault.
 pub const MOST_MACHINES: i64 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +126,7 @@ pub enum Transition {
     To(SectorState),
     /// The same step again; `Elsewhere` avoids the machine that failed.
     Retry(Where),
-    /// The event says nothing in this state (a late or repeated report).
+    /// The event means nothing in this state (a late or repeated report).
     Ignore,
 }
 
@@ -134,7 +136,7 @@ pub enum Where {
     Elsewhere,
 }
 
-/// What follows from an event.
+/// The transition that follows from an event.
 #[must_use]
 pub fn next(state: SectorState, event: Event) -> Transition {
     use SectorState as S;
@@ -150,7 +152,7 @@ pub fn next(state: SectorState, event: Event) -> Transition {
         (S::Commit2, Event::Commit2Done) => To(S::Verifying),
         (S::Verifying, Event::ProofVerified) => To(S::ProveCommitting),
         (S::Verifying, Event::ProofRejected) => To(S::Commit1),
-        // After a backup was restored, or a reply was lost, the chain may be ahead of what we remember.
+        // After a restored backup or a lost reply the chain may be ahead of our books.
         (
             S::PreCommitting | S::WaitSeed | S::Commit1 | S::Commit2 | S::Verifying | S::ProveCommitting,
             Event::ProveCommitLanded,
@@ -161,7 +163,7 @@ pub fn next(state: SectorState, event: Event) -> Transition {
         (_, Event::NumberTaken) if state.is_sealing() => To(S::Planned),
         (S::Finalizing, Event::Finalized) => To(S::Proving),
         (S::Proving | S::Faulty, Event::PowerOn) => To(S::Active),
-        // Who cannot clean up, cannot prove either.
+        // A machine that cannot delete files cannot prove sectors either.
         (S::Active | S::Proving | S::Finalizing, Event::FaultSeen) => To(S::Faulty),
         (S::Active | S::Proving | S::Finalizing | S::Faulty, Event::RanOut) => To(S::Expired),
         (S::Quarantined, Event::Released) => To(S::Planned),
@@ -172,15 +174,16 @@ pub fn next(state: SectorState, event: Event) -> Transition {
             To(S::Quarantined)
         }
         (S::PreCommitting, Event::MessageFailed { .. }) => Transition::Retry(Where::Anywhere),
-        // The proof is decided on anew.
+        // The proof is verified again before it is sent again.
         (S::ProveCommitting, Event::MessageFailed { .. }) => To(S::Verifying),
-        // Before PreCommit is sent nothing ties the sector to its files. Once it has landed its ticket is on chain, and the same
-        // ticket gives the same replica on another machine. A proof without a replica would be a fault from the first day on. In
-        // between we wait for the receipt.
+        // Before PreCommit is sent, nothing ties the sector to its files. Once it has landed, its
+        // ticket is on chain, and the same ticket gives the same replica on another machine. In
+        // between we wait for the receipt. Activating a sector without its replica would cause a
+        // fault from the first day on.
         (S::PreCommit1 | S::PreCommit2 | S::WaitSeed | S::Commit1 | S::Commit2 | S::Verifying, Event::MachineLost) => {
             To(S::Planned)
         }
-        // With a ProveCommit on its way it may be on chain already.
+        // With a ProveCommit on its way, the sector may already be on chain.
         (S::ProveCommitting, Event::TermOver) => Ignore,
         (_, Event::TermOver) if state.is_sealing() || state == S::Quarantined => To(S::Expired),
         _ => Ignore,
@@ -189,7 +192,8 @@ pub fn next(state: SectorState, event: Event) -> Transition {
 
 fn step_failed(state: SectorState, level: FailureLevel, (failures, machines): (i64, i64), needs_files: bool) -> Transition {
     use SectorState as S;
-    // A sector on chain is never given up for a failed clean-up, and tidied whatever the chain says of it meanwhile.
+    // A failed clean-up never ends a sector that is on chain. The clean-up is retried whatever the
+    // chain says of the sector meanwhile.
     if state.is_on_chain() {
         return Transition::Retry(Where::Anywhere);
     }
@@ -202,7 +206,7 @@ fn step_failed(state: SectorState, level: FailureLevel, (failures, machines): (i
     }
     match level {
         FailureLevel::Temporary => Transition::Retry(Where::Anywhere),
-        // Elsewhere means from the beginning.
+        // Another machine lacks the files and has to start from the beginning.
         FailureLevel::Permanent if needs_files => Transition::To(S::Planned),
         FailureLevel::Permanent => Transition::Retry(Where::Elsewhere),
         _ => Transition::To(S::Planned),

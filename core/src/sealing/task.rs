@@ -1,4 +1,4 @@
-//! Tasks: one step of work for one machine.
+//! Tasks: each is one step of work for one machine.
 
 use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
@@ -16,13 +16,13 @@ use crate::{
 #[diesel(sql_type = Text)]
 pub enum TaskKind {
     PreCommit1,
-    /// The sector's files come from the machine that did PC1.
+    /// Fetches the sector's layers from the machine that did PC1.
     Move,
     PreCommit2,
     Commit1,
     Commit2,
     Finalize,
-    /// The sealed sector's files come to a machine that keeps them.
+    /// Fetches the sealed sector's files to a storage machine.
     Store,
     /// Vanilla proofs of the sectors that one machine stores.
     Vanilla,
@@ -43,7 +43,7 @@ stored_as_text!(TaskKind {
 });
 
 impl TaskKind {
-    /// Files come from another machine.
+    /// Kinds that fetch files from another machine.
     pub const TRANSFERS: [Self; 2] = [Self::Move, Self::Store];
 
     #[must_use]
@@ -51,20 +51,20 @@ impl TaskKind {
         Self::TRANSFERS.contains(&self)
     }
 
-    /// Proofs that are due go before any sealing.
+    /// Proofs that are due go before any sealing step.
     #[must_use]
     pub const fn is_proving(self) -> bool {
         matches!(self, Self::Vanilla | Self::WindowPost)
     }
 }
 
-/// How far a task is.
+/// The state of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Text)]
 pub enum TaskState {
-    /// Waits for a machine.
+    /// It waits for a machine.
     Ready,
-    /// A machine holds it.
+    /// A machine holds a lease on it.
     Leased,
     Done,
     Failed,
@@ -99,14 +99,14 @@ pub struct Task {
     pub done_at: Option<Micros>,
     /// Start of the present lease.
     pub started_at: Option<Micros>,
-    /// When the machine that stored a sector last told that it has it.
+    /// When the machine that fetched the files last reported that it still has them.
     pub seen_at: Option<Micros>,
 }
 
-/// States of a task that is still to be done.
+/// States of a task that is not over.
 pub(super) const OPEN: [TaskState; 2] = [TaskState::Ready, TaskState::Leased];
 
-/// A task without what goes in and what came out: C1's output is tens of megabytes.
+/// A task without its input and output: C1's output is tens of megabytes.
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = tasks)]
 pub struct TaskHead {
@@ -171,7 +171,7 @@ pub fn create(conn: &mut AnyConnection, new: &NewTask, now: Micros) -> DbResult<
         .get_result(conn)
 }
 
-/// Everything ready or leased, most urgent first.
+/// All ready and leased tasks, most urgent first.
 pub fn open(conn: &mut AnyConnection) -> DbResult<Vec<TaskHead>> {
     tasks::table
         .filter(tasks::state.eq_any(OPEN))
@@ -180,7 +180,7 @@ pub fn open(conn: &mut AnyConnection) -> DbResult<Vec<TaskHead>> {
         .load(conn)
 }
 
-/// The same of a contract's sectors, the newest last.
+/// All ready and leased tasks of a contract's sectors, oldest first.
 pub fn open_of_contract(conn: &mut AnyConnection, contract: ContractId) -> DbResult<Vec<TaskHead>> {
     let of = sectors::table.filter(sectors::contract_id.eq(contract)).select(sectors::id.nullable());
     tasks::table
@@ -190,7 +190,7 @@ pub fn open_of_contract(conn: &mut AnyConnection, contract: ContractId) -> DbRes
         .load(conn)
 }
 
-/// How many are ready or leased.
+/// How many tasks are ready or leased.
 pub fn count_open(conn: &mut AnyConnection) -> DbResult<i64> {
     tasks::table.filter(tasks::state.eq_any(OPEN)).count().get_result(conn)
 }
@@ -205,7 +205,7 @@ pub fn leased_kind(conn: &mut AnyConnection, id: TaskId, machine: MachineId) -> 
     held.select(tasks::kind).first(conn).optional()
 }
 
-/// Every task of a kind that there has been for a sector.
+/// Every task of a kind that a sector ever had, oldest first.
 pub fn of_sector(conn: &mut AnyConnection, sector: SectorId, kind: TaskKind) -> DbResult<Vec<Task>> {
     tasks::table.filter(tasks::sector_id.eq(sector).and(tasks::kind.eq(kind))).order(tasks::id.asc()).load(conn)
 }
@@ -214,7 +214,7 @@ pub fn for_post(conn: &mut AnyConnection, post: PostId) -> DbResult<Vec<Task>> {
     tasks::table.filter(tasks::post_id.eq(post)).order(tasks::id.asc()).load(conn)
 }
 
-/// The same, without what goes in and what came out.
+/// Like [`for_post`], without inputs and outputs.
 pub fn heads_for_post(conn: &mut AnyConnection, post: PostId) -> DbResult<Vec<TaskHead>> {
     tasks::table.filter(tasks::post_id.eq(post)).order(tasks::id.asc()).select(TaskHead::as_select()).load(conn)
 }
@@ -223,7 +223,7 @@ pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<TaskHead>> {
     tasks::table.order(tasks::id.desc()).limit(limit).select(TaskHead::as_select()).load(conn)
 }
 
-/// What C1 put out, and C2 took in, is not needed once C2 is done.
+/// Deletes C1's output and C2's input, which nothing needs once C2 is done.
 pub fn forget_c1_output(conn: &mut AnyConnection, sector: SectorId) -> DbResult<()> {
     let of = |kind: TaskKind| {
         tasks::table.filter(tasks::sector_id.eq(sector).and(tasks::kind.eq(kind)).and(tasks::state.eq(TaskState::Done)))
@@ -232,7 +232,7 @@ pub fn forget_c1_output(conn: &mut AnyConnection, sector: SectorId) -> DbResult<
     diesel::update(of(TaskKind::Commit2)).set(tasks::input.eq("")).execute(conn).map(drop)
 }
 
-/// Whose open tasks nobody waits for any more.
+/// Selects the open tasks that nothing waits for any more.
 #[derive(Clone, Copy)]
 pub enum Of {
     Task(TaskId),
@@ -240,7 +240,7 @@ pub enum Of {
     Post(PostId),
 }
 
-/// No open task may outlive what it was for.
+/// Fails the open tasks of `of`: no task may outlive its purpose.
 pub fn cancel_open(conn: &mut AnyConnection, of: Of, reason: &str, now: Micros) -> DbResult<()> {
     let open = diesel::update(tasks::table).filter(tasks::state.eq_any(OPEN));
     let failed = (tasks::state.eq(TaskState::Failed), tasks::failure.eq(reason), tasks::done_at.eq(now));

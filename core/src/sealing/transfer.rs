@@ -1,5 +1,6 @@
-//! Sectors' files on their way between machines: layers from where PC1 was done to a GPU, sealed sectors to a machine that keeps them.
-//! Until they have arrived whole the sector is where it was; a transfer that fails is no fault of the sector's.
+//! Transfers of sectors' files between machines: layers go from the machine that did PC1 to a GPU
+//! machine, sealed sectors to a storage machine. Until the files have arrived complete, the sector
+//! stays where it was. A failed transfer is not by itself the sector's failure.
 
 use std::collections::{HashMap, HashSet};
 
@@ -25,11 +26,11 @@ use crate::{
     },
 };
 
-/// What was fetched since then is looked for.
+/// Copies fetched within this time are looked for in machines' reports.
 const WATCHED: Micros = 30 * DAY;
-/// How long the files may be read.
+/// How long a pass lets the files be read.
 const PASS_LASTS: Micros = 2 * DAY;
-/// A sector whose transfer failed waits so long at first, and so do machines that are to blame.
+/// The first pause of a sector whose transfer failed. Machines that are to blame pause as long.
 pub const TRANSFER_PAUSE: Micros = 10 * MINUTE;
 
 /// A lease that begins now.
@@ -40,7 +41,8 @@ pub struct Grant {
     pub until: Micros,
 }
 
-/// Has layers fetched for a PC2 that waits on another machine. False: it does not wait any more, or nobody may read there.
+/// Has a sector's layers fetched to the machine that is to run its waiting PC2. False: PC2 no
+/// longer waits, or the machine with the layers shares no files.
 pub fn begin_move(conn: &mut AnyConnection, pc2: TaskId, grant: Grant) -> DbResult<bool> {
     let waiting: Option<Task> = tasks::table.find(pc2).filter(tasks::state.eq(TaskState::Ready)).first(conn).optional()?;
     let Some(id) = waiting.and_then(|task| task.sector_id) else { return Ok(false) };
@@ -51,7 +53,8 @@ pub fn begin_move(conn: &mut AnyConnection, pc2: TaskId, grant: Grant) -> DbResu
     begin(conn, &sector, (TaskKind::Move, String::new()), grant)
 }
 
-/// Has a sealed sector, one of [`to_store`], fetched by a machine that keeps it. False: it is not sealed, or nobody may read where it is.
+/// Has a sealed sector, one of [`to_store`], fetched by a storage machine. False: it is not sealed,
+/// or its machine shares no files.
 pub fn begin_store(conn: &mut AnyConnection, id: SectorId, grant: Grant) -> DbResult<bool> {
     let sector = by_id(conn, id)?;
     if !may_be_stored(sector.state) {
@@ -61,7 +64,7 @@ pub fn begin_store(conn: &mut AnyConnection, id: SectorId, grant: Grant) -> DbRe
     begin(conn, &sector, (TaskKind::Store, randomness), grant)
 }
 
-/// It is whole.
+/// The sector's sealed files are complete.
 const fn may_be_stored(state: SectorState) -> bool {
     matches!(state, SectorState::Proving | SectorState::Active)
 }
@@ -80,7 +83,7 @@ fn begin(conn: &mut AnyConnection, sector: &Sector, (kind, prove_with): (TaskKin
         post: None,
         pool: sector.pool_id,
         pinned_to: Some(grant.to),
-        // Where the files are.
+        // The machine that has the files.
         avoid: Some(from.id),
         input: serde_json::to_string(&input).unwrap_or_default(),
         due_at: sector.due_at,
@@ -89,7 +92,7 @@ fn begin(conn: &mut AnyConnection, sector: &Sector, (kind, prove_with): (TaskKin
     assign(conn, fetch, grant.to, grant.now, grant.until)
 }
 
-/// The files have arrived: this is where they are from now on.
+/// Records that the files have arrived on the machine that fetched them.
 pub(super) fn arrived(conn: &mut AnyConnection, transfer: &Task, kind: TaskKind, sector: SectorId) -> DbResult<()> {
     let state = by_id(conn, sector)?.state;
     let awaited = if kind == TaskKind::Move { state == SectorState::PreCommit2 } else { state.is_on_chain() };
@@ -106,7 +109,8 @@ pub(super) const fn transfers() -> [TaskKind; 2] {
     TaskKind::TRANSFERS
 }
 
-/// A transfer whose machine went silent is not taken up by another: the next plan decides anew.
+/// Fails transfers whose machine went silent. No other machine takes them over; the next plan
+/// decides anew.
 pub(super) fn call_off_transfers(conn: &mut AnyConnection, now: Micros) -> DbResult<()> {
     let left = tasks::kind.eq_any(transfers()).and(tasks::state.eq(TaskState::Ready));
     let over =
@@ -114,22 +118,23 @@ pub(super) fn call_off_transfers(conn: &mut AnyConnection, now: Micros) -> DbRes
     diesel::update(tasks::table.filter(left)).set(over).execute(conn).map(drop)
 }
 
-/// Of which transfers nothing is to be expected for a while.
+/// Machines and sectors whose transfers are not worth trying for a while.
 #[derive(Clone, Debug, Default)]
 pub struct Setbacks {
-    /// Machines to and from which several sectors did not come, and none did.
+    /// Machines that failed in several sectors' transfers, and completed none.
     pub machines: Vec<MachineId>,
-    /// Sectors that are tried again from then on.
+    /// When each of these sectors is tried again.
     pub sectors: HashMap<SectorId, Micros>,
 }
 
-/// A network that is back is not waited for much longer; tickets age.
+/// The network may be back, and tickets age, so no pause is longer than this.
 const LONGEST_PAUSE: Micros = HOUR;
 
-/// So many sectors that did not come are no chance.
+/// This many failures are unlikely to be chance.
 const NO_CHANCE: usize = 3;
 
-/// What failed lately. A sector waits, each time longer; which machine is to blame, if one is, shows by several sectors.
+/// Recent setbacks. A sector waits longer after each failed transfer. A machine is to blame if
+/// several sectors failed there.
 pub fn setbacks(conn: &mut AnyConnection, now: Micros) -> DbResult<Setbacks> {
     type Ended = (Option<SectorId>, Option<MachineId>, Option<MachineId>, Option<Micros>);
     let columns = (tasks::sector_id, tasks::machine_id, tasks::avoid, tasks::done_at);
@@ -163,7 +168,8 @@ pub fn setbacks(conn: &mut AnyConnection, now: Micros) -> DbResult<Setbacks> {
     Ok(setbacks)
 }
 
-/// Whether a sector's layers are to be given up: since PC1 they did not come time and again, while others did on the same way.
+/// Whether to give up a sector's layers: since PC1 they failed to arrive several times, while other
+/// sectors' layers arrived by the same route.
 pub(super) fn are_bad(conn: &mut AnyConnection, transfer: &Task, sector: &Sector) -> DbResult<bool> {
     let ways = tasks::avoid.eq(transfer.avoid).and(tasks::machine_id.eq(transfer.machine_id));
     let same_way = tasks::kind.eq(TaskKind::Move).and(ways).and(tasks::done_at.ge(sector.changed_at));
@@ -174,7 +180,7 @@ pub(super) fn are_bad(conn: &mut AnyConnection, transfer: &Task, sector: &Sector
     Ok(others.count().get_result::<i64>(conn)? > 0)
 }
 
-/// A sealed sector that is to go to a machine that keeps it.
+/// A sealed sector that is to go to a storage machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ToStore {
     pub sector: SectorId,
@@ -182,13 +188,14 @@ pub struct ToStore {
     pub bytes: i64,
 }
 
-/// Sealed and tidied sectors on machines that show their files and are not meant to keep them, oldest first, at most `most`; without
-/// those that are on their way, that are on a machine which gives one already, or of which nothing is to be expected.
+/// Sealed and tidied sectors on machines that share their files but are not for storage, oldest
+/// first, at most `most`. Leaves out sectors that are on their way, those whose machine is already
+/// sending one, and those held back by `setbacks`.
 pub fn to_store(conn: &mut AnyConnection, setbacks: &Setbacks, most: i64) -> DbResult<Vec<ToStore>> {
     use crate::store::schema::pools;
     let states = SectorState::ALL.into_iter().filter(|s| may_be_stored(*s));
     let kinds = [TaskKind::Store, TaskKind::Finalize];
-    // A sector may count again before its files are tidied.
+    // A sector may have power again before its files are tidied.
     let open: Vec<(TaskKind, Option<SectorId>, Option<MachineId>)> = tasks::table
         .filter(tasks::kind.eq_any(kinds).and(tasks::state.eq_any(OPEN)))
         .select((tasks::kind, tasks::sector_id, tasks::avoid))
@@ -212,7 +219,7 @@ pub fn to_store(conn: &mut AnyConnection, setbacks: &Setbacks, most: i64) -> DbR
     Ok(rows.into_iter().filter_map(|(sector, from, bytes)| Some(ToStore { sector, from: from?, bytes })).collect())
 }
 
-/// A machine tells what it has stored: what it fetched is really there.
+/// Takes a machine's report of its stored sectors: the copies that it fetched are really there.
 pub fn copies_seen(conn: &mut AnyConnection, machine: MachineId, told: &[StoredSector], now: Micros) -> DbResult<()> {
     use crate::store::schema::pools;
     if told.is_empty() {
@@ -231,18 +238,18 @@ pub fn copies_seen(conn: &mut AnyConnection, machine: MachineId, told: &[StoredS
     diesel::update(tasks::table.filter(tasks::id.eq_any(seen))).set(tasks::seen_at.eq(now)).execute(conn).map(drop)
 }
 
-/// A sector that went from one machine to another.
+/// A completed transfer of a sector from one machine to another.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Went {
     pub sector: SectorId,
     pub from: MachineId,
     pub to: MachineId,
     pub at: Micros,
-    /// When that machine last told that it has it.
+    /// When the receiving machine last reported that it has the sector.
     pub seen_at: Option<Micros>,
 }
 
-/// The ways of these sectors, in order.
+/// The completed transfers of these sectors, oldest first.
 pub(super) fn ways(conn: &mut AnyConnection, of: &[SectorId]) -> DbResult<Vec<Went>> {
     type Row = (Option<SectorId>, Option<MachineId>, Option<MachineId>, Option<Micros>, Option<Micros>);
     let rows: Vec<Row> = tasks::table
@@ -254,17 +261,17 @@ pub(super) fn ways(conn: &mut AnyConnection, of: &[SectorId]) -> DbResult<Vec<We
     Ok(rows.into_iter().filter_map(of).collect())
 }
 
-/// How long what stays behind when a sealed sector leaves usually lies there.
+/// How long the copy left behind by a stored sector usually stays.
 const LINGERS: Micros = 2 * DAY + 12 * HOUR;
 
-/// Sealed sectors that stayed behind and may still be there, by machine and pool.
+/// Copies of sealed sectors that were left behind and may still be there, by machine and pool.
 pub fn leftovers(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<(MachineId, PoolId)>> {
     let lately = tasks::kind.eq(TaskKind::Store).and(tasks::state.eq(TaskState::Done)).and(tasks::done_at.gt(now - LINGERS));
     let rows: Vec<(Option<MachineId>, PoolId)> = tasks::table.filter(lately).select((tasks::avoid, tasks::pool_id)).load(conn)?;
     Ok(rows.into_iter().filter_map(|(machine, pool)| Some((machine?, pool))).collect())
 }
 
-/// Sectors whose layers were fetched to where they are, since PC1.
+/// Sectors whose layers were fetched, since PC1, to the machine where they are now.
 pub fn fetched(conn: &mut AnyConnection, of: &[SectorId]) -> DbResult<HashSet<SectorId>> {
     let rows: Vec<Option<SectorId>> = tasks::table
         .inner_join(sectors::table.on(tasks::sector_id.eq(sectors::id.nullable())))

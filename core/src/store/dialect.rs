@@ -1,4 +1,4 @@
-//! The only SQL that differs between the databases.
+//! Transactions, locks and errors, where the databases differ.
 
 use diesel::{
     RunQueryDsl,
@@ -9,7 +9,8 @@ use diesel::{
 use super::{AnyConnection, DbResult};
 use crate::ids::{OrderId, PoolId, PostId, UserId};
 
-/// Starts a writing transaction. SQLite takes its write lock at once: a lock taken later can fail without waiting.
+/// Starts a writing transaction. SQLite takes its write lock at once, because taking it later can
+/// fail without waiting.
 pub(super) fn begin(connection: &mut AnyConnection) -> DbResult<()> {
     match connection {
         AnyConnection::Postgres(c) => AnsiTransactionManager::begin_transaction(c),
@@ -17,7 +18,8 @@ pub(super) fn begin(connection: &mut AnyConnection) -> DbResult<()> {
     }
 }
 
-/// Starts a transaction that sees the database as it is at one moment. In SQLite every transaction does, from its first read on.
+/// Starts a transaction that sees the database as it is at one moment. Every SQLite transaction
+/// does so from its first read on.
 pub(super) fn begin_snapshot(connection: &mut AnyConnection) -> DbResult<()> {
     match connection {
         AnyConnection::Postgres(c) => {
@@ -27,7 +29,7 @@ pub(super) fn begin_snapshot(connection: &mut AnyConnection) -> DbResult<()> {
     }
 }
 
-/// True when the server has gone away, or the line to it.
+/// True when the server or the line to it has failed.
 #[must_use]
 pub fn is_connection_lost(error: &Error) -> bool {
     const WORDS: [&str; 8] = [
@@ -68,23 +70,23 @@ pub fn is_unique_violation(error: &Error) -> bool {
     matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))
 }
 
-/// What transactions take turns on.
+/// Things that only one transaction at a time may work on.
 #[derive(Clone, Copy, Debug)]
 pub enum Turn {
     ClosingPool(PoolId),
     WindowPost(PostId),
-    /// Each date is given with all earlier ones in view.
+    /// Each new promise must see all earlier ones.
     Promise,
     /// A payment and its order's end must see each other.
     Order(OrderId),
-    /// The limit on one account counts all that it has reserved.
+    /// The limit on an account must count everything that it has reserved.
     Account(UserId),
-    /// Two planners would both fill what is left of a machine.
+    /// Two planners at once would both fill the same residual capacity.
     Plan,
 }
 
 impl Turn {
-    /// Keys of different kinds never meet.
+    /// Keys of different kinds never collide.
     fn key(self) -> i64 {
         match self {
             Self::ClosingPool(PoolId(id)) => id.wrapping_mul(8),
@@ -97,8 +99,9 @@ impl Turn {
     }
 }
 
-/// Serialises transactions that decide by what they read: two that each see only their own half of the work would both leave the
-/// rest to the other. SQLite's writers are alone anyway.
+/// Serialises transactions that decide by what they read. Two at once could each see only their own
+/// half of the work, and both leave the rest to the other. SQLite has only one writer at a time
+/// anyway.
 pub fn lock(connection: &mut AnyConnection, turn: Turn) -> DbResult<()> {
     let key = turn.key();
     match connection {

@@ -1,8 +1,8 @@
-//! What can go wrong below every module.
+//! Database errors, which every module can meet.
 
 use super::StoreError;
 
-/// The database failed; nothing was changed.
+/// The database failed. Nothing was changed, unless the connection was lost during the commit.
 #[derive(Debug, thiserror::Error)]
 pub enum DbFault {
     #[error(transparent)]
@@ -47,7 +47,8 @@ macro_rules! carries_db_faults {
     };
 }
 
-/// As [`carries_db_faults`], and the ledger's errors in its variant `Ledger(LedgerError)`.
+/// Like [`carries_db_faults`], and also carries the ledger's errors in the variant
+/// `Ledger(LedgerError)`.
 #[macro_export]
 macro_rules! carries_ledger_errors {
     ($error:ident) => {

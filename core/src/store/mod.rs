@@ -1,4 +1,4 @@
-//! Two databases behind one type. SQLite is the embedded default, PostgreSQL serves many processes.
+//! Two databases behind one type. SQLite is the embedded default; PostgreSQL serves many processes.
 
 pub mod dialect;
 mod fault;
@@ -19,11 +19,11 @@ pub enum AnyConnection {
 
 pub type DbResult<T> = diesel::QueryResult<T>;
 
-/// Rows of one statement: few enough for either database's limit of variables.
+/// Rows or values in one statement, few enough for the databases' limits on variables.
 pub const ROWS_AT_ONCE: usize = 5000;
 
-/// Inserts a slice of rows; those that are there already stay as they are. PostgreSQL takes many in a statement, which saves the way to
-/// it and back; SQLite runs in this process.
+/// Inserts a slice of rows; rows that exist already stay unchanged. PostgreSQL takes many rows in a
+/// statement, which saves round trips. SQLite runs in this process and has none to save.
 #[macro_export]
 macro_rules! insert_new {
     ($conn:expr, $table:expr, $rows:expr) => {{
@@ -43,7 +43,8 @@ macro_rules! insert_new {
     }};
 }
 
-/// Names of an enum's values, by which they are stored as text. Needs `AsExpression`, `FromSqlRow` and `sql_type = Text` on the enum.
+/// Stores an enum's values as text, by these names. Needs `AsExpression`, `FromSqlRow` and
+/// `sql_type = Text` on the enum.
 #[macro_export]
 macro_rules! stored_as_text {
     ($type:ident { $($value:ident => $name:literal),+ $(,)? }) => {
@@ -96,7 +97,8 @@ macro_rules! stored_as_text {
     };
 }
 
-/// Runs the same text against either concrete connection, for what `MultiConnection` cannot express (on conflict, batches).
+/// Compiles the same code for either concrete connection, where `MultiConnection` falls short (on
+/// conflict, batches).
 #[macro_export]
 macro_rules! on_conn {
     ($conn:expr, |$c:ident| $body:expr) => {

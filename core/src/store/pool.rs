@@ -1,4 +1,4 @@
-//! Opening a database by its URL's scheme, pooling connections, running migrations.
+//! Opens databases by their URL's scheme, pools connections, and runs migrations.
 
 use std::{
     collections::BTreeSet,
@@ -22,10 +22,11 @@ use super::AnyConnection;
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("../migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("../migrations/sqlite");
-/// How long somebody waits for a connection in all, and how long the pool waits at most before it tries to connect again.
+/// How long a caller waits for a connection in total, and how long before the pool tries again to
+/// connect.
 const CHECKOUT: Duration = Duration::from_secs(10);
 const RECONNECT: Duration = Duration::from_secs(1);
-/// A connection that was used more recently is believed to be alive.
+/// A connection used more recently than this is assumed to be alive.
 const FRESH: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +66,8 @@ impl Url {
     }
 }
 
-/// How long libpq waits for a server that has gone without a word: a cable that was pulled closes no connection. The operator's own
-/// values stay.
+/// How long libpq waits for a silent server: pulling a cable closes no connection. The operator's
+/// own values take precedence.
 const LIMITS: [(&str, u32); 5] = [
     ("connect_timeout", 5),
     ("keepalives_idle", 10),
@@ -86,7 +87,7 @@ fn with_limits(url: &str) -> String {
     limited
 }
 
-/// Without the password.
+/// The URL without its user and password.
 fn shown(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
@@ -94,10 +95,10 @@ fn shown(url: &str) -> String {
     }
 }
 
-/// A connection, and what tells whether it may be dead.
+/// A connection, with the facts that tell whether it may be dead.
 pub(super) struct Kept {
     connection: AnyConnection,
-    /// The life of the database that it belongs to.
+    /// The database's life in which it was made.
     life: u64,
     used: Instant,
 }
@@ -119,7 +120,7 @@ impl DerefMut for Kept {
 #[derive(Debug)]
 pub(super) struct Manager {
     url: Url,
-    /// Goes up when a connection was found dead: all that were made before are suspects.
+    /// Increased when a connection is found dead. All connections made before are then discarded.
     life: Arc<AtomicU64>,
 }
 
@@ -145,7 +146,8 @@ impl ManageConnection for Manager {
         Ok(Kept { connection, life, used: Instant::now() })
     }
 
-    /// Asked whenever a connection is taken: one from before the last failure, or that was idle, has to answer first.
+    /// Called whenever a connection is taken. One made before the last failure is refused; an idle
+    /// PostgreSQL connection has to answer first.
     fn is_valid(&self, kept: &mut Kept) -> Result<(), r2d2::Error> {
         if kept.life != self.life.load(Ordering::SeqCst) {
             return Err(r2d2::Error::ConnectionError(diesel::ConnectionError::BadConnection(
@@ -175,11 +177,12 @@ impl ManageConnection for Manager {
 #[derive(Clone)]
 enum Source {
     Many(Pool<Manager>),
-    /// One, and no threads that look after it: a command that ends must not have a thread that connects.
+    /// A single connection without the pool's threads: a command that ends must not leave a thread
+    /// that is connecting.
     One(Arc<Mutex<Kept>>),
 }
 
-/// A pool of connections to one database.
+/// A database with one or more connections.
 #[derive(Clone)]
 pub struct Database {
     source: Source,
@@ -214,21 +217,21 @@ impl DerefMut for Held<'_> {
     }
 }
 
-/// Whether a database's tables are those that this program knows.
+/// Whether this program knows a database's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Schema {
     Current,
-    /// So many migrations have not run.
+    /// This many migrations have not run.
     Older(usize),
-    /// A newer release has migrated it: the newest that it ran.
+    /// A newer release has migrated it; this is its newest migration.
     Newer(String),
 }
 
 impl Database {
-    /// `url` picks the backend by its scheme. Does not migrate.
+    /// The scheme of `url` picks the backend. Does not migrate.
     pub fn open(url: &str, connections: u32) -> Result<Self, StoreError> {
         let (manager, first) = first(url)?;
-        // Made once by hand: the pool would only say that it timed out.
+        // The first connection is made by hand: the pool would only report a timeout.
         drop(first);
         let (is_postgres, life) = (matches!(manager.url, Url::Postgres(_)), manager.life.clone());
         let pool = Pool::builder()
@@ -241,20 +244,21 @@ impl Database {
         Ok(Self { source: Source::Many(pool), is_postgres, url: shown(url), life })
     }
 
-    /// For commands that end: one connection and no threads.
+    /// For short-lived commands: one connection and no threads.
     pub fn open_one(url: &str) -> Result<Self, StoreError> {
         let (manager, first) = first(url)?;
         let is_postgres = matches!(manager.url, Url::Postgres(_));
         Ok(Self { source: Source::One(Arc::new(Mutex::new(first))), is_postgres, url: shown(url), life: manager.life })
     }
 
-    /// Its URL, without the password.
+    /// Its URL, without user and password.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Brings the tables up to date; returns how many migrations ran. A database of a newer release is left alone.
+    /// Brings the tables up to date, and returns how many migrations ran. Refuses a database of a
+    /// newer release.
     pub fn migrate(&self) -> Result<usize, StoreError> {
         if let Schema::Newer(newest) = self.schema()? {
             return Err(StoreError::Newer { url: self.url.clone(), newest });
@@ -267,7 +271,7 @@ impl Database {
         done.map_err(|error| StoreError::Migrate(error.to_string()))
     }
 
-    /// Whether the tables are those that this program knows.
+    /// Compares the tables with those that this program knows.
     pub fn schema(&self) -> Result<Schema, StoreError> {
         let failed = |error: &dyn std::fmt::Display| StoreError::Migrate(error.to_string());
         let mut connection = self.get()?;
@@ -284,7 +288,7 @@ impl Database {
         Ok(if missing == 0 { Schema::Current } else { Schema::Older(missing) })
     }
 
-    /// Stops a program that would work on tables that it does not know.
+    /// Fails unless the tables are exactly those that this program knows.
     pub fn check_schema(&self) -> Result<(), StoreError> {
         match self.schema()? {
             Schema::Current => Ok(()),
@@ -298,7 +302,7 @@ impl Database {
         self.is_postgres
     }
 
-    /// A connection was found dead: those that were made before it are not used again.
+    /// A connection was found dead: discards all connections that were made before.
     pub(super) fn begin_new_life(&self) {
         self.life.fetch_add(1, Ordering::SeqCst);
     }
@@ -319,7 +323,7 @@ impl Database {
     }
 }
 
-/// How to connect, and a connection that shows that it can be done.
+/// The connection manager, and a first connection to show that it works.
 fn first(url: &str) -> Result<(Manager, Kept), StoreError> {
     let parsed = Url::parse(url)?;
     let open = |reason: String| StoreError::Open { url: shown(url), reason };
@@ -331,7 +335,8 @@ fn first(url: &str) -> Result<(Manager, Kept), StoreError> {
     Ok((manager, first))
 }
 
-/// A database file that only its owner can read. SQLite gives the files beside it the same mode.
+/// Creates a database file that only its owner can read. SQLite gives its companion files the same
+/// mode.
 fn create_private(path: &std::path::Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     if let Some(folder) = path.parent() {

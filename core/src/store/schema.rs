@@ -1,4 +1,5 @@
-//! Tables as diesel sees them; the same for both databases. Column meaning: `docs/ARCHITECTURE.md` and the migrations.
+//! The tables as diesel sees them, the same for both databases. `docs/ARCHITECTURE.md` and the
+//! migrations explain the columns.
 
 diesel::table! {
     users (id) {

@@ -1,4 +1,5 @@
-//! One way to write: a closure in one transaction, run again when the database asks for it, or was away.
+//! The one way to write: a closure in a transaction, run again after a conflict or a lost
+//! connection.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use diesel::{
 use super::{AnyConnection, Database, StoreError, dialect};
 use crate::on_conn;
 
-/// Errors that a transaction's closure may return: they tell whether running it again makes sense.
+/// An error that a transaction's closure may return. It tells whether running the closure again
+/// makes sense.
 pub trait Retry {
     fn database_error(&self) -> Option<&diesel::result::Error>;
 }
@@ -24,7 +26,7 @@ impl Retry for diesel::result::Error {
 const TRIES: u32 = 12;
 const FIRST_WAIT: Duration = Duration::from_millis(2);
 
-/// How far a transaction came.
+/// How a transaction ended.
 enum Ended<T, E> {
     Committed(T),
     /// Nothing of it is in the database.
@@ -34,8 +36,8 @@ enum Ended<T, E> {
 }
 
 impl Database {
-    /// Runs `work` in one writing transaction and commits when it returns `Ok`. It must be re-runnable: no mail, no network, no
-    /// state kept outside.
+    /// Runs `work` in one writing transaction, and commits it when `work` returns `Ok`. `work` must
+    /// be re-runnable: no mail, no network, no state kept outside.
     pub fn transact<T, E>(&self, mut work: impl FnMut(&mut AnyConnection) -> Result<T, E>) -> Result<T, E>
     where
         E: Retry + From<diesel::result::Error> + From<StoreError>,
@@ -60,19 +62,20 @@ impl Database {
             }
             is_dead |= lost;
             tries += 1;
-            // A connection that is dead goes back to be dropped before another one is taken.
+            // Return a dead connection, to be dropped, before taking another.
             drop(connection);
             std::thread::sleep(wait);
             wait = (wait * 2).min(Duration::from_millis(250));
         }
     }
 
-    /// Reads without a transaction of its own. A read whose connection was dead is done again.
+    /// Reads without a transaction. Reads again, once, if the connection was dead.
     pub fn read<T, E>(&self, mut work: impl FnMut(&mut AnyConnection) -> Result<T, E>) -> Result<T, E>
     where
         E: Retry + From<StoreError>,
     {
-        // Each attempt has its own connection: the dead one goes back before another is taken.
+        // Each attempt takes its own connection, so a dead one is returned before the next is
+        // taken.
         let mut attempt = || -> Result<T, E> {
             let mut connection = self.get()?;
             work(&mut connection)
@@ -83,7 +86,7 @@ impl Database {
         }
     }
 
-    /// Reads in one snapshot: all that is read was there at one moment, whatever is written meanwhile.
+    /// Reads in one snapshot: everything is as of one moment, whatever is written meanwhile.
     pub fn read_at_once<T, E>(&self, work: impl FnOnce(&mut AnyConnection) -> Result<T, E>) -> Result<T, E>
     where
         E: From<diesel::result::Error> + From<StoreError>,
@@ -95,7 +98,7 @@ impl Database {
         result
     }
 
-    /// True when the connection is lost: none that was made before is used again.
+    /// True when the connection is lost. Connections made before are then not used again.
     fn note<E: Retry>(&self, error: &E) -> bool {
         let lost = error.database_error().is_some_and(dialect::is_connection_lost);
         if lost {
