@@ -217,7 +217,7 @@ struct SqliteLine {
 }
 
 fn execute(db: &Database, statement: &str) -> anyhow::Result<()> {
-    Ok(db.transact(|conn| Ok::<_, DbFault>(on_conn!(conn, |c| c.batch_execute(statement))?))?)
+    Ok(db.write(|conn| on_conn!(conn, |c| c.batch_execute(statement)))?)
 }
 
 fn analyze(db: &Database) -> anyhow::Result<()> {
@@ -278,7 +278,7 @@ fn timed(
     analyze(db)?;
     let started = Instant::now();
     for pool in written {
-        db.transact(|conn| Ok::<_, DbFault>(write(conn, pool)?))?;
+        db.write(|conn| write(conn, pool))?;
     }
     let took = started.elapsed();
     execute(db, &format!("DELETE FROM yield_lots WHERE day = {}", TODAY + 1))?;
@@ -301,10 +301,10 @@ fn stage(db: &Database, written: &[Written]) -> anyhow::Result<()> {
         };
         let columns = values.replacen("SELECT ", &format!("SELECT {id}, "), 1);
         let insert = format!("INSERT INTO staged_sums {columns}");
-        db.transact(|conn| {
+        db.write(|conn| {
             ledger::insert_lots(conn, &pool.lots)?;
             diesel::sql_query(&insert).bind::<Text, _>(&json).execute(conn)?;
-            Ok::<_, DbFault>(())
+            Ok(())
         })?;
     }
     execute(db, &format!("INSERT INTO staged_lots SELECT * FROM yield_lots WHERE day = {}", TODAY + 1))?;

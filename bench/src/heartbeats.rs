@@ -15,7 +15,6 @@ use sealyard_core::{
         self,
         protocol::{Hardware, HeartbeatRequest},
     },
-    store::DbFault,
 };
 
 use crate::HeartbeatOptions;
@@ -32,10 +31,10 @@ fn open(options: &HeartbeatOptions) -> anyhow::Result<(app::Shared, String)> {
     app.db.migrate()?;
     demo::seed(&app)?;
     let now = SystemClock.now();
-    let key = app.db.transact(|conn| {
+    let key = app.db.write(|conn| {
         let token = fleet::new_token(conn, "bench", now, now + DAY)?;
         let enrolled = fleet::enrol(conn, &token, &hardware(), now);
-        Ok::<_, DbFault>(enrolled.map(|answer| answer.key).ok())
+        Ok(enrolled.map(|answer| answer.key).ok())
     })?;
     Ok((app, key.context("the machine was not enrolled")?))
 }

@@ -35,18 +35,18 @@ use crate::support::{NOW, SECTOR, investor, on_both, shop};
 pub const TIME: ChainTime = ChainTime { genesis_at: 1_793_318_400, epoch_seconds: 30 };
 
 pub fn buy(db: &Database, plan: &Plan, user: UserId, units: i64, key: &str) -> Contract {
-    db.transact(|conn| {
+    db.write(|conn| {
         let order = orders::place(conn, &PlaceOrder { user, plan, units, request_key: key, shown: None }, NOW).unwrap();
         orders::open_payment(conn, order.id, "stripe", key, "http://pay", NOW)?;
         let paid = Paid { rail: "stripe", rail_ref: key, minor: order.amount_minor, currency: "usd" };
-        Ok::<_, DbFault>(orders::fulfil(conn, &paid, NOW).unwrap().unwrap())
+        Ok(orders::fulfil(conn, &paid, NOW).unwrap().unwrap())
     })
     .unwrap()
 }
 
 /// All sectors of `contracts` count from the given epochs on, and the chain is read up to `next`.
 pub fn chain(db: &Database, pool: PoolId, starts: &[(SectorId, i64)], wins: &[(i64, &str)], next: i64) {
-    db.transact(|conn| {
+    db.write(|conn| {
         yields::init_cursor(conn, pool, TIME, 0)?;
         for (sector, epoch) in starts {
             let row = sealing::sector_by_id(conn, *sector)?;
@@ -58,7 +58,7 @@ pub fn chain(db: &Database, pool: PoolId, starts: &[(SectorId, i64)], wins: &[(i
         let cursor = yields::cursor(conn, pool)?.unwrap();
         // Half a day and a little on, the chain has unlocked what it will of that.
         assert!(yields::advance_cursor(conn, &cursor, next, next + 1441, "cid")?);
-        Ok::<_, DbFault>(())
+        Ok(())
     })
     .unwrap();
 }
@@ -83,7 +83,7 @@ pub fn sectors(db: &Database, contract: &Contract) -> Vec<SectorId> {
 fn a_day_is_split_by_power_and_time_to_the_last_atto() {
     on_both(|db| {
         let (pool, plan, ada) = shop(db, 10);
-        let bob = db.transact(|conn| Ok::<_, DbFault>(investor(conn, "bob@example.org"))).unwrap();
+        let bob = db.write(|conn| Ok(investor(conn, "bob@example.org"))).unwrap();
         let (first, second) = (buy(db, &plan, ada.id, 2, "ada"), buy(db, &plan, bob.id, 1, "bob"));
         let mut starts: Vec<_> = sectors(db, &first).into_iter().map(|id| (id, 0)).collect();
         // Bob's sector counts for half the day: 2 + 0.5 shares.
@@ -205,20 +205,20 @@ fn a_statement_waits_for_every_pool_in_which_its_owner_has_something() {
     on_both(|db| {
         let (first, plan, ada) = shop(db, 10);
         let (second, other_plan) = db
-            .transact(|conn| {
+            .write(|conn| {
                 let pool = capacity::create_pool(conn, &NewPool::new("Second", 1001, SECTOR, NOW))?;
                 capacity::grow(conn, pool.id, "initial", 10 * SECTOR, NOW).unwrap();
                 capacity::set_collateral(conn, pool.id, 10, 0)?;
                 let price = Fiat { minor: 2500, currency: "USD".into() };
                 let new = NewPlan::of_sectors(&pool, "Second", 210, price, Terms::standard(0), NOW);
-                Ok::<_, DbFault>((pool, catalog::create_plan(conn, &new)?))
+                Ok((pool, catalog::create_plan(conn, &new)?))
             })
             .unwrap();
         let contracts = [buy(db, &plan, ada.id, 1, "first"), buy(db, &other_plan, ada.id, 1, "second")];
         for (pool, contract) in [first.id, second.id].into_iter().zip(&contracts) {
             chain(db, pool, &[(sectors(db, contract)[0], 0)], &[(7, "777777777777777777")], 3 * 2880);
         }
-        let asked = || db.transact(|conn| Ok::<_, DbFault>(jobs::take(conn, 1, NOW)?)).unwrap().map(|job| job.unique_key);
+        let asked = || db.write(|conn| jobs::take(conn, 1, NOW)).unwrap().map(|job| job.unique_key);
         // 30 and 31 October, and a day of November.
         assert_eq!((close_all(db, first.id), asked()), (3, None), "October is not over in the other pool");
         assert_eq!(close_all(db, second.id), 3);
@@ -264,7 +264,7 @@ fn the_auditor_finds_every_figure_that_does_not_follow_from_the_chain() {
             locked_in_atto: "0".into(),
             unlocked_atto: "0".into(),
         };
-        db.transact(|conn| Ok::<_, DbFault>(yields::record_chain_day(conn, &day)?)).unwrap();
+        db.write(|conn| yields::record_chain_day(conn, &day)).unwrap();
         assert_eq!(audit(db), None);
         for (spoil, path) in [
             ("UPDATE block_wins SET reward_atto = '777777777777777778' WHERE epoch = 7", "attoFIL won"),
@@ -338,7 +338,7 @@ fn die_at(conn: &mut AnyConnection, left: &Arc<AtomicI64>) {
 fn a_crash_at_any_statement_leaves_a_day_open_or_whole() {
     on_both(|db| {
         let (pool, plan, ada) = shop(db, 10);
-        let bob = db.transact(|conn| Ok::<_, DbFault>(investor(conn, "bob@example.org"))).unwrap();
+        let bob = db.write(|conn| Ok(investor(conn, "bob@example.org"))).unwrap();
         let (first, second) = (buy(db, &plan, ada.id, 2, "ada"), buy(db, &plan, bob.id, 1, "bob"));
         let mut starts: Vec<_> = sectors(db, &first).into_iter().map(|id| (id, 0)).collect();
         starts.push((sectors(db, &second)[0], 100));

@@ -9,10 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sealyard_core::{
-    fleet,
-    store::{Database, DbFault},
-};
+use sealyard_core::{fleet, store::Database};
 
 use crate::support::{NOW, program, root};
 
@@ -187,7 +184,7 @@ impl Fixture {
         let agents = [("granite", "0", None), ("basalt", "1", None), ("quarry", "0", Some("--storage"))];
         let agents = agents.map(|(name, gpus, storage)| {
             let now = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap();
-            let token = db.transact(|conn| Ok::<_, DbFault>(fleet::new_token(conn, name, now, now.max(NOW) * 2)?)).unwrap();
+            let token = db.write(|conn| fleet::new_token(conn, name, now, now.max(NOW) * 2)).unwrap();
             let home = dir.join("agents").join(name).display().to_string();
             let arguments =
                 ["sealyard-agent", "run", "--url", &shop.url, "--heartbeat-ms", "100", "--cores", "1", "--dir", &home];

@@ -58,7 +58,7 @@ struct Name {
 
 /// An empty database again, tables and all.
 fn clear(db: &Database) {
-    db.transact(|conn| {
+    db.write(|conn| {
         match conn {
             AnyConnection::Sqlite(c) => {
                 sql_query("PRAGMA defer_foreign_keys = ON").execute(c)?;
@@ -75,7 +75,7 @@ fn clear(db: &Database) {
                 sql_query(format!("TRUNCATE {} RESTART IDENTITY CASCADE", names.join(", "))).execute(c)?;
             }
         }
-        Ok::<_, DbFault>(())
+        Ok(())
     })
     .unwrap();
 }
@@ -96,7 +96,7 @@ impl<'d> Fixture<'d> {
             fleet::offer(conn, machine, offer).map(drop)
         };
         if split {
-            db.transact(|conn| Ok::<_, DbFault>(machines.iter().try_for_each(|m| show(conn, m))?)).unwrap();
+            db.write(|conn| machines.iter().try_for_each(|m| show(conn, m))).unwrap();
         }
         Self { db, plan, user: user.id, machines, split, rng, now: NOW, placed: Vec::new(), sent: Vec::new(), keys: 0 }
     }
@@ -182,8 +182,8 @@ impl<'d> Fixture<'d> {
         self.now += time;
         let now = self.now;
         self.db.transact(|conn| orders::expire_due(conn, now)).unwrap();
-        self.db.transact(|conn| Ok::<_, DbFault>(sealing::expire_leases(conn, now)?)).unwrap();
-        self.db.transact(|conn| Ok::<_, DbFault>(scheduler::settle(conn, now)?)).unwrap();
+        self.db.write(|conn| sealing::expire_leases(conn, now)).unwrap();
+        self.db.write(|conn| scheduler::settle(conn, now)).unwrap();
         let backed = |conn: &mut AnyConnection| {
             let backed = scheduler::disk_left(&scheduler::load(conn, now)?);
             capacity::book_down(conn, backed, now)
@@ -204,14 +204,14 @@ impl<'d> Fixture<'d> {
     fn work(&mut self) {
         let now = self.now;
         self.db
-            .transact(|conn| {
+            .write(|conn| {
                 let snapshot = scheduler::load(conn, now)?;
                 for id in scheduler::need_tickets(&snapshot, 600) {
                     let sector = sealing::sector_by_id(conn, id)?;
                     sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, now)?;
                 }
                 scheduler::dispatch(conn, now, 4 * HOUR)?;
-                Ok::<_, DbFault>(())
+                Ok(())
             })
             .unwrap();
         let leased: Vec<TaskHead> = self.open_tasks().into_iter().filter(|t| t.state.name() == "leased").collect();
@@ -271,7 +271,7 @@ impl<'d> Fixture<'d> {
         let now = self.now;
         let comes_back = self.rng.below(3) > 0;
         self.db
-            .transact(|conn| {
+            .write(|conn| {
                 let known = fleet::machines(conn)?;
                 for (at, machine) in known.iter().enumerate().filter(|(_, m)| !m.is_lost()) {
                     if at != victim {
@@ -286,7 +286,7 @@ impl<'d> Fixture<'d> {
                         fleet::heartbeat(conn, machine, &hardware_of(machine, split), now)?;
                     }
                 }
-                Ok::<_, DbFault>(())
+                Ok(())
             })
             .unwrap();
     }
@@ -298,10 +298,10 @@ impl<'d> Fixture<'d> {
         let all_there = self.db.read(|conn| Ok::<_, DbFault>(fleet::lost_machines(conn)?.is_empty())).unwrap();
         self.now += 9 * HOUR;
         let now = self.now;
-        let lost = self.db.transact(|conn| {
+        let lost = self.db.write(|conn| {
             fleet::look(conn, now)?;
             sealing::expire_leases(conn, now)?;
-            Ok::<_, DbFault>(sealing::give_up_lost(conn, 10 * MINUTE, now)?)
+            sealing::give_up_lost(conn, 10 * MINUTE, now)
         });
         assert!(lost.unwrap().is_empty());
         assert!(!all_there || before == self.fingerprint(), "{before:?} became {:?}", self.fingerprint());
@@ -326,9 +326,9 @@ impl<'d> Fixture<'d> {
         let running: Vec<Running> = old.iter().cloned().chain(held.iter().map(|t| run(t.id.0, t.fence))).collect();
         let before = self.fingerprint();
         for _ in 0..2 {
-            let answer = self.db.transact(|conn| {
+            let answer = self.db.write(|conn| {
                 fleet::heartbeat(conn, machine, &hardware_of(machine, self.split), now)?;
-                Ok::<_, DbFault>(sealing::leases_of(conn, id, &running, now + 4 * HOUR)?)
+                sealing::leases_of(conn, id, &running, now + 4 * HOUR)
             });
             let answer = answer.unwrap();
             assert!(answer.leases.is_empty(), "it works on all that it holds");
@@ -340,7 +340,7 @@ impl<'d> Fixture<'d> {
     fn drain(&mut self) {
         let (at, how) = (self.rng.below(self.machines.len()), [Draining::Start, Draining::Stop][self.rng.below(2)]);
         let id = self.machines[at].id;
-        self.db.transact(|conn| Ok::<_, DbFault>(fleet::set_draining(conn, id, how)?)).unwrap();
+        self.db.write(|conn| fleet::set_draining(conn, id, how)).unwrap();
     }
 
     /// A report that comes twice, or after its lease has moved on, changes nothing.

@@ -28,17 +28,17 @@ use crate::{
 fn sector_in_pc1(db: &Database) -> (Sector, TaskHead) {
     let (_, plan, user) = shop(db, 10);
     let contract = buy(db, &plan, user.id, 1, "key");
-    db.transact(|conn| {
+    db.write(|conn| {
         let sector = sealing::of_contract(conn, contract.id)?.remove(0);
         sealing::begin_sealing(conn, sector.clone(), &"11".repeat(32), 7, NOW)?;
         let task = sealing::open_tasks(conn)?.remove(0);
-        Ok::<_, DbFault>((sealing::sector_by_id(conn, sector.id)?, task))
+        Ok((sealing::sector_by_id(conn, sector.id)?, task))
     })
     .unwrap()
 }
 
 fn assign(db: &Database, task: &TaskHead, machine: &Machine) -> bool {
-    db.transact(|conn| Ok::<_, DbFault>(sealing::assign(conn, task.id, machine.id, NOW, NOW + 10)?)).unwrap()
+    db.write(|conn| sealing::assign(conn, task.id, machine.id, NOW, NOW + 10)).unwrap()
 }
 
 fn report(db: &Database, machine: &Machine, task: i64, fence: i64, outcome: Outcome) -> bool {
@@ -57,7 +57,7 @@ fn state(db: &Database, sector: &Sector) -> String {
 #[test]
 fn an_enrolment_token_works_once_and_only_in_time() {
     on_both(|db| {
-        let token = db.transact(|conn| Ok::<_, DbFault>(fleet::new_token(conn, "a", NOW, NOW + DAY)?)).unwrap();
+        let token = db.write(|conn| fleet::new_token(conn, "a", NOW, NOW + DAY)).unwrap();
         let enrol = |token: &str, now| db.transact(|conn| fleet::enrol(conn, token, &hardware(), now));
         assert!(matches!(enrol(&token, NOW + DAY), Err(EnrolError::TokenExpired)));
         assert!(enrol(&token, NOW).is_ok());
@@ -86,11 +86,11 @@ fn of_64_planners_each_task_is_granted_to_one_at_a_time_with_a_growing_fence() {
         let (_, plan, user) = shop(db, 40);
         machine(db, "second");
         let contract = buy(db, &plan, user.id, 30, "many");
-        db.transact(|conn| {
+        db.write(|conn| {
             for sector in sealing::of_contract(conn, contract.id)? {
                 sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)?;
             }
-            Ok::<_, DbFault>(())
+            Ok(())
         })
         .unwrap();
         // Grants in the order of their commits, as each planner saw the fence it was given.
@@ -101,7 +101,7 @@ fn of_64_planners_each_task_is_granted_to_one_at_a_time_with_a_growing_fence() {
                 scope.spawn(move || {
                     for round in 0..4 {
                         let now = NOW + (round * 64 + planner * 7 % 64) * SECOND;
-                        let given = db.transact(|conn| {
+                        let given = db.write(|conn| {
                             sealing::expire_leases(conn, now)?;
                             let given = scheduler::dispatch(conn, now, 20 * SECOND)?;
                             let open = sealing::open_tasks(conn)?;
@@ -115,7 +115,7 @@ fn of_64_planners_each_task_is_granted_to_one_at_a_time_with_a_growing_fence() {
                                 );
                             }
                             let fence = |id| open.iter().find(|t| t.id == id).map(|t| t.fence).unwrap();
-                            Ok::<_, DbFault>(given.into_iter().map(|a| (a.task.0, fence(a.task))).collect::<Vec<_>>())
+                            Ok(given.into_iter().map(|a| (a.task.0, fence(a.task))).collect::<Vec<_>>())
                         });
                         grants.lock().unwrap().extend(given.unwrap());
                     }
@@ -143,7 +143,7 @@ fn a_result_with_an_old_fence_is_not_used() {
         let (slow, quick) = (machine(db, "slow"), machine(db, "quick"));
         assert!(assign(db, &task, &slow));
         // The lease runs out, another machine gets the task.
-        db.transact(|conn| Ok::<_, DbFault>(sealing::expire_leases(conn, NOW + 11)?)).unwrap();
+        db.write(|conn| sealing::expire_leases(conn, NOW + 11)).unwrap();
         assert!(assign(db, &task, &quick));
         assert!(!report(db, &slow, task.id.0, 1, done()), "the first lease has moved on");
         assert!(!report(db, &slow, task.id.0, 2, done()), "a fence of another machine's lease is no lease");
@@ -162,15 +162,13 @@ fn a_heartbeat_keeps_what_runs_and_stops_what_was_taken_away() {
         let (_, task) = sector_in_pc1(db);
         let machine = machine(db, "m");
         assert!(assign(db, &task, &machine));
-        let beat = |running: &[Running], until| {
-            db.transact(|conn| Ok::<_, DbFault>(sealing::leases_of(conn, machine.id, running, until)?)).unwrap()
-        };
+        let beat = |running: &[Running], until| db.write(|conn| sealing::leases_of(conn, machine.id, running, until)).unwrap();
         let offered = beat(&[], NOW + 10);
         assert_eq!((offered.leases.len(), offered.leases[0].fence), (1, 1));
         let running = [Running { task: task.id.0, fence: 1, progress: "pc1".into() }];
         assert!(beat(&running, NOW + 100).leases.is_empty());
-        assert_eq!(db.transact(|conn| Ok::<_, DbFault>(sealing::expire_leases(conn, NOW + 50)?)).unwrap(), 0);
-        assert_eq!(db.transact(|conn| Ok::<_, DbFault>(sealing::expire_leases(conn, NOW + 101)?)).unwrap(), 1);
+        assert_eq!(db.write(|conn| sealing::expire_leases(conn, NOW + 50)).unwrap(), 0);
+        assert_eq!(db.write(|conn| sealing::expire_leases(conn, NOW + 101)).unwrap(), 1);
         assert_eq!(beat(&running, NOW + 200).stop, [task.id.0]);
     });
 }
@@ -199,16 +197,16 @@ fn where_sectors_are_to_begin_is_kept_until_they_do() {
         assert!(moved == 0 && first.len() == 6 && first.iter().all(Option::is_some), "{first:?}");
         assert!(first.contains(&Some(second.id)));
         assert_eq!(keep(NOW + 1), (0, first.clone()), "nothing has happened");
-        db.transact(|conn| Ok::<_, DbFault>(fleet::set_draining(conn, second.id, Draining::Start)?)).unwrap();
+        db.write(|conn| fleet::set_draining(conn, second.id, Draining::Start)).unwrap();
         let (moved, after) = keep(NOW + 2);
         let there = first.iter().filter(|at| **at == Some(second.id)).count();
         assert!(moved == there && !after.contains(&Some(second.id)), "{first:?} became {after:?}");
-        db.transact(|conn| {
+        db.write(|conn| {
             for sector in sealing::of_contract(conn, contract.id)? {
                 sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)?;
             }
             scheduler::dispatch(conn, NOW + 3, HOUR)?;
-            Ok::<_, DbFault>(())
+            Ok(())
         })
         .unwrap();
         let begun = keep(NOW + 10 * SECOND).1.iter().filter(|at| at.is_none()).count();
@@ -240,7 +238,7 @@ fn files_are_dropped_once_the_sector_is_sealed_elsewhere_or_over_and_never_befor
             use schema::sectors as s;
             let values =
                 (s::state.eq(state.name()), s::machine_id.eq(a.id), s::activation.eq(activation), s::expiration.eq(5000));
-            db.transact(|conn| Ok::<_, DbFault>(diesel::update(s::table.find(sector.id)).set(values).execute(conn)?)).unwrap();
+            db.write(|conn| diesel::update(s::table.find(sector.id)).set(values).execute(conn)).unwrap();
         };
         for state in SectorState::ALL.into_iter().filter(|s| *s != SectorState::Expired) {
             becomes(state, Some(100));
@@ -268,15 +266,14 @@ fn what_machines_run_is_not_taken_from_them_while_none_of_them_can_be_heard() {
         let (_, task) = sector_in_pc1(db);
         let (works, other) = (machine(db, "works"), machine(db, "other"));
         assert!(assign(db, &task, &works));
-        let speak =
-            |machine: &Machine, now| db.transact(|conn| Ok::<_, DbFault>(fleet::heartbeat(conn, machine, &hardware(), now)?));
-        let expired = |now| db.transact(|conn| Ok::<_, DbFault>(sealing::expire_leases(conn, now)?)).unwrap();
-        let lost = |now| db.transact(|conn| Ok::<_, DbFault>(fleet::mark_lost(conn, 10 * MINUTE, now)?)).unwrap();
+        let speak = |machine: &Machine, now| db.write(|conn| fleet::heartbeat(conn, machine, &hardware(), now));
+        let expired = |now| db.write(|conn| sealing::expire_leases(conn, now)).unwrap();
+        let lost = |now| db.write(|conn| fleet::mark_lost(conn, 10 * MINUTE, now)).unwrap();
         speak(&works, NOW).unwrap();
         speak(&other, NOW).unwrap();
         assert_eq!(expired(NOW + 20 * MINUTE), 0, "the site was down for twenty minutes");
         let night = NOW + 9 * HOUR;
-        db.transact(|conn| Ok::<_, DbFault>(fleet::look(conn, night)?)).unwrap();
+        db.write(|conn| fleet::look(conn, night)).unwrap();
         assert_eq!((expired(night), lost(night).len()), (0, 0), "or for a night");
         speak(&other, NOW + 20 * MINUTE).unwrap();
         assert_eq!(
@@ -309,7 +306,7 @@ fn a_sector_that_fails_on_two_machines_ends_in_quarantine_with_its_reason() {
         assert_eq!((sector.state.name(), sector.reason.as_deref()), ("quarantined", Some("the disk is broken")));
         assert!(db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap().is_empty());
         // A person lets it begin again; the old failures do not count any more.
-        let again = || db.transact(|conn| Ok::<_, DbFault>(sealing::release(conn, sector.id, NOW)?)).unwrap();
+        let again = || db.write(|conn| sealing::release(conn, sector.id, NOW)).unwrap();
         assert!(again() && !again());
         assert_eq!(state(db, &sector), "planned");
         let ready = |conn: &mut AnyConnection| {
@@ -327,7 +324,7 @@ fn a_sector_that_fails_on_two_machines_ends_in_quarantine_with_its_reason() {
 
 /// A sector of a partition on each of two machines, ready to be proven; returns their vanilla tasks.
 fn vanilla_tasks(db: &Database, pool: PoolId, sectors: &[i64], round: i64, due_at: Micros) -> Vec<TaskHead> {
-    db.transact(|conn| {
+    db.write(|conn| {
         let new = NewPost {
             pool,
             deadline: 0,
@@ -342,7 +339,7 @@ fn vanilla_tasks(db: &Database, pool: PoolId, sectors: &[i64], round: i64, due_a
         assert!(proving::begin(conn, &new, NOW)?);
         assert!(!proving::begin(conn, &new, NOW)?, "a partition's proof is begun once");
         let open = sealing::open_tasks(conn)?;
-        Ok::<_, DbFault>(open.into_iter().filter(|t| t.kind.name() == "vanilla").collect())
+        Ok(open.into_iter().filter(|t| t.kind.name() == "vanilla").collect())
     })
     .unwrap()
 }
@@ -352,14 +349,14 @@ fn on_two_machines(db: &Database) -> (Pool, [Machine; 2], Vec<i64>) {
     let (pool, plan, user) = shop(db, 10);
     let machines = [machine(db, "a"), machine(db, "b")];
     let contract = buy(db, &plan, user.id, 2, "key");
-    let sectors = db.transact(|conn| {
+    let sectors = db.write(|conn| {
         for sector in sealing::of_contract(conn, contract.id)? {
             sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)?;
         }
         for (task, machine) in sealing::open_tasks(conn)?.iter().zip(&machines) {
             assert!(sealing::assign(conn, task.id, machine.id, NOW, NOW + 10)?);
         }
-        Ok::<_, DbFault>(sealing::of_contract(conn, contract.id)?)
+        sealing::of_contract(conn, contract.id)
     });
     (pool, machines, sectors.unwrap().iter().map(|s| s.number).collect())
 }
@@ -369,7 +366,7 @@ fn a_silent_machine_costs_its_own_sectors_of_a_proof_and_not_those_of_others() {
     on_both(|db| {
         let (pool, [heard, silent], numbers) = on_two_machines(db);
         let due = NOW + 40 * MINUTE;
-        let without = |now| db.transact(|conn| Ok::<_, DbFault>(proving::go_on_without_silent(conn, pool.id, now)?)).unwrap();
+        let without = |now| db.write(|conn| proving::go_on_without_silent(conn, pool.id, now)).unwrap();
         let posts = |state| db.read(|conn| proving::in_state(conn, state).map_err(DbFault::from)).unwrap();
         let read = |task: &TaskHead| {
             assert!(assign(db, task, &heard));
@@ -384,10 +381,10 @@ fn a_silent_machine_costs_its_own_sectors_of_a_proof_and_not_those_of_others() {
         assert_eq!((post.skipped_numbers(), post.sector_numbers()), (vec![numbers[1]], numbers.clone()));
         assert!(!assign(db, &of(&silent, &tasks), &silent), "nobody waits for it any more");
 
-        db.transact(|conn| {
+        db.write(|conn| {
             fleet::heartbeat(conn, &heard, &hardware(), NOW + DAY)?;
             assert!(fleet::mark_lost(conn, HOUR, NOW + DAY)?.contains(&silent.id));
-            Ok::<_, DbFault>(())
+            Ok(())
         })
         .unwrap();
         let tasks = vanilla_tasks(db, pool.id, &numbers, 2, due);
@@ -420,7 +417,7 @@ fn a_snark_that_does_not_verify_is_made_again_by_another_machine() {
         assert!(assign(db, &first, &machines[0]));
         assert!(report(db, &machines[0], first.id.0, 1, support::snark()));
         let post = db.read(|conn| proving::in_state(conn, PostState::Proven).map_err(DbFault::from)).unwrap().remove(0);
-        db.transact(|conn| Ok::<_, DbFault>(proving::rejected(conn, post.id, NOW)?)).unwrap();
+        db.write(|conn| proving::rejected(conn, post.id, NOW)).unwrap();
         let second = snark().unwrap();
         assert_eq!(second.avoid, Some(machines[0].id));
         let input = |id| db.read(|conn| Ok::<_, DbFault>(sealing::task_by_id(conn, id)?.input)).unwrap();
@@ -452,7 +449,7 @@ fn machines_that_report_their_part_of_a_proof_at_the_same_moment_do_not_leave_it
 fn breakdowns_are_remembered_from_the_last_sign_of_life_to_the_next() {
     on_both(|db| {
         let (silent, heard) = (machine(db, "a"), machine(db, "b"));
-        db.transact(|conn| {
+        db.write(|conn| {
             fleet::heartbeat(conn, &heard, &hardware(), NOW + DAY)?;
             assert_eq!(fleet::mark_lost(conn, DAY / 2, NOW + DAY)?, [silent.id]);
             assert!(fleet::mark_lost(conn, DAY / 2, NOW + DAY)?.is_empty(), "it is lost once");
@@ -462,7 +459,7 @@ fn breakdowns_are_remembered_from_the_last_sign_of_life_to_the_next() {
             fleet::heartbeat(conn, &again, &hardware(), NOW + DAY)?;
             let over = fleet::breakdowns(conn, NOW - DAY, NOW + 2 * DAY)?;
             assert_eq!((over.watched, over.failures, over.repaired, over.repair), (3 * DAY, 1, 1, DAY));
-            Ok::<_, DbFault>(())
+            Ok(())
         })
         .unwrap();
     });
@@ -473,7 +470,7 @@ fn a_machine_that_drains_goes_on_draining_whatever_it_suffers() {
     on_both(|db| {
         let silent = machine(db, "a");
         let now = |conn: &mut AnyConnection| fleet::machines(conn).map(|mut all| all.remove(0));
-        db.transact(|conn| {
+        db.write(|conn| {
             assert_eq!(fleet::mark_lost(conn, HOUR, NOW + DAY)?, [silent.id]);
             fleet::set_draining(conn, silent.id, Draining::Start)?;
             assert!(fleet::mark_lost(conn, HOUR, NOW + DAY)?.is_empty(), "it is lost once, drained or not");
@@ -484,7 +481,7 @@ fn a_machine_that_drains_goes_on_draining_whatever_it_suffers() {
             assert_eq!(fleet::breakdowns(conn, NOW - DAY, NOW + 3 * DAY)?.failures, 2);
             fleet::set_draining(conn, silent.id, Draining::Stop)?;
             assert!(now(conn)?.is_lost(), "what the operator wants does not bring it back");
-            Ok::<_, DbFault>(())
+            Ok(())
         })
         .unwrap();
     });
@@ -495,9 +492,9 @@ fn a_loop_that_fails_is_shown_since_when_and_why_until_it_works() {
     on_both(|db| {
         let failing = || db.read(|conn| Ok::<_, DbFault>(jobs::failing(conn)?)).unwrap();
         let turn = |error: Option<&str>, now| {
-            db.transact(|conn| {
+            db.write(|conn| {
                 assert!(jobs::claim(conn, "chain", "one", now + SECOND, now)?);
-                Ok::<_, DbFault>(jobs::note_turn(conn, "chain", error, now)?)
+                jobs::note_turn(conn, "chain", error, now)
             })
             .unwrap();
         };
@@ -514,12 +511,12 @@ fn a_loop_that_fails_is_shown_since_when_and_why_until_it_works() {
 
 /// Every window that has closed is missed; how many were.
 fn miss_all(db: &Database, pool: PoolId) -> usize {
-    db.transact(|conn| {
+    db.write(|conn| {
         let mut missed = 0;
         for post in proving::closed(conn, pool, 9999)? {
             missed += usize::from(proving::miss(conn, &post, NOW)?);
         }
-        Ok::<_, DbFault>(missed)
+        Ok(missed)
     })
     .unwrap()
 }

@@ -36,13 +36,13 @@ fn random_days_conserve_every_atto_and_pass_the_audit() {
 
 fn live_and_audit(db: &Database, intervals: &[(i64, i64, i64)], wins: &[(i64, u64)], own_from: i64) {
     let (pool, plan, ada) = shop(db, 10);
-    let bob = db.transact(|conn| Ok::<_, DbFault>(investor(conn, "bob@example.org"))).unwrap();
+    let bob = db.write(|conn| Ok(investor(conn, "bob@example.org"))).unwrap();
     let [bearing, short] = other_plans(db, &pool);
     let contracts = [buy(db, &plan, ada.id, 2, "a"), buy(db, &bearing, bob.id, 1, "b"), buy(db, &short, ada.id, 3, "c")];
     let sold: Vec<_> = contracts.iter().flat_map(|contract| sectors(db, contract)).collect();
     let end = RANDOM_DAYS * 2880;
     chain(db, pool.id, &[], &[], end);
-    db.transact(|conn| {
+    db.write(|conn| {
         for (sector, (start, faulty_after, for_epochs)) in sold.iter().zip(intervals) {
             let row = sealing::sector_by_id(conn, *sector)?;
             yields::power_on(conn, &[counts(pool.id, row.number, Some(row.contract_id), *start)])?;
@@ -71,7 +71,7 @@ fn live_and_audit(db: &Database, intervals: &[(i64, i64, i64)], wins: &[(i64, u6
             yields::record_flows(conn, &[fee(FlowKind::FaultFee, 11)])?;
             yields::record_win(conn, &win(pool.id, *epoch, &reward.to_string(), epoch * 1_000_003))?;
         }
-        Ok::<_, DbFault>(())
+        Ok(())
     })
     .unwrap();
     assert!(close_all(db, pool.id) > 0);
@@ -102,6 +102,6 @@ fn other_plans(db: &Database, pool: &sealyard_core::capacity::Pool) -> [Plan; 2]
     let price = Fiat { minor: 2500, currency: "USD".into() };
     [(bearing, 210), (short, 2)].map(|(terms, days)| {
         let new = NewPlan::of_sectors(pool, "Other", days, price.clone(), terms, NOW);
-        db.transact(|conn| Ok::<_, DbFault>(catalog::create_plan(conn, &new)?)).unwrap()
+        db.write(|conn| catalog::create_plan(conn, &new)).unwrap()
     })
 }

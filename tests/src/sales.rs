@@ -23,8 +23,7 @@ fn place(db: &Database, user: UserId, plan: &Plan, units: i64, key: &str) -> Res
 }
 
 fn open_payment(db: &Database, order: &Order) {
-    db.transact(|conn| Ok::<_, DbFault>(orders::open_payment(conn, order.id, "stripe", &order.public_id, "http://pay", NOW)?))
-        .unwrap();
+    db.write(|conn| orders::open_payment(conn, order.id, "stripe", &order.public_id, "http://pay", NOW)).unwrap();
 }
 
 fn pay(db: &Database, order: &Order, minor: i64) -> Result<Option<contracts::Contract>, PayError> {
@@ -182,11 +181,11 @@ fn disks(db: &Database, sectors: i64) -> Vec<Machine> {
     let scratch = (Cost::of(TaskKind::PreCommit1, SECTOR).scratch_bytes + MIB - 1) / MIB * MIB;
     // A place has at least a MiB.
     let small = Hardware { disk_bytes: scratch + (sectors - 1) * MIB, ..hardware() };
-    db.transact(|conn| {
+    db.write(|conn| {
         for machine in fleet::machines(conn)? {
             fleet::heartbeat(conn, &machine, &small, NOW)?;
         }
-        Ok::<_, DbFault>(fleet::machines(conn)?)
+        fleet::machines(conn)
     })
     .unwrap()
 }
@@ -208,7 +207,7 @@ fn what_no_working_machine_has_room_for_is_down_and_not_sold() {
         let order = place(db, user.id, &plan, 4, "first").unwrap();
         let all = book(NOW + 1);
         assert_eq!((all.free, all.held, all.down), (26 * SECTOR, 4 * SECTOR, 0));
-        let drain = |how| db.transact(|conn| Ok::<_, DbFault>(fleet::set_draining(conn, machines[1].id, how)?)).unwrap();
+        let drain = |how| db.write(|conn| fleet::set_draining(conn, machines[1].id, how)).unwrap();
         drain(Draining::Start);
         let half = book(NOW + 2);
         assert_eq!((half.free, half.held, half.down), (16 * SECTOR, 4 * SECTOR, 10 * SECTOR), "20 sectors have a place");

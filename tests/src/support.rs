@@ -60,14 +60,14 @@ pub fn on_both(test: impl Fn(&Database)) {
 /// A machine, a pool with room for `sectors`, a plan of one sector a unit, and an investor.
 pub fn shop(db: &Database, sectors: i64) -> (Pool, Plan, User) {
     machine(db, "yard");
-    db.transact(|conn| {
+    db.write(|conn| {
         let pool = capacity::create_pool(conn, &NewPool::new("Test", 1000, SECTOR, NOW))?;
         capacity::grow(conn, pool.id, "initial", sectors * SECTOR, NOW).unwrap();
         let price = Fiat { minor: 2500, currency: "USD".into() };
         let plan = catalog::create_plan(conn, &NewPlan::of_sectors(&pool, "Test", 210, price, Terms::standard(2000), NOW))?;
         capacity::set_collateral(conn, pool.id, 1_000_000, 0)?;
         let user = investor(conn, "ada@example.org");
-        Ok::<_, DbFault>((pool, plan, user))
+        Ok((pool, plan, user))
     })
     .unwrap()
 }
@@ -85,10 +85,10 @@ pub fn hardware() -> Hardware {
 
 /// An enrolled machine.
 pub fn machine(db: &Database, name: &str) -> Machine {
-    db.transact(|conn| {
+    db.write(|conn| {
         let token = fleet::new_token(conn, name, NOW, NOW + DAY)?;
         let answer = fleet::enrol(conn, &token, &hardware(), NOW).unwrap();
-        Ok::<_, DbFault>(fleet::by_key(conn, &answer.key)?.unwrap())
+        Ok(fleet::by_key(conn, &answer.key)?.unwrap())
     })
     .unwrap()
 }
@@ -103,9 +103,9 @@ pub fn read_up_to(db: &Database, pool: PoolId, epoch: i64) {
     use schema::chain_cursors as c;
     let begin = (c::pool_id.eq(pool), c::genesis_at.eq((NOW - DAY) / SECOND), c::epoch_seconds.eq(30), c::next_epoch.eq(epoch));
     let rest = (c::head_epoch.eq(epoch), c::last_cid.eq(""), c::network.eq("test"));
-    db.transact(|conn| {
+    db.write(|conn| {
         diesel::delete(c::table).execute(conn)?;
-        Ok::<_, DbFault>(diesel::insert_into(c::table).values((begin, rest)).execute(conn)?)
+        diesel::insert_into(c::table).values((begin, rest)).execute(conn)
     })
     .unwrap();
 }
@@ -115,7 +115,7 @@ pub fn counts(db: &Database, pool: PoolId, number: i64) {
     use schema::sector_intervals as i;
     let values = (i::pool_id.eq(pool), i::number.eq(number), i::start_epoch.eq(1), i::qa_power.eq(2048));
     let rest = (i::pledge_atto.eq("0"), i::daily_fee_atto.eq("0"));
-    db.transact(|conn| Ok::<_, DbFault>(diesel::insert_into(i::table).values((values, rest)).execute(conn)?)).unwrap();
+    db.write(|conn| diesel::insert_into(i::table).values((values, rest)).execute(conn)).unwrap();
 }
 
 /// A result that a machine reports.

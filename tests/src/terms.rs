@@ -26,12 +26,12 @@ const WIN: &str = "1000000000000000000";
 fn plan(db: &Database, pool: &capacity::Pool, days: i64, terms: Terms) -> Plan {
     let price = Fiat { minor: 2500, currency: "USD".into() };
     let new = NewPlan::of_sectors(pool, "Special", days, price, terms, NOW);
-    db.transact(|conn| Ok::<_, DbFault>(catalog::create_plan(conn, &new)?)).unwrap()
+    db.write(|conn| catalog::create_plan(conn, &new)).unwrap()
 }
 
 /// All its sectors count from an epoch on, and its days run.
 fn activate(db: &Database, contract: &Contract, epoch: i64) {
-    db.transact(|conn| Ok::<_, DbFault>(contracts::mark_active(conn, contract.id, TIME.micros(epoch))?)).unwrap();
+    db.write(|conn| contracts::mark_active(conn, contract.id, TIME.micros(epoch))).unwrap();
     run(db, &format!("UPDATE sectors SET state = 'active' WHERE contract_id = {}", contract.id));
 }
 
@@ -128,13 +128,13 @@ fn missing_power_puts_off_the_end_by_as_much_and_is_paid_for_when_the_end_cannot
         chain(db, pool.id, &[(sector, 0)], &wins, 6 * DAY);
         // Faulty for half of the first day, and for two thirds of the third.
         let number = db.read(|conn| sealing::sector_by_id(conn, sector).map_err(DbFault::from)).unwrap().number;
-        db.transact(|conn| {
+        db.write(|conn| {
             yields::power_off(conn, pool.id, number, 1000)?;
             yields::power_on(conn, &[counts(pool.id, number, Some(contract.id), 2440)])?;
             yields::power_off(conn, pool.id, number, 2 * DAY)?;
             yields::power_on(conn, &[counts(pool.id, number, Some(contract.id), 2 * DAY + 1920)])?;
             // The operator's own sector, so that missing power has a price.
-            Ok::<_, DbFault>(yields::power_on(conn, &[counts(pool.id, 99, None, 0)])?)
+            yields::power_on(conn, &[counts(pool.id, 99, None, 0)])
         })
         .unwrap();
         assert_eq!(close_all(db, pool.id), 6);
@@ -185,7 +185,7 @@ fn an_investors_own_pledge_is_put_up_with_the_order_and_comes_back_as_the_chain_
         run(db, "UPDATE pools SET pledge_nano = NULL");
         let unknown = place(db, &plan, ada.id, 2, "unknown", NOW);
         assert!(matches!(unknown, Err(PlaceError::Collateral)), "how much to pledge is not known yet: {unknown:?}");
-        db.transact(|conn| Ok::<_, DbFault>(capacity::set_collateral(conn, pool.id, 100, 2_000)?)).unwrap();
+        db.write(|conn| capacity::set_collateral(conn, pool.id, 100, 2_000)).unwrap();
         give(db, pool.id, ada.id, 10_000);
         let balance = |spec: &AccountSpec| db.read(|conn| ledger::balance(conn, spec).map_err(DbFault::from)).unwrap();
         let (available, pledged) = (AccountSpec::Available(ada.id), AccountSpec::Pledged(ada.id));
@@ -203,7 +203,7 @@ fn an_investors_own_pledge_is_put_up_with_the_order_and_comes_back_as_the_chain_
             .read(|conn| Ok::<_, DbFault>(sealing::of_contract(conn, contract.id)?.into_iter().map(|s| s.number).collect()))
             .unwrap();
         chain(db, pool.id, &[], &[], 4 * DAY);
-        db.transact(|conn| {
+        db.write(|conn| {
             for flow in [
                 // The chain takes less for the first sector, and more for the second, which is the operator's affair.
                 flow(pool.id, FlowKind::PledgeIn, numbers[0], 10, 1_500),
@@ -215,7 +215,7 @@ fn an_investors_own_pledge_is_put_up_with_the_order_and_comes_back_as_the_chain_
                 yields::record_flows(conn, &[flow])?;
             }
             // A sector of some other day's power, so that days close from here on.
-            Ok::<_, DbFault>(yields::power_on(conn, &[counts(pool.id, 99, None, 0)])?)
+            yields::power_on(conn, &[counts(pool.id, 99, None, 0)])
         })
         .unwrap();
         assert_eq!(close_all(db, pool.id), 4);
@@ -254,9 +254,9 @@ fn a_correction_is_a_new_entry_in_an_open_day_that_names_what_it_corrects() {
     on_both(|db| {
         let (pool, plan, ada) = shop(db, 10);
         let boss = db
-            .transact(|conn| {
+            .write(|conn| {
                 let new = NewUser { email: "boss@example.org", name: "Boss", password: "long enough", role: Role::Admin };
-                Ok::<_, DbFault>(accounts::register(conn, &Registration::of(&new).unwrap(), NOW).unwrap())
+                Ok(accounts::register(conn, &Registration::of(&new).unwrap(), NOW).unwrap())
             })
             .unwrap();
         let contract = buy(db, &plan, ada.id, 1, "ada");
@@ -298,16 +298,16 @@ fn of_a_pledge_that_was_taken_before_the_first_closed_day_all_comes_back() {
         let (pool, _, ada) = shop(db, 10);
         let terms = Terms { pledge: Pledge::Investor { terminations_bp: 0 }, ..Terms::standard(0) };
         let plan = plan(db, &pool, 200, terms);
-        db.transact(|conn| Ok::<_, DbFault>(capacity::set_collateral(conn, pool.id, 100, 2_000)?)).unwrap();
+        db.write(|conn| capacity::set_collateral(conn, pool.id, 100, 2_000)).unwrap();
         give(db, pool.id, ada.id, 10_000);
         let contract = buy(db, &plan, ada.id, 1, "ada");
         let number = db.read(|conn| sealing::of_contract(conn, contract.id).map_err(DbFault::from)).unwrap()[0].number;
         chain(db, pool.id, &[], &[], 3 * DAY);
-        db.transact(|conn| {
+        db.write(|conn| {
             yields::record_flows(conn, &[flow(pool.id, FlowKind::PledgeIn, number, 10, 1_500)])?;
             yields::record_flows(conn, &[flow(pool.id, FlowKind::PledgeBack, number, 2 * DAY, 1_500)])?;
             // The first power of the pool, a day later.
-            Ok::<_, DbFault>(yields::power_on(conn, &[counts(pool.id, 99, None, DAY)])?)
+            yields::power_on(conn, &[counts(pool.id, 99, None, DAY)])
         })
         .unwrap();
         assert_eq!(close_all(db, pool.id), 2);

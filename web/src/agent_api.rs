@@ -15,7 +15,6 @@ use sealyard_core::{
     ids::TaskId,
     jobs::{self, AlertKind},
     sealing,
-    store::DbFault,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -110,8 +109,7 @@ async fn machine(app: &Shared, request: &HttpRequest) -> Result<Machine, HttpRes
 async fn set_aside(app: &Shared, machine: &Machine, what: &'static str, nonsense: &Nonsense) -> HttpResponse {
     let (subject, now) = (format!("{}: {what}", machine.name), app.now());
     let text = format!("machine {} is not believed and gets no work: in its {what}, {nonsense}", machine.name);
-    let kept =
-        app.lane.transact(move |conn| Ok::<_, DbFault>(jobs::raise(conn, AlertKind::Machine, &subject, &text, now)?)).await;
+    let kept = app.lane.write(move |conn| jobs::raise(conn, AlertKind::Machine, &subject, &text, now)).await;
     match kept {
         Ok(_) => bad(nonsense),
         Err(fault) => try_again_as(&machine.name, &fault),
@@ -134,7 +132,7 @@ async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Payload
     let now = app.now();
     let until = now + app.config.lease_s * SECOND;
     let name = machine.name.clone();
-    let done = app.lane.transact(move |conn| {
+    let done = app.lane.write(move |conn| {
         fleet::heartbeat(conn, &machine, &body.hardware, now)?;
         jobs::clear(conn, AlertKind::Machine, &format!("{}: heartbeat", machine.name))?;
         let offer = Offer { files_url: body.files_url.as_deref(), keeps: body.keeps };
@@ -152,7 +150,7 @@ async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Payload
         }
         sealing::copies_seen(conn, machine.id, &body.stored, now)?;
         let leases = sealing::leases_of(conn, machine.id, &body.running, until)?;
-        Ok::<_, DbFault>(HeartbeatAnswer { drop: sealing::not_needed(conn, machine.id, &body.stored, now)?, now, ..leases })
+        Ok(HeartbeatAnswer { drop: sealing::not_needed(conn, machine.id, &body.stored, now)?, now, ..leases })
     });
     match done.await {
         Ok(answer) => HttpResponse::Ok().json(answer),

@@ -115,6 +115,14 @@ where
     blocking(move || db.transact(work)).await
 }
 
+/// [`transact`] for work that can only fail as the database does.
+pub async fn write<T: Send + 'static>(
+    app: &Shared,
+    mut work: impl FnMut(&mut AnyConnection) -> Result<T, diesel::result::Error> + Send + 'static,
+) -> Result<T, DbFault> {
+    transact(app, move |conn| work(conn).map_err(DbFault::from)).await
+}
+
 /// Reads off the async threads.
 pub async fn read<T>(
     app: &Shared,

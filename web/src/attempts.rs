@@ -11,7 +11,7 @@ use sealyard_core::{
 };
 
 use crate::{
-    app::{Shared, read, transact},
+    app::{Shared, read, write},
     config::Network,
 };
 
@@ -84,11 +84,11 @@ pub async fn may_sign_in(app: &Shared, email: &str, origin: &Origin) -> Result<b
 /// A wrong password was given.
 pub async fn failed(app: &Shared, email: &str, origin: &Origin) -> Result<(), DbFault> {
     let (keys, now) = (keys(email, origin), app.now());
-    transact(app, move |conn| {
+    write(app, move |conn| {
         for (key, limit) in &keys {
             attempts::count(conn, key, *limit, now)?;
         }
-        Ok::<_, DbFault>(())
+        Ok(())
     })
     .await
 }
@@ -96,13 +96,13 @@ pub async fn failed(app: &Shared, email: &str, origin: &Origin) -> Result<(), Db
 /// The right one was: the wrong ones before it were the owner's own.
 pub async fn succeeded(app: &Shared, email: &str, origin: &Origin) -> Result<(), DbFault> {
     let [(key, _), _] = keys(email, origin);
-    transact(app, move |conn| Ok::<_, DbFault>(attempts::forget(conn, &key)?)).await
+    write(app, move |conn| attempts::forget(conn, &key)).await
 }
 
 /// Counts a new account; false when there are too many from there.
 pub async fn may_sign_up(app: &Shared, Origin(origin): &Origin) -> Result<bool, DbFault> {
     let (key, now) = (format!("sign-up:{origin}"), app.now());
-    transact(app, move |conn| Ok::<_, DbFault>(attempts::count(conn, &key, SIGN_UPS, now)?)).await
+    write(app, move |conn| attempts::count(conn, &key, SIGN_UPS, now)).await
 }
 
 #[cfg(test)]

@@ -55,19 +55,19 @@ pub fn machine(db: &Database, what: &MachineCommand) -> anyhow::Result<()> {
         }
         MachineCommand::Revoke { name } => {
             let machine = machine_named(db, name)?;
-            let done = db.transact(|conn| Ok::<_, DbFault>(fleet::revoke(conn, machine.id, now)?))?;
+            let done = db.write(|conn| fleet::revoke(conn, machine.id, now))?;
             anyhow::ensure!(done, "{name} was revoked before");
             println!("{name} is revoked: its key is worth nothing, and its work is done elsewhere");
         }
         MachineCommand::Remove { name } => {
             let machine = machine_named(db, name)?;
-            let done = db.transact(|conn| Ok::<_, DbFault>(fleet::remove(conn, machine.id, now)?))?;
+            let done = db.write(|conn| fleet::remove(conn, machine.id, now))?;
             anyhow::ensure!(done, "{name} is not removed: revoke it first, and see that no sector's files are on it");
             println!("{name} is off the list");
         }
         MachineCommand::NewKey { name } => {
             let machine = machine_named(db, name)?;
-            let token = db.transact(|conn| Ok::<_, DbFault>(fleet::new_key_token(conn, &machine, now, now + clock::DAY)?))?;
+            let token = db.write(|conn| fleet::new_key_token(conn, &machine, now, now + clock::DAY))?;
             println!("{token}");
             eprintln!(
                 "Start {name}'s agent once with this token and --renew-key, within a day; its present key is good until then."
@@ -82,7 +82,7 @@ pub fn token(db: &Database, what: &TokenCommand) -> anyhow::Result<()> {
     let open = db.read(|conn| fleet::open_tokens(conn, now).map_err(DbFault::from))?;
     match what {
         TokenCommand::New { name } => {
-            println!("{}", db.transact(|conn| Ok::<_, DbFault>(fleet::new_token(conn, name, now, now + clock::DAY)?))?);
+            println!("{}", db.write(|conn| fleet::new_token(conn, name, now, now + clock::DAY))?);
         }
         TokenCommand::List => {
             for token in open {
@@ -98,7 +98,7 @@ pub fn token(db: &Database, what: &TokenCommand) -> anyhow::Result<()> {
             let of_name: Vec<_> = open.into_iter().filter(|token| token.name == *name).collect();
             anyhow::ensure!(!of_name.is_empty(), "no open token is for {name}; see `sealyard token list`");
             for token in &of_name {
-                db.transact(|conn| Ok::<_, DbFault>(fleet::withdraw_token(conn, &token.digest, now)?))?;
+                db.write(|conn| fleet::withdraw_token(conn, &token.digest, now))?;
             }
             println!("{} tokens for {name} are withdrawn", of_name.len());
         }

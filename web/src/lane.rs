@@ -66,6 +66,14 @@ impl Lane {
         self.run(move || db.transact(work)).await?
     }
 
+    /// [`Self::transact`] for work that can only fail as the database does.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        mut work: impl FnMut(&mut AnyConnection) -> Result<T, diesel::result::Error> + Send + 'static,
+    ) -> Result<T, DbFault> {
+        self.transact(move |conn| work(conn).map_err(DbFault::from)).await
+    }
+
     pub async fn read<T: Send + 'static>(
         &self,
         mut work: impl FnMut(&mut AnyConnection) -> Result<T, diesel::result::Error> + Send + 'static,

@@ -8,7 +8,7 @@ use diesel::{
     result::Error,
 };
 
-use super::{AnyConnection, Database, StoreError, dialect};
+use super::{AnyConnection, Database, DbFault, DbResult, StoreError, dialect};
 use crate::on_conn;
 
 /// An error that a transaction's closure may return. It tells whether running the closure again
@@ -67,6 +67,11 @@ impl Database {
             std::thread::sleep(wait);
             wait = (wait * 2).min(Duration::from_millis(250));
         }
+    }
+
+    /// [`Self::transact`] for work that can only fail as the database does.
+    pub fn write<T>(&self, mut work: impl FnMut(&mut AnyConnection) -> DbResult<T>) -> Result<T, DbFault> {
+        self.transact(|conn| work(conn).map_err(DbFault::from))
     }
 
     /// Reads without a transaction. Reads again, once, if the connection was dead.

@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sealyard_core::{
-    jobs::{self, AlertKind},
-    store::DbFault,
-};
+use sealyard_core::jobs::{self, AlertKind};
 
 use crate::{
     fixture::{Shop, free_address, wait_for},
@@ -138,7 +135,7 @@ async fn metrics_and_details_are_on_the_operators_address() {
     assert_eq!(promtool(&text), Ok(()));
     assert!(promtool(&text.replace("# TYPE sealyard_refunds_due gauge", "# TYPE sealyard_refunds_due counter")).is_err());
     let told = "the node at example is 9 epochs behind";
-    db.transact(|conn| Ok::<_, DbFault>(jobs::raise(conn, AlertKind::Node, "test", told, 0)?)).unwrap();
+    db.write(|conn| jobs::raise(conn, AlertKind::Node, "test", told, 0)).unwrap();
     let details = http.get(format!("http://{operator}/readyz")).send().await.unwrap().text().await.unwrap();
     assert!(details.contains("9 epochs behind"), "{details}");
     assert_eq!(ask(&shop, "GET", "/readyz").1.trim(), "ready", "the public reads no details");

@@ -28,10 +28,10 @@ use crate::{
 };
 
 fn key_of(db: &Database, name: &str) -> String {
-    db.transact(|conn| {
+    db.write(|conn| {
         let now = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap();
         let token = fleet::new_token(conn, name, now, now + DAY)?;
-        Ok::<_, DbFault>(fleet::enrol(conn, &token, &hardware(), now).unwrap().key)
+        Ok(fleet::enrol(conn, &token, &hardware(), now).unwrap().key)
     })
     .unwrap()
 }
@@ -169,14 +169,14 @@ fn the_planner_bears_machines_that_cannot_be() {
         let (_, plan, user) = support::shop(db, 10);
         use diesel::{ExpressionMethods, RunQueryDsl};
         use sealyard_core::store::schema::machines as m;
-        db.transact(|conn| {
+        db.write(|conn| {
             let most = (m::cores.eq(i64::MAX), m::memory_bytes.eq(i64::MAX), m::disk_bytes.eq(i64::MAX));
             diesel::update(m::table).set((most, m::disk_free_bytes.eq(i64::MAX), m::gpus.eq(i64::MAX))).execute(conn)?;
-            Ok::<_, DbFault>(())
+            Ok(())
         })
         .unwrap();
         buy(db, &plan, user.id, 2, "key");
-        db.transact(|conn| Ok::<_, DbFault>(scheduler::dispatch(conn, NOW, DAY)?)).unwrap();
+        db.write(|conn| scheduler::dispatch(conn, NOW, DAY)).unwrap();
     });
 }
 
@@ -204,9 +204,9 @@ fn a_result_is_what_the_task_asked_for_or_a_failure_of_the_machine() {
         let (_, plan, user) = support::shop(db, 10);
         let contract = buy(db, &plan, user.id, 1, "key");
         let yard = db.read(|conn| fleet::machines(conn).map_err(DbFault::from)).unwrap().remove(0);
-        db.transact(|conn| {
+        db.write(|conn| {
             let sector = sealing::of_contract(conn, contract.id)?.remove(0);
-            Ok::<_, DbFault>(sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)?)
+            sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)
         })
         .unwrap();
         let sector = || db.read(|conn| sealing::of_contract(conn, contract.id).map_err(DbFault::from)).unwrap().remove(0);
@@ -233,7 +233,7 @@ fn a_machine_speaks_of_its_own_sectors_and_a_snark_is_a_proof() {
                 proving::{self, NewPost},
                 store::schema::sectors as s,
             };
-            db.transact(|conn| {
+            db.write(|conn| {
                 diesel::update(s::table).set(s::machine_id.eq(yard.id)).execute(conn)?;
                 let new = NewPost {
                     pool: pool.id,
@@ -246,7 +246,7 @@ fn a_machine_speaks_of_its_own_sectors_and_a_snark_is_a_proof() {
                     sectors: vec![1, 2],
                     due_at: NOW + 40 * MINUTE,
                 };
-                Ok::<_, DbFault>(proving::begin(conn, &new, NOW)?)
+                proving::begin(conn, &new, NOW)
             })
             .unwrap()
         };
@@ -291,8 +291,7 @@ fn keys_and_tokens_can_be_withdrawn_and_renewed() {
     on_both(|db| {
         let yard = machine(db, "yard");
         let known = |key: &str| db.read(|conn| fleet::by_key(conn, key).map_err(DbFault::from)).unwrap().is_some();
-        let token =
-            |db: &Database| db.transact(|conn| Ok::<_, DbFault>(fleet::new_key_token(conn, &yard, NOW, NOW + DAY)?)).unwrap();
+        let token = |db: &Database| db.write(|conn| fleet::new_key_token(conn, &yard, NOW, NOW + DAY)).unwrap();
         let enrol = |token: &str| db.transact(|conn| fleet::enrol(conn, token, &hardware(), NOW));
         let renewed = enrol(&token(db)).unwrap();
         assert_eq!(renewed.machine, yard.public_id, "the same machine, with what it stores");
@@ -300,18 +299,18 @@ fn keys_and_tokens_can_be_withdrawn_and_renewed() {
         let again = enrol(&token(db)).unwrap();
         let early = token(db);
         assert!(known(&again.key) && !known(&renewed.key), "the old key is worth nothing");
-        assert!(db.transact(|conn| Ok::<_, DbFault>(fleet::revoke(conn, yard.id, NOW)?)).unwrap());
-        assert!(!db.transact(|conn| Ok::<_, DbFault>(fleet::revoke(conn, yard.id, NOW)?)).unwrap(), "once");
+        assert!(db.write(|conn| fleet::revoke(conn, yard.id, NOW)).unwrap());
+        assert!(!db.write(|conn| fleet::revoke(conn, yard.id, NOW)).unwrap(), "once");
         assert!(!known(&again.key));
         assert!(matches!(enrol(&early), Err(EnrolError::TokenWithdrawn)), "who had it may be who the key is withdrawn from");
         assert!(db.read(|conn| fleet::lost_machines(conn).map_err(DbFault::from)).unwrap().contains(&yard.id));
         let unused = token(db);
         let open = db.read(|conn| fleet::open_tokens(conn, NOW).map_err(DbFault::from)).unwrap();
         assert_eq!((open.len(), open[0].for_machine), (1, Some(yard.id)));
-        assert!(db.transact(|conn| Ok::<_, DbFault>(fleet::withdraw_token(conn, &open[0].digest, NOW)?)).unwrap());
+        assert!(db.write(|conn| fleet::withdraw_token(conn, &open[0].digest, NOW)).unwrap());
         assert!(matches!(enrol(&unused), Err(EnrolError::TokenWithdrawn)));
         assert!(db.read(|conn| fleet::open_tokens(conn, NOW).map_err(DbFault::from)).unwrap().is_empty());
-        assert!(db.transact(|conn| Ok::<_, DbFault>(fleet::remove(conn, yard.id, NOW)?)).unwrap());
+        assert!(db.write(|conn| fleet::remove(conn, yard.id, NOW)).unwrap());
         assert!(db.read(|conn| fleet::machines(conn).map_err(DbFault::from)).unwrap().is_empty());
     });
 }
@@ -321,7 +320,7 @@ fn files_are_fetched_from_the_host_that_a_machine_named_first() {
     on_both(|db| {
         let offer = |machine: &Machine, url: &str| {
             let offer = fleet::Offer { files_url: Some(url), keeps: false };
-            db.transact(|conn| Ok::<_, DbFault>(fleet::offer(conn, machine, offer)?)).unwrap()
+            db.write(|conn| fleet::offer(conn, machine, offer)).unwrap()
         };
         let yard = || db.read(|conn| fleet::machines(conn).map_err(DbFault::from)).unwrap().remove(0);
         machine(db, "yard");
@@ -332,7 +331,7 @@ fn files_are_fetched_from_the_host_that_a_machine_named_first() {
         assert_eq!(yard().files_url, None, "nobody fetches from there");
         assert!(offer(&yard(), "http://10.0.0.7:7351"));
         // A machine that moved gets a new key, and is where it says then.
-        let token = db.transact(|conn| Ok::<_, DbFault>(fleet::new_key_token(conn, &yard(), NOW, NOW + DAY)?)).unwrap();
+        let token = db.write(|conn| fleet::new_key_token(conn, &yard(), NOW, NOW + DAY)).unwrap();
         db.transact(|conn| fleet::enrol(conn, &token, &hardware(), NOW)).unwrap();
         assert!(offer(&yard(), "http://10.0.0.8:7350"));
     });
@@ -375,22 +374,22 @@ fn a_silent_machine_is_given_nothing_while_another_one_is_idle() {
         let (_, plan, user) = support::shop(db, 10);
         let idle = machine(db, "idle");
         let contract = buy(db, &plan, user.id, 1, "key");
-        db.transact(|conn| {
+        db.write(|conn| {
             let sector = sealing::of_contract(conn, contract.id)?.remove(0);
-            Ok::<_, DbFault>(sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)?)
+            sealing::begin_sealing(conn, sector, &"11".repeat(32), 7, NOW)
         })
         .unwrap();
         let now = NOW + 60 * SECOND;
         let granted = |db: &Database| {
-            db.transact(|conn| {
+            db.write(|conn| {
                 let mut snapshot = scheduler::take_turn(conn, now)?;
                 snapshot.leave_out_silent(&fleet::heard_lately(conn, 20 * SECOND, now)?);
-                Ok::<_, DbFault>(scheduler::grant(conn, &snapshot, DAY)?)
+                scheduler::grant(conn, &snapshot, DAY)
             })
             .unwrap()
         };
         assert!(granted(db).is_empty(), "nobody has been heard for a minute");
-        db.transact(|conn| Ok::<_, DbFault>(fleet::heartbeat(conn, &idle, &hardware(), now)?)).unwrap();
+        db.write(|conn| fleet::heartbeat(conn, &idle, &hardware(), now)).unwrap();
         let given: HashSet<(TaskId, _)> = granted(db).into_iter().map(|given| (given.task, given.machine)).collect();
         assert!(given.len() == 1 && given.iter().all(|(_, machine)| *machine == idle.id), "{given:?}");
     });

@@ -61,7 +61,7 @@ async fn server(answer: &'static str) -> (u16, Arc<Mutex<(String, usize)>>) {
 /// A statement that waits for its mail.
 fn statement(db: &Database) {
     use schema::statements as s;
-    db.transact(|conn| {
+    db.write(|conn| {
         let user = crate::support::investor(conn, "ada@example.org");
         let line = serde_json::json!({"opening": 0, "moved_in": 0, "moved_out": 0, "closing": 0});
         let model = serde_json::json!({
@@ -73,7 +73,7 @@ fn statement(db: &Database) {
         diesel::insert_into(s::table).values((values, s::message_id.eq("x@y"), s::created_at.eq(0))).execute(conn)?;
         let now = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap();
         jobs::enqueue(conn, "statement_mail", "stm_test", r#"{"statement":"stm_test"}"#, now)?;
-        Ok::<_, DbFault>(())
+        Ok(())
     })
     .unwrap();
 }

@@ -26,10 +26,10 @@ use crate::{
 const TICKET: i64 = 5;
 
 fn uuid_of(db: &Database, request: impl Fn(&mut AnyConnection) -> MessageRequest<'static>) -> String {
-    db.transact(|conn| {
+    db.write(|conn| {
         let request = request(conn);
         let id = sealing::build_message(conn, &request, NOW)?;
-        Ok::<_, DbFault>(sealing::message_by_id(conn, id)?.uuid)
+        Ok(sealing::message_by_id(conn, id)?.uuid)
     })
     .unwrap()
 }
@@ -38,7 +38,7 @@ fn uuid_of(db: &Database, request: impl Fn(&mut AnyConnection) -> MessageRequest
 fn two_messages_never_have_one_identity_whatever_rows_they_stand_in() {
     let seen = std::sync::Mutex::new(Vec::new());
     on_both(|db| {
-        let pool = db.transact(|conn| Ok::<_, DbFault>(create_pool(conn, &NewPool::new("Test", 1000, 2048, NOW))?)).unwrap().id;
+        let pool = db.write(|conn| create_pool(conn, &NewPool::new("Test", 1000, 2048, NOW))).unwrap().id;
         let request =
             |attempt, params| MessageRequest { pool, purpose: Purpose::WindowPost, subject: 7, attempt, method: 5, params };
         let first = uuid_of(db, |_| request(0, b"a"));
@@ -47,7 +47,7 @@ fn two_messages_never_have_one_identity_whatever_rows_they_stand_in() {
         // A backup is restored: the same rows are written again, for another proof.
         let forget = |db: &Database| {
             use diesel::RunQueryDsl;
-            db.transact(|conn| Ok::<_, DbFault>(diesel::sql_query("DELETE FROM messages").execute(conn)?)).unwrap();
+            db.write(|conn| diesel::sql_query("DELETE FROM messages").execute(conn)).unwrap();
         };
         forget(db);
         assert_ne!(first, uuid_of(db, |_| request(0, b"b")), "another message under the old row");
@@ -206,13 +206,13 @@ async fn a_number_that_the_chain_has_given_to_another_sector_is_changed_and_told
 #[tokio::test(flavor = "multi_thread")]
 async fn a_released_sector_sends_a_new_message() {
     on_both(|db| {
-        let pool = db.transact(|conn| Ok::<_, DbFault>(create_pool(conn, &NewPool::new("Test", 1000, 2048, NOW))?)).unwrap().id;
+        let pool = db.write(|conn| create_pool(conn, &NewPool::new("Test", 1000, 2048, NOW))).unwrap().id;
         let next = || db.read(|conn| sealing::next_attempt(conn, Purpose::PreCommit, 1).map_err(DbFault::from)).unwrap();
         for expected in 0..6 {
             assert_eq!(next(), expected, "attempts are counted by messages, whatever was forgiven");
             let request =
                 MessageRequest { pool, purpose: Purpose::PreCommit, subject: 1, attempt: next(), method: 28, params: b"x" };
-            db.transact(|conn| Ok::<_, DbFault>(sealing::build_message(conn, &request, NOW)?)).unwrap();
+            db.write(|conn| sealing::build_message(conn, &request, NOW)).unwrap();
         }
     });
     let mut yard = Yard::open(Config::default(), "", 1).await;
@@ -220,7 +220,7 @@ async fn a_released_sector_sends_a_new_message() {
     let id = yard.sealed(1, 0x11, TICKET);
     // It has failed until it was quarantined, and a person has let it go on.
     yard.db
-        .transact(|conn| {
+        .write(|conn| {
             let pool = yard.sector(1).pool_id;
             for attempt in 0..5 {
                 let request =
@@ -233,7 +233,7 @@ async fn a_released_sector_sends_a_new_message() {
             }
             assert_eq!(sealing::sector_by_id(conn, id)?.state, SectorState::Quarantined);
             assert!(sealing::release(conn, id, NOW)?);
-            Ok::<_, DbFault>(())
+            Ok(())
         })
         .unwrap();
     yard.sealed(1, 0x11, TICKET);
@@ -302,7 +302,7 @@ async fn a_message_that_offers_too_little_is_sent_again_for_more_and_a_person_le
 fn a_window_that_closes_without_its_proof_is_missed_at_that_moment_and_a_late_receipt_takes_that_back() {
     on_both(|db| {
         let (post, closed) = db
-            .transact(|conn| {
+            .write(|conn| {
                 let pool = create_pool(conn, &NewPool::new("Test", 1000, 2048, NOW))?.id;
                 let new = NewPost {
                     pool,
@@ -321,15 +321,15 @@ fn a_window_that_closes_without_its_proof_is_missed_at_that_moment_and_a_late_re
                 use sealyard_core::store::schema::window_posts as w;
                 diesel::update(w::table).set(w::state.eq(PostState::Submitted.name())).execute(conn)?;
                 let closed = |conn: &mut AnyConnection, head| proving::closed(conn, pool, head).map(|posts| posts.len());
-                Ok::<_, DbFault>((post, [closed(conn, 159)?, closed(conn, 160)?]))
+                Ok((post, [closed(conn, 159)?, closed(conn, 160)?]))
             })
             .unwrap();
         assert_eq!(closed, [0, 1]);
         let alerts = || db.read(|conn| sealyard_core::jobs::alerts(conn).map_err(DbFault::from)).unwrap();
-        assert!(db.transact(|conn| Ok::<_, DbFault>(proving::miss(conn, &post, NOW)?)).unwrap());
-        assert!(!db.transact(|conn| Ok::<_, DbFault>(proving::miss(conn, &post, NOW)?)).unwrap(), "once");
+        assert!(db.write(|conn| proving::miss(conn, &post, NOW)).unwrap());
+        assert!(!db.write(|conn| proving::miss(conn, &post, NOW)).unwrap(), "once");
         assert!(alerts().len() == 1 && alerts()[0].text.contains("deadline 3 partition 0"), "{:?}", alerts());
-        db.transact(|conn| Ok::<_, DbFault>(proving::landed(conn, post.id, 0)?)).unwrap();
+        db.write(|conn| proving::landed(conn, post.id, 0)).unwrap();
         assert!(alerts().is_empty());
         let landed = db.read(|conn| proving::in_state(conn, PostState::Landed).map_err(DbFault::from)).unwrap();
         assert_eq!(landed.len(), 1);

@@ -261,9 +261,9 @@ fn once_the_database_is_back_nobody_waits() {
     db.migrate().unwrap();
     let key = {
         machine(&db, "yard");
-        db.transact(|conn| {
+        db.write(|conn| {
             let token = fleet::new_token(conn, "granite", NOW, NOW * 2)?;
-            Ok::<_, DbFault>(fleet::enrol(conn, &token, &crate::support::hardware(), NOW).unwrap().key)
+            Ok(fleet::enrol(conn, &token, &crate::support::hardware(), NOW).unwrap().key)
         })
         .unwrap()
     };

@@ -110,7 +110,7 @@ async fn a_lost_webhook_loses_nothing() {
     // Once a day it is asked about everything that has happened.
     let now = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
     let payload = json!({"from": now - 600, "to": now + 600}).to_string();
-    db.transact(|conn| Ok::<_, DbFault>(jobs::enqueue(conn, "payment_events", "test", &payload, 0)?)).unwrap();
+    db.write(|conn| jobs::enqueue(conn, "payment_events", "test", &payload, 0)).unwrap();
     ada.until(&listed, "See your contract").await;
     // An order that nobody has paid for expires, and nobody can pay for it afterwards.
     let unpaid = ada.order(&db, 1).await;
@@ -163,11 +163,11 @@ async fn wrong_passwords_of_a_stranger_do_not_lock_the_owner_out() {
 
 fn place(db: &Database, key: &str) -> (Order, sealyard_core::ids::PoolId) {
     let (pool, plan, user) = support::shop(db, 10);
-    let order = db.transact(|conn| {
+    let order = db.write(|conn| {
         let asked = PlaceOrder { user: user.id, plan: &plan, units: 1, request_key: key, shown: None };
         let order = orders::place(conn, &asked, NOW).unwrap();
         orders::open_payment(conn, order.id, "stripe", key, "http://pay", NOW)?;
-        Ok::<_, DbFault>(order)
+        Ok(order)
     });
     (order.unwrap(), pool.id)
 }
@@ -217,7 +217,7 @@ fn every_event_has_a_fate_and_money_that_fits_no_order_is_in_the_books() {
         let alerts = db.read(|conn| jobs::alerts(conn).map_err(DbFault::from)).unwrap();
         assert_eq!((waiting.len(), alerts.len()), (5, 5));
         assert!(alerts.iter().all(|alert| alert.kind == AlertKind::Payment));
-        let settled = db.transact(|conn| Ok::<_, DbFault>(payments::settle(conn, &waiting[0].id, order.user_id, NOW)?));
+        let settled = db.write(|conn| payments::settle(conn, &waiting[0].id, order.user_id, NOW));
         assert!(settled.unwrap());
         assert_eq!(db.read(|conn| jobs::alerts(conn).map_err(DbFault::from)).unwrap().len(), 4);
         assert_eq!(db.read(|conn| ledger::check(conn).map_err(DbFault::from)).unwrap(), []);
@@ -232,11 +232,11 @@ fn a_payment_that_meets_the_expiry_is_never_an_error() {
         for trial in 0..trials() {
             let key = format!("race-{trial}");
             let order = db
-                .transact(|conn| {
+                .write(|conn| {
                     let asked = PlaceOrder { user: user.id, plan: &plan, units: 1, request_key: &key, shown: None };
                     let order = orders::place(conn, &asked, NOW).unwrap();
                     orders::open_payment(conn, order.id, "stripe", &key, "http://pay", NOW)?;
-                    Ok::<_, DbFault>(order)
+                    Ok(order)
                 })
                 .unwrap();
             let at = order.expires_at;
@@ -276,12 +276,12 @@ fn a_new_account_cannot_hold_what_others_would_buy() {
         assert!(!db.transact(|conn| orders::cancel(conn, first.id, NOW)).unwrap(), "once");
         try_place(1, "third").unwrap();
         // An account that has paid once may reserve more.
-        db.transact(|conn| {
+        db.write(|conn| {
             let order = orders::of_user(conn, user.id)?.into_iter().find(|o| o.request_key == "second").unwrap();
             orders::open_payment(conn, order.id, "stripe", "cs", "http://pay", NOW)?;
             let paid = orders::Paid { rail: "stripe", rail_ref: "cs", minor: order.amount_minor, currency: "usd" };
             orders::fulfil(conn, &paid, NOW).unwrap().unwrap();
-            Ok::<_, DbFault>(())
+            Ok(())
         })
         .unwrap();
         try_place(15, "large").unwrap();

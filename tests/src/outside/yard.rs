@@ -118,7 +118,7 @@ impl Yard {
             s::comm_d.eq("22".repeat(32)),
             s::pc2_output.eq("{}"),
         );
-        self.db.transact(|conn| Ok::<_, DbFault>(diesel::update(s::table.find(id)).set(values.clone()).execute(conn)?)).unwrap();
+        self.db.write(|conn| diesel::update(s::table.find(id)).set(values.clone()).execute(conn)).unwrap();
         id
     }
 

@@ -12,7 +12,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sealyard_core::{
     clock::{DAY, Micros, Month, SECOND},
     fleet, ids,
-    store::DbFault,
 };
 use sealyard_devnet::{Devnet, Ready};
 use sealyard_filecoin::{
@@ -185,7 +184,7 @@ pub fn start_agents(app: &Shared, dir: &Path, url: &str, parameters: &Path) -> a
         command.arg(&home).arg("--parameters-dir").arg(parameters);
         if !home.join("machine.json").exists() {
             let now = app.now();
-            let token = app.db.transact(|conn| Ok::<_, DbFault>(fleet::new_token(conn, name, now, now + DAY)?))?;
+            let token = app.db.write(|conn| fleet::new_token(conn, name, now, now + DAY))?;
             command.args(["--token", &token]);
         }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(home.join("agent.log"))?;

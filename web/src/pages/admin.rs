@@ -12,7 +12,7 @@ use sealyard_core::{
     money::NanoFil,
     orders, payments,
     sealing::{self, SectorState},
-    store::{AnyConnection, DbFault, DbResult},
+    store::{AnyConnection, DbResult},
     units::Bytes,
     yields::{self, ChainDay},
 };
@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use super::{html, redirect};
 use crate::{
-    app::{App, Shared, read, transact},
+    app::{App, Shared, read, write},
     auth::{Admin, Visitor},
     error::WebError,
     form::Form,
@@ -148,7 +148,7 @@ struct SettleForm {
 async fn settle(app: web::Data<App>, Admin(user): Admin, form: Form<SettleForm>) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let (event, now, admin) = (form.into_inner().event, app.now(), user.id);
-    if transact(&app, move |conn| Ok::<_, DbFault>(payments::settle(conn, &event, admin, now)?)).await? {
+    if write(&app, move |conn| payments::settle(conn, &event, admin, now)).await? {
         Ok(redirect("/admin/pipeline"))
     } else {
         Err(WebError::BadInput("This event does not wait for anybody any more.".into()))
@@ -158,9 +158,9 @@ async fn settle(app: web::Data<App>, Admin(user): Admin, form: Form<SettleForm>)
 async fn release(app: web::Data<App>, Admin(user): Admin, id: web::Path<i64>) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let (id, now, admin) = (SectorId(id.into_inner()), app.now(), user.id);
-    let released = transact(&app, move |conn| {
+    let released = write(&app, move |conn| {
         accounts::record(conn, now, Some(admin), "release from quarantine", &format!("sector row {id}"), "")?;
-        Ok::<_, DbFault>(sealing::release(conn, id, now)?)
+        sealing::release(conn, id, now)
     })
     .await?;
     if released {

@@ -13,7 +13,7 @@ use sealyard_core::{
     money::NanoFil,
     orders::{self, Order, OrderState, PlaceOrder, Stock},
     scheduler::Promised,
-    store::{AnyConnection, DbFault, DbResult},
+    store::{AnyConnection, DbResult},
     yields::{self, Outcomes},
 };
 use serde::Deserialize;
@@ -25,7 +25,7 @@ use super::{
     terms::{TermRow, term_rows},
 };
 use crate::{
-    app::{App, Shared, read, transact},
+    app::{App, Shared, read, transact, write},
     auth::{SignedIn, Visitor},
     error::WebError,
     form::Form,
@@ -240,7 +240,7 @@ async fn ask_for_payment(app: &Shared, mut order: Order, plan: &Plan) -> Result<
     let Some(rail) = &app.stripe else { return Ok(()) };
     let (id, now) = (order.id, app.now());
     if order.expires_at - now - PAGE_MARGIN < SHORTEST_PAGE {
-        order = transact(app, move |conn| Ok::<_, DbFault>(orders::renew_hold(conn, id, now)?)).await?;
+        order = write(app, move |conn| orders::renew_hold(conn, id, now)).await?;
     }
     // The provider goes by its own clock.
     let expires_at = (app.outside_now() + order.expires_at - now - PAGE_MARGIN) / SECOND;
@@ -248,13 +248,13 @@ async fn ask_for_payment(app: &Shared, mut order: Order, plan: &Plan) -> Result<
         Ok(session) => session,
         Err(error) => {
             if matches!(error, StripeError::Refused { .. }) {
-                transact(app, move |conn| Ok::<_, DbFault>(orders::checkout_failed(conn, &order)?)).await?;
+                write(app, move |conn| orders::checkout_failed(conn, &order)).await?;
             }
             return Err(WebError::Internal(anyhow::Error::new(error).context("asking for a payment page")));
         }
     };
     let url = session.url.context("the payment provider gave no page to pay on")?;
-    transact(app, move |conn| Ok::<_, DbFault>(orders::open_payment(conn, id, stripe::RAIL, &session.id, &url, now)?)).await?;
+    write(app, move |conn| orders::open_payment(conn, id, stripe::RAIL, &session.id, &url, now)).await?;
     Ok(())
 }
 

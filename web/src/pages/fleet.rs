@@ -7,14 +7,14 @@ use sealyard_core::{
     clock::{DAY, minute_text},
     fleet::{self, Draining, Machine},
     sealing,
-    store::{AnyConnection, DbFault, DbResult},
+    store::{AnyConnection, DbResult},
     units::Bytes,
 };
 use serde::Deserialize;
 
 use super::{html, redirect};
 use crate::{
-    app::{App, Shared, read, transact},
+    app::{App, Shared, read, write},
     auth::{Admin, Visitor},
     error::WebError,
     form::Form,
@@ -135,9 +135,9 @@ async fn new_token(app: web::Data<App>, Admin(user): Admin, form: Form<TokenForm
         return Err(WebError::BadInput("Give the machine a name of at most 60 characters.".into()));
     }
     let (now, admin, machine) = (app.now(), user.id, name.clone());
-    let token = transact(&app, move |conn| {
+    let token = write(&app, move |conn| {
         accounts::record(conn, now, Some(admin), "enrolment token", &name, "")?;
-        Ok::<_, DbFault>(fleet::new_token(conn, &name, now, now + DAY)?)
+        fleet::new_token(conn, &name, now, now + DAY)
     })
     .await?;
     show(&app, (&user).into(), Some(NewToken { token, machine, is_new_key: false })).await
@@ -151,12 +151,12 @@ struct WithdrawForm {
 async fn withdraw(app: web::Data<App>, Admin(user): Admin, form: Form<WithdrawForm>) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
     let (digest, now, admin) = (form.into_inner().token, app.now(), user.id);
-    let withdrawn = transact(&app, move |conn| {
+    let withdrawn = write(&app, move |conn| {
         let withdrawn = fleet::withdraw_token(conn, &digest, now)?;
         if withdrawn {
             accounts::record(conn, now, Some(admin), "enrolment token withdrawn", &digest, "")?;
         }
-        Ok::<_, DbFault>(withdrawn)
+        Ok(withdrawn)
     })
     .await?;
     if withdrawn {
@@ -175,13 +175,13 @@ async fn change<T: Send + 'static>(
     mut work: impl FnMut(&mut AnyConnection, &Machine, i64) -> DbResult<Option<T>> + Send + 'static,
 ) -> Result<(Machine, Option<T>), WebError> {
     let (now, admin) = (app.now(), admin.id);
-    let changed = transact(app, move |conn| {
+    let changed = write(app, move |conn| {
         let Some(machine) = fleet::by_public_id(conn, &id)? else { return Ok(None) };
         let result = work(conn, &machine, now)?;
         if result.is_some() {
             accounts::record(conn, now, Some(admin), name, &machine.name, &id)?;
         }
-        Ok::<_, DbFault>(Some((machine, result)))
+        Ok(Some((machine, result)))
     })
     .await?;
     changed.ok_or(WebError::NotFound)

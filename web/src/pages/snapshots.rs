@@ -50,7 +50,7 @@ fn fixture() -> Fixture {
     let now = app.now();
     let (order, contract, plan) = app
         .db
-        .transact(|conn| {
+        .write(|conn| {
             let ada = NewUser { email: "ada@example.org", name: "Ada", password: "long enough", role: Role::Investor };
             let user = accounts::register(conn, &Registration::of(&ada).unwrap(), now).unwrap();
             let token = fleet::new_token(conn, "yard-1", now, now + DAY)?;
@@ -76,7 +76,7 @@ fn fixture() -> Fixture {
             let contract = orders::fulfil(conn, &payment, now).unwrap().unwrap();
             jobs::claim(conn, "chain", "worker", now + DAY, now)?;
             jobs::note_turn(conn, "chain", Some("the node cannot be reached"), now)?;
-            Ok::<_, DbFault>((unpaid.public_id, contract.public_id, plan.public_id))
+            Ok((unpaid.public_id, contract.public_id, plan.public_id))
         })
         .unwrap();
     Fixture { app, order, contract, plan, _dir: dir }

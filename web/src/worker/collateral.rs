@@ -1,10 +1,10 @@
 //! How many sectors the miners' funds can pledge: what cannot be pledged is not sold.
 
 use fvm_shared::bigint::BigInt;
-use sealyard_core::{capacity, ledger, money::ATTO_PER_NANO, store::DbFault};
+use sealyard_core::{capacity, ledger, money::ATTO_PER_NANO};
 
 use super::{TurnResult, pipeline::miner_address, pools};
-use crate::app::{Shared, read, transact};
+use crate::app::{Shared, read, write};
 
 /// Hundredths of today's pledge that are set aside for a sector: pledges move with the network while it is sealed.
 const CARE: u32 = 110;
@@ -23,7 +23,7 @@ pub async fn turn(app: Shared) -> TurnResult {
         let sectors = i64::try_from((funds.atto() - &owed) / &each).unwrap_or(i64::MAX).max(0);
         let pledge = i64::try_from((each + (ATTO_PER_NANO - 1)) / ATTO_PER_NANO).unwrap_or(i64::MAX);
         if (pool.collateral_sectors, pool.pledge_nano) != (Some(sectors), Some(pledge)) {
-            transact(&app, move |conn| Ok::<_, DbFault>(capacity::set_collateral(conn, pool.id, sectors, pledge)?)).await?;
+            write(&app, move |conn| capacity::set_collateral(conn, pool.id, sectors, pledge)).await?;
         }
     }
     Ok(())

@@ -4,13 +4,12 @@ use fvm_shared::bigint::BigInt;
 use sealyard_core::{
     catalog::{self, Plan},
     clock::DAY,
-    store::DbFault,
     yields::{self, Forecast, Projection},
 };
 use sealyard_filecoin::economics::{EPOCHS_PER_DAY, EXPECTED_WINS, NetworkEstimate};
 
 use super::{TurnResult, pipeline::miner_address, pools};
-use crate::app::{Shared, read, transact};
+use crate::app::{Shared, read, write};
 
 /// Days of a contract's life that are looked at, besides the whole.
 const HORIZONS: [i64; 3] = [30, 90, 180];
@@ -65,11 +64,11 @@ async fn forecast_plan(app: &Shared, plan: &Plan, today: i64) -> TurnResult {
             })
         })
         .collect();
-    transact(app, move |conn| {
+    write(app, move |conn| {
         for forecast in &made {
             yields::keep_forecast(conn, forecast)?;
         }
-        Ok::<_, DbFault>(())
+        Ok(())
     })
     .await?;
     Ok(())

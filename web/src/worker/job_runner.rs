@@ -9,13 +9,12 @@ use sealyard_core::{
     orders,
     payments::{self, Incoming},
     statements::{self, Statement},
-    store::DbFault,
 };
 use serde::Deserialize;
 
 use super::TurnResult;
 use crate::{
-    app::{Shared, read, transact},
+    app::{Shared, read, transact, write},
     mail::MailError,
     pages::webhook,
     rails::stripe,
@@ -28,12 +27,12 @@ const JOBS_PER_TURN: usize = 20;
 pub async fn turn(app: Shared) -> TurnResult {
     for _ in 0..JOBS_PER_TURN {
         let now = app.now();
-        let Some(job) = transact(&app, move |conn| Ok::<_, DbFault>(jobs::take(conn, 5 * MINUTE, now)?)).await? else {
+        let Some(job) = write(&app, move |conn| jobs::take(conn, 5 * MINUTE, now)).await? else {
             return Ok(());
         };
         let ended = run(&app, &job).await;
         let now = app.now();
-        transact(&app, move |conn| {
+        write(&app, move |conn| {
             match &ended {
                 Ended::Done => jobs::complete(conn, &job)?,
                 Ended::Never(reason) => {
@@ -45,7 +44,7 @@ pub async fn turn(app: Shared) -> TurnResult {
                     jobs::fail(conn, &job, reason, *delay, now)?;
                 }
             }
-            Ok::<_, DbFault>(())
+            Ok(())
         })
         .await?;
     }
@@ -121,12 +120,12 @@ async fn mail(app: &Shared, job: &Job) -> Ended {
         Err(error) => return later(&error),
     };
     let (now, kept) = (app.now(), refusal.clone());
-    let noted = transact(app, move |conn| {
+    let noted = write(app, move |conn| {
         match &kept {
             None => statements::mark_sent(conn, &statement, now)?,
             Some(why) => statements::mark_refused(conn, &statement, why, now)?,
         }
-        Ok::<_, DbFault>(())
+        Ok(())
     })
     .await;
     match (noted, refusal) {

@@ -4,12 +4,11 @@ use sealyard_core::{
     capacity,
     clock::{DAY, SECOND},
     fleet, jobs, orders, scheduler, sealing,
-    store::DbFault,
     units::Bytes,
 };
 
 use super::TurnResult;
-use crate::app::{Shared, transact};
+use crate::app::{Shared, transact, write};
 
 pub async fn turn(app: Shared) -> TurnResult {
     let now = app.now();
@@ -17,7 +16,7 @@ pub async fn turn(app: Shared) -> TurnResult {
     let silent = app.config.silent_s * SECOND;
     let patience = app.config.machine_lost_s * SECOND;
     // By itself: every heartbeat writes that row as well.
-    transact(&app, move |conn| Ok::<_, DbFault>(fleet::look(conn, now)?)).await?;
+    write(&app, move |conn| fleet::look(conn, now)).await?;
     ask_the_rail(&app).await?;
     let changes = transact(&app, move |conn| {
         sealing::expire_leases(conn, now)?;
@@ -46,7 +45,7 @@ const EVENTS_AFTER_S: i64 = 3600;
 /// Questions to the payment rail: orders whose time to pay has run out, and once a day all events of the day before.
 async fn ask_the_rail(app: &Shared) -> TurnResult {
     let (now, today) = (app.now(), (app.outside_now() / SECOND - EVENTS_AFTER_S).div_euclid(DAY / SECOND));
-    transact(app, move |conn| {
+    write(app, move |conn| {
         for (order, _) in orders::due(conn, now)? {
             let payload = serde_json::json!({"order": order.id.0}).to_string();
             jobs::enqueue(conn, "order_expiry", &format!("{}:{}", order.public_id, order.expires_at), &payload, now)?;
@@ -54,7 +53,7 @@ async fn ask_the_rail(app: &Shared) -> TurnResult {
         let (from, to) = ((today - 1) * (DAY / SECOND), today * (DAY / SECOND));
         let payload = serde_json::json!({"from": from, "to": to}).to_string();
         jobs::enqueue(conn, "payment_events", &today.to_string(), &payload, now)?;
-        Ok::<_, DbFault>(())
+        Ok(())
     })
     .await?;
     Ok(())

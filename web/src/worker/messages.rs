@@ -10,7 +10,7 @@ use sealyard_core::{
     ledger::LedgerError,
     proving,
     sealing::{self, Landing, Message, MessageState, OnChain, Purpose},
-    store::{AnyConnection, DbFault},
+    store::AnyConnection,
 };
 use sealyard_filecoin::rpc::{self, MsgLookup, RpcError, SignedMessage};
 
@@ -21,7 +21,7 @@ use super::{
     on_chain::{self, Effect},
     pools,
 };
-use crate::app::{Shared, read, transact};
+use crate::app::{Shared, read, transact, write};
 
 /// How far back a receipt is looked for beyond the message's age, epochs.
 const LOOKBACK: i64 = 2 * 2880;
@@ -193,12 +193,12 @@ async fn send(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
             return Ok(());
         }
     }
-    transact(app, move |conn| Ok::<_, DbFault>(sealing::tried(conn, id, &sender, now)?)).await?;
+    write(app, move |conn| sealing::tried(conn, id, &sender, now)).await?;
     let signed = fees::send(app, &request, message).await?;
     if !is_same(app, &request, &signed.message).await? {
         let (id, uuid) = (message.id, message.uuid.clone());
         tracing::error!(uuid, cid = %signed.cid, "the node has another message under this identity; it gets a new one");
-        transact(app, move |conn| Ok::<_, DbFault>(sealing::renew_identity(conn, id, now)?)).await?;
+        write(app, move |conn| sealing::renew_identity(conn, id, now)).await?;
         return Ok(());
     }
     sent(app, message, &signed).await
@@ -207,7 +207,7 @@ async fn send(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
 async fn sent(app: &Shared, message: &Message, signed: &SignedMessage) -> TurnResult {
     let (id, kept, now) = (message.id, fees::signed(signed), app.now());
     tracing::info!(purpose = %message.purpose, cid = %signed.cid, nonce = kept.nonce, "message pushed");
-    transact(app, move |conn| Ok::<_, DbFault>(sealing::pushed(conn, id, &kept, now)?)).await?;
+    write(app, move |conn| sealing::pushed(conn, id, &kept, now)).await?;
     Ok(())
 }
 
@@ -287,7 +287,7 @@ async fn silent(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
     };
     let (uuid, purpose) = (message.uuid.clone(), message.purpose.words());
     let text = format!("{purpose} message {} {text}", message.cid.as_deref().unwrap_or_default());
-    transact(app, move |conn| Ok::<_, DbFault>(jobs::raise(conn, AlertKind::Message, &uuid, &text, now)?)).await?;
+    write(app, move |conn| jobs::raise(conn, AlertKind::Message, &uuid, &text, now)).await?;
     replaced.map(drop)
 }
 
@@ -315,7 +315,7 @@ async fn landing(app: &Shared, sent: &rpc::Message, found: &MsgLookup) -> anyhow
 
 async fn record(app: &Shared, message: &Message, landing: Landing) -> TurnResult {
     let (message, now) = (message.clone(), app.now());
-    transact(app, move |conn| Ok::<_, DbFault>(landed(conn, &message, &landing, now).map(drop)?)).await?;
+    write(app, move |conn| landed(conn, &message, &landing, now).map(drop)).await?;
     Ok(())
 }
 

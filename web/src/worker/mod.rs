@@ -32,7 +32,7 @@ use sealyard_core::{
 };
 use sealyard_filecoin::rpc::RpcError;
 
-use crate::app::{Shared, read, transact};
+use crate::app::{Shared, read, write};
 
 /// A claim that is not renewed for so long is free.
 const CLAIM_S: i64 = 15;
@@ -53,7 +53,7 @@ pub async fn run_until(app: Shared, stop: impl Future<Output = anyhow::Result<()
         stopped = stop => stopped,
     };
     let holding = holder.clone();
-    let given_up = transact(&app, move |conn| Ok::<_, DbFault>(jobs::release_claims(conn, &holding)?)).await;
+    let given_up = write(&app, move |conn| jobs::release_claims(conn, &holding)).await;
     tracing::info!(worker = holder, loops = given_up.unwrap_or_default(), "stopped; its loops are free");
     stopped
 }
@@ -163,12 +163,12 @@ async fn repeat<F: Future<Output = TurnResult> + Send>(
 /// For the operator's console.
 async fn tell(app: &Shared, name: &'static str, error: Option<String>) -> Result<(), DbFault> {
     let now = app.now();
-    transact(app, move |conn| Ok::<_, DbFault>(jobs::note_turn(conn, name, error.as_deref(), now)?)).await
+    write(app, move |conn| jobs::note_turn(conn, name, error.as_deref(), now)).await
 }
 
 async fn claimed(app: &Shared, name: &'static str, holder: &str) -> Result<bool, DbFault> {
     let (holder, now) = (holder.to_owned(), app.now());
-    transact(app, move |conn| Ok::<_, DbFault>(jobs::claim(conn, name, &holder, now + CLAIM_S * SECOND, now)?)).await
+    write(app, move |conn| jobs::claim(conn, name, &holder, now + CLAIM_S * SECOND, now)).await
 }
 
 /// Every pool, to be worked on one after the other.

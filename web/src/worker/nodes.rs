@@ -5,12 +5,11 @@ use std::time::Duration;
 use sealyard_core::{
     clock::SECOND,
     jobs::{self, AlertKind},
-    store::DbFault,
 };
 use sealyard_filecoin::rpc::Freshness;
 
 use super::TurnResult;
-use crate::app::{Shared, transact};
+use crate::app::{Shared, write};
 
 const PAUSE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -34,7 +33,7 @@ pub async fn look(app: &Shared) -> TurnResult {
     let freshness = Freshness { now: Some(app.now() / SECOND), most_epochs: app.config.head_lag_epochs, epoch_seconds };
     let heads = app.node.look_at_heads(freshness).await;
     let now = app.now();
-    transact(app, move |conn| {
+    write(app, move |conn| {
         for head in &heads {
             match &head.problem {
                 Some(why) => {
@@ -50,7 +49,7 @@ pub async fn look(app: &Shared) -> TurnResult {
                 }
             }
         }
-        Ok::<_, DbFault>(())
+        Ok(())
     })
     .await?;
     Ok(())

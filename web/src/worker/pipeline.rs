@@ -10,7 +10,6 @@ use sealyard_core::{
     ids::SectorId,
     scheduler,
     sealing::{self, MessageRequest, OnChain, Purpose, Sector, SectorState},
-    store::DbFault,
     yields,
 };
 use sealyard_filecoin::{
@@ -21,7 +20,7 @@ use sealyard_filecoin::{
 };
 
 use super::{Each, TurnResult, chain::Members, on_chain, pools, provisional};
-use crate::app::{Shared, read, transact};
+use crate::app::{Shared, read, transact, write};
 
 /// Tickets are drawn this far back, so that a reorganisation cannot change them.
 const TICKET_LOOKBACK: i64 = 900;
@@ -125,8 +124,7 @@ impl Step<'_> {
         let entropy = miner_entropy(miner_id(self.pool)?);
         let ticket = self.app.node.randomness_from_tickets(RandomnessTag::SealRandomness, epoch, &entropy).await?.to_string();
         let (sector, now) = (sector.clone(), self.app.now());
-        transact(self.app, move |conn| Ok::<_, DbFault>(sealing::begin_sealing(conn, sector.clone(), &ticket, epoch, now)?))
-            .await?;
+        write(self.app, move |conn| sealing::begin_sealing(conn, sector.clone(), &ticket, epoch, now)).await?;
         Ok(())
     }
 
@@ -136,7 +134,7 @@ impl Step<'_> {
             return Ok(());
         }
         let (id, now) = (sector.id, self.app.now());
-        if transact(self.app, move |conn| Ok::<_, DbFault>(sealing::renew_ticket(conn, id, now)?)).await? {
+        if write(self.app, move |conn| sealing::renew_ticket(conn, id, now)).await? {
             tracing::info!(sector = sector.number, "its ticket became too old while it waited; it gets a new one");
         }
         Ok(())
@@ -152,7 +150,7 @@ impl Step<'_> {
         if self.head > ticket_epoch + OLDEST_TICKET {
             tracing::warn!(sector = sector.number, ticket_epoch, "the ticket expired; sealing starts again");
             let (sector, now) = (sector.clone(), self.app.now());
-            transact(self.app, move |conn| Ok::<_, DbFault>(sealing::ticket_expired(conn, sector.clone(), now)?)).await?;
+            write(self.app, move |conn| sealing::ticket_expired(conn, sector.clone(), now)).await?;
             return Ok(());
         }
         // Until it is pre-committed a sector's expiration counts the days it was sold for.
@@ -170,14 +168,14 @@ impl Step<'_> {
         }])?;
         let (sector, now) = (sector.clone(), self.app.now());
         let method = Method::PreCommitSectorBatch2.number();
-        transact(self.app, move |conn| {
+        write(self.app, move |conn| {
             let (pool, purpose, subject) = (sector.pool_id, Purpose::PreCommit, sector.id.0);
             if sealing::latest_message(conn, purpose, subject)?.is_some_and(|m| m.is_open()) {
                 return Ok(());
             }
             let attempt = sealing::next_attempt(conn, purpose, subject)?;
             sealing::build_message(conn, &MessageRequest { pool, purpose, subject, attempt, method, params: &params }, now)?;
-            Ok::<_, DbFault>(())
+            Ok(())
         })
         .await?;
         Ok(())
@@ -194,7 +192,7 @@ impl Step<'_> {
         }
         let Some(seed) = on_chain::seed(self.app, self.pool, epoch).await? else { return Ok(()) };
         let (sector, now) = (sector.clone(), self.app.now());
-        transact(self.app, move |conn| Ok::<_, DbFault>(sealing::seed_drawn(conn, sector.clone(), &seed, now)?)).await?;
+        write(self.app, move |conn| sealing::seed_drawn(conn, sector.clone(), &seed, now)).await?;
         Ok(())
     }
 
@@ -218,9 +216,9 @@ impl Step<'_> {
         }
         let params = actor::prove_commit(&[ProveCommit { number: claim.sector.number, proof }])?;
         let (sector, now) = (sector.clone(), self.app.now());
-        transact(self.app, move |conn| {
+        write(self.app, move |conn| {
             let message = good.then_some((Method::ProveCommitSectors3.number(), params.as_slice()));
-            Ok::<_, DbFault>(sealing::proof_verified(conn, sector.clone(), message, now)?)
+            sealing::proof_verified(conn, sector.clone(), message, now)
         })
         .await?;
         Ok(())

@@ -1,9 +1,9 @@
 //! What became of promises, what is expected of those that are open, and where sectors are to begin.
 
-use sealyard_core::{scheduler, store::DbFault};
+use sealyard_core::scheduler;
 
 use super::TurnResult;
-use crate::app::{Shared, read, transact};
+use crate::app::{Shared, read, write};
 
 pub async fn turn(app: Shared) -> TurnResult {
     let now = app.now();
@@ -14,10 +14,10 @@ pub async fn turn(app: Shared) -> TurnResult {
         (snapshot, outlook)
     })
     .await?;
-    let settled = transact(&app, move |conn| {
+    let settled = write(&app, move |conn| {
         scheduler::forecast_again(conn, &snapshot, &outlook)?;
         scheduler::keep_plan(conn, &snapshot, &outlook)?;
-        Ok::<_, DbFault>(scheduler::settle(conn, now)?)
+        scheduler::settle(conn, now)
     })
     .await?;
     if settled > 0 {

@@ -8,12 +8,11 @@ use sealyard_core::{
     ids::PostId,
     proving::{self, PostState},
     sealing::{self, OnChain},
-    store::DbFault,
 };
 use sealyard_filecoin::rpc::TipSet;
 
 use super::{TurnResult, on_chain, pipeline::miner_address};
-use crate::app::{Shared, read, transact};
+use crate::app::{Shared, read, transact, write};
 
 /// Most partitions of one deadline that were proven.
 const MOST_PARTITIONS: usize = 10_000;
@@ -65,7 +64,7 @@ async fn read_again(app: &Shared, pool: &Pool, head: i64) -> TurnResult {
         if !posted.contains(&u64::try_from(post.partition)?) {
             tracing::warn!(deadline = post.deadline, partition = post.partition, "the chain does not have a WindowPoSt any more");
             let (id, now): (PostId, _) = (post.id, app.now());
-            transact(app, move |conn| Ok::<_, DbFault>(proving::taken_back(conn, id, now)?)).await?;
+            write(app, move |conn| proving::taken_back(conn, id, now)).await?;
         }
     }
     Ok(())

@@ -6,12 +6,11 @@ use sealyard_core::{
     capacity::{self, Pool},
     jobs::{self, AlertKind},
     sealing,
-    store::DbFault,
 };
 use sealyard_filecoin::rpc::Numbers;
 
 use super::{Each, TurnResult, chain::Members, pipeline::miner_address, pools};
-use crate::app::{Shared, read, transact};
+use crate::app::{Shared, read, write};
 
 /// Numbers beyond it were masked by somebody, not counted up to.
 const LARGEST_NUMBER: i64 = 1 << 62;
@@ -39,7 +38,7 @@ async fn reconcile(app: &Shared, pool: &Pool) -> TurnResult {
     let known: Numbers = known.into_iter().filter_map(|(number, _)| u64::try_from(number).ok()).collect();
     let first = u64::try_from(first_of_ours(app, pool).await?)?;
     let unknown: Vec<u64> = live.minus(&known).iter().filter(|number| *number >= first).collect();
-    transact(app, move |conn| {
+    write(app, move |conn| {
         if let Some(next) = next
             && capacity::numbers_used(conn, id, next)?
         {
@@ -59,7 +58,7 @@ async fn reconcile(app: &Shared, pool: &Pool) -> TurnResult {
                 tracing::error!("{text}");
             }
         }
-        Ok::<_, DbFault>(())
+        Ok(())
     })
     .await?;
     Ok(())

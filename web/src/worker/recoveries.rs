@@ -8,7 +8,6 @@ use sealyard_core::{
     ids,
     proving::{self, Readability},
     sealing::{self, MessageRequest, Purpose, Sector},
-    store::DbFault,
 };
 use sealyard_filecoin::{
     actor::{self, Method, SectorsAt},
@@ -16,7 +15,7 @@ use sealyard_filecoin::{
 };
 
 use super::{TurnResult, pipeline::miner_address, pools};
-use crate::app::{Shared, read, transact};
+use crate::app::{Shared, read, write};
 
 /// Most sectors of one miner (32 GiB of them make 3 PiB).
 const MOST_SECTORS: usize = 100_000;
@@ -71,7 +70,7 @@ async fn recover(
     // What can be proven does not wait for ever for what is still being read.
     let last_call = now.current_epoch + INCLUSION + LAST_CALL >= opens - now.fault_declaration_cutoff;
     let (pool, at) = (pool.clone(), app.now());
-    let built = transact(app, move |conn| {
+    let built = write(app, move |conn| {
         let mut good = Vec::new();
         let mut waits = false;
         for sector in &sectors {
@@ -92,7 +91,7 @@ async fn recover(
         let attempt = digest.get(..15).and_then(|part| i64::from_str_radix(part, 16).ok()).unwrap_or(opens);
         let (pool, purpose, subject) = (pool.id, Purpose::Recover, first.id.0);
         sealing::build_message(conn, &MessageRequest { pool, purpose, subject, attempt, method, params: &params }, at)?;
-        Ok::<_, DbFault>(good.len())
+        Ok(good.len())
     })
     .await?;
     if built > 0 {

@@ -6,7 +6,6 @@ use sealyard_core::{
     clock::SECOND,
     proving::{self, NewPost, PostState, WindowPost},
     sealing::{self, MessageRequest, Purpose},
-    store::DbFault,
 };
 use sealyard_filecoin::{
     actor::{self, Method, PostSubmission, RandomnessTag, miner_entropy},
@@ -21,7 +20,7 @@ use super::{
     pipeline::{miner_address, miner_id},
     pools,
 };
-use crate::app::{Shared, read, transact};
+use crate::app::{Shared, read, write};
 
 /// Most sectors of one partition (the protocol's largest is 2,349).
 const MOST_SECTORS: usize = 10_000;
@@ -46,7 +45,7 @@ async fn turn_of(app: &Shared, pool: &Pool, all: &mut Each) -> TurnResult {
         all.note(begin_window(app, pool, &window, head).await);
     }
     let (id, name, now) = (pool.id, pool.name.clone(), app.now());
-    let given_up = transact(app, move |conn| Ok::<_, DbFault>(proving::go_on_without_silent(conn, id, now)?)).await?;
+    let given_up = write(app, move |conn| proving::go_on_without_silent(conn, id, now)).await?;
     if given_up > 0 {
         tracing::error!(pool = name, sectors = given_up, "the WindowPoSt goes on without sectors of machines that are silent");
     }
@@ -69,7 +68,7 @@ async fn close(app: &Shared, pool: &Pool, post: WindowPost) -> TurnResult {
         }
     }
     let (deadline, partition, open, now) = (post.deadline, post.partition, post.open_epoch, app.now());
-    if transact(app, move |conn| Ok::<_, DbFault>(proving::miss(conn, &post, now)?)).await? {
+    if write(app, move |conn| proving::miss(conn, &post, now)).await? {
         tracing::error!(pool = pool.name, deadline, partition, open, "WindowPoSt missed");
     }
     Ok(())
@@ -154,7 +153,7 @@ async fn begin_partition(
         sectors,
         due_at: now + (window.close - head) * EPOCH_SECONDS * SECOND,
     };
-    let begun = transact(app, move |conn| Ok::<_, DbFault>(proving::begin(conn, &new, now)?)).await?;
+    let begun = write(app, move |conn| proving::begin(conn, &new, now)).await?;
     if begun {
         tracing::info!(deadline = window.deadline, partition, open = window.open, "WindowPoSt due");
     }
@@ -197,7 +196,7 @@ async fn submit(app: &Shared, pool: &Pool, post: &WindowPost) -> TurnResult {
     let good = tokio::task::spawn_blocking(move || verify_window_post(&ident, &replicas, randomness, &bytes)).await??;
     if !good {
         let (id, now) = (post.id, app.now());
-        transact(app, move |conn| Ok::<_, DbFault>(proving::rejected(conn, id, now)?)).await?;
+        write(app, move |conn| proving::rejected(conn, id, now)).await?;
         anyhow::bail!("WindowPoSt of deadline {} partition {} does not verify; it is made again", post.deadline, post.partition);
     }
     // Any epoch since the challenge will do; that one is the least likely to be reorganised.
@@ -214,7 +213,7 @@ async fn submit(app: &Shared, pool: &Pool, post: &WindowPost) -> TurnResult {
         commit_randomness,
     })?;
     let (post, now) = (post.clone(), app.now());
-    transact(app, move |conn| {
+    write(app, move |conn| {
         let method = Method::SubmitWindowedPoSt.number();
         if proving::by_id(conn, post.id)?.state != PostState::Proven {
             return Ok(());
@@ -223,7 +222,7 @@ async fn submit(app: &Shared, pool: &Pool, post: &WindowPost) -> TurnResult {
         let (pool, purpose, subject) = (post.pool_id, Purpose::WindowPost, post.id.0);
         let attempt = sealing::next_attempt(conn, purpose, subject)?;
         let id = sealing::build_message(conn, &MessageRequest { pool, purpose, subject, attempt, method, params: &params }, now)?;
-        Ok::<_, DbFault>(proving::submitted(conn, &post, id)?)
+        proving::submitted(conn, &post, id)
     })
     .await?;
     Ok(())

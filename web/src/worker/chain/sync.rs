@@ -11,7 +11,6 @@ use sealyard_core::{
     capacity::Pool,
     ids::{ContractId, PoolId},
     sealing,
-    store::DbFault,
     units::ChainTime,
     yields::{self, CloseError, Cursor, PowerOn, Win},
 };
@@ -26,7 +25,7 @@ use super::{
     rewards,
 };
 use crate::{
-    app::{Shared, read, transact},
+    app::{Shared, read, transact, write},
     worker::{TurnResult, pipeline::miner_address, pools},
 };
 
@@ -63,7 +62,7 @@ async fn start(app: &Shared, pool: &Pool) -> anyhow::Result<Cursor> {
     }
     let next = (app.node.chain_head().await?.height - app.config.finality).max(0);
     let time = ChainTime { genesis_at, epoch_seconds };
-    transact(app, move |conn| Ok::<_, DbFault>(yields::init_cursor(conn, id, time, next)?)).await?;
+    write(app, move |conn| yields::init_cursor(conn, id, time, next)).await?;
     read(app, move |conn| yields::cursor(conn, id)).await?.context("the cursor was not stored")
 }
 
@@ -75,7 +74,7 @@ async fn check_network(app: &Shared, cursor: &Cursor) -> TurnResult {
     check_version(app.node.network_version(&Vec::new()).await?, app.config.newest_network_version)?;
     let (pool, found) = (cursor.pool_id, app.node.network_name().await?);
     if cursor.network.is_empty() {
-        transact(app, move |conn| Ok::<_, DbFault>(yields::name_network(conn, pool, &found)?)).await?;
+        write(app, move |conn| yields::name_network(conn, pool, &found)).await?;
     } else if cursor.network != found {
         bail!("the node is on network {found:?}, this pool's chain is {:?}; nothing is recorded or posted", cursor.network);
     }
