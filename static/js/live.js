@@ -1,4 +1,5 @@
-// Keeps a part of the page fresh: <section data-live="/path"> is fetched again every few seconds while it says so.
+// Keeps a part of the page fresh: <section data-live="/path"> is fetched every few seconds until it
+// contains an element with data-settled.
 const part = document.querySelector("[data-live]");
 if (part) {
   const refresh = async () => {
@@ -10,7 +11,7 @@ if (part) {
     } catch {
       // Not reached this time.
     }
-    if (!part.querySelector(".tag.active")) setTimeout(refresh, 3000);
+    if (!part.querySelector("[data-settled]")) setTimeout(refresh, 3000);
   };
   setTimeout(refresh, 3000);
 }
