@@ -1,4 +1,4 @@
-//! The house, as this machine talks to it.
+//! This machine's connection to the server.
 
 use std::time::Duration;
 

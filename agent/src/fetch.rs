@@ -122,7 +122,7 @@ impl Source {
         }
     }
 
-    /// What comes after the first `have` bytes.
+    /// The bytes after the first `have`.
     async fn rest(&self, file: &StoredFile, have: u64, out: &mut fs::File) -> Result<()> {
         let url = format!("{}/{}", self.url, file.path);
         let request = self.http.get(&url).bearer_auth(&self.pass).header(header::RANGE, format!("bytes={have}-"));

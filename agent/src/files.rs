@@ -1,4 +1,4 @@
-//! Shows sectors' files to other machines that the house has given a pass for.
+//! Shows sectors' files to other machines that have a pass from the server.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use sealyard_core::{
 };
 use sealyard_filecoin::proofs;
 
-/// What a machine shows, and when somebody last read of it.
+/// The files that a machine shares, and when each was last read.
 pub struct Shown {
     store: PathBuf,
     key: String,

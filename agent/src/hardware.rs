@@ -1,4 +1,4 @@
-//! What this machine has.
+//! This machine's hardware.
 
 use std::{fs, path::Path};
 

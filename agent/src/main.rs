@@ -24,7 +24,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Work for a house: enrol with a one-time token if this machine is new, then take leases until stopped.
+    /// Work for a server: enrol with a one-time token if this machine is new, then take leases until stopped.
     Run(Box<RunOptions>),
     /// Run one step (started by `run`, one process per step).
     #[command(hide = true)]
@@ -33,7 +33,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct RunOptions {
-    /// The house, for example https://power.example.org.
+    /// The server, for example https://power.example.org.
     #[arg(long, env = "SEALYARD_URL")]
     url: String,
     /// Folder for sectors, work in progress and this machine's key.
@@ -63,7 +63,7 @@ struct RunOptions {
     /// GPUs to offer, whatever is found here; default: those that are found.
     #[arg(long)]
     gpus: Option<usize>,
-    /// Show sectors' files on this address (port 0: any free one) to other machines of the house, and fetch theirs: so layers go from
+    /// Show sectors' files on this address (port 0: any free one) to other machines of the fleet, and fetch theirs: so layers go from
     /// machines for PC1 to machines with GPUs. For a network of your own: whoever reads a sector shows a pass, but nothing is encrypted.
     #[arg(long, env = "SEALYARD_FILES_LISTEN")]
     files_listen: Option<SocketAddr>,

@@ -1,4 +1,4 @@
-//! The machine's loop: heartbeat, start what was leased, report what ended. A house that is down is waited for.
+//! The machine's loop: heartbeat, start what was leased, report what ended. It waits for a server that is down.
 
 use std::{
     collections::HashMap,
@@ -30,12 +30,12 @@ struct Agent {
     waiting: HashMap<i64, (Lease, Instant)>,
     /// Results that could not be written down, because the disk is full: delivered from memory.
     unwritten: Vec<ReportRequest>,
-    /// Results that the house, or something before it, does not take: why, and when to try again. Their leases are kept.
+    /// Results that the server, or a proxy before it, does not take: why, and when to try again. Their leases are kept.
     refused: HashMap<(i64, i64), (String, Instant)>,
-    /// Stored sectors that the house is still to be told of, and when it is told again.
+    /// Stored sectors that are not reported yet, and the time of the next report.
     untold: Vec<StoredSector>,
     inventory: Instant,
-    /// What other machines may read here, and where.
+    /// Files that other machines may read here, and their address.
     shown: Option<(Arc<Shown>, String)>,
     /// Files of a transfer that goes on no more may lie about.
     untidy: bool,
@@ -150,7 +150,7 @@ async fn enrol(options: &RunOptions, work: &WorkDir) -> Result<Key> {
     let answer = loop {
         match house.enrol(&request).await {
             Ok(answer) => break answer,
-            // Only a house that cannot be reached is waited for; a refused token stays refused.
+            // Wait only for a server that cannot be reached; a refused token stays refused.
             Err(error) if error.downcast_ref::<reqwest::Error>().is_some() => {
                 tracing::warn!(error = format!("{error:#}"), "will try again");
                 tokio::time::sleep(wait).await;
@@ -178,7 +178,7 @@ impl Agent {
         }
     }
 
-    /// One exchange with the house; true when something was reported, so that the next lease is asked for at once.
+    /// One exchange with the server; true when something was reported, so that the next lease is asked for at once.
     async fn turn(&mut self) -> Result<bool> {
         self.collect(Duration::from_secs(self.options.step_timeout_s))?;
         let delivered = self.deliver().await?;
@@ -328,7 +328,7 @@ impl Agent {
                     self.waiting.insert(report.task, (step.lease.clone(), Instant::now() + DISK_PAUSE));
                 }
                 _ => {
-                    // What arrived in vain, or took the place of something older.
+                    // Files that arrived in vain, or replaced older ones.
                     self.untidy |= step.is_some_and(|step| is_transfer(&step.lease));
                     if let Err(error) = self.work.keep(report) {
                         tracing::warn!(task = report.task, error = format!("{error:#}"), "the result is delivered from memory");
@@ -340,7 +340,7 @@ impl Agent {
         Ok(!ended.is_empty())
     }
 
-    /// Those that the house does not have yet.
+    /// Those that the server does not have yet.
     fn results(&self) -> Vec<ReportRequest> {
         let mut reports = self.work.undelivered();
         reports.extend_from_slice(&self.unwritten);
@@ -363,7 +363,7 @@ impl Agent {
                     self.drop_result(report);
                     delivered = true;
                 }
-                // A house that cannot be reached takes nothing else either. (Who closes the line in the middle of a report may be
+                // A server that cannot be reached takes nothing else either. (Who closes the line in the middle of a report may be
                 // somebody before it who finds the report too long.)
                 Err(error) if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) => {
                     return Err(error);

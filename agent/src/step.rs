@@ -99,7 +99,7 @@ fn pre_commit_1(step: &StepInput) -> Result<Value, Failure> {
     Ok(json!({}))
 }
 
-/// What does not arrive whole is still where it was.
+/// Files that do not arrive whole are still at their source.
 fn fetch_here(step: &StepInput) -> Result<Value, Failure> {
     let input: MoveInput = read(&step.input)?;
     let work = WorkDir::of_store(&step.store)?;

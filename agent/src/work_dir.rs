@@ -1,5 +1,5 @@
 //! The machine's folder: its key, its sectors, and one folder per step with input, log and result. A result stays until the
-//! house has taken it, so that neither a crash here nor one there loses work.
+//! server has taken it, so that neither a crash here nor one there loses work.
 
 use std::{
     fs,
@@ -97,7 +97,7 @@ impl WorkDir {
             input: lease.input.clone(),
             store: self.store(),
         };
-        // What an earlier try in this folder left is not this one's result.
+        // Leftovers of an earlier try in this folder are not this one's result.
         let _ = fs::remove_file(folder.join("result.json"));
         write_whole(&folder.join("input.json"), &serde_json::to_vec(&input)?)?;
         Ok(folder)
@@ -177,14 +177,14 @@ impl WorkDir {
         write_whole(&self.step_folder(report.task, report.fence).join("report.json"), &serde_json::to_vec(report)?)
     }
 
-    /// Results that the house has not taken yet.
+    /// Results that the server has not taken yet.
     pub fn undelivered(&self) -> Vec<ReportRequest> {
         let Ok(entries) = fs::read_dir(self.root.join("steps")) else { return Vec::new() };
         let read = |entry: fs::DirEntry| serde_json::from_slice(&fs::read(entry.path().join("report.json")).ok()?).ok();
         entries.filter_map(Result::ok).filter_map(read).collect()
     }
 
-    /// The house has it: input and result can go, the log of a failure stays.
+    /// The server has it: input and result can go, the log of a failure stays.
     pub fn delivered(&self, report: &ReportRequest) {
         let folder = self.step_folder(report.task, report.fence);
         let _ = match report.outcome {
@@ -212,7 +212,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     written.and_then(|()| fs::rename(&temporary, path)).with_context(|| format!("writing {}", path.display()))
 }
 
-/// What a child leaves behind.
+/// The outcome of a child process.
 #[derive(Serialize, Deserialize)]
 pub struct StepResult {
     pub outcome: Outcome,

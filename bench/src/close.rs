@@ -1,4 +1,4 @@
-//! What a day of many contracts costs to close: the house's own code, beside the fastest ways to write the same lots and balances.
+//! The cost of closing a day of many contracts: our own code, beside the fastest ways to write the same lots and balances.
 
 use std::time::{Duration, Instant};
 
@@ -233,7 +233,7 @@ fn peak_mib() -> anyhow::Result<u64> {
     Ok(kib / 1024)
 }
 
-/// What closing has written for one pool, to be written again.
+/// Rows that closing has written for one pool, to be written again.
 struct Written {
     lots: Vec<Lot>,
     movements: Vec<Movement>,

@@ -20,7 +20,7 @@ use sealyard_core::{
 use crate::HeartbeatOptions;
 use sealyard::{app, config::Config, demo, serve};
 
-/// A house with a machine, its site on loopback, and the machine's key.
+/// A server with one machine, and the machine's key.
 fn open(options: &HeartbeatOptions) -> anyhow::Result<(app::Shared, String)> {
     let config = Config {
         database_url: options.database.clone(),

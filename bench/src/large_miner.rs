@@ -1,4 +1,4 @@
-//! What following a miner of many sectors costs: time, calls, bytes and memory of a turn that reads an hour's half of the chain.
+//! The cost of following a miner of many sectors: time, calls, bytes and memory of a turn that reads half an hour of the chain.
 
 use std::{
     sync::Arc,

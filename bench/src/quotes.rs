@@ -17,7 +17,7 @@ const HOUR: Secs = 3600;
 /// Sectors sealed per hour, in millionths.
 const MILLION: i64 = 1_000_000;
 
-/// What one quote came to.
+/// The outcome of one quote.
 struct Asked {
     order: OrderIx,
     at: Secs,
@@ -101,7 +101,7 @@ pub fn run(options: &QuoteOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the pool's slower stage seals, in millionths of a sector per hour.
+/// Throughput of the pool's slower stage, in millionths of a sector per hour.
 fn bottleneck(fleet: &Fleet, pool: PoolIx) -> i64 {
     let kind = KindIx(0);
     let Some(needs) = fleet.kinds.get(kind) else { return 0 };

@@ -1,4 +1,4 @@
-//! What one event costs a fleet that is busy, and how steady its plan is while nothing happens.
+//! The cost of one event in a busy fleet, and the steadiness of its plan while nothing happens.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

@@ -69,7 +69,7 @@ pub fn run(options: &ScheduleOptions) -> anyhow::Result<()> {
     };
     let (divisor, most) = if at_once { (1, u32::MAX) } else { (7, MOST_PLANS) };
     let mut budget = ProcessorTime { left: total, divisor, plans: Rounds::most(most), share: Duration::ZERO, began, effort };
-    // Who knows all orders need not be prepared for others.
+    // With all orders known, the search need not prepare for others.
     let aim = if options.clairvoyant { Aim::Exact } else { Aim::Open };
     let world = live(&loaded.fleet, &loaded.orders, Policy::default(), aim, options.seed, &mut budget);
     let used = processor().saturating_sub(began);

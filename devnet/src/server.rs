@@ -32,7 +32,7 @@ pub enum DevnetError {
     Token(#[from] jsonwebtoken::errors::Error),
 }
 
-/// What a client needs to know, printed as one JSON line by `sealyard devnet`.
+/// Connection data for clients, printed as one JSON line by `sealyard devnet`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ready {
     pub url: String,

@@ -13,7 +13,7 @@ pub const EPOCHS_PER_DAY: ChainEpoch = 2880;
 /// Winners that the network expects of an epoch: each gets this part of its reward.
 pub const EXPECTED_WINS: i64 = 5;
 
-/// What a projection needs to know of the network at one epoch.
+/// Inputs of a projection: the network at one epoch.
 #[derive(Clone, Debug)]
 pub struct NetworkEstimate {
     /// attoFIL per epoch, Q.128.
@@ -57,7 +57,7 @@ impl NetworkEstimate {
         miner::pre_commit_deposit_for_power(&self.reward, &self.power, power)
     }
 
-    /// What one more day of being faulty costs (3.51 days' reward).
+    /// The fee for one more faulty day (3.51 days' reward).
     #[must_use]
     pub fn fault_fee(&self, power: &BigInt) -> TokenAmount {
         miner::pledge_penalty_for_continued_fault(&self.reward, &self.power, power)
@@ -70,7 +70,7 @@ impl NetworkEstimate {
     }
 }
 
-/// What a deadline's sectors are charged of their daily fees: no more than half of what they can expect to earn that day.
+/// The daily fee that a deadline's sectors pay: at most half of their expected reward of that day.
 #[must_use]
 pub fn daily_fee_payable(daily_fee: &TokenAmount, day_reward: &TokenAmount) -> TokenAmount {
     miner::daily_proof_fee_payable(&Policy::default(), daily_fee, day_reward)
@@ -105,7 +105,7 @@ pub fn locked_part(reward: &TokenAmount) -> TokenAmount {
     miner::locked_reward_from_reward(reward.clone()).0
 }
 
-/// What a miner's vesting table does with block rewards, by the protocol's own code.
+/// A miner's vesting table for block rewards, by the protocol's own code.
 #[derive(Default)]
 pub struct VestingTable {
     funds: VestingFunds,
@@ -129,7 +129,7 @@ impl VestingTable {
         Ok(reward - locked + unlocked)
     }
 
-    /// What has been unlocked by `epoch` and was not before.
+    /// The amount that unlocks by `epoch` and was locked before.
     pub fn unlock(&mut self, epoch: ChainEpoch) -> anyhow::Result<TokenAmount> {
         let unlocked = self.funds.unlock_vested_funds(&self.store, epoch)?;
         self.locked -= &unlocked;

@@ -1,8 +1,8 @@
-//! What a message's gas costs, and whom: the sums of the FVM's `GasOutputs::compute`.
+//! The cost of a message's gas, and who pays it: the sums of the FVM's `GasOutputs::compute`.
 
 use fvm_shared::{bigint::BigInt, econ::TokenAmount};
 
-/// What a sender offers for a message's gas; amounts per gas unit.
+/// A sender's offer for a message's gas; amounts per gas unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GasOffer {
     pub limit: i64,
@@ -10,7 +10,7 @@ pub struct GasOffer {
     pub premium: TokenAmount,
 }
 
-/// What the sender pays for it.
+/// The sender's payment for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GasCost {
     /// The base fee of what was used, and of what was asked for far too generously.
@@ -27,7 +27,7 @@ impl GasOffer {
         self.premium.clone().min(rest) * self.limit
     }
 
-    /// What a message costs that used `used` gas units.
+    /// The cost of a message that used `used` gas units.
     #[must_use]
     pub fn cost(&self, used: i64, base_fee: &TokenAmount) -> GasCost {
         let paid_base_fee = base_fee.min(&self.fee_cap).clone();

@@ -1,4 +1,4 @@
-//! What the network mints: the reward actor's arithmetic, whose crate keeps it to itself. Amounts are attoFIL, `theta` (effective
+//! The network's minting: the reward actor's arithmetic, whose crate keeps it to itself. Amounts are attoFIL, `theta` (effective
 //! network time) and rates are Q.128. Source: builtin-actors, actors/reward (`filecoin.md` 4.1).
 
 use std::sync::LazyLock;
@@ -10,7 +10,7 @@ use fvm_shared::{
     econ::TokenAmount,
 };
 
-/// What the two parts of minting will have given out in the end.
+/// The final allocations of the two parts of minting.
 #[derive(Clone, Debug)]
 pub struct Totals {
     pub simple: TokenAmount,
@@ -86,7 +86,7 @@ pub fn theta(time: ChainEpoch, baseline: &BigInt, realised: &BigInt, cumulated_b
     (BigInt::from(time) << PRECISION) - ((cumulated_baseline - realised) << PRECISION).div_floor(baseline)
 }
 
-/// What `epoch` mints for all winners together, as effective network time passes from `before` to `after`.
+/// The amount that `epoch` mints for all winners together, as effective network time passes from `before` to `after`.
 #[must_use]
 pub fn epoch_reward(epoch: ChainEpoch, before: &BigInt, after: &BigInt, totals: &Totals) -> TokenAmount {
     let simple = (totals.simple.atto() * &*EXP_LAMBDA_LESS_ONE * exp_of_negative(&(&*LAMBDA * epoch))) >> PRECISION;

@@ -1,4 +1,4 @@
-//! Which sector, how large, and under which proof. Numbers are the protocol's own (`RegisteredSealProof`, FIP-0059 family).
+//! A sector's identity, size and proof type. Numbers are the protocol's own (`RegisteredSealProof`, FIP-0059 family).
 
 use filecoin_proofs_api::{RegisteredPoStProof, RegisteredSealProof};
 use fvm_shared::sector as chain;

@@ -9,7 +9,7 @@ use crate::{
     sim::world::World,
 };
 
-/// What can be said of an order before it is placed. Moments are seconds since the plan's origin.
+/// The forecast for an order before it is placed. Moments are seconds since the plan's origin.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Forecast {
     /// Half of the time it is complete by then.
@@ -41,7 +41,7 @@ pub struct Rollouts {
     pub calibration: Calibration,
 }
 
-/// What experience says of earlier forecasts. It makes up for whatever the model does not know: later orders in the way, wrong
+/// The calibration from earlier forecasts. It makes up for whatever the model does not know: later orders in the way, wrong
 /// odds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Calibration {

@@ -24,7 +24,7 @@ impl Search<'_, '_> {
             88..95 if by_keys => self.choose_machine(choice),
             0..75 => self.change_lead(choice),
             75..95 => self.choose_pool(choice),
-            // What is not known yet would pay for an unusual policy.
+            // Orders that are not known yet would pay for an unusual policy.
             _ if self.aim == Aim::Open => self.change_lead(choice),
             _ => self.change_policy(choice),
         }

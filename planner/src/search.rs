@@ -21,7 +21,7 @@ impl Cost {
     const WORST: Self = Self { tardiness: i64::MAX, flow: i64::MAX };
 }
 
-/// What a search is after.
+/// The goal of a search.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Aim {
     /// Least weighted lateness: everything that will ever be ordered is known.
@@ -86,12 +86,12 @@ impl Budget for Rounds {
     }
 }
 
-/// What was found.
+/// The result of a search.
 pub struct Improved<'f> {
     /// Played to the end.
     pub world: World<'f>,
     pub cost: Cost,
-    /// What it was before.
+    /// The cost of the start.
     pub before: Cost,
     /// Plans that were played.
     pub rounds: u32,
@@ -110,7 +110,7 @@ pub(crate) struct Choice {
 }
 
 impl World<'_> {
-    /// What this plan costs, once it has been played to the end.
+    /// The cost of this plan, once it was simulated to the end.
     #[must_use]
     pub fn cost(&self) -> Cost {
         let mut cost = Cost { tardiness: 0, flow: 0 };
@@ -207,7 +207,7 @@ pub(crate) const GIVE_WAY: [i64; 6] = [0, 2, 6, 20, 100, 1000];
 /// How much later layers are due than what waits for C2; see [`Policy::c2_first`].
 const C2_FIRST: [i32; 3] = [0, -50, -200];
 
-/// What else to begin with where a pool may be done before another.
+/// Further starting points, where one pool may finish before another.
 fn ways_to_an_early_end() -> impl Iterator<Item = Policy> {
     let ways = GIVE_WAY.iter().map(|give_way| Policy { give_way: *give_way, ..Policy::default() });
     ways.chain(C2_FIRST.iter().map(|c2_first| Policy { c2_first: *c2_first, ..Policy::default() }))
@@ -218,9 +218,9 @@ fn ways_to_an_early_end() -> impl Iterator<Item = Policy> {
 pub fn improve<'f>(world: &World<'f>, aim: Aim, seed: u64, budget: &mut dyn Budget) -> Option<Improved<'f>> {
     let mut search = Search::new(world, aim, seed);
     let (current, before) = search.current()?;
-    // What wins on the orders of today by an unusual rule often loses on those of tomorrow.
+    // An unusual rule that wins on today's orders often loses on tomorrow's.
     let rules = if aim == Aim::Open { USUAL_RULES } else { usize::MAX };
-    // Who knows of everything has nothing to keep slots for.
+    // With every order known there is nothing to keep slots for.
     let burst = world.policy.burst.filter(|_| aim == Aim::Open);
     let ways = if search.end_counts() { usize::MAX } else { 0 };
     for policy in portfolio(burst).take(rules).chain(ways_to_an_early_end().take(ways)) {
@@ -257,7 +257,7 @@ pub(crate) struct Search<'w, 'f> {
     pub aim: Aim,
     pub rng: Rng,
     pub best: Option<Best<'f>>,
-    /// What changes are tried on: under a rule, and under keys.
+    /// Groups that changes are tried on: under a rule, and under keys.
     states: Vec<(Choice, Cost)>,
     rounds: u32,
     /// When everything is done in the first plan, where that counts.

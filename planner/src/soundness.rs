@@ -1,4 +1,4 @@
-//! What holds of every world at every moment, whatever happens: checked over random fleets, orders, failures and clock jumps.
+//! Invariants of every world at every moment, checked over random fleets, orders, failures and clock jumps.
 
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ fn class(rng: &mut Rng, with_gpu: bool) -> Class {
         cores: between(rng, 8, 40),
         memory: between(rng, 300, 1000),
         gpus,
-        // What is sealed stays where nothing can be moved.
+        // Sealed sectors stay where nothing can be moved.
         scratch: between(rng, 1000, 4000) + if with_gpu { 100_000 } else { 0 },
         store: 1_000_000,
         nic: between(rng, 1, 2),
@@ -120,7 +120,7 @@ fn policy(rng: &mut Rng) -> Policy {
     Policy { rule, gate, burst, spread: rng.below(2) == 0, reserve: rng.below(2) == 0, ..Policy::default() }
 }
 
-/// What the sectors of a world take of one machine.
+/// Resources of one machine that a world's sectors hold.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 struct Used {
     need: Need,
@@ -218,7 +218,7 @@ fn assert_sound(world: &World<'_>) {
     assert_eq!(u64::try_from(left).unwrap(), world.left);
 }
 
-/// What drains since `since` has begun nothing that takes it long.
+/// A machine that drains since `since` has begun no long step.
 fn assert_spared(world: &World<'_>, since: i32) {
     let drains = |machine: MachineIx| machine.is_some() && world.fleet.machines[machine].drains;
     for (id, Sector { state, row, .. }) in world.sectors.pairs() {

@@ -236,7 +236,7 @@ fn the_auditor_finds_every_figure_that_does_not_follow_from_the_chain() {
         chain(db, pool.id, &starts, &wins, 5 * 2880);
         assert_eq!(close_all(db, pool.id), 5);
         let audit = |db: &Database| db.read(yields::audit).unwrap().map(|difference| difference.to_string());
-        // What can be withdrawn must be covered by what the chain says that the miner can withdraw.
+        // Withdrawable balances must be covered by what the miner can withdraw on chain.
         assert!(audit(db).unwrap().starts_with("coverage > what investors can withdraw"), "no chain day says what is there");
         let day = yields::ChainDay {
             pool_id: pool.id,

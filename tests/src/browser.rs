@@ -69,7 +69,7 @@ async fn buy(driver: &WebDriver, shop: &Shop, email: &str) -> WebDriverResult<St
     fill(driver, "email", email).await;
     fill(driver, "password", "long enough").await;
     click(driver, "main form .button").await;
-    // Who leaves before the form is answered is taken to the answer's page afterwards.
+    // A visitor who leaves before the form is answered sees the answer's page afterwards.
     driver.query(By::Css("form[action='/logout']")).first().await?;
     driver.goto(&shop.url).await?;
     click(driver, ".card .button").await;

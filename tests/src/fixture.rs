@@ -1,4 +1,4 @@
-//! A house whose parts are processes of their own, as an operator runs it, to be killed and started again one by one.
+//! An installation whose parts are processes of their own, as an operator runs it, to be killed and started again one by one.
 
 use std::{
     fs::{self, OpenOptions},

@@ -113,7 +113,7 @@ fn the_job_finishes_although_every_process_is_killed_at_random_moments() {
         in_c2 = in_c2 || kill_in_the_middle_of_c2(&mut fixture, &mut moments);
         match buyer.ended() {
             Some(true) => break buyer.log(),
-            // The buyer only watches; a house that does not answer makes it give up, and ask again.
+            // The buyer only watches. It gives up on a server that does not answer, and asks again.
             Some(false) => buyer.start(),
             None => {}
         }
@@ -219,7 +219,7 @@ impl Liar {
     }
 }
 
-/// The worker of this house follows such a node for two days: what it records is the chain's truth all the same, and once the node is
+/// The worker follows such a node for two days: what it records is the chain's truth all the same, and once the node is
 /// honest again nothing is missing.
 fn a_node_that_lies_brings_nothing_into_the_books(dir: &Path, fixture: &mut Fixture) {
     let db = Database::open(&fixture::database_url(dir), 2).unwrap();
@@ -322,7 +322,7 @@ fn what_the_miner_pays_is_told_kind_by_kind(dir: &Path, fixture: &Fixture) {
     assert_eq!(difference, None);
 }
 
-/// The house of the test above goes on: its sector's replica disappears for two days, then comes back.
+/// The installation of the test above goes on: its sector's replica disappears for two days, then comes back.
 fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, fixture: &Fixture) {
     let db = Database::open(&fixture::database_url(dir), 2).unwrap();
     let machine = db.read(|conn| {
@@ -336,7 +336,7 @@ fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, fixture: &Fixture) {
     let node = openrpc::node(&fixture.node_url, &fixture.node_token);
     runtime.block_on(openrpc::conforms(&fixture.node_url, &fixture.node_token, 1));
     let miner = Address::new_id(1000);
-    // Steps in small strides until the chain's faults are as wanted; the house needs moments to do its part.
+    // Steps in small strides until the chain's faults are as wanted; the worker needs moments to do its part.
     let until = |faulty: bool, force: bool| {
         runtime.block_on(async {
             for _ in 0..1000 {

@@ -1,5 +1,5 @@
-//! Random histories of a house: orders, holds, payments in time and late, machines that fail, drain and come back, steps that end well
-//! and badly, files that move to a GPU, reports that come twice, contracts that end. After every event the house is sound, and every date it has given was
+//! Random histories of an installation: orders, holds, payments in time and late, machines that fail, drain and come back, steps that end well
+//! and badly, files that move to a GPU, reports that come twice, contracts that end. After every event the books are sound, and every date it has given was
 //! one that its plan could keep.
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,4 +1,4 @@
-//! Flows through the house as its users and its enemies see them, on both databases where a database is involved.
+//! Flows as users and attackers see them, on both databases where a database is involved.
 
 #![cfg(test)]
 

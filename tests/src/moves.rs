@@ -91,7 +91,7 @@ impl Fixture<'_> {
         self.db.transact(|conn| sealing::report(conn, task.machine_id.unwrap(), &report, now)).unwrap()
     }
 
-    /// What a machine is told of the one step that it is to begin.
+    /// The lease of the one step that a machine is to begin.
     fn told(&self, machine: &Machine) -> MoveInput {
         let answer = self.db.transact(|conn| Ok::<_, DbFault>(sealing::leases_of(conn, machine.id, &[], NOW + HOUR)?)).unwrap();
         serde_json::from_str(answer.leases[0].input.get()).unwrap()

@@ -11,7 +11,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// What the client gets instead of the node's answer.
+/// The client's answer in place of the node's.
 pub struct Reply {
     pub status: u16,
     pub body: Vec<u8>,

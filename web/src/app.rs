@@ -1,4 +1,4 @@
-//! What every request and every worker loop shares.
+//! State that every request and every worker loop shares.
 
 use std::sync::{Arc, Mutex, OnceLock};
 

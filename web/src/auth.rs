@@ -1,4 +1,4 @@
-//! Who is asking: a JWT in a cookie names a session row, so that signing out takes effect at once.
+//! The visitor: a JWT in a cookie names a session row, so that signing out takes effect at once.
 
 use std::{future::Future, pin::Pin};
 
@@ -93,7 +93,7 @@ fn session_id(app: &App, request: &HttpRequest) -> Option<String> {
     let cookie = request.cookie(cookie_name(app))?;
     let key = DecodingKey::from_secret(app.config.session_secret.as_bytes());
     let mut validation = Validation::new(Algorithm::HS256);
-    // The session's row decides by the house's clock.
+    // The session's row decides by the server's clock.
     validation.validate_exp = false;
     jsonwebtoken::decode::<Claims>(cookie.value(), &key, &validation).ok().map(|data| data.claims.sid)
 }

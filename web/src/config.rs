@@ -250,7 +250,7 @@ impl Config {
         }
     }
 
-    /// What `serve` and `work` need.
+    /// Keys that `serve` and `work` need.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_addresses()?;
         self.check_texts()?;

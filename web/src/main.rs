@@ -1,4 +1,4 @@
-//! The house's one server program. `sealyard --help` lists what it can do.
+//! The one server program. `sealyard --help` lists what it can do.
 
 use std::{
     net::SocketAddr,
@@ -38,11 +38,11 @@ struct Cli {
 enum Command {
     /// Serve the site, the agents' API and webhooks.
     Serve {
-        /// Also do the house's work in this process.
+        /// Also run the worker's loops in this process.
         #[arg(long)]
         work: bool,
     },
-    /// Do the house's work: planning, messages, chain, closing, mail. Any number may run over one database.
+    /// Run the worker's loops: planning, messages, chain, closing, mail. Any number may run over one database.
     Work,
     /// Bring the database's tables up to date.
     Migrate,
@@ -88,7 +88,7 @@ enum Command {
     Devnet(DevnetOptions),
     /// Make the devnet's proof parameters.
     Parameters { dir: PathBuf },
-    /// Run the whole house on embedded defaults: a purchase, sealing, a month of proofs, a statement.
+    /// Run everything on embedded defaults: a purchase, sealing, a month of proofs, a statement.
     Demo(demo::Options),
     /// A stand-in for Stripe on loopback, for demo and tests.
     #[command(hide = true)]

@@ -60,7 +60,7 @@ pub fn bind(address: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("cannot listen on {address}; is another program using it?"))
 }
 
-/// What a form or an address says cannot be read.
+/// Answers a form or an address that cannot be read.
 fn bad_input(error: &dyn std::fmt::Display) -> actix_web::Error {
     tracing::debug!(%error, "unreadable input");
     WebError::BadInput("Something in the form is missing, or is not what belongs there.".into()).into()

@@ -1,4 +1,4 @@
-//! What administrators and the house itself did, for whoever has to answer for it later.
+//! Acts of administrators and of the server itself, for those who answer for them later.
 
 use diesel::prelude::*;
 

@@ -36,7 +36,7 @@ pub fn book_down(conn: &mut AnyConnection, backed: i64, now: Micros) -> Result<V
     Ok(changes)
 }
 
-/// What is down of each pool's bytes, so that no more than `backed` are left: whole sectors, shared in proportion.
+/// Bytes of each pool that are down, so that no more than `backed` are left: whole sectors, shared in proportion.
 fn shares(pools: &[(i64, i64)], backed: i64) -> Vec<i64> {
     let all: i128 = pools.iter().map(|(bytes, _)| i128::from((*bytes).max(0))).sum();
     let short = (all - i128::from(backed.max(0))).max(0);

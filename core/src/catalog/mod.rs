@@ -1,4 +1,4 @@
-//! What is on sale, and the terms that are frozen into each contract.
+//! The plans on sale, and the terms that are frozen into each contract.
 
 mod plan;
 mod terms;

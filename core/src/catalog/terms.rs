@@ -38,7 +38,7 @@ pub struct Terms {
     pub pledge: Pledge,
     /// From when power is promised.
     pub starts: Starts,
-    /// What happens when promised power is missing.
+    /// The remedy when promised power is missing.
     #[serde(default)]
     pub shortfall: Shortfall,
 }

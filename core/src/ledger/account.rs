@@ -25,7 +25,7 @@ pub struct Account {
     pub created_at: Micros,
 }
 
-/// What an account holds.
+/// The balance of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Balance {
     pub posted: i64,
@@ -34,7 +34,7 @@ pub struct Balance {
 }
 
 impl Balance {
-    /// What can still leave the account.
+    /// The amount that can still leave the account.
     #[must_use]
     pub fn free(self) -> i64 {
         self.posted - self.held

@@ -22,7 +22,7 @@ use crate::{
 /// Rows of one statement.
 const ROWS_AT_ONCE: usize = 64;
 
-/// What an account is paid, and pays.
+/// Amounts into and out of one account.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Movement {
     pub account: AccountSpec,

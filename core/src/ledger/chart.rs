@@ -1,8 +1,8 @@
-//! Which accounts exist: every account of the house is named here and nowhere else.
+//! The chart of accounts: every account is named here and nowhere else.
 
 use crate::ids::{PoolId, UserId};
 
-/// What an account counts.
+/// The asset of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asset {
     /// nanoFIL.
@@ -24,7 +24,7 @@ impl Asset {
     }
 }
 
-/// An account by its meaning. Sources outside the house (the chain, a payment rail, the operator's disks and pocket) may go negative: what
+/// An account by its meaning. Sources outside the books (the chain, a payment rail, the operator's disks and pocket) may go negative: what
 /// they are short of is what came in through them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountSpec {
@@ -34,7 +34,7 @@ pub enum AccountSpec {
     Fees(PoolId),
     /// The operator's own and unsold power.
     OperatorYield(PoolId),
-    /// What the operator pays out of its own pocket for power that was promised and missing.
+    /// Compensation that the operator pays for power that was promised and missing.
     Compensation(PoolId),
     /// An investor's FIL that can be withdrawn.
     Available(UserId),
@@ -55,7 +55,7 @@ pub enum AccountSpec {
     Suspense {
         currency: String,
     },
-    /// What the operator's machines can hold.
+    /// The capacity of the operator's machines.
     Owned(PoolId),
     Free(PoolId),
     Sold(PoolId),

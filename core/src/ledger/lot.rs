@@ -37,15 +37,15 @@ pub struct Lot {
     pub released_nano: i64,
     /// The whole parts of this and earlier lots that the next day releases.
     pub rate_nano: i64,
-    /// What is left to release.
+    /// The amount still to be released.
     pub vesting_nano: i64,
-    /// What missing power would have earned; from the operator.
+    /// The earnings of power that was missing, paid by the operator.
     pub compensation_nano: i64,
     /// By how many epochs missing power made the term longer.
     pub added_epochs: i64,
 }
 
-/// What lots add up to.
+/// Sums over lots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct LotSums {
     gross: i64,
@@ -102,7 +102,7 @@ pub fn book_lots(
     bulk::apply(conn, &lot_movements(pool, lots, owners)?, now)
 }
 
-/// What a day's lots of one pool move: each account once.
+/// Movements of a day's lots of one pool: each account once.
 pub fn lot_movements(pool: PoolId, lots: &[Lot], owners: &[UserId]) -> Result<Vec<Movement>, LedgerError> {
     let mut total = LotSums::default();
     let mut by_owner: Vec<(UserId, &Lot)> = owners.iter().copied().zip(lots).collect();
@@ -171,7 +171,7 @@ pub const LOTS_OF_USER: &str = "WITH keys AS MATERIALIZED \
      WHERE l.pool_id = keys.pool_id AND l.day = keys.day AND l.contract_id = keys.contract_id \
      ORDER BY l.day, l.contract_id";
 
-/// What lots moved in one of an investor's accounts.
+/// The amount that lots moved in one of an investor's accounts.
 pub(super) fn entries_of_user(conn: &mut AnyConnection, spec: &AccountSpec, days: &Range<i64>) -> DbResult<Vec<Entry>> {
     let Some(user) = spec.user() else { return Ok(Vec::new()) };
     let rows: Vec<OfUser> = diesel::sql_query(LOTS_OF_USER)
@@ -220,7 +220,7 @@ struct Sums {
     compensation: i64,
 }
 
-/// What all lots together moved, account by account.
+/// Movements of all lots together, account by account.
 pub(super) fn all_movements(conn: &mut AnyConnection) -> DbResult<Vec<Movement>> {
     let sums = |key: &str, from: &str| {
         let part = |name: &str| format!("CAST(SUM(l.{name}_nano) AS BIGINT) AS {name}");

@@ -44,16 +44,16 @@ pub struct Transfer {
     pub from: AccountSpec,
     pub to: AccountSpec,
     pub amount: i64,
-    /// What it is, for statements: `reward`, `fee`, `vesting`…
+    /// Its kind, for statements: `reward`, `fee`, `vesting`…
     pub kind: &'static str,
-    /// What it is about: a contract's, an order's public id.
+    /// Its subject: a contract's, an order's public id.
     pub subject: String,
     /// UTC day, counted from 1970-01-01, in which it takes effect.
     pub effective_day: i64,
     pub booked_at: Micros,
 }
 
-/// What became of a pending transfer.
+/// The outcome of a pending transfer.
 #[derive(Clone, Debug)]
 pub struct Pending {
     pub id: String,

@@ -71,7 +71,7 @@ pub fn owed_to_investors(conn: &mut AnyConnection) -> DbResult<i64> {
     diesel::sql_query(SUM).get_result::<Owed>(conn).map(|sum| sum.owed)
 }
 
-/// What a posted transfer moved.
+/// The amount that a posted transfer moved.
 pub fn posted_amount(conn: &mut AnyConnection, id: &str) -> DbResult<Option<i64>> {
     let posted = ledger_transfers::table.find(id).filter(ledger_transfers::phase.eq("posted"));
     posted.select(ledger_transfers::amount).first(conn).optional()

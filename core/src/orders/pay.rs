@@ -73,7 +73,7 @@ pub fn payment_by_ref(conn: &mut AnyConnection, rail: &str, rail_ref: &str) -> D
     payments::table.filter(payments::rail.eq(rail).and(payments::rail_ref.eq(rail_ref))).first(conn).optional()
 }
 
-/// What a rail received.
+/// A payment that a rail received.
 #[derive(Clone, Debug)]
 pub struct Paid<'a> {
     pub rail: &'a str,

@@ -40,7 +40,7 @@ pub enum PlaceError {
     NoDate,
     #[error("so much could only be promised for {0}; please buy less, or come back later")]
     TooLate(String),
-    #[error("meanwhile others have bought: the date is {0} now; please look at the new quote")]
+    #[error("other orders came first; the new date is {0}. Look at the new quote")]
     DateMoved(String),
     #[error("you have {most} unpaid orders, as many as an account may have at a time; pay for one or cancel it first")]
     TooManyUnpaid { most: i64 },

@@ -1,4 +1,4 @@
-//! What a purchase costs and when it would be live.
+//! The price of a purchase, and the date when it would be live.
 
 use crate::{
     capacity::{capacity, pool_by_id},

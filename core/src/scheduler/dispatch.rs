@@ -20,7 +20,7 @@ use crate::{
 /// Sectors that may be played for one plan, over and over: some hundredths of a second.
 const SECTORS_PLAYED: usize = 20_000;
 
-/// What may be spent on finding a better order of work. The same for everybody who asks about the same house.
+/// The search budget. It depends on the snapshot alone, so the same fleet gets the same plan.
 fn budget(snapshot: &Snapshot) -> Option<Rounds> {
     let sectors: usize = snapshot.commitments.iter().map(|commitment| commitment.sectors.len()).sum();
     let rounds = u32::try_from(SECTORS_PLAYED / sectors.max(500)).unwrap_or(0);
@@ -39,13 +39,13 @@ pub fn dispatch(conn: &mut AnyConnection, now: Micros, lease: Micros) -> DbResul
     grant(conn, &snapshot, lease)
 }
 
-/// The house, which nobody else plans for until this transaction is over.
+/// The fleet's snapshot. No other transaction can plan for it until this one ends.
 pub fn take_turn(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
     lock(conn, Turn::Plan)?;
     load(conn, now)
 }
 
-/// Assigns what can begin now in the house as [`take_turn`] found it.
+/// Assigns every step that can begin now, given the snapshot from [`take_turn`].
 pub fn grant(conn: &mut AnyConnection, snapshot: &Snapshot, lease: Micros) -> DbResult<Vec<Assignment>> {
     let mut granted = plan(snapshot, budget(snapshot).as_mut());
     let is_heard = |machine: MachineId| snapshot.machines.iter().any(|m| m.id == machine && m.is_heard);

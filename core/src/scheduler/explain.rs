@@ -10,7 +10,7 @@ use crate::{
     sealing::{Cost, SectorState, TaskKind},
 };
 
-/// What sectors that have not begun will wait for most.
+/// The resource that sectors wait for most before they begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bottleneck {
     /// Nothing worth mentioning: steps and the chain's own delays take the time.
@@ -21,7 +21,7 @@ pub enum Bottleneck {
     NoMachine,
 }
 
-/// What one more machine like an existing one would buy.
+/// The gain from one more machine like an existing one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Gain {
     pub like: String,

@@ -1,4 +1,4 @@
-//! The house's own fleet as the planner plays it. All machines are one pool of the planner's: each can work for any miner. Layers go to
+//! The real fleet as the planner simulates it. All machines are one pool of the planner's: each can work for any miner. Layers go to
 //! a GPU between machines that show each other their files, and what is sealed to those that keep it, if there are such; C2 is done
 //! anywhere.
 
@@ -31,7 +31,7 @@ const PROVE_EPOCHS: i64 = 30 * 2880;
 /// From activation until the sector counts: its first WindowPoSt comes within one proving period.
 pub const FIRST_POST: Micros = DAY;
 
-/// What is played: promises are kept in the order of their dates. Nothing is kept free for orders that may come: they are promised what is
+/// The policy of the live fleet: promises are kept in the order of their dates. Nothing is kept free for orders that may come: they are promised what is
 /// left.
 #[must_use]
 pub fn live_policy() -> Policy {
@@ -50,7 +50,7 @@ pub struct FleetModel<'s> {
     with_quarantined: bool,
 }
 
-/// A world of the house, and which of its orders and sectors is which.
+/// A simulation of the fleet, and the ids of its orders and sectors.
 pub struct Simulation<'h> {
     pub world: World<'h>,
     pub orders: Vec<(OrderIx, &'h Commitment)>,
@@ -110,7 +110,7 @@ impl<'s> FleetModel<'s> {
         Self { snapshot, fleet, sizes, machines, tasks, on_the_way, with_quarantined: false }
     }
 
-    /// The house as it is, at the moment [`Self::now`].
+    /// The fleet as it is at [`Self::now`].
     #[must_use]
     pub fn world(&self) -> Simulation<'_> {
         self.world_without(&HashSet::new())
@@ -157,7 +157,7 @@ impl<'s> FleetModel<'s> {
         PreviousPlan::of(self.fleet.machines.len(), planned_begin.collect())
     }
 
-    /// What a new order would be to the planner. `None`: nothing to do, or a size that nobody seals here.
+    /// A new order as the planner sees it. `None`: nothing to do, or a size that nobody seals here.
     #[must_use]
     pub fn order(&self, id: i64, sector_bytes: i64, sectors: i64, promised_at: Micros) -> Option<Order> {
         let kind = KindIx::of(self.sizes.iter().position(|s| *s == sector_bytes)?);
@@ -186,7 +186,7 @@ impl<'s> FleetModel<'s> {
         i64::from(all.map(|d| d.p1.max(d.p2).max(d.c2)).max().unwrap_or(0)) * SECOND
     }
 
-    /// A moment of the planner's as the house's.
+    /// A planner's moment as a time of day.
     #[must_use]
     pub fn moment(&self, at: Secs) -> Micros {
         self.snapshot.now.saturating_add(i64::from(at - PAST).saturating_mul(SECOND))
@@ -217,7 +217,7 @@ impl<'s> FleetModel<'s> {
         let avoid = machine(task.and_then(|t| t.avoid)).unwrap_or(MachineIx::NONE);
         let changed = self.at(sector.changed_at);
         let delays = self.fleet.delays;
-        // What no longer needs its files goes on although their machine is lost.
+        // A sector that no longer needs its files goes on although their machine is lost.
         let home = machine(sector.machine).or(running.map(|(on, _)| on)).or(self.machines.values().min().copied());
         let now = Self::now();
         Some(match sector.state {
@@ -275,7 +275,7 @@ fn kind(sector_bytes: i64) -> Kind {
 /// Files that one machine fetches, or gives, at a time.
 const MOVES_AT_ONCE: i32 = 2;
 
-/// How layers move in this house. `None`: not at all, there are no two machines that show each other their files.
+/// How layers move in this fleet. `None`: not at all, since no two machines share files.
 fn moves(snapshot: &Snapshot, sector_bytes: i64) -> Option<Moves> {
     let take_part = snapshot.machines.iter().filter(|m| m.moves != FileMoves::Never).count();
     let layers = whole(snapshot.history.usual_seconds(TaskKind::Move, sector_bytes));
@@ -366,7 +366,7 @@ pub fn disk_left(snapshot: &Snapshot) -> i64 {
     let room_of = |m: &MachineView| snapshot.sizes.iter().map(|size| places(m, *size) * size).max().unwrap_or(0);
     let kept: i64 = rooms(snapshot).into_values().map(|room| room.max(0)).sum();
     let room = kept + snapshot.machines.iter().map(room_of).sum::<i64>();
-    // What a draining machine has begun it finishes on its own disk, where nobody else keeps it.
+    // A draining machine finishes its own sectors on its own disk, unless another machine keeps them.
     let all_stay = keepers(snapshot).next().is_none();
     let elsewhere = |at: Option<MachineId>| all_stay && snapshot.machines.iter().any(|m| Some(m.id) == at && !m.takes_new);
     let comes = |o: &Commitment| o.held + i64::try_from(o.sectors.iter().filter(|s| !elsewhere(s.machine)).count()).unwrap_or(0);

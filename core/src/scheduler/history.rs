@@ -26,12 +26,12 @@ const LATEST: i64 = 1000;
 const LATEST_TRANSFERS: i64 = 200;
 /// How far breakdowns are looked back on.
 const WATCHED: Micros = 180 * DAY;
-/// What published experience counts for: so many failures, and the machine-time between them.
+/// The weight of published experience: this many failures, and the machine-time between them.
 const PRIOR_FAILURES: i64 = 2;
 /// The same of steps: one fails in so many.
 const PRIOR_STEPS: i64 = 200;
 
-/// What the planner plays.
+/// The steps that the planner simulates.
 const STEPS: [TaskKind; 3] = [TaskKind::PreCommit1, TaskKind::PreCommit2, TaskKind::Commit2];
 
 #[derive(Clone, Debug, Default)]
@@ -72,7 +72,7 @@ pub(super) fn load(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: 
 
 fn latest(conn: &mut AnyConnection, kinds: &[TaskKind], most: i64) -> DbResult<Vec<EndedStep>> {
     tasks::table
-        // What was called off has not failed.
+        // A cancelled task has not failed.
         .filter(tasks::state.eq(TaskState::Done).or(tasks::failure_level.is_not_null()))
         .filter(tasks::kind.eq_any(kinds))
         .order(tasks::id.desc())

@@ -1,4 +1,4 @@
-//! Which machine does what next, and when an order will be done: pure, no clock, no database. A snapshot goes in, assignments
+//! Decides which machine does which step next, and when an order will be done: pure, no clock, no database. A snapshot goes in, assignments
 //! and dates come out. What is kept of promises is beside it.
 
 mod dispatch;

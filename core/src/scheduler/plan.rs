@@ -1,7 +1,7 @@
-//! Which machine does what now.
+//! Assigns steps to machines for the present moment.
 //!
 //! Proofs that are due and the small steps beside sealing are placed first, where they fit best. What is left of each machine goes
-//! to the planner, which plays the house on from now: what it begins at once is assigned.
+//! to the planner, which simulates the fleet from now on. Steps that begin at once are assigned.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,7 +20,7 @@ pub struct Assignment {
     pub machine: MachineId,
 }
 
-/// What is left of a machine. Steps beside sealing need no scratch.
+/// A machine's residual capacity. Steps beside sealing need no scratch.
 #[derive(Clone, Copy)]
 struct Room {
     cores: i64,
@@ -53,7 +53,7 @@ const fn rank(kind: TaskKind) -> u8 {
     }
 }
 
-/// What the planner plays, transfers included.
+/// The kinds of steps that the planner simulates, transfers included.
 fn is_simulated(kind: TaskKind) -> bool {
     kind.is_transfer() || matches!(kind, TaskKind::PreCommit1 | TaskKind::PreCommit2 | TaskKind::Commit2)
 }
@@ -81,7 +81,7 @@ pub fn plan(snapshot: &Snapshot, budget: Option<&mut Rounds>) -> Vec<Assignment>
     assignments
 }
 
-/// What is assigned beside sealing, and the house with what that leaves.
+/// Assignments beside sealing, and the fleet with the residual capacity.
 fn placed(snapshot: &Snapshot) -> (Vec<Assignment>, FleetModel<'_>) {
     let (assignments, kept) = beside_sealing(snapshot);
     let fleet_model = FleetModel::new(snapshot, &taken(snapshot, &assignments, &kept));
@@ -98,14 +98,14 @@ fn is_late(simulation: &Simulation<'_>) -> Result<bool, HashSet<SectorId>> {
     Err(simulation.sectors.iter().filter(|(id, _)| is_stuck(id)).map(|(_, view)| view.id).collect())
 }
 
-/// The house, and what goes first in it. Whoever asks for the same snapshot gets the same order of work: a slot that is meant for one
+/// The fleet, and the order of work in it. Whoever asks for the same snapshot gets the same order of work: a slot that is meant for one
 /// sector must not wait while another one gets the ticket.
 fn decided<'h>(fleet_model: &'h FleetModel<'_>, budget: Option<&mut Rounds>) -> Simulation<'h> {
     let mut simulation = fleet_model.world();
     let Some(budget) = budget else { return simulation };
     let mut late = is_late(&simulation);
     if let Err(stuck) = &late {
-        // What cannot be done keeps nobody from doing the rest well.
+        // Work that cannot be done does not spoil the rest.
         simulation = fleet_model.world_without(stuck);
         late = is_late(&simulation);
     }
@@ -128,7 +128,7 @@ pub fn starting_soon(snapshot: &Snapshot, seconds: i32, budget: Option<&mut Roun
     planned.filter(|(sector, _)| begun(*sector)).map(|(_, view)| view.id).collect()
 }
 
-/// What steps beside sealing take of each machine, `fresh` assignments and `kept` room included.
+/// Resources of each machine that steps beside sealing hold, `fresh` assignments and `kept` room included.
 fn taken(snapshot: &Snapshot, fresh: &[Assignment], kept: &[(MachineId, Cost)]) -> HashMap<MachineId, Cost> {
     let beside = snapshot.tasks.iter().filter(|t| !is_simulated(t.kind)).filter_map(|task| {
         let given = fresh.iter().find(|a| a.task == task.id).map(|a| a.machine);

@@ -17,9 +17,9 @@ use crate::{
     },
 };
 
-/// Times that the house is played on for one quote.
+/// Simulations of the fleet for one quote.
 const ROUNDS: u32 = 64;
-/// Outcomes that make up for the missing experience of a young house; before, dates are given half as much time again.
+/// Outcomes that make a calibration trustworthy. With fewer, each lead time is half as long again.
 const YOUNG: i64 = 50;
 
 /// A date that can be given.
@@ -44,7 +44,7 @@ pub struct Promise {
     pub made_at: Micros,
     pub p50_at: Micros,
     pub promised_at: Micros,
-    /// What is expected now, and why that differs from the promise.
+    /// The date expected now, and the reason why it differs from the promise.
     pub forecast_at: Micros,
     pub forecast_why: String,
     pub met_at: Option<Micros>,
@@ -93,7 +93,7 @@ fn is_given(snapshot: &Snapshot, date: Micros) -> bool {
     snapshot.commitments.iter().any(|o| o.promised_at / SECOND == date / SECOND)
 }
 
-/// The same state of the house gives the same dates.
+/// The same state of the fleet gives the same dates.
 fn rollouts(snapshot: &Snapshot, calibration: Calibration) -> Rollouts {
     let seed = u64::try_from(snapshot.commitments.iter().map(|o| o.id).max().unwrap_or(0)).unwrap_or(0);
     Rollouts { failure_model: snapshot.history.failure_model(), rounds: ROUNDS, seed, calibration }
@@ -122,7 +122,7 @@ fn breaks_a_promise(fleet_model: &FleetModel<'_>, sector_bytes: i64, sectors: i6
     })
 }
 
-/// What can be promised for one date.
+/// Sectors that can be promised for one date.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Promisable {
     pub by: Micros,
@@ -215,7 +215,7 @@ pub fn of_order(conn: &mut AnyConnection, order: OrderId) -> DbResult<Option<Pro
     promises::table.find(order.0).first(conn).optional()
 }
 
-/// What earlier promises of a pool teach, and how many there were.
+/// The calibration from a pool's earlier promises, and their number.
 pub fn calibration(conn: &mut AnyConnection, pool: PoolId) -> DbResult<(Calibration, i64)> {
     let row: Option<(i64, i64, i64, i64)> = promise_lessons::table.find(pool.0).first(conn).optional()?;
     Ok(row.map_or((Calibration::default(), 0), |(_, shift, stretch, outcomes)| {

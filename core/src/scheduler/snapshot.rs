@@ -1,4 +1,4 @@
-//! What the planner sees, and how it is read from the store.
+//! The planner's view of the fleet, and how it is read from the store.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -30,7 +30,7 @@ pub(super) fn rooms(snapshot: &Snapshot) -> HashMap<MachineId, i64> {
     rooms
 }
 
-/// Which of the sealed sectors begin their way now, and to which machine: the emptiest that has a place to fetch with.
+/// Sealed sectors that move now, each with its target machine: the emptiest that has a place to fetch with.
 #[must_use]
 pub fn storing(snapshot: &Snapshot) -> Vec<(SectorId, MachineId)> {
     let mut rooms = rooms(snapshot);

@@ -1,4 +1,4 @@
-//! What the house is heading for, and what would change if something did.
+//! The outlook of the fleet, and how a change would alter it.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,7 @@ pub enum Change {
     },
 }
 
-/// What a change does.
+/// The effect of a change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Effect {
     pub before: Outlook,
@@ -72,7 +72,7 @@ impl Effect {
     }
 }
 
-/// Plays the house on until all is done, by usual durations.
+/// Simulates the fleet with usual durations until all work is done.
 #[must_use]
 pub fn outlook(snapshot: &Snapshot) -> Outlook {
     let fleet_model = FleetModel::for_dates(snapshot);
@@ -117,7 +117,7 @@ fn steps(row: &Row, sector: &SectorView, fleet_model: &FleetModel<'_>) -> impl I
     })
 }
 
-/// Compares the house as it is with the house after a change.
+/// Compares the fleet as it is with the fleet after a change.
 #[must_use]
 pub fn what_if(snapshot: &Snapshot, change: &Change) -> Effect {
     let mut other = snapshot.clone();

@@ -97,7 +97,7 @@ fn build(conn: &mut AnyConnection, user: UserId, month: Month) -> Result<Stateme
         if let Some(line) = days.get_mut(&entry.effective_day) {
             match entry.kind.as_str() {
                 "vested" => line.vested += entry.amount,
-                // What is put up and comes back is not earned; it is told in the balances.
+                // Pledges that are put up and come back are not earnings; the balances show them.
                 "pledge" | "pledge_not_needed" | "pledge_returned" => {}
                 _ => line.to_available += entry.amount,
             }

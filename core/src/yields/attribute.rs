@@ -26,7 +26,7 @@ pub fn raw_epochs(interval: &Interval, sector_bytes: u128, first: i64, end: i64)
 }
 
 impl Interval {
-    /// What of it is before an epoch, and what from there on.
+    /// Splits it at an epoch: the part before, and the part from there on.
     #[must_use]
     pub fn cut(self, at: i64) -> (Self, Self) {
         let before = Self { end: Some(self.end.map_or(at, |end| end.min(at))), ..self };
@@ -43,7 +43,7 @@ pub enum MadeUp {
     InTime,
 }
 
-/// What a contract's terms say of a day, in basis points.
+/// A contract's terms for a day, in basis points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
     /// Of gross, for the service.
@@ -73,10 +73,10 @@ pub struct Member {
     pub rates: Rates,
 }
 
-/// What a pool's day cost, nanoFIL.
+/// The costs of a pool's day, nanoFIL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Costs {
-    /// What the chain took for the sectors (FIP-0100), and for those that were faulty.
+    /// The chain's fees for the sectors (FIP-0100), and for faulty ones.
     pub daily_fee: i64,
     pub fault_fee: i64,
     /// Of the messages that landed.

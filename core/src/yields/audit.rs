@@ -195,7 +195,7 @@ fn audit_lot(conn: &mut AnyConnection, path: &Path, lot: &Lot, share: &Share, n:
     path.same("left to release", &lot.vesting_nano, &vesting.left)
 }
 
-/// What the chain counted on a day, added up anew.
+/// The chain's count for a day, added up anew.
 struct Powers {
     of: HashMap<ContractId, u128>,
     own: u128,

@@ -1,4 +1,4 @@
-//! What is released, and when, if nothing more is earned from now on.
+//! The calendar of releases if nothing more is earned from now on.
 
 use std::{collections::BTreeMap, ops::Range};
 

@@ -48,7 +48,7 @@ pub enum CloseError {
 
 crate::carries_ledger_errors!(CloseError);
 
-/// What a close did.
+/// The result of a close.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed {
     pub day: i64,
@@ -186,7 +186,7 @@ pub fn won(wins: &[Win]) -> Result<Option<i128>, CloseError> {
     Ok(sum)
 }
 
-/// What epochs `[first, end)`, which are a UTC day, cost, whole nanoFIL.
+/// The costs of epochs `[first, end)`, a UTC day, in whole nanoFIL.
 fn costs(conn: &mut AnyConnection, pool: PoolId, (day, first, end): (i64, i64, i64)) -> Result<Costs, CloseError> {
     let nano = |atto: i128| NanoFil::from_atto(atto).map(|(nano, _)| nano.0).ok_or(CloseError::Overflow { pool, day });
     let flows = flow_sums(conn, pool, first, end)?;
@@ -223,7 +223,7 @@ fn lot(pool: PoolId, day: i64, party: &Party, share: &Share) -> Option<(Lot, Use
     Some((lot, party.owner))
 }
 
-/// Who has contracts in another pool that has yet to close `day`.
+/// Users with contracts in another pool that has yet to close `day`.
 fn in_pools_to_close(conn: &mut AnyConnection, pool: PoolId, day: i64) -> DbResult<HashSet<UserId>> {
     let mut waiting = Vec::new();
     for other in pools::table.filter(pools::id.ne(pool)).select(pools::id).load::<PoolId>(conn)? {

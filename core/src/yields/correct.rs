@@ -96,7 +96,7 @@ pub fn correct(conn: &mut AnyConnection, new: &NewCorrection<'_>, now: Micros) -
     Ok(row)
 }
 
-/// What a transfer corrects. `None`: it is no correction.
+/// The entry that a transfer corrects. `None`: it is no correction.
 pub fn correction(conn: &mut AnyConnection, transfer: &str) -> DbResult<Option<Correction>> {
     corrections::table.find(transfer).first(conn).optional()
 }

@@ -1,4 +1,4 @@
-//! What the chain took from a miner and gave back, amount by amount: fees at the end of a deadline, deposits and pledge of sectors.
+//! Amounts that the chain took from a miner and gave back: fees at the end of a deadline, deposits and pledge of sectors.
 
 use std::collections::BTreeMap;
 
@@ -80,7 +80,7 @@ impl FlowSums {
     }
 }
 
-/// What flowed in epochs `[first, end)`.
+/// Sums of epochs `[first, end)`.
 pub fn flow_sums(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> Result<FlowSums, CloseError> {
     let flows: Vec<Flow> = chain_flows::table
         .filter(chain_flows::pool_id.eq(pool).and(chain_flows::epoch.ge(first)).and(chain_flows::epoch.lt(end)))

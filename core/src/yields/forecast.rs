@@ -1,4 +1,4 @@
-//! What a plan may earn: the protocol's own projection, spread by the pool's luck. Every forecast is kept beside what came.
+//! Earnings that a plan may bring: the protocol's own projection, with the spread of block wins. Every forecast is kept beside what came.
 
 use diesel::prelude::*;
 use sealyard_planner::Rng;
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// What a forecast is made from.
+/// Inputs of a forecast.
 #[derive(Clone, Debug)]
 pub struct Projection {
     /// attoFIL that the plan's power can expect on each day of its life, winner's share included.
@@ -41,7 +41,7 @@ const PLENTY: i64 = 20_000;
 const MILLION: i64 = 1_000_000;
 const SECONDS_A_DAY: i64 = 86_400;
 
-/// What the first `days` of the plan's life may earn. `None`: a number does not fit.
+/// Earnings of the first `days` of the plan's life. `None`: a number does not fit.
 #[must_use]
 pub fn forecast(projection: &Projection, days: usize) -> Option<Range> {
     let daily = projection.daily_atto.get(..days.min(projection.daily_atto.len()))?;

@@ -1,4 +1,4 @@
-//! Who takes part in a pool's day, read from the store: contracts with power, with something to release, or with power missing.
+//! The parties of a pool's day, read from the store: contracts with power, with something to release, or with power missing.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -33,7 +33,7 @@ pub(super) struct Party {
     pub owner: UserId,
     pub member: Member,
     pub vesting: Vesting,
-    /// What it locked as many days ago as vesting takes.
+    /// The amount that it locked as many days ago as vesting takes.
     pub ending: i64,
     pub vesting_days: i64,
     /// The first epoch after its term; the last one that there is while the term has no end.
@@ -99,7 +99,7 @@ impl Deals {
 /// The terms of contracts that have lots, for whoever splits their day again.
 pub(super) struct Agreed(HashMap<ContractId, Bought>);
 
-/// What was bought, and on what terms.
+/// The purchase, and its terms.
 struct Bought {
     bytes: i64,
     ends_at: Option<Micros>,
@@ -121,7 +121,7 @@ impl Agreed {
         Ok(Self(agreed))
     }
 
-    /// What the contract's day was split by, as its lot and `added`, the epochs that earlier lots have added, say.
+    /// The basis that the contract's day was split by, as its lot and `added`, the epochs that earlier lots have added, say.
     pub fn member(&self, lot: &Lot, added: i64, time: ChainTime) -> Result<Member, CloseError> {
         let amount = |text: &String| text.parse::<u128>().map_err(|_| CloseError::Amount(text.clone()));
         let unknown = || CloseError::Terms { contract: lot.contract_id, reason: "there is no such contract".into() };
@@ -263,7 +263,7 @@ impl<'c> Reader<'c> {
         Ok((own_power, raw_power))
     }
 
-    /// What yesterday's lots and those whose last part is due say of today's release.
+    /// Today's release, from yesterday's lots and those whose last part is due.
     fn vesting(&mut self, all: &mut [Party]) -> DbResult<()> {
         let here = |day: i64| yield_lots::table.filter(yield_lots::pool_id.eq(self.pool).and(yield_lots::day.eq(day)));
         let yesterday: Vec<(ContractId, i64, i64)> = here(self.day - 1)
@@ -287,7 +287,7 @@ impl<'c> Reader<'c> {
         Ok(())
     }
 
-    /// What was promised for the day and did not count. Only contracts without their full power are looked at again.
+    /// Power that was promised for the day and did not count. Only contracts without their full power are looked at again.
     fn missing(&mut self, all: &mut [Party], counted: &[Counted]) -> Result<(), CloseError> {
         let epochs = u128::try_from(self.end - self.first).unwrap_or(0);
         let full = |party: &Party| party.raw >= party.member.bytes * epochs;

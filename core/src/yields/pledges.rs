@@ -90,7 +90,7 @@ pub(super) fn pledges_due(
             }
             continue;
         }
-        // Whatever is still here.
+        // The part that is still here.
         let here = sector.each - returned.unwrap_or_default();
         let fee = of_sector(conn, pool, FlowKind::TerminationFee, number)?;
         let kept = borne(conn, sector.terms)?.of(fee).ok_or(CloseError::Overflow { pool, day })?.min(here);

@@ -1,4 +1,4 @@
-//! What the chain said, as rows: how far it was read, blocks won, when sectors counted.
+//! Rows from the chain: how far it was read, blocks won, when sectors counted.
 
 use std::collections::HashSet;
 
@@ -71,7 +71,7 @@ pub fn name_network(conn: &mut AnyConnection, pool: PoolId, network: &str) -> Db
     diesel::update(unnamed).set(chain_cursors::network.eq(network)).execute(conn).map(drop)
 }
 
-/// What the chain says of a pool's miner: flows of a day, and the actor at its end. attoFIL and bytes, decimal.
+/// The chain's record of a pool's miner: flows of a day, and the actor at its end. attoFIL and bytes, decimal.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Insertable)]
 #[diesel(table_name = chain_days)]
 pub struct ChainDay {
@@ -82,7 +82,7 @@ pub struct ChainDay {
     pub network_version: i64,
     pub reward_atto: String,
     pub daily_fee_atto: String,
-    /// Whatever else changed the balance less the fee debt: sent to it, withdrawn.
+    /// Other changes of the balance less the fee debt: deposits and withdrawals.
     pub other_atto: String,
     pub balance_atto: String,
     pub locked_atto: String,
@@ -99,9 +99,9 @@ pub struct ChainDay {
     pub deposits_lost_atto: String,
     pub pledge_in_atto: String,
     pub pledge_back_atto: String,
-    /// What the chain locked of the day's rewards and tips.
+    /// The part of the day's rewards and tips that the chain locked.
     pub locked_in_atto: String,
-    /// What had vested of earlier ones, or was taken from them for fees.
+    /// The part of earlier ones that vested, or was taken for fees.
     pub unlocked_atto: String,
 }
 
@@ -143,7 +143,7 @@ pub fn wins(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> DbR
         .load(conn)
 }
 
-/// Which of these sectors count at the cursor, by pool and number.
+/// Those of these sectors that count at the cursor, by pool and number.
 pub fn counting(conn: &mut AnyConnection, pools: &[PoolId], numbers: &[i64]) -> DbResult<HashSet<(PoolId, i64)>> {
     let open = sector_intervals::pool_id
         .eq_any(pools)
@@ -251,7 +251,7 @@ pub struct PoolDay {
     pub carry_atto: i64,
     pub power_epochs: String,
     pub closed_at: Micros,
-    /// What the day cost, as far as it was known then; the parts of it that contracts bear are split by these.
+    /// The day's costs as known then. The parts that contracts bear are split by these.
     pub daily_fee_nano: i64,
     pub fault_fee_nano: i64,
     pub gas_nano: i64,

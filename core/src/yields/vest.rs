@@ -2,19 +2,19 @@
 //! also what is left over. Days of a contract therefore release the sum of whole parts, which changes by one part a day: a day
 //! costs the same however many lots are vesting.
 
-/// What each day releases.
+/// The release of each day.
 #[must_use]
 pub fn part(locked: i64, n: i64) -> i64 {
     if n > 0 { locked / n } else { 0 }
 }
 
-/// What the last day releases besides.
+/// The remainder, released on the last day.
 #[must_use]
 pub fn rest(locked: i64, n: i64) -> i64 {
     if n > 0 { locked % n } else { locked }
 }
 
-/// What the `k`-th day releases.
+/// The release of the `k`-th day.
 #[must_use]
 pub fn tranche(locked: i64, k: i64, n: i64) -> i64 {
     if (1..n).contains(&k) {
@@ -26,12 +26,12 @@ pub fn tranche(locked: i64, k: i64, n: i64) -> i64 {
     }
 }
 
-/// What is vesting of a contract, as its latest lot says.
+/// The vesting amounts of a contract, from its latest lot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Vesting {
     /// The whole parts that the next day releases.
     pub rate: i64,
-    /// What is left to release.
+    /// The amount still to be released.
     pub left: i64,
 }
 

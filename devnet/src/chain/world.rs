@@ -1,4 +1,4 @@
-//! What the chain remembers besides the miner actor's own state.
+//! The chain's state besides the miner actor's own.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What happens to the miner without a message: rewards, and the end of each deadline (builtin-actors v18
+//! Events of the miner without a message: rewards, and the end of each deadline (builtin-actors v18
 //! `handle_proving_deadline`).
 
 use anyhow::Result;

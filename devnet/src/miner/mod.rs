@@ -28,7 +28,7 @@ use crate::{
     config::Config,
 };
 
-/// What a message came to.
+/// The result of a message.
 pub struct Outcome {
     pub exit_code: i64,
     pub return_base64: String,

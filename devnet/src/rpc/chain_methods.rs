@@ -27,7 +27,7 @@ pub fn call(chain: &mut Chain, name: &str, params: &Params) -> Option<Answer> {
     Some(match name {
         "Version" => version(chain),
         "ChainHead" => by_height(chain, chain.head()),
-        // What cannot be replaced any more.
+        // Beyond the depth of a reorg.
         "ChainGetFinalizedTipSet" => {
             let depth = i64::try_from(chain.config.reorg_depth).unwrap_or(i64::MAX);
             by_height(chain, chain.head().saturating_sub(depth).max(0))
@@ -120,7 +120,7 @@ fn block(chain: &Chain, params: &Params) -> Answer {
     Ok(serde_json::to_value(header(chain, record_of(chain, params)?))?)
 }
 
-/// What a genesis block names as its parent, on this network as on the main one.
+/// The parent that a genesis block names, here as on the main network.
 fn before_genesis() -> CidJson {
     CidJson::from(block_cid(b"sealyard-devnet before genesis"))
 }

@@ -76,7 +76,7 @@ impl Method {
     }
 }
 
-/// What randomness is drawn for (Filecoin's domain separation tags).
+/// The purpose of randomness (Filecoin's domain separation tags).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RandomnessTag {
     WindowedPoStChallengeSeed,

@@ -78,7 +78,7 @@ fn post_config(which: Which) -> Result<PoStConfig> {
     Ok(PoStConfig { sector_size, challenge_count, sector_count, typ, priority: true, api_version: ApiVersion::V1_1_0 })
 }
 
-/// What both readers do alike: names are ignored, variables are numbered in order.
+/// Shared by both readers: names are ignored, variables are numbered in order.
 macro_rules! reader {
     () => {
         type Root = Self;

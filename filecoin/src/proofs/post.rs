@@ -81,7 +81,7 @@ pub fn window_post(sector: &SectorIdent, vanilla: &[VanillaProof], randomness: H
     }
 }
 
-/// What the chain knows of a stored sector.
+/// The chain's facts of a stored sector.
 #[derive(Clone, Copy, Debug)]
 pub struct PublicReplica {
     pub number: u64,
@@ -125,7 +125,7 @@ pub fn sector_folder(store: &std::path::Path, sector: &SectorIdent) -> PathBuf {
     store.join(folder_name(sector.miner, sector.number))
 }
 
-/// What the folder of a miner's sector is called.
+/// The name of a sector's folder.
 #[must_use]
 pub fn folder_name(miner: u64, number: u64) -> String {
     format!("s-f0{miner}-{number}")

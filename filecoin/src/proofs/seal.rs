@@ -32,7 +32,7 @@ impl SealFiles {
     }
 }
 
-/// What PC2 commits to. `pc2` is the library's own output, needed again by C1.
+/// The commitments of PC2. `pc2` is the library's own output, needed again by C1.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sealed {
     pub comm_r: Hash32,
@@ -86,7 +86,7 @@ pub fn pc2(files: &SealFiles, pc1_output: &[u8]) -> Result<Sealed, ProofError> {
     Ok(Sealed { comm_r: Hash32(out.comm_r), comm_d: Hash32(out.comm_d), pc2 })
 }
 
-/// What C1 needs besides the files.
+/// Inputs of C1 besides the files.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct C1Input {
     pub ticket: Hash32,
@@ -127,7 +127,7 @@ pub fn finalize(files: &SealFiles) -> Result<(), ProofError> {
     seal::clear_cache(&files.cache).map_err(ProofError::failed("finalize"))
 }
 
-/// What a PoRep proof claims.
+/// The claim of a PoRep proof.
 #[derive(Clone, Copy, Debug)]
 pub struct SealClaim {
     pub sector: SectorIdent,

@@ -198,7 +198,7 @@ impl Node {
         self.call("Filecoin.StateReadState", json!(["f04", tsk])).await
     }
 
-    /// What pledge, fees and rewards are computed from, as of a tipset.
+    /// Inputs for pledge, fees and rewards, as of a tipset.
     pub async fn network_estimate(&self, head: &TipSet) -> Result<NetworkEstimate, RpcError> {
         let (reward, power) = (self.reward_state(&head.cids).await?.state, self.power_state(&head.cids).await?.state);
         Ok(NetworkEstimate {

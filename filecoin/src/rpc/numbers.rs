@@ -30,7 +30,7 @@ impl Numbers {
         Self(merged)
     }
 
-    /// What is here and not in `other`. Ranges that both have cost nothing, however long.
+    /// The numbers here that are not in `other`. Ranges that both have cost nothing, however long.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
         let (mut rest, mut others) = (Vec::new(), other.0.iter().peekable());

@@ -14,7 +14,7 @@ use super::{BitFieldJson, CidJson, Node, Numbers, Partition, RpcError, TipSetKey
 const BLAKE2B_256: u64 = 0xb220;
 const READ: &str = "Filecoin.ChainReadObj";
 
-/// What a deadline's object says of all its sectors together.
+/// Totals of a deadline's object over all its sectors.
 #[derive(Clone, Debug)]
 pub struct DeadlineTotals {
     /// Quality-adjusted bytes of its live sectors.

@@ -75,7 +75,7 @@ pub struct TipSet {
 }
 
 impl TipSet {
-    /// What does not fit together in it; `None`: it does.
+    /// A contradiction in it; `None`: it is consistent.
     #[must_use]
     pub fn fault(&self) -> Option<&'static str> {
         let first = self.blocks.first();
@@ -223,7 +223,7 @@ pub struct MsgLookup {
     pub height: i64,
 }
 
-/// What a block brings in, in the order of execution: first BLS-signed ones.
+/// A block's messages in the order of execution: first BLS-signed ones.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct BlockMessages {

@@ -1,4 +1,4 @@
-//! Which pools need longer than the others for what waits: there, orders for any pool give way.
+//! Finds pools that need longer than the others for their waiting work. There, orders for any pool give way.
 
 use crate::{
     KindIx, PoolIx, Table,
@@ -76,7 +76,7 @@ impl World<'_> {
         }
     }
 
-    /// What waits and can go to any pool, and what is bound to each.
+    /// Waiting work that can go to any pool, and the work bound to each.
     fn waiting(&self) -> (Waiting, Table<PoolIx, Waiting>) {
         let none = Waiting { to_begin: self.by_kind(), layers: 0, c2: 0 };
         let mut any = none.clone();

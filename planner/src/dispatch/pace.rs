@@ -30,7 +30,7 @@ impl World<'_> {
         }
     }
 
-    /// What is more urgent hurries: it begins though its pool is ahead. As urgent as a sector without weight that has
+    /// Urgent sectors skip the pacing limit: they begin though their pool is ahead. As urgent as a sector without weight that has
     /// [`Policy::urgency_cutoff`] to spare.
     pub(crate) fn urgent_until(&self) -> i64 {
         let Some(kind) = self.fleet.kinds.keys().next() else { return i64::MIN };

@@ -1,4 +1,4 @@
-//! Which sectors begin, and where: PC1 holds its place for hours, so this decides most.
+//! Begins sectors: PC1 holds its slot for hours, so this decision matters most.
 
 use std::cmp::Reverse;
 
@@ -149,7 +149,7 @@ impl World<'_> {
         }
     }
 
-    /// What has begun does not wait in its group any more.
+    /// A sector that has begun no longer waits in its group.
     fn take_off(&mut self, sector: SectorIx) {
         let state = &mut self.groups[self.sectors[sector].group];
         if let Some(at) = state.again.iter().rposition(|again| *again == sector) {

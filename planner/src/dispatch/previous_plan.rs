@@ -1,4 +1,4 @@
-//! What is drawn for sectors that have not begun is held to: who looks at the plan an hour later finds what he has seen, although steps
+//! Keeps sectors that have not begun at their place in the previous plan: an hour later the plan looks the same, although steps
 //! took a little more or less time than usual.
 //!
 //! It costs nothing. No sector waits for its drawing, none goes before a more urgent one, and none to a slower machine: only which of
@@ -13,7 +13,7 @@ use crate::{
 const SEEN: usize = 256;
 
 impl World<'_> {
-    /// What begins within `seconds` if everything takes its usual time.
+    /// Sectors that begin within `seconds` if every step takes its usual time.
     #[must_use]
     pub fn begins_within(&self, seconds: Secs) -> PreviousPlan {
         let mut simulated = self.clone();

@@ -1,4 +1,4 @@
-//! What goes first.
+//! Priorities: the urgency of a step.
 
 use std::sync::LazyLock;
 
@@ -118,7 +118,7 @@ impl World<'_> {
         }
         // C2 needs less of the GPUs until its sector is active; but GPUs are idle in the end if nothing is left to wait for its seed.
         let after_c2 = self.policy.look / 100 * self.policy.c2_first;
-        // What has waited counts twice, or one sector that is overtaken all the time keeps its order, and its scratch, for long.
+        // Waiting time counts twice, or a sector that is always overtaken would hold up its order and keep its scratch.
         let row = &self.sectors[sector].row;
         let waited = self.now.saturating_sub(row.s1).saturating_sub(self.fleet.duration(row.m1, self.kind(sector), Step::P1));
         self.later(urgency, i64::from(after_c2) - i64::from(waited.max(0)))

@@ -29,7 +29,7 @@ impl Rng {
     }
 }
 
-/// What chance does to a plan.
+/// How often steps fail and machines break down, and how durations vary.
 #[derive(Clone, Debug)]
 pub struct FailureModel {
     /// Real over usual duration, per mille, at equally likely quantiles.

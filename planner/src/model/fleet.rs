@@ -1,8 +1,8 @@
-//! What the planner plans for: machines and their classes, sector sizes, pools, the chain's delays, orders.
+//! The planner's subject: machines and their classes, sector sizes, pools, the chain's delays, orders.
 
 use crate::{ClassIx, KindIx, MachineIx, PoolIx, Secs, Table};
 
-/// What a step takes while it runs. Memory, scratch and storage in one unit of the caller's choice.
+/// Resources that a step holds while it runs. Memory, scratch and storage in one unit of the caller's choice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Need {
     pub cores: i32,

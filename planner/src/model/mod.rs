@@ -1,4 +1,4 @@
-//! What is planned: the fleet, its orders and sectors, what goes first, and what may fail.
+//! The planner's subject: the fleet, its orders and sectors, priorities, and failures.
 
 pub mod failure;
 pub mod fleet;

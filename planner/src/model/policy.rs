@@ -1,4 +1,4 @@
-//! What goes first.
+//! The rules of priority, and their parameters.
 
 use crate::{HOUR, Secs};
 

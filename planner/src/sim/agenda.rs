@@ -1,4 +1,4 @@
-//! What happens when: a monotone radix heap. Events of one moment come out together, in an order that depends on nothing but the
+//! The agenda of events: a monotone radix heap. Events of one moment come out together, in an order that depends on nothing but the
 //! calls made.
 
 use crate::{GroupIx, MachineIx, Secs, SectorIx};

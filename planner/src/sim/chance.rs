@@ -1,4 +1,4 @@
-//! What chance decides of a step: how long it takes, and whether it fails.
+//! Chance in a step: its duration, and whether it fails.
 
 use crate::{Secs, model::fleet::Step, sim::world::World};
 

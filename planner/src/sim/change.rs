@@ -1,4 +1,4 @@
-//! What happens to a fleet while it is sealing: machines come, drain and break down. What runs goes on where it is; only what has
+//! Changes of a fleet while it seals: machines come, drain and break down. What runs goes on where it is; only what has
 //! not begun is decided anew. And what is over may be forgotten.
 
 use crate::{
@@ -36,7 +36,7 @@ impl<'f> World<'f> {
     }
 
     /// Drops the sectors of the oldest orders that are stored, all of them: a world that is played on for weeks carries no history.
-    /// What became of those orders cannot be asked any more.
+    /// The outcome of those orders can no longer be asked for.
     pub fn forget_stored(&mut self) {
         let over =
             |world: &Self, order| world.sectors_of(order).all(|s| world.sectors.get(s).is_none_or(|s| s.state == State::Stored));

@@ -129,7 +129,7 @@ impl World<'_> {
         }
     }
 
-    /// What `machine` did for a sector that lies on another one is done again elsewhere. False: it lies here.
+    /// Work of `machine` on a sector that lies elsewhere is done again elsewhere. False: it lies here.
     fn fall_back(&mut self, sector: SectorIx, machine: MachineIx) -> bool {
         let Sector { state, row, .. } = self.sectors[sector];
         let kind = &self.fleet.kinds[self.kind(sector)];
@@ -158,7 +158,7 @@ impl World<'_> {
             }
             _ => return false,
         }
-        // What was to end there does not.
+        // Steps that were to end there do not.
         let attempt = &mut self.sectors[sector].attempt;
         *attempt = attempt.wrapping_add(1);
         true

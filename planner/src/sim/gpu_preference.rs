@@ -1,4 +1,4 @@
-//! Which of a pool's GPUs are better used for PC2, and which for C2.
+//! Preferences of a pool's GPUs for PC2 or C2.
 
 use crate::{
     MachineIx,
@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl World<'_> {
-    /// Which GPUs of a pool are better used for C2: those that need relatively longest for PC2, as many as it takes for C2 to keep
+    /// Finds the GPUs of a pool that are better used for C2: those that need relatively longest for PC2, as many as it takes for C2 to keep
     /// pace with PC2 on the others. The machine in between does both, and where all are alike there is nothing to prefer.
     pub(crate) fn share_gpus(&mut self) {
         let Some(kind) = self.fleet.kinds.keys().next() else { return };
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
     use crate::{Class, Durations, Key, Machine, Policy, PoolIx, Secs, fixture::fleet};
 
-    /// What the machines of a pool with GPUs of these times (number of GPUs, seconds of PC2, of C2) are better used for.
+    /// Preferences of a pool's machines, given each one's number of GPUs and seconds of PC2 and C2.
     fn preferences(gpus: &[(i32, Secs, Secs)]) -> Vec<Option<Step>> {
         let mut fleet = fleet();
         let all = fleet.class(MachineIx::of(0)).clone();

@@ -2,7 +2,7 @@
 
 use crate::{Durations, KindIx, MachineIx, PoolIx, Secs, Table, model::fleet::Step, sim::world::World};
 
-/// What machines can do of a sector size, in sectors per [`SPAN`] seconds.
+/// Capability of machines for a sector size, in sectors per [`SPAN`] seconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pace {
     pub p1: i64,
@@ -33,7 +33,7 @@ impl World<'_> {
         Pace { p1: pace(slots, p1), both: pace(class.gpus, p2 + c2), p2: pace(class.gpus, p2), c2: pace(class.gpus, c2) }
     }
 
-    /// What each pool's machines can do.
+    /// The capability of each pool's machines.
     pub(crate) fn measure_paces(&mut self) {
         let mut all: Table<PoolIx, Table<KindIx, Pace>> = self.fleet.pools.iter().map(|_| self.by_kind()).collect();
         for machine in self.present() {
@@ -52,7 +52,7 @@ impl World<'_> {
         i32::try_from(self.pools[pool].paces[kind].both * i64::from(p1 + gate) / SPAN + 2).unwrap_or(i32::MAX)
     }
 
-    /// What all GPUs of a pool, together, need for a sector; in [`SPAN`]ths of a second.
+    /// Time that all GPUs of a pool together need for a sector; in [`SPAN`]ths of a second.
     fn gpu_share(&self, pool: PoolIx, kind: KindIx) -> i64 {
         match self.pools[pool].paces[kind].both {
             0 => 0,
@@ -72,7 +72,7 @@ impl World<'_> {
         state.fed_until = state.fed_until.max(now) + share;
     }
 
-    /// What had begun there is lost before PC2.
+    /// A sector that had begun there is lost before PC2.
     pub(crate) fn count_lost(&mut self, pool: PoolIx, kind: KindIx) {
         let share = self.gpu_share(pool, kind);
         let state = &mut self.pools[pool];

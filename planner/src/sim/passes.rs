@@ -10,7 +10,7 @@ pub(crate) type Slot = ((Secs, i32), MachineIx);
 /// Best on top. A machine that has become fuller since it was put in is there once more.
 pub(crate) type Slots = BinaryHeap<Reverse<Slot>>;
 
-/// What one admission has found out.
+/// Findings of one admission.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Admission {
     /// Pool and kind for which no machine has room.
@@ -22,7 +22,7 @@ pub(crate) struct Admission {
     /// Machines of a pool for a kind; `None`: not looked at yet.
     pub slots: Vec<Option<Slots>>,
     pub kinds: usize,
-    /// What is looked at begins where PC1 is ahead, too. Whatever comes after what does not hurry does not either.
+    /// The present group may begin where PC1 is ahead, too. Groups are ranked, so the first one that may not ends this for all that follow.
     pub is_urgent: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What follows from the fleet and the policy alone.
+//! Facts that follow from the fleet and the policy alone.
 
 use crate::{Durations, KindIx, MachineIx, Policy, Secs, model::fleet::Step, sim::world::World};
 

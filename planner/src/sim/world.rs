@@ -19,7 +19,7 @@ use crate::{
     sim::passes::Moving,
 };
 
-/// What a search wants of a group.
+/// A search's hint for a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct SearchHint {
     /// Not before.
@@ -72,7 +72,7 @@ pub(crate) struct SectorQueue {
     pub listed_c2: bool,
 }
 
-/// What is left of a machine, and what waits there.
+/// A machine's residual capacity, and the work that waits there.
 #[derive(Clone, Debug)]
 pub(crate) struct MachineState {
     pub free: Need,
@@ -118,7 +118,7 @@ pub(crate) struct PoolState {
     pub fed_until: i64,
     /// When it is looked at again because PC1 was ahead.
     pub looks_again: Secs,
-    /// What its machines can do.
+    /// The capability of its machines.
     pub paces: Table<KindIx, Pace>,
     /// Seconds that it needs longer than the others, as of the last ranking; 0 where nothing gives way.
     pub longer: i64,
@@ -161,10 +161,10 @@ pub struct World<'f> {
     pub(crate) drawn: PreviousPlan,
     pub(crate) agenda: Agenda,
     pub(crate) ready: Vec<GroupIx>,
-    /// What may begin, most urgent first.
+    /// Groups that may begin, most urgent first.
     pub(crate) ranked: Vec<(Urgency, GroupIx, Option<PoolIx>)>,
     pub(crate) ranked_until: Secs,
-    /// What is more urgent hurries, as of the last ranking.
+    /// Urgent sectors skip the pacing limit: the cutoff as of the last ranking.
     pub(crate) urgent_until: i64,
     /// How many of these have nothing left to begin.
     pub(crate) spent: usize,

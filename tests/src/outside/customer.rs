@@ -34,7 +34,7 @@ pub fn shop(dir: &Path, more: &str) -> (Shop, Database) {
     (shop, db)
 }
 
-/// The house's own work, without a node: orders, jobs.
+/// The worker's loops that need no node: orders, jobs.
 pub fn worker(dir: &Path, shop: &Shop) -> Part {
     Part::new(dir, "work", &["sealyard", "--config", &shop.config.display().to_string(), "work"]).started()
 }

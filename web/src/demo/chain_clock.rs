@@ -1,4 +1,4 @@
-//! The demo's one clock: the house's time is the chain's. It runs on by itself, and jumps ahead when the chain does.
+//! The demo's one clock: the server's time is the chain's. It runs on by itself, and jumps ahead when the chain does.
 
 use std::{
     path::PathBuf,

@@ -1,4 +1,4 @@
-//! Lets the devnet's time pass, no faster than proofs and messages come in, and the house's clock with it.
+//! Lets the devnet's time pass, no faster than proofs and messages come in, and the server's clock with it.
 
 use std::{
     sync::Arc,
@@ -34,7 +34,7 @@ const COMPUTING: [SectorState; 5] =
 
 pub struct Driver {
     pub app: Shared,
-    /// `None`: the house runs by another clock.
+    /// `None`: the server runs by another clock.
     pub clock: Option<Arc<ChainClock>>,
     pub time: ChainTime,
 }
@@ -73,7 +73,7 @@ impl Driver {
         Ok(stepped)
     }
 
-    /// Lets the chain catch up with the house's clock, which runs on while machines compute.
+    /// Lets the chain catch up with the server's clock, which runs on while machines compute.
     async fn catch_up(&self) -> anyhow::Result<()> {
         let Some(clock) = &self.clock else { return Ok(()) };
         use sealyard_core::clock::Clock;

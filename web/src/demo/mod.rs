@@ -1,4 +1,4 @@
-//! The whole house on embedded defaults, driven through its real doors, and the helpers that stand in for the outside world.
+//! The whole installation on embedded defaults, driven through its public interfaces, and the helpers that stand in for the outside world.
 
 mod chain_clock;
 mod clock_driver;
@@ -57,7 +57,7 @@ pub struct Options {
     /// Proof parameters; made once and reused.
     #[arg(long)]
     parameters_dir: Option<PathBuf>,
-    /// Start nothing: buy from the house that runs with `--config`, let its network's time pass, check it. Whatever was done
+    /// Start nothing: buy from the server that runs with `--config`, let its network's time pass, check it. Whatever was done
     /// before is found there, so this can be started again and again.
     #[arg(long)]
     pub attach: bool,
@@ -120,7 +120,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same story with a house whose parts run as processes of their own; mails are expected in `mail` under the given folder.
+/// The same story with an installation whose parts run as processes of their own; mails are expected in `mail` under the given folder.
 pub async fn attach(options: Options, config: Config) -> anyhow::Result<()> {
     let story = Story::new();
     let app = App::new(config, Arc::new(SystemClock))?;

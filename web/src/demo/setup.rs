@@ -81,7 +81,7 @@ pub async fn start_devnet(dir: &Path) -> anyhow::Result<Devnet> {
     Ok(Devnet::start(loopback(), &dir.join("devnet"), settings).await?)
 }
 
-/// What lies outside the house: a payment provider and a mail server, both on loopback.
+/// The world outside: a payment provider and a mail server, both on loopback.
 pub struct Outside {
     pub stripe_url: String,
     pub webhook_secret: String,

@@ -1,4 +1,4 @@
-//! What happened, told as it happens, and whether the house kept its promises.
+//! Tells what happens as it happens, and whether the promises were kept.
 
 use std::{collections::BTreeMap, future::Future, time::Instant};
 
@@ -76,7 +76,7 @@ impl Story {
     }
 }
 
-/// A promise of the house, and whether it is kept.
+/// A promise, and whether it is kept.
 struct Check(&'static str, bool);
 
 /// Figures of the pages and of the month's statement.

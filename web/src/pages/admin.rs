@@ -58,7 +58,7 @@ struct TaskRow {
     note: String,
 }
 
-/// A part of the house's own work that does not go on.
+/// A worker's loop that makes no progress.
 struct FailingRow {
     name: String,
     since: String,
@@ -214,7 +214,7 @@ struct DayRow {
     power: String,
 }
 
-/// What the chain says of a miner's day, FIL.
+/// The chain's record of a miner's day, FIL.
 struct ChainDayRow {
     day: String,
     rewards: String,

@@ -80,13 +80,13 @@ impl Promise {
     }
 }
 
-/// What the units may earn net in the first days of their life.
+/// Net earnings of the units in the first days of their life.
 struct ForecastRow {
     days: i64,
     p10: String,
     p50: String,
     p90: String,
-    /// What became of earlier ones; empty: none is over.
+    /// Outcomes of earlier ones; empty: none is over.
     record: String,
 }
 
@@ -120,7 +120,7 @@ fn forecast_rows(conn: &mut AnyConnection, plan: &Plan, units: i64, now: i64) ->
     Ok(rows.collect())
 }
 
-/// What the buyer has to put up, and has.
+/// The pledge that the buyer puts up, and the balance for it.
 struct PledgeRow {
     needed: String,
     available: String,

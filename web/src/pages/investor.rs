@@ -143,7 +143,7 @@ struct LotRow {
     available: String,
     locked: String,
     released: String,
-    /// What is paid for missing power, and how much of the day's was missing; empty when nothing was.
+    /// Compensation for missing power, with the share that was missing; empty when none was.
     made_up: String,
     missing: String,
 }
@@ -191,7 +191,7 @@ struct ContractPage {
     promised: String,
     /// The first date; empty: it never moved.
     moved_from: String,
-    /// What is expected now, and why that is not what was promised.
+    /// The date expected now, and the reason why it differs from the promise.
     expected: String,
     expected_why: String,
     active_since: String,
@@ -353,7 +353,7 @@ struct LedgerPage {
     is_newest: bool,
 }
 
-/// What comes, and when, if the investor stops today.
+/// Releases to come if the investor stops today.
 struct IfStopped {
     vesting: String,
     tomorrow: String,

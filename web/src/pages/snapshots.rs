@@ -1,4 +1,4 @@
-//! Pages as customers and operators get them, in a small house at a fixed moment. A change shows as a difference to read.
+//! Pages as customers and operators get them, from a small fixture at a fixed moment. A change shows as a difference to read.
 
 use std::sync::Arc;
 

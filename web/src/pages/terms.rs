@@ -10,7 +10,7 @@ pub struct TermRow {
     pub how: String,
 }
 
-/// What the terms say, line by line.
+/// The terms, line by line.
 pub fn term_rows(terms: &Terms) -> Vec<TermRow> {
     let row = |what, how: String| TermRow { what, how };
     let part = |bp: i64| BasisPoints(bp).to_string();

@@ -54,7 +54,7 @@ pub fn answer(db: &Database, question: Option<&Question>, now: Micros) -> anyhow
     Ok(())
 }
 
-/// What a question asks for, and how it is called.
+/// A question's change, and its name.
 pub fn change(conn: &mut AnyConnection, question: &Question) -> DbResult<anyhow::Result<(Change, String)>> {
     let machines = fleet::machines(conn)?;
     let find = |name: &str| -> anyhow::Result<MachineId> {

@@ -38,7 +38,7 @@ pub struct PromisableRow {
     pub pool: String,
     /// Sectors by each of [`HORIZONS`].
     pub sectors: Vec<i64>,
-    /// What storage leaves, and collateral if it is known.
+    /// The limit from storage, and from collateral if it is known.
     pub storage: i64,
     pub collateral: String,
 }
@@ -62,7 +62,7 @@ pub struct PlanView {
     pub gantt: Gantt,
 }
 
-/// What else the tables need from the store.
+/// Further data that the tables need from the store.
 struct Names {
     contracts: HashMap<i64, (String, OrderId)>,
 }

@@ -25,7 +25,7 @@ const MARGIN: f32 = 48.0;
 const ROW: f32 = 15.5;
 const NOTE_SIZE: f32 = 9.0;
 
-/// What goes on a page, in order, with the height it takes.
+/// The parts of a page in order, with their heights.
 enum Line<'a> {
     Title(&'a str),
     Note(String),

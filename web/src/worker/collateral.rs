@@ -12,7 +12,7 @@ const CARE: u32 = 110;
 pub async fn turn(app: Shared) -> TurnResult {
     let head = app.node.chain_head().await?;
     let network = app.node.network_estimate(&head).await?;
-    // What investors can withdraw is not the operator's to pledge.
+    // Investors' withdrawable balances are not the operator's to pledge.
     let owed = BigInt::from(read(&app, ledger::owed_to_investors).await?) * ATTO_PER_NANO;
     for pool in pools(&app).await? {
         let power = BigInt::from(pool.sector_bytes);

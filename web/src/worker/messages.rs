@@ -25,7 +25,7 @@ use crate::app::{Shared, read, transact, write};
 
 /// How far back a receipt is looked for beyond the message's age, epochs.
 const LOOKBACK: i64 = 2 * 2880;
-/// The shortest there are: what is looked through is never too little.
+/// The shortest epoch, so that the look-back is never too short.
 const EPOCH_SECONDS: i64 = 30;
 
 pub async fn turn(app: Shared) -> TurnResult {

@@ -1,4 +1,4 @@
-//! The house's own work: planning and leases, the sealing pipeline, proofs, messages, reading the chain, closing days, jobs.
+//! The worker's loops: planning and leases, the sealing pipeline, proofs, messages, reading the chain, closing days, jobs.
 //!
 //! Every loop claims its name first, so any number of `sealyard work` processes share one database and one of them acts. A loop
 //! that fails says so, waits longer each time, and goes on when the cause is gone.
@@ -36,7 +36,7 @@ use crate::app::{Shared, read, write};
 
 /// A claim that is not renewed for so long is free.
 const CLAIM_S: i64 = 15;
-/// Turns of other loops for one of a loop that plays the whole house on.
+/// Turns of other loops for each turn of a loop that simulates the whole fleet.
 const SLOWLY: u32 = 20;
 /// Turns of other loops for one that compares everything with the chain.
 const RARELY: u32 = 150;
@@ -80,7 +80,7 @@ async fn run(app: Shared, holder: String) {
     while loops.join_next().await.is_some() {}
 }
 
-/// What a loop's turn may fail with; the text is all that is needed.
+/// The result of a loop's turn. Only the text of an error is used.
 pub type TurnResult = anyhow::Result<()>;
 
 /// Things that a turn does one after the other: none keeps the next from being tried, and the first error is told.
@@ -116,7 +116,7 @@ async fn repeat<F: Future<Output = TurnResult> + Send>(
 ) {
     let pause = Duration::from_millis(app.config.poll_ms) * every;
     let mut wait = pause;
-    // What the house was told last of how the turns go.
+    // The outcome that was recorded last.
     let mut told = None;
     let mut away = false;
     loop {

@@ -128,7 +128,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// What is still to be sealed with an old ticket, for so many epochs, would be for nothing.
+    /// Renews a ticket that would be too old once sealing has taken this many epochs.
     async fn renew_ticket(&self, sector: &Sector, takes: i64) -> TurnResult {
         if sector.ticket_epoch.is_none_or(|epoch| self.head <= epoch + OLDEST_TICKET - takes) {
             return Ok(());
@@ -224,7 +224,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// What the chain counts now, for the pages; earnings follow from what is final.
+    /// Watches the sectors that the chain counts at its head, for the pages; earnings follow from final tipsets.
     async fn watch_power(&self) -> TurnResult {
         let id = self.pool.id;
         let (watched, cursor) = read(self.app, move |conn| Ok((sealing::watched(conn, id)?, yields::cursor(conn, id)?))).await?;

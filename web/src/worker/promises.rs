@@ -1,4 +1,4 @@
-//! What became of promises, what is expected of those that are open, and where sectors are to begin.
+//! Outcomes of promises, forecasts for open ones, and the previous plan.
 
 use sealyard_core::scheduler;
 
@@ -8,7 +8,7 @@ use crate::app::{Shared, read, write};
 pub async fn turn(app: Shared) -> TurnResult {
     let now = app.now();
     let snapshot = read(&app, move |conn| scheduler::load(conn, now)).await?;
-    // Playing a large house on takes a while; nothing waits for it.
+    // Simulating a large fleet takes a while; nothing waits for it.
     let (snapshot, outlook) = tokio::task::spawn_blocking(move || {
         let outlook = scheduler::outlook(&snapshot);
         (snapshot, outlook)

@@ -67,7 +67,7 @@ async fn recover(
     sectors: Vec<Sector>,
 ) -> TurnResult {
     let Some(opens) = declarable_opening(now, deadline) else { return Ok(()) };
-    // What can be proven does not wait for ever for what is still being read.
+    // Provable sectors do not wait for ever for those that are still being read.
     let last_call = now.current_epoch + INCLUSION + LAST_CALL >= opens - now.fault_declaration_cutoff;
     let (pool, at) = (pool.clone(), app.now());
     let built = write(app, move |conn| {

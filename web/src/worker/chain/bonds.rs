@@ -1,4 +1,4 @@
-//! What a miner puts up for its sectors and gets back: deposits from PreCommit to activation, pledge from activation to the end, and
+//! Collateral that a miner puts up for its sectors and gets back: deposits from PreCommit to activation, pledge from activation to the end, and
 //! the fee for an end that comes early.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -177,7 +177,7 @@ impl Bonds<'_> {
             .await
     }
 
-    /// What the chain's state says beyond the amounts of single sectors.
+    /// The rest that the chain's state shows beyond the amounts of single sectors.
     fn balance(
         &mut self,
         was: &TokenAmount,

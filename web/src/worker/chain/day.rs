@@ -1,4 +1,4 @@
-//! What the chain says of a pool's miner at the end of a UTC day.
+//! The chain's record of a pool's miner at the end of a UTC day.
 
 use anyhow::ensure;
 use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
@@ -59,7 +59,7 @@ pub async fn day_end(app: &Shared, miner: &Address, day: i64, end: &TipSet) -> a
         end.height,
         bound.atto()
     );
-    // What has vested and was not swept yet is available as well.
+    // Vested amounts that were not swept yet are available as well.
     ensure!(
         &found.available + &found.fee_debt + &bound >= found.balance,
         "the node says that miner {miner} has {} attoFIL at epoch {}, more than is locked, deposited, pledged and available; nothing is \
@@ -87,7 +87,7 @@ impl DayEnd {
         let of = |kind| flows.of(kind).to_string();
         let fees = [FlowKind::DailyFee, FlowKind::FaultFee, FlowKind::TerminationFee, FlowKind::DepositLost];
         let fees: BigInt = fees.into_iter().map(|kind| BigInt::from(flows.of(kind))).sum();
-        // What the miner owes for fees has left already.
+        // Fee debt counts as spent.
         let yesterday = yields::chain_day(conn, pool, self.day - 1)?;
         let unlocked = match &yesterday {
             Some(before) => amount(&before.locked_atto)? + locked_in.atto() - self.locked.atto(),

@@ -1,4 +1,4 @@
-//! What the chain takes at the end of each of a miner's deadlines: the daily fee of its sectors (FIP-0100), and a fee for those that
+//! Fees that the chain takes at the end of each of a miner's deadlines: the daily fee of its sectors (FIP-0100), and a fee for those that
 //! were faulty before and still are.
 
 use anyhow::Context;
@@ -34,7 +34,7 @@ pub async fn fees(chunk: &Chunk<'_>) -> anyhow::Result<Vec<Flow>> {
             Ok(())
         };
         took(FlowKind::DailyFee, &daily_fee_payable(&totals.daily_fee, &day_reward))?;
-        // What was proven again with the last messages is not charged. What was not proven for the first time is not, either.
+        // Sectors proven again with the last messages are not charged, and neither are those never proven yet.
         let faulty = was.faulty.minus(&is.active);
         if !faulty.is_empty() {
             let power = power_of((node, chunk.miner), chunk.pool, &faulty, &after.cids).await?;

@@ -116,7 +116,7 @@ impl Members {
         self.deadlines.get(usize::try_from(index).ok()?).map(Arc::as_ref)
     }
 
-    /// What the chain itself adds up for a deadline. `None`: the node does not tell.
+    /// The chain's own totals for a deadline. `None`: the node does not tell.
     pub async fn totals(&self, node: &Node, index: u64) -> anyhow::Result<Option<DeadlineTotals>> {
         let Some(cid) = self.cids.get(usize::try_from(index)?) else { return Ok(None) };
         match node.deadline_totals(cid).await {

@@ -1,5 +1,5 @@
-//! What a won block brings its miner: its share of the epoch's reward, and the tips of the messages that it was first to bring in.
-//! What the winner gets of the reward (FIP-0118) is read from the miner's own balance wherever nothing else has changed that.
+//! The income of a won block: the miner's share of the epoch's reward, and the tips of the messages that it was first to bring in.
+//! The winner's share of the reward (FIP-0118) is read from the miner's own balance wherever nothing else has changed that.
 
 use std::collections::HashSet;
 

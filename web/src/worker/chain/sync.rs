@@ -97,7 +97,7 @@ struct Follow<'a> {
     head: i64,
 }
 
-/// What is recorded of the pools' sectors, so that a chunk reads no more than what changed.
+/// The recorded sectors of each pool, kept so that a chunk reads only changes.
 #[derive(Default)]
 pub struct Followed(Mutex<HashMap<PoolId, Recorded>>);
 
@@ -222,7 +222,7 @@ impl Follow<'_> {
         Ok(())
     }
 
-    /// What was recorded as final must still be there.
+    /// Fails unless the tipset that was recorded as final is still there.
     async fn check_rollback(&self, cursor: &Cursor) -> TurnResult {
         if cursor.last_cid.is_empty() {
             return Ok(());
