@@ -7,8 +7,8 @@ use super::protocol::{EnrolRequest, Hardware, HeartbeatRequest, Outcome, ReportR
 pub const MOST_CORES: i64 = 4096;
 /// 64 TiB.
 pub const MOST_MEMORY: i64 = 1 << 46;
-/// 1 EiB.
-pub const MOST_DISK: i64 = 1 << 60;
+/// 4 PiB.
+pub const MOST_DISK: i64 = 1 << 52;
 pub const MOST_GPUS: usize = 64;
 /// 60 days. A step is killed long before.
 pub const MOST_MS: i64 = 60 * 86_400_000;
@@ -111,6 +111,13 @@ pub fn report(request: &mut ReportRequest) -> Result<(), Nonsense> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thousand_of_the_largest_machines_add_up() {
+        for most in [MOST_CORES, MOST_MEMORY, MOST_DISK] {
+            assert!(most.checked_mul(1000).is_some(), "{most} overflows over a fleet");
+        }
+    }
 
     fn sound() -> Hardware {
         Hardware {
