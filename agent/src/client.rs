@@ -31,7 +31,7 @@ impl House {
         let status = response.status();
         let bytes = response.bytes().await?;
         if status.is_success() {
-            return serde_json::from_slice(&bytes).with_context(|| format!("{url} answered something else than expected"));
+            return serde_json::from_slice(&bytes).with_context(|| format!("{url} gave an unexpected answer"));
         }
         match serde_json::from_slice::<ErrorAnswer>(&bytes) {
             Ok(error) => bail!("{} ({:?})", error.message, error.code),

@@ -92,13 +92,13 @@ impl Source {
             serde_json::from_slice(&bytes).map_err(|_| anyhow::anyhow!("the list of files is unreadable"))?;
         ensure!(files.len() <= MOST_FILES, "the sector has more than {MOST_FILES} files");
         let bytes = files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.bytes));
-        ensure!(bytes.is_some_and(|bytes| bytes <= self.most_bytes), "the sector's files are larger than a sector's can be");
+        ensure!(bytes.is_some_and(|bytes| bytes <= self.most_bytes), "the sector's files are larger than those of any sector");
         Ok(files)
     }
 
     /// Goes on where an interrupted attempt ended.
     async fn whole(&self, file: &StoredFile, into: &Path) -> Result<()> {
-        let Some(below) = inside(&file.path) else { bail!("it leads out of the sector's folder") };
+        let Some(below) = inside(&file.path) else { bail!("its path leads outside the sector's folder") };
         let path = into.join(below);
         fs::create_dir_all(path.parent().context("a file without a folder")?)?;
         let mut failures = 0;
@@ -130,15 +130,15 @@ impl Source {
         let status = response.status();
         ensure!(
             status == StatusCode::PARTIAL_CONTENT || (have == 0 && status.is_success()),
-            "{} was answered {status}",
+            "the request for {} was answered with {status}",
             file.path
         );
         let mut left = file.bytes - have;
         while let Some(chunk) = response.chunk().await? {
-            left = left.checked_sub(u64::try_from(chunk.len())?).context("it is longer than was told")?;
+            left = left.checked_sub(u64::try_from(chunk.len())?).context("it is longer than announced")?;
             out.write_all(&chunk)?;
         }
-        ensure!(left == 0, "it is {left} bytes shorter than was told");
+        ensure!(left == 0, "it is {left} bytes shorter than announced");
         Ok(())
     }
 }
@@ -149,7 +149,7 @@ async fn pause(failures: &mut u32, error: anyhow::Error) -> Result<()> {
     if *failures >= ATTEMPTS || error.downcast_ref::<reqwest::Error>().is_none() {
         return Err(error);
     }
-    eprintln!("will go on: {error:#}");
+    eprintln!("will try again: {error:#}");
     tokio::time::sleep(Duration::from_secs(1 << *failures)).await;
     Ok(())
 }

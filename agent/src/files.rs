@@ -56,7 +56,7 @@ impl Shown {
 pub fn serve(listen: SocketAddr, store: PathBuf, key: String) -> Result<(Arc<Shown>, SocketAddr)> {
     let shown = Arc::new(Shown { store, key, read_at: Mutex::default(), ahead: AtomicI64::new(0) });
     let listener =
-        TcpListener::bind(listen).with_context(|| format!("{listen} cannot be listened on; choose another --files-listen"))?;
+        TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}; choose another --files-listen"))?;
     let at = listener.local_addr()?;
     let data = web::Data::from(shown.clone());
     let app = move || {
@@ -68,14 +68,14 @@ pub fn serve(listen: SocketAddr, store: PathBuf, key: String) -> Result<(Arc<Sho
     let server = HttpServer::new(app).workers(2).disable_signals().listen(listener)?.run();
     tokio::spawn(async move {
         if let Err(error) = server.await {
-            tracing::error!(error = %error, "files are not shown any more");
+            tracing::error!(error = %error, "the file server has stopped");
         }
     });
     Ok((shown, at))
 }
 
 fn refused() -> HttpResponse {
-    HttpResponse::Forbidden().body("this pass does not open this sector here")
+    HttpResponse::Forbidden().body("this pass is not valid for this sector")
 }
 
 async fn list(shown: web::Data<Shown>, request: HttpRequest, path: web::Path<(u64, u64)>) -> HttpResponse {

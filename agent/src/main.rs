@@ -42,10 +42,11 @@ struct RunOptions {
     /// One-time enrolment token; needed once.
     #[arg(long, env = "SEALYARD_ENROL_TOKEN")]
     token: Option<String>,
-    /// A file with the token, so that it does not stand in the list of processes.
+    /// File that contains the token, so that the token does not appear in the process list.
     #[arg(long, conflicts_with = "token")]
     token_file: Option<PathBuf>,
-    /// Take a new key with the token, although this machine has one: the old one was withdrawn, or others may know it.
+    /// Get a new key with the token although this machine has one, because the old key was
+    /// withdrawn or may be known to others.
     #[arg(long)]
     renew_key: bool,
     /// Folder with the proof parameters.
@@ -60,20 +61,21 @@ struct RunOptions {
     /// Cores to offer; default: all.
     #[arg(long)]
     cores: Option<i64>,
-    /// GPUs to offer, whatever is found here; default: those that are found.
+    /// GPUs to offer, whatever is detected; default: those that are detected.
     #[arg(long)]
     gpus: Option<usize>,
-    /// Show sectors' files on this address (port 0: any free one) to other machines of the fleet, and fetch theirs: so layers go from
-    /// machines for PC1 to machines with GPUs. For a network of your own: whoever reads a sector shows a pass, but nothing is encrypted.
+    /// Serve sectors' files on this address (port 0: any free port) to other machines of the fleet,
+    /// and fetch theirs, so that layers move from PC1 machines to GPU machines. Use it only on a
+    /// private network: readers need a pass, but nothing is encrypted.
     #[arg(long, env = "SEALYARD_FILES_LISTEN")]
     files_listen: Option<SocketAddr>,
-    /// How other machines reach that address; default: as it is.
+    /// URL at which other machines reach that address; default: the address itself.
     #[arg(long, env = "SEALYARD_FILES_URL", requires = "files_listen")]
     files_url: Option<String>,
-    /// This machine keeps what others seal, and seals nothing.
+    /// Store sectors that other machines seal, and seal none here.
     #[arg(long, requires = "files_listen")]
     storage: bool,
-    /// End when standard input ends, that is with the program that started this one.
+    /// Exit when standard input closes, that is, when the program that started this one exits.
     #[arg(long)]
     with_parent: bool,
 }

@@ -110,7 +110,7 @@ fn show_files(options: &RunOptions, work: &WorkDir, key: &Key) -> Result<Option<
         }
         None => format!("http://{at}"),
     };
-    tracing::info!(%url, "showing sectors' files to the fleet's machines");
+    tracing::info!(%url, "serving sectors' files to the fleet's machines");
     Ok(Some((shown, url)))
 }
 
@@ -192,11 +192,11 @@ impl Agent {
         running.extend(self.refused.iter().map(|((task, fence), (why, _))| Running {
             task: *task,
             fence: *fence,
-            progress: format!("its result is not taken: {why}"),
+            progress: format!("the server does not accept its result: {why}"),
         }));
         if self.inventory <= Instant::now() && self.untold.is_empty() {
             self.untold = self.work.stored().unwrap_or_else(|error| {
-                tracing::warn!(error = format!("{error:#}"), "what is stored here cannot be told");
+                tracing::warn!(error = format!("{error:#}"), "the stored sectors cannot be listed");
                 Vec::new()
             });
             self.inventory = Instant::now() + INVENTORY_PAUSE;
@@ -217,7 +217,7 @@ impl Agent {
             self.waiting.remove(&task);
             self.forget_refused(task);
             if let Some(step) = self.steps.remove(&task) {
-                tracing::info!(task, "stopped: the lease has moved on");
+                tracing::info!(task, "stopped: this machine no longer has the lease");
                 step.stop().await;
                 self.untidy = true;
             }
@@ -251,7 +251,7 @@ impl Agent {
         }
         let going_on: Vec<i64> = self.steps.keys().chain(self.waiting.keys()).copied().collect();
         if let Err(error) = self.work.forget_incoming(&going_on) {
-            tracing::warn!(error = format!("{error:#}"), "what arrived in vain stays");
+            tracing::warn!(error = format!("{error:#}"), "the files of an abandoned transfer cannot be deleted");
             self.untidy = true;
         }
         self.empty();
@@ -267,8 +267,8 @@ impl Agent {
     fn tidy(&self, over: &[StoredSector]) {
         for sector in over {
             match self.work.drop_sector(sector) {
-                Ok(()) => tracing::info!(miner = sector.miner, sector = sector.number, "its files are not needed any more"),
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "files stay"),
+                Ok(()) => tracing::info!(miner = sector.miner, sector = sector.number, "a sector's files are no longer needed"),
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "a sector's files cannot be removed"),
             }
         }
         if !over.is_empty() {
@@ -281,7 +281,7 @@ impl Agent {
         let work = self.work.clone();
         drop(tokio::task::spawn_blocking(move || {
             if let Err(error) = work.empty() {
-                tracing::warn!(error = format!("{error:#}"), "dropped files stay");
+                tracing::warn!(error = format!("{error:#}"), "removed files cannot be deleted");
             }
         }));
     }
@@ -301,7 +301,7 @@ impl Agent {
                     let Lease { task, fence, .. } = *lease;
                     return self.unwritten.push(ReportRequest { task, fence, outcome, usage: Usage::default() });
                 }
-                tracing::warn!(task = lease.task, error = format!("{error:#}"), "the step waits");
+                tracing::warn!(task = lease.task, error = format!("{error:#}"), "the step cannot start yet; it waits");
                 self.waiting.insert(lease.task, (lease.clone(), Instant::now() + DISK_PAUSE));
             }
         }
@@ -331,7 +331,11 @@ impl Agent {
                     // Files that arrived in vain, or replaced older ones.
                     self.untidy |= step.is_some_and(|step| is_transfer(&step.lease));
                     if let Err(error) = self.work.keep(report) {
-                        tracing::warn!(task = report.task, error = format!("{error:#}"), "the result is delivered from memory");
+                        tracing::warn!(
+                            task = report.task,
+                            error = format!("{error:#}"),
+                            "the result cannot be stored; it is delivered from memory"
+                        );
                         self.unwritten.push(report.clone());
                     }
                 }
@@ -371,7 +375,7 @@ impl Agent {
                 // The others are delivered, and heartbeats go on.
                 Err(error) => {
                     let why = format!("{error:#}");
-                    tracing::error!(task = report.task, why, "the result is not taken; it is kept");
+                    tracing::error!(task = report.task, why, "the server does not accept the result; it is kept");
                     self.refused.insert(id, (why, Instant::now() + REFUSED_PAUSE));
                 }
             }

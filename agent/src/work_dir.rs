@@ -53,7 +53,7 @@ impl WorkDir {
     /// Held as long as the agent runs: two in one folder would undo each other's work.
     pub fn lock(&self) -> Result<fs::File> {
         let file = fs::File::create(self.root.join("lock")).context("creating the lock file")?;
-        file.try_lock().with_context(|| format!("another agent works in {}", self.root.display()))?;
+        file.try_lock().with_context(|| format!("another agent is running in {}", self.root.display()))?;
         Ok(file)
     }
 

@@ -90,7 +90,7 @@ impl std::str::FromStr for Month {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || format!("{text:?} is no month; write it as 2026-10");
+        let bad = || format!("{text:?} is not a month; write it like 2026-10");
         let (year, month) = text.split_once('-').ok_or_else(bad)?;
         let parsed = Self { year: year.parse().map_err(|_| bad())?, month: month.parse().map_err(|_| bad())? };
         parsed.days().map(|_| parsed).ok_or_else(bad)

@@ -17,7 +17,7 @@ pub enum SealProof {
 
 #[derive(Debug, thiserror::Error)]
 pub enum UnknownProof {
-    #[error("seal proof {0} is not one that Sealyard seals; it seals 5 (2 KiB), 6 (8 MiB), 7 (512 MiB), 8 (32 GiB), 9 (64 GiB)")]
+    #[error("Sealyard cannot seal with proof {0}; it seals with 5 (2 KiB), 6 (8 MiB), 7 (512 MiB), 8 (32 GiB), 9 (64 GiB)")]
     Number(i64),
     #[error("no sector has {0} bytes; sizes are 2 KiB, 8 MiB, 512 MiB, 32 GiB and 64 GiB")]
     Size(u64),

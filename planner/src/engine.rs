@@ -1,4 +1,5 @@
-//! Moves a fleet on, moment by moment: what ends gives back what it held, then the rules start what can begin.
+//! Simulates a fleet, moment by moment: steps that end release their resources, then the rules
+//! start whatever can begin.
 
 use crate::{
     Fleet, Policy, Secs,
@@ -23,7 +24,8 @@ impl<'f> World<'f> {
         world
     }
 
-    /// Plays one moment: what ends then, and what starts because of it. False when nothing is left to happen.
+    /// Simulates one moment: the steps that end then, and those that start because of it. False
+    /// when no event is left.
     pub fn step(&mut self) -> bool {
         let mut batch = std::mem::take(&mut self.batch);
         let Some(moment) = self.agenda.pop_moment(&mut batch) else {
@@ -54,13 +56,13 @@ impl<'f> World<'f> {
         true
     }
 
-    /// Every sector is stored.
+    /// Whether every sector is stored.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.left == 0
     }
 
-    /// Plays until every sector is stored. False: some never can be.
+    /// Simulates until every sector is stored. False: some never can be.
     pub fn run(&mut self) -> bool {
         while !self.is_done() {
             if !self.step() {
@@ -70,7 +72,7 @@ impl<'f> World<'f> {
         true
     }
 
-    /// Plays every moment before `until`.
+    /// Simulates every moment before `until`.
     pub fn run_until(&mut self, until: Secs) {
         while self.agenda.next_moment().is_some_and(|at| at < until) {
             self.step();

@@ -27,7 +27,8 @@ pub(crate) fn fleet() -> Fleet {
     }
 }
 
-/// Two pools with one machine that does everything each, ten PC1 steps of 4 h at a time; the second is down until then.
+/// Two pools, each with one machine that does everything: ten PC1 steps of 4 h at a time, or eight
+/// while room is kept for a GPU step. The second machine is down until `second_down`.
 pub(crate) fn two_pools(second_down: Secs) -> Fleet {
     let mut fleet = fleet();
     let second = fleet.pools.iter().next().unwrap().clone();

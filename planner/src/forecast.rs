@@ -1,5 +1,5 @@
-//! Dates before the sale: the fleet is played on many times, each time with other luck, with the order asked for behind everything
-//! that has been promised.
+//! Dates before the sale. The fleet is simulated many times, each time with another sampler, with
+//! the requested order behind everything that has been promised.
 
 use std::sync::Arc;
 
@@ -12,27 +12,28 @@ use crate::{
 /// The forecast for an order before it is placed. Moments are seconds since the plan's origin.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Forecast {
-    /// Half of the time it is complete by then.
+    /// It is complete by then in half of all cases.
     pub p50: Secs,
-    /// 95 times of 100.
+    /// It is complete by then 95 times of 100.
     pub p95: Secs,
-    /// Sectors of others in the same pool that are not active yet: all of them go first.
+    /// Sectors of other orders that compete for the same pool and are not active yet. All of them
+    /// go first.
     pub ahead: u64,
     pub waits: Waits,
 }
 
-/// Where the time goes when nothing goes wrong: mean seconds per sector.
+/// Where the time goes if nothing fails: mean seconds per sector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Waits {
-    /// For a PC1 slot.
+    /// Waiting for a PC1 slot.
     pub pc1: i64,
-    /// For a GPU, or for the network on the way to it.
+    /// Waiting for a GPU, or for the network on the way to it.
     pub gpu: i64,
     /// Steps, moves and the chain's own delays.
     pub work: i64,
 }
 
-/// How a forecast is made.
+/// Settings of a forecast.
 #[derive(Clone, Debug)]
 pub struct Rollouts {
     pub failure_model: Arc<FailureModel>,
@@ -41,18 +42,19 @@ pub struct Rollouts {
     pub calibration: Calibration,
 }
 
-/// The calibration from earlier forecasts. It makes up for whatever the model does not know: later orders in the way, wrong
-/// odds.
+/// Correction learnt from the outcomes of earlier forecasts. It makes up for anything that the
+/// model does not know: later orders that get in the way, wrong failure rates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Calibration {
-    /// Parts per million that the time until p50 is multiplied by.
+    /// Factor for the time until p50, in parts per million.
     pub shift: i32,
-    /// Parts per million that the span from p50 to p95 is multiplied by.
+    /// Factor for the span from p50 to p95, in parts per million.
     pub stretch: i32,
 }
 
 impl Default for Calibration {
-    /// Without experience: in simulated worlds the plain span is always too narrow.
+    /// Without experience the span is widened by half: in simulated worlds the plain span is always
+    /// too narrow.
     fn default() -> Self {
         Self { shift: MILLION, stretch: MILLION / 2 * 3 }
     }
@@ -61,9 +63,9 @@ impl Default for Calibration {
 const MILLION: i32 = 1_000_000;
 
 impl Calibration {
-    /// Learns from one outcome. The shift is multiplied by `exp(η (late − 0.50))`, the stretch by `exp(η (late − 0.04))`, `η = 0.02`:
-    /// they stay as they are when half are later than p50 and 1 of 25 later than p95, a little less than promised: what is learnt
-    /// lags behind.
+    /// Learns from one outcome. The shift is multiplied by `exp(η (late − 0.50))`, the stretch by
+    /// `exp(η (late − 0.04))`, `η = 0.02`. They settle when half of all orders are later than p50
+    /// and 1 of 25 is later than p95. That is fewer than promised, because calibration lags behind.
     #[must_use]
     pub fn learn(self, later_than_p50: bool, later_than_p95: bool) -> Self {
         let shift = times(self.shift, if later_than_p50 { 1_010_050 } else { 990_050 });
@@ -71,7 +73,7 @@ impl Calibration {
         Self { shift: shift.clamp(MILLION / 2, MILLION * 4), stretch: stretch.clamp(MILLION / 2, MILLION * 10) }
     }
 
-    /// p50 and p95 of sorted ends.
+    /// p50 and p95, calibrated, of sorted completion times.
     fn apply(self, now: Secs, ends: &[Secs]) -> (Secs, Secs) {
         let p50 = median(ends);
         let shifted = now.saturating_add(times(p50.saturating_sub(now), self.shift));
@@ -84,9 +86,10 @@ fn times(amount: i32, millionths: i32) -> i32 {
     i32::try_from(i64::from(amount) * i64::from(millionths) / i64::from(MILLION)).unwrap_or(i32::MAX)
 }
 
-/// How far beyond p50 a careful date is, before experience stretches it: half the mean of the latest three sixteenths, which varies
-/// less from quote to quote than their quantile (whether 1 of 20 rollouts is hit by a breakdown is itself chance), and half a
-/// quarter of the time until p50, as if nothing were known.
+/// Span from p50 to p95 before calibration: half the mean delay of the latest three sixteenths,
+/// plus half a quarter of the time until p50, as if nothing were known. That mean varies less from
+/// quote to quote than a quantile would: whether a breakdown hits 1 of 20 rollouts is itself
+/// chance.
 fn span(now: Secs, ends: &[Secs]) -> Secs {
     let p50 = median(ends);
     let late = ends.get(ends.len() - (ends.len() * 3).div_ceil(16)..).unwrap_or_default();
@@ -96,11 +99,11 @@ fn span(now: Secs, ends: &[Secs]) -> Secs {
     Secs::try_from(i64::midpoint(tail, share)).unwrap_or(Secs::MAX)
 }
 
-/// The least time that a date is provisionally given.
+/// Least lead time of the provisional due date.
 const LEAST_LEAD: Secs = 6 * 3600;
 
-/// Plays `world` on with `order`, its due date set behind all that was promised in its pool, so that no older promise suffers.
-/// `None`: some sector of it can never be sealed here.
+/// Simulates `world` with `order`, whose due date is set behind everything promised in its pool, so
+/// that no older promise suffers. `None`: some sector of it can never be sealed here.
 #[must_use]
 pub fn forecast(world: &World<'_>, order: &Order, how: &Rollouts) -> Option<Forecast> {
     let mut order = order.clone();
@@ -122,8 +125,9 @@ pub fn forecast(world: &World<'_>, order: &Order, how: &Rollouts) -> Option<Fore
     Some(Forecast { p50, p95, ahead: ahead(world, &order), waits: simulated.waits(id) })
 }
 
-/// When the first, the first two, … of an order's sectors would all be active, 95 times of 100, behind everything that is promised:
-/// what can be sold for each date. Ends at the first sector that can never be sealed here.
+/// By when the first, the first two, … sectors of an order would be active, 95 times of 100, behind
+/// everything that is promised: the number that can be sold for each date. Ends before the first
+/// sector that can never be sealed here.
 #[must_use]
 pub fn availability(world: &World<'_>, order: &Order, how: &Rollouts) -> Vec<Secs> {
     let mut order = order.clone();
@@ -176,7 +180,7 @@ impl<'f> World<'f> {
         world.run_until_done(id).then_some((world, id))
     }
 
-    /// Plays until every sector of an order is active. False: that never happens.
+    /// Simulates until every sector of an order is active. False: that never happens.
     pub fn run_until_done(&mut self, order: OrderIx) -> bool {
         while self.open[order] > 0 {
             if !self.step() || self.now > FAR {
@@ -204,7 +208,8 @@ impl<'f> World<'f> {
     }
 }
 
-/// Later than this nothing is played: with failures a fleet that cannot seal anything would never stop.
+/// Nothing is simulated beyond this: with failures, a fleet that cannot seal anything would go on
+/// for ever.
 const FAR: Secs = 10 * 365 * 86_400;
 
 #[cfg(test)]

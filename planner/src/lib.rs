@@ -1,9 +1,10 @@
-//! The planner: pure, integer, deterministic. It decides for every sector which machine does each step and when sealing begins, so
-//! that weighted lateness is least.
+//! The planner: pure, deterministic, integer arithmetic only. It decides when each sector begins
+//! and which machine does each of its steps, so that weighted lateness is least.
 //!
-//! [`World`] is the fleet with everything in it at one moment; it steps from event to event and starts what a [`Policy`] puts
-//! first. Played on with usual durations it is a plan, with drawn ones a forecast; [`improve`] searches for better priorities by
-//! playing it again and again.
+//! [`World`] is the fleet and everything in it at one moment. It steps from event to event and
+//! starts first the work that its [`Policy`] ranks first. Simulated with usual durations it gives a
+//! plan, with sampled ones a forecast. [`improve`] searches for better priorities by simulating it
+//! again and again.
 
 #![expect(clippy::indexing_slicing, reason = "a typed key comes from the table that it addresses")]
 

@@ -1,4 +1,4 @@
-//! The changes that a search tries.
+//! Changes that a search tries.
 
 use crate::{
     GroupIx, HOUR, Key, PoolIx, Rule, Secs,
@@ -30,7 +30,7 @@ impl Search<'_, '_> {
         }
     }
 
-    /// A group, more often one that is late in the best plan.
+    /// A random group, usually one that is late in the best plan.
     fn a_group(&mut self) -> GroupIx {
         let mut group = self.any_group();
         for _ in 0..6 {
@@ -95,7 +95,7 @@ impl Search<'_, '_> {
         choice.sequence.swap(at, other);
     }
 
-    /// A wait until something else has happened, a little more or less of one, or none.
+    /// Makes some groups wait for another event, wait a little more or less, or not wait at all.
     fn change_hold(&mut self, choice: &mut Choice) {
         for _ in 0..=self.rng.below(3) {
             let group = self.any_group();
@@ -132,7 +132,8 @@ impl Search<'_, '_> {
         };
     }
 
-    /// Holds a step back until a GPU has done something else first, or no longer.
+    /// Holds a group's PC2 or C2 back until a GPU step of another sector has begun or ended, or
+    /// drops that hold.
     fn keep_gpus(&mut self, choice: &mut Choice) {
         for _ in 0..=self.rng.below(2) {
             let (group, other) = (self.any_group(), self.a_group());
@@ -171,7 +172,8 @@ impl Search<'_, '_> {
         }
     }
 
-    /// One pool for a group that may go to any, as often for more of its order.
+    /// Ties a group that may go to any pool to one of them, or to none. Half of the time some more
+    /// groups of its order go with it.
     fn choose_pool(&mut self, choice: &mut Choice) {
         let at = self.rng.below(self.unbound.len());
         let Some(group) = self.unbound.get(at).copied() else { return self.change_lead(choice) };

@@ -1,8 +1,10 @@
-//! Finds better priorities by playing the fleet on again and again.
+//! Finds better priorities by simulating the fleet again and again.
 //!
-//! It begins with the best of a portfolio of rules, turns the order in which that one began its sectors into keys, and then
-//! changes keys and holds (deliberate waits before PC1), keeping what is not much worse than the best so far; how much worse may
-//! be shrinks as the budget is used. The result is never worse than the best rule.
+//! A search begins with the best rule of a portfolio, and changes what that rule may use: leads,
+//! pools and the policy. If all orders are known, it also turns the order in which that rule began
+//! its sectors into keys, and changes keys and holds (deliberate waits before PC1). It keeps a
+//! change unless the plan becomes much worse than the best so far; the margin shrinks as the budget
+//! is used. With [`Aim::Exact`] the result is never worse than the best rule that was tried.
 
 use crate::{
     Event, GroupIx, HOUR, MachineIx, Policy, Rule, Secs, Table,
@@ -10,7 +12,7 @@ use crate::{
     sim::world::{SearchHint, World},
 };
 
-/// Weighted lateness in weight times seconds, then the sum of completion times.
+/// Weighted lateness (weight times seconds), then the sum of completion times.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Cost {
     pub tardiness: i64,
@@ -24,25 +26,27 @@ impl Cost {
 /// The goal of a search.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Aim {
-    /// Least weighted lateness: everything that will ever be ordered is known.
+    /// Weighted lateness alone: all orders that there will ever be are known.
     Exact,
-    /// More will be ordered: a date that is met only just costs a little as well, and so does a pool that is done long after the others.
+    /// More will be ordered. A date that is only just met costs a little as well, and so does a
+    /// pool that finishes long after the others.
     Open,
 }
 
-/// So near to its due date a sector begins to cost a tenth.
+/// From this long before its due date on, a sector costs a tenth of what it costs when late.
 const MARGIN: Secs = 4 * HOUR;
-/// Where there are several pools: an end that is so much earlier is worth so many times that share of lateness. A pool that has days of
-/// work while another has none has no place for the next urgent order; where nothing is late, none is made late for that. (In one pool
-/// there is always the same work left, whatever goes first.)
+/// With several pools, ending earlier by a share of the whole time is worth this many times that
+/// share of the lateness. A pool that has days of work while another has none has no place for the
+/// next urgent order. If nothing is late, an early end is worth nothing, so no sector is made late
+/// for it. (With one pool, the same work is left whatever goes first.)
 const END_WORTH: i64 = 2;
 
-/// How much is tried.
+/// How much a search tries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Effort {
-    /// One rule, once.
+    /// One rule, once, without a search.
     OneRule,
-    /// The best of all rules.
+    /// The best of the portfolio's rules.
     Rules,
     /// The best rule, and changes to it until the budget is used.
     Search,
@@ -51,13 +55,13 @@ pub enum Effort {
 /// How long a search may go on.
 pub trait Budget {
     fn effort(&self) -> Effort;
-    /// The next arrangement begins.
+    /// The next search begins.
     fn begin(&mut self);
-    /// Per mille of this arrangement's share; at 1000 the search ends.
+    /// Per mille of this search's share that is used; at 1000 the search ends.
     fn used(&mut self) -> u32;
 }
 
-/// So many plans, however long they take: the same world gives the same result.
+/// A fixed number of plans, however long they take: the same world gives the same result.
 #[derive(Clone, Copy, Debug)]
 pub struct Rounds {
     most: u32,
@@ -88,29 +92,29 @@ impl Budget for Rounds {
 
 /// The result of a search.
 pub struct Improved<'f> {
-    /// Played to the end.
+    /// Simulated to the end.
     pub world: World<'f>,
     pub cost: Cost,
-    /// The cost of the start.
+    /// The cost before the search.
     pub before: Cost,
-    /// Plans that were played.
+    /// Number of plans that were simulated.
     pub rounds: u32,
     choice: Choice,
 }
 
-/// How the remaining work is decided on.
+/// Everything that decides how the remaining work is done.
 #[derive(Clone)]
 pub(crate) struct Choice {
     pub policy: Policy,
     /// Groups, most urgent first; empty under a rule.
     pub sequence: Vec<GroupIx>,
     pub hints: Table<GroupIx, SearchHint>,
-    /// Machines that came since the last plan stay out of this one.
+    /// Machines that came since the last plan are kept out of this one.
     pub shut: bool,
 }
 
 impl World<'_> {
-    /// The cost of this plan, once it was simulated to the end.
+    /// The plan's cost, once the world has been simulated to the end.
     #[must_use]
     pub fn cost(&self) -> Cost {
         let mut cost = Cost { tardiness: 0, flow: 0 };
@@ -123,17 +127,17 @@ impl World<'_> {
         cost
     }
 
-    /// When the last sector becomes active, once it has been played to the end.
+    /// When the last sector becomes active, once the world has been simulated to the end.
     fn last_active(&self) -> Secs {
         self.sectors.iter().map(|sector| sector.row.vc).max().unwrap_or(self.now)
     }
 
-    /// Some of a group's sectors are not active yet.
+    /// Whether some of a group's sectors are not active yet.
     fn is_open(&self, group: GroupIx) -> bool {
         self.sectors_in(group).any(|s| self.sectors.get(s).is_some_and(|sector| sector.row.vc < 0))
     }
 
-    /// A group that has sectors to begin and may go to any of several pools.
+    /// Whether a group has sectors to begin and may go to any of several pools.
     fn is_unbound(&self, group: GroupIx) -> bool {
         let state = &self.groups[group];
         self.pools.len() > 1 && !state.is_spent() && self.orders[state.order].pool.is_none()
@@ -160,7 +164,7 @@ impl World<'_> {
         }
     }
 
-    /// Groups in the order of the keys that are in force.
+    /// Groups in the order of their present keys; empty under a rule.
     fn sequence(&self) -> Vec<GroupIx> {
         if self.policy.rule != Rule::Keyed {
             return Vec::new();
@@ -170,7 +174,7 @@ impl World<'_> {
         keyed.into_iter().map(|(_, group)| group).collect()
     }
 
-    /// Goes on by what a search has found.
+    /// Follows the choice that a search has found from now on.
     pub fn adopt(&mut self, found: &Improved<'_>) {
         self.follow(&found.choice);
         if !found.choice.shut {
@@ -185,10 +189,10 @@ impl World<'_> {
     }
 }
 
-/// The first of [`portfolio`]: with the usual look-ahead and gate.
+/// The first rules of [`portfolio`], which have the usual look-ahead and gate.
 const USUAL_RULES: usize = 6;
 
-/// Rules to begin with, those that most often win first.
+/// Rules to begin with. Those that win most often come first.
 fn portfolio(burst: Option<Secs>) -> impl Iterator<Item = Policy> {
     let base = Policy { burst, ..Policy::default() };
     let rules = [(Rule::Atc, 2), (Rule::Wmdd, 3), (Rule::Atc, 1), (Rule::Atc, 4), (Rule::Edd, 3), (Rule::Atc, 10)];
@@ -201,10 +205,10 @@ fn portfolio(burst: Option<Secs>) -> impl Iterator<Item = Policy> {
     })
 }
 
-/// How much orders for any pool give way; see [`Policy::give_way`].
+/// Values to try for [`Policy::give_way`].
 pub(crate) const GIVE_WAY: [i64; 6] = [0, 2, 6, 20, 100, 1000];
 
-/// How much later layers are due than what waits for C2; see [`Policy::c2_first`].
+/// Values to try for [`Policy::c2_first`].
 const C2_FIRST: [i32; 3] = [0, -50, -200];
 
 /// Further starting points, where one pool may finish before another.
@@ -213,14 +217,15 @@ fn ways_to_an_early_end() -> impl Iterator<Item = Policy> {
     ways.chain(C2_FIRST.iter().map(|c2_first| Policy { c2_first: *c2_first, ..Policy::default() }))
 }
 
-/// Improves on how `world` is decided so far, and on the best rule, for what is left to do, within `budget`. The same world, aim,
-/// seed and answers of `budget` give the same result. `None`: some sector can never be sealed.
+/// Improves on the present decisions of `world`, and on the best rule, for the work that is left,
+/// within `budget`. The same world, aim, seed and answers of `budget` give the same result. `None`:
+/// some sector can never be sealed.
 pub fn improve<'f>(world: &World<'f>, aim: Aim, seed: u64, budget: &mut dyn Budget) -> Option<Improved<'f>> {
     let mut search = Search::new(world, aim, seed);
     let (current, before) = search.current()?;
     // An unusual rule that wins on today's orders often loses on tomorrow's.
     let rules = if aim == Aim::Open { USUAL_RULES } else { usize::MAX };
-    // With every order known there is nothing to keep slots for.
+    // If all orders are known, there is no need to keep slots free.
     let burst = world.policy.burst.filter(|_| aim == Aim::Open);
     let ways = if search.end_counts() { usize::MAX } else { 0 };
     for policy in portfolio(burst).take(rules).chain(ways_to_an_early_end().take(ways)) {
@@ -238,7 +243,7 @@ pub fn improve<'f>(world: &World<'f>, aim: Aim, seed: u64, budget: &mut dyn Budg
         search.round(i64::from(gone));
     }
     if search.best.as_ref().is_some_and(|best| aim == Aim::Open && best.cost.tardiness > before.tardiness / 50 * 49) {
-        // Not worth the unrest.
+        // A gain of less than 2 % is not worth a changed plan.
         search.best = None;
         search.simulate(&current);
     }
@@ -257,12 +262,12 @@ pub(crate) struct Search<'w, 'f> {
     pub aim: Aim,
     pub rng: Rng,
     pub best: Option<Best<'f>>,
-    /// Groups that changes are tried on: under a rule, and under keys.
+    /// The choices that changes are tried on: one under a rule, and one under keys.
     states: Vec<(Choice, Cost)>,
     rounds: u32,
-    /// When everything is done in the first plan, where that counts.
+    /// When the first plan has activated every sector, if the end counts.
     first_end: Option<Secs>,
-    /// Groups that are not all active yet.
+    /// Groups with sectors that are not active yet.
     pub open: Vec<GroupIx>,
     /// Groups that have sectors to begin and may go to any pool.
     pub unbound: Vec<GroupIx>,
@@ -294,7 +299,8 @@ impl<'w, 'f> Search<'w, 'f> {
         }
     }
 
-    /// How it goes on if nothing is changed, and what that costs. Newcomers help, or stay out.
+    /// The choice that changes nothing, and its cost. Newcomers are let in if they help, and kept
+    /// out if not.
     fn current(&mut self) -> Option<(Choice, Cost)> {
         let open = self.states.first().map(|(choice, _)| choice.clone())?;
         let shut = Choice { shut: true, ..open.clone() };
@@ -324,7 +330,7 @@ impl<'w, 'f> Search<'w, 'f> {
         Some(cost)
     }
 
-    /// As [`World::cost`], as the search's aim counts it.
+    /// [`World::cost`], adjusted to the search's aim.
     fn cost_of(&self, world: &World<'f>) -> Cost {
         let mut cost = world.cost();
         if self.aim == Aim::Exact {
@@ -350,7 +356,7 @@ impl<'w, 'f> Search<'w, 'f> {
         self.simulate(&Choice { policy, sequence: Vec::new(), hints, shut: false });
     }
 
-    /// Changes begin with the best rule; when all is known, with keys as well.
+    /// Starts the changes from the best rule and, if all orders are known, from keys as well.
     fn begin(&mut self) {
         let Some(best) = &self.best else { return };
         self.states = vec![(best.choice.clone(), best.cost)];
@@ -391,7 +397,8 @@ impl<'w, 'f> Search<'w, 'f> {
         self.states.extend(first);
     }
 
-    /// One change, kept if the plan is not much worse for it. While much of the budget is left, to either state.
+    /// Tries one change, and keeps it unless the plan becomes much worse. Early in the budget
+    /// either state is changed, later only the better one.
     fn round(&mut self, gone: i64) {
         let better = (0..self.states.len()).min_by_key(|at| self.states.get(*at).map(|s| s.1)).unwrap_or(0);
         let at = if gone < 200 { self.rng.below(self.states.len()) } else { better };
@@ -399,7 +406,7 @@ impl<'w, 'f> Search<'w, 'f> {
         self.change(&mut choice);
         let Some(cost) = self.simulate(&choice) else { return };
         let best = self.best.as_ref().map_or(cost, |b| b.cost);
-        // At first a plan may be worse by one per cent, at last by nothing.
+        // At first a plan may be one per cent worse, in the end not at all.
         let slack = best.tardiness / 100 * (1000 - gone) / 1000;
         let limit = best.tardiness.saturating_add(slack);
         if (cost <= before || cost.tardiness <= limit)

@@ -1,4 +1,5 @@
-//! Invariants of every world at every moment, checked over random fleets, orders, failures and clock jumps.
+//! Invariants of every world at every moment, checked over random fleets, orders, failures and
+//! clock jumps.
 
 use std::sync::Arc;
 
@@ -19,8 +20,9 @@ fn between(rng: &mut Rng, from: i32, to: i32) -> i32 {
     from + i32::try_from(rng.below(usize::try_from(to - from + 1).unwrap())).unwrap()
 }
 
-/// Two sizes, up to two pools, one to three machines for PC1 with little scratch and one to three with GPUs: where both kinds fill
-/// up, layers of one can wait for room on the other.
+/// Two sizes; one or two pools; in each, one to three PC1 machines with little scratch and one to
+/// three machines with GPUs. When both kinds fill up, layers on one can wait for space on the
+/// other.
 fn fleet(rng: &mut Rng) -> Fleet {
     let kind = |scale: i32| Kind {
         p1: Need { cores: 4, memory: 64 * scale, gpus: 0 },
@@ -218,7 +220,7 @@ fn assert_sound(world: &World<'_>) {
     assert_eq!(u64::try_from(left).unwrap(), world.left);
 }
 
-/// A machine that drains since `since` has begun no long step.
+/// Machines that have been draining since `since` have begun no PC1 and no C2 after it.
 fn assert_spared(world: &World<'_>, since: i32) {
     let drains = |machine: MachineIx| machine.is_some() && world.fleet.machines[machine].drains;
     for (id, Sector { state, row, .. }) in world.sectors.pairs() {
@@ -228,7 +230,7 @@ fn assert_spared(world: &World<'_>, since: i32) {
     }
 }
 
-/// Whether some machine of the order's pool, or pools, can do every step at all, with room for it in an empty fleet.
+/// Whether every pool that the order may go to can do all of its steps in an empty fleet.
 fn can_be_sealed(fleet: &Fleet, order: &Order) -> bool {
     let kind = &fleet.kinds[order.kind];
     fleet.pools.keys().filter(|p| order.pool.is_none_or(|only| only == *p)).all(|pool| {
@@ -246,8 +248,8 @@ fn can_be_sealed(fleet: &Fleet, order: &Order) -> bool {
     })
 }
 
-/// A fleet as it becomes: machines come, drain and do not any more, get quicker and slower, are to be shut down for a while. In the
-/// end all of them work.
+/// One fleet over time: machines come, start and stop draining, get faster and slower, and get
+/// planned windows. In the end none drains.
 fn versions(rng: &mut Rng) -> Vec<Fleet> {
     let mut versions = vec![fleet(rng)];
     for _ in 0..between(rng, 2, 8) {
@@ -304,12 +306,12 @@ fn a_million_random_moments_break_no_capacity_lose_no_sector_and_never_stand_sti
                 (changes, changed_at) = (changes + 1, world.now);
             }
             if rng.below(8) == 0 {
-                // Told once or twice.
+                // The same breakdown is reported once or twice.
                 let machine = MachineIx::of(rng.below(world.fleet.machines.len()));
                 (0..=rng.below(2)).for_each(|_| world.break_down(machine));
                 assert_sound(&world);
             }
-            // The clock jumps on by anything from nothing to five days.
+            // The clock jumps forward by up to five days, or not at all.
             let until = world.now + between(&mut rng, 0, 5 * DAY) * i32::from(rng.below(3) > 0);
             while world.next_moment().is_some_and(|at| at <= until) {
                 let before = world.now;
@@ -340,7 +342,7 @@ fn a_million_random_moments_break_no_capacity_lose_no_sector_and_never_stand_sti
     assert!(enough, "{done} sectors, {lost} attempts lost, {changes} changes of fleets: too little happened");
 }
 
-/// Some orders that are all known at the beginning.
+/// A world with some orders, all known at the beginning.
 fn world<'f>(fleet: &'f Fleet, rng: &mut Rng, policy: Policy) -> Option<World<'f>> {
     let mut world = World::new(fleet, policy);
     for _ in 0..=rng.below(8) {
@@ -374,7 +376,7 @@ fn a_search_is_never_worse_than_its_start_and_the_same_seed_gives_the_same_plan(
     }
 }
 
-/// History is carried or dropped: what comes is the same.
+/// Dropping history does not change what happens next.
 #[test]
 fn a_world_goes_on_as_before_when_it_forgets_what_is_stored() {
     let (mut forgotten, mut there) = (0, 0);
@@ -413,7 +415,7 @@ fn what_was_drawn_is_what_happens_and_steps_that_take_another_time_change_little
         let (mut as_planned, mut held) = (plain.clone(), plain.clone());
         held.keep_to(drawing.clone());
         assert_eq!((as_planned.run(), held.run()), (true, true));
-        // An attempt that a ticket wasted is not what was drawn.
+        // Attempts wasted by an expired ticket do not follow the previous plan.
         assert!(!as_planned.wasted.is_empty() || rows(&as_planned) == rows(&held), "seed {seed}");
         let sampler = Sampler { rng: Rng::new(seed), failure_model: failure_model(&mut rng) };
         let ends = |hold: bool| {
@@ -434,7 +436,7 @@ fn what_was_drawn_is_what_happens_and_steps_that_take_another_time_change_little
     assert!(drawn > 1000 && moved * 4 < moved_without * 3, "of {drawn} {moved} begin elsewhere, {moved_without} without");
 }
 
-/// A fleet, and the same with one of its machines twice.
+/// A fleet, and the same fleet with one of its machines twice.
 fn with_one_more(rng: &mut Rng) -> (Fleet, Fleet) {
     let small = fleet(rng);
     let mut large = small.clone();
@@ -443,7 +445,8 @@ fn with_one_more(rng: &mut Rng) -> (Fleet, Fleet) {
     (small, large)
 }
 
-/// Any scheduler of this kind knows the anomaly that more room makes a plan worse (Graham, 1969); searching keeps it small and rare.
+/// In any scheduler of this kind more capacity can make a plan worse (Graham's anomaly, 1969). The
+/// search keeps this small and rare.
 #[test]
 fn one_more_machine_helps_and_seldom_does_harm() {
     let (mut cases, mut harmed, mut before, mut after) = (0, 0, 0, 0);
@@ -465,7 +468,7 @@ fn one_more_machine_helps_and_seldom_does_harm() {
     assert!(after * 10 < before * 9, "lateness falls from {before} to {after} only");
 }
 
-/// A machine that comes while a plan is carried out is let in only where that does no harm.
+/// A machine that comes while a plan is carried out is let in only if it does no harm.
 #[test]
 fn a_machine_that_comes_never_worsens_the_plan() {
     let (mut cases, mut before, mut after) = (0, 0, 0);
@@ -497,7 +500,8 @@ fn a_machine_that_comes_never_worsens_the_plan() {
     assert!(cases > 100 && after * 10 < before * 9, "{cases} cases, lateness falls from {before} to {after} only");
 }
 
-/// One order that nobody hurries for, in a stream of urgent ones that fills the fleet for ever: it begins all the same.
+/// One order without urgency begins in the end, although a stream of urgent orders fills the fleet
+/// for ever.
 #[test]
 fn nothing_starves() {
     let mut rng = Rng::new(7);
@@ -533,7 +537,7 @@ fn nothing_starves() {
         let mut at = 2;
         while world.open[patient] > 0 && world.now < 100 * DAY {
             world.add_order(urgent(at, i64::from(between(&mut rng, 4, 8))));
-            // Four slots, four sectors every four hours: all of the fleet.
+            // Four sectors every four hours take all of the four slots.
             at += 4 * HOUR;
             world.run_until(at);
         }

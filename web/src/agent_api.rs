@@ -61,7 +61,7 @@ async fn json<T: DeserializeOwned + Send + 'static>(app: &Shared, body: web::Pay
     let _turn = if is_large { app.large_bodies.acquire().await.ok() } else { None };
     let time = if is_large { LARGE_BODY_TIME } else { BODY_TIME };
     let Ok(read) = tokio::time::timeout(time, body.to_bytes_limited(most)).await else {
-        return Err(refuse(StatusCode::REQUEST_TIMEOUT, ErrorCode::TryAgain, "the body did not come in time".into()));
+        return Err(refuse(StatusCode::REQUEST_TIMEOUT, ErrorCode::TryAgain, "the request body did not arrive in time".into()));
     };
     let bytes = match read {
         Ok(Ok(bytes)) => bytes,
@@ -108,7 +108,7 @@ async fn machine(app: &Shared, request: &HttpRequest) -> Result<Machine, HttpRes
 /// A machine that says what cannot be is set aside: nothing of it is used, and a person is told. True once it is recorded.
 async fn set_aside(app: &Shared, machine: &Machine, what: &'static str, nonsense: &Nonsense) -> HttpResponse {
     let (subject, now) = (format!("{}: {what}", machine.name), app.now());
-    let text = format!("machine {} is not believed and gets no work: in its {what}, {nonsense}", machine.name);
+    let text = format!("machine {} reports impossible values and gets no work: in its {what}, {nonsense}", machine.name);
     let kept = app.lane.write(move |conn| jobs::raise(conn, AlertKind::Machine, &subject, &text, now)).await;
     match kept {
         Ok(_) => bad(nonsense),
@@ -141,7 +141,8 @@ async fn heartbeat(app: web::Data<App>, request: HttpRequest, body: web::Payload
             jobs::clear(conn, AlertKind::Machine, &moved)?;
         } else {
             let text = format!(
-                "machine {} names {} for its files, but was enrolled with {}: nobody fetches from there; give it a new key if it moved",
+                "machine {} gives {} as its file address, but was enrolled with {}: no machine \
+                  fetches from there. If it moved, give it a new key",
                 machine.name,
                 body.files_url.as_deref().unwrap_or_default(),
                 machine.files_host.as_deref().unwrap_or_default()

@@ -137,7 +137,7 @@ impl Default for Config {
 /// An amount of FIL, as text: `"0.05"`.
 fn fil<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<NanoFil, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| serde::de::Error::custom("an amount of FIL is needed, as text, with at most nine decimals"))
+    text.parse().map_err(|_| serde::de::Error::custom("write an amount of FIL as text, with at most nine decimals"))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -265,7 +265,7 @@ impl Config {
         if host.is_some_and(|host| host != "localhost" && !host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())) {
             return must(
                 "public_url",
-                "must begin with https:// beyond this machine: passwords and sessions would be readable on the way",
+                "must begin with https:// unless it is on this machine: otherwise passwords and sessions can be read on the way",
             );
         }
         for (key, address) in [("listen", &self.listen), ("metrics_listen", &self.metrics_listen)] {
@@ -273,7 +273,7 @@ impl Config {
             if !(has_host || key == "metrics_listen" && address.is_empty()) {
                 return must(
                     key,
-                    "must be an address with a port, like 127.0.0.1:8080, or 0.0.0.0:8080 for all of this machine's",
+                    "must be an address with a port, like 127.0.0.1:8080, or 0.0.0.0:8080 for all addresses of this machine",
                 );
             }
         }
@@ -319,17 +319,17 @@ impl Config {
         if self.unpaid_orders < 1 || self.new_unpaid_orders < 1 || percents.iter().any(|p| !(0..=100).contains(p)) {
             return must(
                 "unpaid_orders, unpaid_percent, new_unpaid_orders, new_unpaid_percent",
-                "must be at least 1, and 0 to 100",
+                "must be at least 1 (orders), and 0 to 100 (percent)",
             );
         }
         if self.confirmations < 0 || self.head_lag_epochs < 0 || self.stuck_after_s < 1 {
-            return must("confirmations, head_lag_epochs, stuck_after_s", "must not be negative (at least 1 s)");
+            return must("confirmations, head_lag_epochs, stuck_after_s", "must be at least 0, 0 and 1");
         }
         let times = [self.lease_s, self.silent_s, self.machine_lost_s];
         if self.finality < 0 || times.iter().any(|s| *s < 1) || self.poll_ms < 10 || self.database_connections < 4 {
             return must(
                 "finality, lease_s, silent_s, machine_lost_s, poll_ms, database_connections",
-                "must be positive (at least 10 ms, 4 connections)",
+                "must be at least 0, 1, 1, 1, 10 and 4",
             );
         }
         Ok(())

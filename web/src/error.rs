@@ -40,7 +40,7 @@ impl std::fmt::Display for WebError {
             Self::NotFound => f.write_str("there is no such page"),
             Self::BadInput(what) => f.write_str(what),
             Self::Forbidden => f.write_str("this page is for administrators"),
-            Self::TooSlow => f.write_str("the form did not come in time"),
+            Self::TooSlow => f.write_str("the form did not arrive in time"),
             Self::Internal(error) => write!(f, "{error:#}"),
         }
     }

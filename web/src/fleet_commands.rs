@@ -9,23 +9,23 @@ use sealyard_core::{
 
 #[derive(clap::Subcommand)]
 pub enum MachineCommand {
-    /// Every machine, its state, and when it was heard last.
+    /// List machines, with the state of each and when it was last heard from.
     List,
-    /// Withdraw a machine's key: nothing is given to it or taken from it any more.
+    /// Withdraw a machine's key: it gets no more work, and its results are not accepted.
     Revoke { name: String },
-    /// Take a revoked machine without sectors off the list.
+    /// Remove a revoked machine that stores no sectors.
     Remove { name: String },
-    /// Print a token with which the machine's agent takes a new key (`--renew-key`).
+    /// Print a token that gives the machine's agent a new key (`--renew-key`).
     NewKey { name: String },
 }
 
 #[derive(clap::Subcommand)]
 pub enum TokenCommand {
-    /// Print a token, good for a day, that enrols one machine under this name.
+    /// Print a token that enrols one machine under this name. It is valid for one day.
     New { name: String },
-    /// Tokens that can still be used. The tokens themselves are not kept.
+    /// List unused tokens. The tokens themselves are not stored.
     List,
-    /// Nobody can use the tokens for this name any more.
+    /// Withdraw all unused tokens for this name.
     Withdraw { name: String },
 }
 
@@ -56,21 +56,21 @@ pub fn machine(db: &Database, what: &MachineCommand) -> anyhow::Result<()> {
         MachineCommand::Revoke { name } => {
             let machine = machine_named(db, name)?;
             let done = db.write(|conn| fleet::revoke(conn, machine.id, now))?;
-            anyhow::ensure!(done, "{name} was revoked before");
-            println!("{name} is revoked: its key is worth nothing, and its work is done elsewhere");
+            anyhow::ensure!(done, "{name} is already revoked");
+            println!("{name} is revoked: its key is no longer valid, and its work goes to other machines");
         }
         MachineCommand::Remove { name } => {
             let machine = machine_named(db, name)?;
             let done = db.write(|conn| fleet::remove(conn, machine.id, now))?;
-            anyhow::ensure!(done, "{name} is not removed: revoke it first, and see that no sector's files are on it");
-            println!("{name} is off the list");
+            anyhow::ensure!(done, "{name} cannot be removed yet: revoke it first, then wait until it stores no sectors");
+            println!("{name} was removed");
         }
         MachineCommand::NewKey { name } => {
             let machine = machine_named(db, name)?;
             let token = db.write(|conn| fleet::new_key_token(conn, &machine, now, now + clock::DAY))?;
             println!("{token}");
             eprintln!(
-                "Start {name}'s agent once with this token and --renew-key, within a day; its present key is good until then."
+                "Start {name}'s agent once with this token and --renew-key, within a day. Its current key stays valid until then."
             );
         }
     }
@@ -87,7 +87,7 @@ pub fn token(db: &Database, what: &TokenCommand) -> anyhow::Result<()> {
         TokenCommand::List => {
             for token in open {
                 println!(
-                    "{}  made {} UTC, good until {} UTC",
+                    "{}  created {} UTC, valid until {} UTC",
                     token.name,
                     clock::minute_text(token.created_at),
                     clock::minute_text(token.expires_at)
@@ -96,7 +96,7 @@ pub fn token(db: &Database, what: &TokenCommand) -> anyhow::Result<()> {
         }
         TokenCommand::Withdraw { name } => {
             let of_name: Vec<_> = open.into_iter().filter(|token| token.name == *name).collect();
-            anyhow::ensure!(!of_name.is_empty(), "no open token is for {name}; see `sealyard token list`");
+            anyhow::ensure!(!of_name.is_empty(), "there is no unused token for {name}; see `sealyard token list`");
             for token in &of_name {
                 db.write(|conn| fleet::withdraw_token(conn, &token.digest, now))?;
             }

@@ -33,14 +33,14 @@ impl<T: DeserializeOwned + 'static> FromRequest for Form<T> {
             match read {
                 Ok(Ok(bytes)) => parse(&bytes).map(Self),
                 Ok(Err(error)) => Err(WebError::BadInput(error.to_string())),
-                Err(_) => Err(WebError::BadInput("The form is longer than any of ours.".into())),
+                Err(_) => Err(WebError::BadInput("The form is too long.".into())),
             }
         })
     }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WebError> {
-    let incomplete = || WebError::BadInput("Something in the form is missing, or is not what belongs there.".into());
+    let incomplete = || WebError::BadInput("A field of the form is missing or has an invalid value.".into());
     let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(bytes).map_err(|_| incomplete())?;
     if let Some((name, _)) = pairs.iter().find(|(_, value)| value.contains(char::is_control)) {
         let name: String = name.chars().filter(|c| c.is_alphanumeric()).take(30).collect();

@@ -110,7 +110,7 @@ impl Gauges {
 fn gather(conn: &mut AnyConnection) -> DbResult<Registry> {
     let mut gauges = Gauges(Registry::with_prefix("sealyard"));
     let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-    gauges.0.register("build", "The program that answers", Info::new(version));
+    gauges.0.register("build", "Version of the running program", Info::new(version));
     let (mut bytes, mut epochs) = (Vec::new(), Vec::new());
     for pool in capacity::pools(conn)? {
         let capacity = capacity::capacity(conn, pool.id)?;
@@ -146,7 +146,7 @@ fn gather(conn: &mut AnyConnection) -> DbResult<Registry> {
         ("lost", count(&|m| m.is_lost())),
     ];
     gauges.family("machines", "Machines by state", states.map(|(state, value)| (vec![("state", state.to_owned())], value)));
-    gauges.one("tasks_open", "Steps that are to be done or run", sealing::count_open_tasks(conn)?);
+    gauges.one("tasks_open", "Steps that are waiting or running", sealing::count_open_tasks(conn)?);
     let failing = jobs::failing(conn)?;
     let loops = jobs::loops(conn)?.into_iter().map(|name| {
         let fails = failing.iter().any(|failing| failing.name == name);
@@ -156,12 +156,12 @@ fn gather(conn: &mut AnyConnection) -> DbResult<Registry> {
     let alerts = jobs::count_alerts(conn)?.into_iter();
     gauges.family(
         "alerts",
-        "What a person has to look at, by kind",
+        "Alerts that a person has to look at, by kind",
         alerts.map(|(kind, value): (AlertKind, i64)| (vec![("kind", kind.name().to_owned())], value)),
     );
     let struggling = i64::try_from(jobs::struggling(conn)?.len()).unwrap_or(i64::MAX);
-    gauges.one("jobs_struggling", "Jobs that have failed often, or for good", struggling);
-    gauges.one("refunds_due", "Orders that were paid when there was no room any more", orders::refunds_due(conn)?);
+    gauges.one("jobs_struggling", "Jobs that have failed repeatedly or permanently", struggling);
+    gauges.one("refunds_due", "Orders that were paid after their capacity was gone", orders::refunds_due(conn)?);
     Ok(gauges.0)
 }
 

@@ -26,7 +26,7 @@ pub struct Mail {
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
     /// The mailbox does not exist or refuses us: it will do so again.
-    #[error("the mailbox refuses it: {0}")]
+    #[error("the mail was refused: {0}")]
     Refused(String),
     #[error("{0:#}")]
     Later(#[from] anyhow::Error),

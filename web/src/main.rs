@@ -46,40 +46,45 @@ enum Command {
     Work,
     /// Bring the database's tables up to date.
     Migrate,
-    /// Make an administrator (the password is read from standard input).
+    /// Add an administrator. The password is read from standard input.
     Admin { email: String, name: String },
-    /// Give somebody a new password (read from standard input) and end all their sessions.
+    /// Set a new password for an account and end all of its sessions. The password is read from
+    /// standard input.
     Password { email: String },
-    /// Make a pool of a miner's sectors and take its capacity into the books.
+    /// Create a pool for a miner's sectors and record its capacity in the books.
     Pool(demo::PoolOptions),
-    /// Machines: list them, withdraw a key, take one off the list, give one a new key.
+    /// List machines, withdraw a key, remove a machine, or issue a new key.
     #[command(subcommand)]
     Machine(fleet_commands::MachineCommand),
-    /// Enrolment tokens: make one, list those that can still be used, withdraw them.
+    /// Create, list or withdraw enrolment tokens.
     #[command(subcommand)]
     Token(fleet_commands::TokenCommand),
-    /// Set what a pool owns: machines were bought, or are given back. Only what is free can go.
+    /// Set the capacity that a pool owns, after machines were bought or returned. Only capacity
+    /// that is free or down can be removed.
     Capacity {
         /// The pool's name.
         pool: String,
-        /// Bytes that its machines can store, all in all.
+        /// Total bytes that its machines can store.
         #[arg(value_parser = clap::value_parser!(i64).range(0..))]
         bytes: i64,
     },
-    /// Book that an order's money went back at the payment provider: it was paid when there was no room for it any more.
+    /// Record that the payment provider refunded an order that was paid after its capacity was
+    /// gone.
     Refunded {
         /// The order's number, ord_…
         order: String,
-        /// E-mail address of the administrator who sent it.
+        /// E-mail address of the administrator who made the refund.
         #[arg(long)]
         by: String,
     },
-    /// Show the plan: bottleneck, promised and expected dates, what can be promised; or answer a question about it.
+    /// Show the schedule: bottleneck, promised and expected dates, what can be promised. Or answer
+    /// a question about it.
     Plan {
         #[command(subcommand)]
         question: Option<planning::Question>,
     },
-    /// Verify the books from the chain's records up (the default), or explain a figure.
+    /// Check the books against the chain's records (the default), explain a figure, or correct an
+    /// entry.
     Books {
         #[command(subcommand)]
         what: Option<Books>,
@@ -100,23 +105,25 @@ enum Command {
 
 #[derive(clap::Subcommand)]
 enum Books {
-    /// Every balance, every closed day, capacity, coverage; prints the first difference with the way to it.
+    /// Check every balance, every closed day, capacity and coverage. Print the first difference and
+    /// where it is.
     Check,
-    /// How an investor's figures of a UTC day came about, down to the tipsets.
+    /// Show how an investor's figures for one UTC day were computed, down to the tipsets.
     Explain {
         email: String,
         /// For example 2026-11-02.
         day: String,
     },
-    /// Books a correction of an entry in the first open day; the investor reads it with its reason.
+    /// Post a correction of an entry to the first open day. The investor sees it with its reason.
     Correct {
-        /// As `books explain` names it.
+        /// The entry's name, as `books explain` prints it.
         entry: String,
-        /// More than 0: to the investor, out of the operator's own pocket. Less: back to the operator.
+        /// Amount in FIL. Positive: the operator pays the investor. Negative: the amount goes back
+        /// to the operator.
         #[arg(allow_hyphen_values = true)]
         fil: NanoFil,
         reason: String,
-        /// Who answers for it: an administrator's address.
+        /// E-mail address of the administrator who is responsible for the correction.
         #[arg(long)]
         by: String,
     },
@@ -126,10 +133,10 @@ enum Books {
 struct DevnetOptions {
     #[arg(long, default_value = "127.0.0.1:1234")]
     listen: SocketAddr,
-    /// Where the chain is kept.
+    /// Folder for the chain's data.
     #[arg(long)]
     data: PathBuf,
-    /// Settings (TOML) of a new chain.
+    /// Settings file (TOML) for a new chain.
     #[arg(long)]
     settings: Option<PathBuf>,
     #[arg(long, default_value = "var/proof-params")]
@@ -349,7 +356,7 @@ fn set_password(config: &Config, email: &str) -> anyhow::Result<()> {
     let hash = accounts::password_hash(&read_password()?)?;
     let now = SystemClock.now();
     open(config)?.transact(|conn| accounts::set_password(conn, email, &hash, now))?;
-    println!("{email} has a new password; every session of theirs has ended");
+    println!("{email} has a new password; all of its sessions have ended");
     Ok(())
 }
 
@@ -370,11 +377,11 @@ fn resize_pool(config: &Config, name: &str, bytes: i64) -> anyhow::Result<()> {
     let pool = planning::pool_named(&pools, name)?;
     let before = db.transact(|conn| capacity::resize(conn, pool, bytes, SystemClock.now())).map_err(|error| match error {
         LedgerError::Insufficient { free, .. } => {
-            anyhow::anyhow!("only {} of it are free; the rest is sold, held, in use or down", Bytes(free))
+            anyhow::anyhow!("only {} are free; the rest is sold, held, in use or down", Bytes(free))
         }
         error => error.into(),
     })?;
-    println!("{name} owned {} and owns {} now", Bytes(before), Bytes(bytes));
+    println!("{name} owned {} and now owns {}", Bytes(before), Bytes(bytes));
     Ok(())
 }
 
@@ -414,7 +421,7 @@ fn check_books(config: &Config) -> anyhow::Result<()> {
             anyhow::bail!("pool {pool}: owned is not free + held + sold + own use + down: {capacity:?}")
         }
     }
-    println!("every balance is the sum of its transfers and lots, every asset sums to zero");
+    println!("every balance is the sum of its transfers and lots, and every asset sums to zero");
     println!("every closed day follows from the chain's records, and what can be withdrawn is covered");
     println!("capacity adds up in every pool");
     Ok(())
@@ -422,7 +429,7 @@ fn check_books(config: &Config) -> anyhow::Result<()> {
 
 fn administrator(db: &Database, email: &str) -> anyhow::Result<UserId> {
     let found = db.read(|conn| accounts::by_email(conn, email).map_err(DbFault::from))?.filter(accounts::User::is_admin);
-    Ok(found.with_context(|| format!("{email} is no administrator"))?.id)
+    Ok(found.with_context(|| format!("{email} is not an administrator"))?.id)
 }
 
 fn book_refund(config: &Config, order: &str, by: &str) -> anyhow::Result<()> {
@@ -431,8 +438,8 @@ fn book_refund(config: &Config, order: &str, by: &str) -> anyhow::Result<()> {
     let found = db.read(|conn| orders::by_public_id(conn, order).map_err(DbFault::from))?;
     let found = found.with_context(|| format!("there is no order {order}"))?;
     let booked = db.transact(|conn| orders::refunded(conn, &found, by, SystemClock.now()))?;
-    anyhow::ensure!(booked, "{order} waits for no refund");
-    println!("{order}: {} went back", found.price());
+    anyhow::ensure!(booked, "{order} is not waiting for a refund");
+    println!("{order}: {} refunded", found.price());
     Ok(())
 }
 
@@ -446,12 +453,12 @@ fn correct_books(config: &Config, (entry, fil, reason): (&str, NanoFil, &str), b
 }
 
 fn explain_books(config: &Config, email: &str, day: &str) -> anyhow::Result<()> {
-    let day = clock::parse_day(day).with_context(|| format!("{day:?} is no day; write it like 2026-11-02"))?;
+    let day = clock::parse_day(day).with_context(|| format!("{day:?} is not a date; write it like 2026-11-02"))?;
     let lines = open(config)?.read(|conn| {
         let user = accounts::by_email(conn, email)?;
         user.map(|user| yields::explain(conn, user.id, day)).transpose()
     })?;
-    for line in lines.with_context(|| format!("nobody has signed up as {email}"))? {
+    for line in lines.with_context(|| format!("there is no account for {email}"))? {
         println!("{line}");
     }
     Ok(())

@@ -63,7 +63,7 @@ pub fn bind(address: &str) -> anyhow::Result<TcpListener> {
 /// Answers a form or an address that cannot be read.
 fn bad_input(error: &dyn std::fmt::Display) -> actix_web::Error {
     tracing::debug!(%error, "unreadable input");
-    WebError::BadInput("Something in the form is missing, or is not what belongs there.".into()).into()
+    WebError::BadInput("A field of the form is missing or has an invalid value.".into()).into()
 }
 
 /// `HEAD` is answered as `GET` is, without the body, which the server leaves out by itself. An address with characters that nobody types

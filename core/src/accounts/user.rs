@@ -42,9 +42,9 @@ impl User {
 
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
-    #[error("{0:?} is not an e-mail address that can be mailed; check its spelling")]
+    #[error("{0:?} is not a valid e-mail address; check its spelling")]
     Email(String),
-    #[error("a name is needed, of at most 120 characters")]
+    #[error("enter a name of at most 120 characters")]
     Name,
     #[error("a password needs at least {} characters", password::SHORTEST)]
     Password,
@@ -54,7 +54,7 @@ pub enum AccountError {
     Refused,
     #[error("there is no account with this e-mail address")]
     Unknown,
-    #[error("the system gives no randomness; try again")]
+    #[error("the system has no randomness available; try again")]
     Randomness,
     #[error(transparent)]
     Db(#[from] DbFault),

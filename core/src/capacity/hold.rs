@@ -9,7 +9,7 @@ use crate::{
 
 #[derive(Debug, thiserror::Error)]
 pub enum CapacityError {
-    #[error("only {left} are left; choose less")]
+    #[error("only {left} are left; order less")]
     SoldOut { left: crate::units::Bytes },
     #[error(transparent)]
     Ledger(LedgerError),

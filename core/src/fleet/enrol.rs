@@ -18,7 +18,7 @@ use crate::{
 
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
-    #[error("this enrolment token is not known; an administrator makes one under Fleet")]
+    #[error("this enrolment token is not known; ask an administrator to make one under Fleet")]
     UnknownToken,
     #[error("this enrolment token has been used; every machine needs its own")]
     TokenUsed,

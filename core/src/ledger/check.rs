@@ -56,7 +56,7 @@ pub fn check(conn: &mut AnyConnection) -> DbResult<Vec<Finding>> {
                 sums.posted_out += movement.paid_out;
             }
             None if movement.paid_in == 0 && movement.paid_out == 0 => {}
-            None => findings.push(Finding { account: code, what: "lots move it and it does not exist".into() }),
+            None => findings.push(Finding { account: code, what: "lots change this account, but it does not exist".into() }),
         }
     }
     let mut totals: HashMap<&str, i128> = HashMap::new();

@@ -18,15 +18,15 @@ use crate::{
 
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    #[error("{account} has {free} left, {amount} is too much")]
+    #[error("{account} has only {free} left, which is less than {amount}")]
     Insufficient { account: String, free: i64, amount: i64 },
-    #[error("a transfer must move more than nothing, not {0}")]
+    #[error("a transfer must move more than zero, not {0}")]
     Amount(i64),
     #[error("{from} and {to} count different assets")]
     Assets { from: String, to: String },
-    #[error("transfer {0} exists already and says something else")]
+    #[error("transfer {0} already exists with different contents")]
     Conflict(String),
-    #[error("the sums of the books' integers are too large")]
+    #[error("a sum does not fit into the books' integers")]
     Overflow,
     #[error("transfer {0} is not pending")]
     NotPending(String),

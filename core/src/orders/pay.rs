@@ -20,11 +20,11 @@ use crate::{
 
 #[derive(Debug, thiserror::Error)]
 pub enum PayError {
-    #[error("no payment {rail_ref} was asked for on rail {rail}")]
+    #[error("payment {rail_ref} was never requested on rail {rail}")]
     Unknown { rail: String, rail_ref: String },
     #[error("order {order} was paid a second time")]
     Twice { order: String },
-    #[error("{paid_minor} {paid_currency} were paid, the order costs {due}")]
+    #[error("{paid_minor} {paid_currency} were paid, but the order costs {due}")]
     WrongAmount { paid_minor: i64, paid_currency: String, due: crate::money::Fiat },
     #[error(transparent)]
     Ledger(LedgerError),

@@ -30,28 +30,28 @@ pub const LONGEST_LEAD: Micros = 60 * DAY;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
-    #[error("this plan is not on sale any more")]
+    #[error("this plan is no longer on sale")]
     NotOnSale,
     #[error("this plan sells 1 to {max} units")]
     Units { max: i64 },
-    #[error("the collateral for so much is not there right now; please buy less, or come back later")]
+    #[error("there is not enough collateral for this order right now; order less, or come back later")]
     Collateral,
-    #[error("no date can be promised for this at present, so it is not sold; please buy less, or come back later")]
+    #[error("no date can be promised for this order at present; order less, or come back later")]
     NoDate,
-    #[error("so much could only be promised for {0}; please buy less, or come back later")]
+    #[error("this order could only be promised for {0}; order less, or come back later")]
     TooLate(String),
-    #[error("other orders came first; the new date is {0}. Look at the new quote")]
+    #[error("other orders came first; the new date is {0}. Open the plan again for a new quote")]
     DateMoved(String),
-    #[error("you have {most} unpaid orders, as many as an account may have at a time; pay for one or cancel it first")]
+    #[error("you have {most} unpaid orders, the most that an account may have at a time; pay for one or cancel it first")]
     TooManyUnpaid { most: i64 },
-    #[error("so much cannot be reserved at once before it is paid; order at most {left} now, pay for it, then order more")]
+    #[error("this order is more than you can reserve before paying; order at most {left} now, pay for it, then order more")]
     TooMuchHeld { left: crate::units::Bytes },
-    #[error("what you have reserved is as much as can wait for its payment; pay for it first, then order more")]
+    #[error("you have reserved as much as you can before paying; pay for it first, then order more")]
     AllHeld,
     #[error(transparent)]
     Capacity(CapacityError),
     #[error(
-        "this needs a pledge of {needed} FIL of your own; you have {available} FIL available. Choose fewer units, or a plan without"
+        "this needs a pledge of {needed} FIL of your own; you have {available} FIL available. Choose fewer units, or another plan"
     )]
     Pledge { needed: NanoFil, available: NanoFil },
     #[error(transparent)]

@@ -156,7 +156,7 @@ fn apply(conn: &mut AnyConnection, rail: &str, happening: &Happening, now: Micro
             suspend(conn, (rail, page), (*minor, currency), now)?;
             return Ok((
                 Fate::NeedsAPerson,
-                format!("{minor} {currency} minor units came for order {order}, which is not in these books"),
+                format!("{minor} {currency} minor units were paid for order {order}, which is not in these books"),
             ));
         }
         (Owner::Lost(order), _) => return Ok((Fate::NeedsAPerson, format!("order {order} is not in these books"))),
@@ -169,7 +169,7 @@ fn apply(conn: &mut AnyConnection, rail: &str, happening: &Happening, now: Micro
         Happening::UnderWay { intent, .. } => {
             note_intent(conn, rail, page, intent.as_deref())?;
             let held = orders::payment_under_way(conn, order.id, now)?;
-            Ok(applied(if held { "the payment is under way" } else { "the payment is under way; the order was over" }))
+            Ok(applied(if held { "the payment is under way" } else { "the payment is under way; the order had already ended" }))
         }
         Happening::Failed { .. } => {
             let ended = orders::payment_failed(conn, order.id, now)?;
@@ -188,7 +188,7 @@ fn paid(
     let paid = Paid { rail, rail_ref: page, minor, currency };
     match orders::fulfil(conn, &paid, now) {
         Ok(Some(contract)) => Ok((Fate::Applied, format!("contract {}", contract.public_id))),
-        Ok(None) => Ok((Fate::Applied, "it came too late: the order waits for its refund".into())),
+        Ok(None) => Ok((Fate::Applied, "it came too late: the order needs a refund".into())),
         Err(error @ (PayError::WrongAmount { .. } | PayError::Twice { .. })) => {
             suspend(conn, (rail, page), (minor, currency), now)?;
             Ok((Fate::NeedsAPerson, error.to_string()))
@@ -243,8 +243,8 @@ fn refunded(conn: &mut AnyConnection, rail: &str, intent: &str, (minor, currency
     Ok((
         Fate::NeedsAPerson,
         format!(
-            "{minor} {currency} minor units of order {id} went back at the rail, and the books do not say so; if it waits for its refund, \
-             book it with `sealyard refunded {id} --by …`"
+            "{minor} {currency} minor units of order {id} were refunded by the payment provider, but the books do not show it; \
+             if the order needs a refund, record it with `sealyard refunded {id} --by …`"
         ),
     ))
 }

@@ -1,4 +1,4 @@
-//! Plans and grants leases. Any number may do so at once: they take turns.
+//! Plans and grants leases. Any number of processes may do so at once: they take turns.
 
 use sealyard_planner::Rounds;
 
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Sectors that may be played for one plan, over and over: some hundredths of a second.
+/// How many sectors may be simulated for one plan, repeats included; some hundredths of a second.
 const SECTORS_PLAYED: usize = 20_000;
 
 /// The search budget. It depends on the snapshot alone, so the same fleet gets the same plan.
@@ -27,13 +27,13 @@ fn budget(snapshot: &Snapshot) -> Option<Rounds> {
     (rounds > 0).then(|| Rounds::most(rounds))
 }
 
-/// Planned sectors whose ticket is to be drawn, because their turn comes within `seconds`.
+/// Planned sectors whose tickets should be drawn now, because their turn comes within `seconds`.
 #[must_use]
 pub fn need_tickets(snapshot: &Snapshot, seconds: i32) -> Vec<SectorId> {
     starting_soon(snapshot, seconds, budget(snapshot).as_mut())
 }
 
-/// Assigns what can begin now, leased for `lease`; returns what was granted.
+/// Assigns the tasks that can begin now, leased for `lease`. Returns what was granted.
 pub fn dispatch(conn: &mut AnyConnection, now: Micros, lease: Micros) -> DbResult<Vec<Assignment>> {
     let snapshot = take_turn(conn, now)?;
     grant(conn, &snapshot, lease)
@@ -67,7 +67,8 @@ pub fn grant(conn: &mut AnyConnection, snapshot: &Snapshot, lease: Micros) -> Db
     Ok(granted)
 }
 
-/// A PC2 whose files are on another machine than the one that is to do it: they go there first.
+/// Grants one task. If a PC2's files are on another machine than the one that is to do it, they are
+/// moved there first.
 fn grant_one(conn: &mut AnyConnection, snapshot: &Snapshot, given: &Assignment, lease: Micros) -> DbResult<bool> {
     let grant = Grant { to: given.machine, now: snapshot.now, until: snapshot.now.saturating_add(lease) };
     let task = snapshot.tasks.iter().find(|t| t.id == given.task);

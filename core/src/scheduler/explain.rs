@@ -1,4 +1,5 @@
-//! Why the plan is as it is: what limits it, what one more machine would buy, why a sector is here and not there.
+//! Explains the plan: its bottleneck, the gain from one more machine, and why a sector is on one
+//! machine and not on another.
 
 use super::{
     Commitment, FileMoves, MachineView, Snapshot,
@@ -13,11 +14,11 @@ use crate::{
 /// The resource that sectors wait for most before they begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bottleneck {
-    /// Nothing worth mentioning: steps and the chain's own delays take the time.
+    /// No wait worth mentioning: steps and the chain's own delays take the time.
     None,
     SealingSlots,
     Gpus,
-    /// Something is owed that no machine here can seal.
+    /// A sector is owed that no machine here can seal.
     NoMachine,
 }
 
@@ -28,13 +29,13 @@ pub struct Gain {
     pub cores: i64,
     pub memory_bytes: i64,
     pub gpus: i64,
-    /// Seconds by which everything that is owed is done sooner.
+    /// How many seconds earlier everything that is owed is done.
     pub sooner: i64,
-    /// Seconds of lateness, over all sectors, that it saves.
+    /// Seconds of lateness saved, over all sectors.
     pub lateness: i64,
 }
 
-/// Shorter mean waits are not called a bottleneck, seconds.
+/// Mean waits shorter than this many seconds are no bottleneck.
 const WORTH: i64 = 600;
 
 #[must_use]
@@ -47,7 +48,7 @@ pub const fn bottleneck(outlook: &Outlook) -> Bottleneck {
     }
 }
 
-/// One more machine of each make, the best buy first.
+/// Gains from one more machine of each make, the largest first.
 #[must_use]
 pub fn gains(snapshot: &Snapshot) -> Vec<Gain> {
     let mut makes: Vec<&super::MachineView> = Vec::new();
@@ -82,11 +83,11 @@ pub struct Why {
     pub state: SectorState,
     pub promised_at: Micros,
     pub step: Option<TaskKind>,
-    /// A line for each machine.
+    /// Name and reason, for each machine.
     pub machines: Vec<(String, String)>,
 }
 
-/// Sectors of this number that are being sealed: one at most of each pool.
+/// Sectors with this number that are being sealed: at most one from each pool.
 #[must_use]
 pub fn numbered(snapshot: &Snapshot, number: i64) -> Vec<(PoolId, SectorId)> {
     let of = |o: &Commitment| o.sectors.iter().find(|s| s.number == number).map(|s| (o.pool, s.id));
@@ -120,18 +121,18 @@ pub fn why(snapshot: &Snapshot, sector: SectorId) -> Option<Why> {
         let before = before.filter(|s| planned.is_some_and(|p| s.from <= p.from && s.sector != sector.id)).count();
         let text = match (planned, lacking(machine, &Cost::of(step, commitment.sector_bytes))) {
             _ if task.is_some_and(|t| t.leased_to == Some(machine.id)) => format!("{name} runs here"),
-            _ if fetch.is_some_and(|t| t.leased_to == Some(machine.id)) => "its files are on their way here".to_owned(),
+            _ if fetch.is_some_and(|t| t.leased_to == Some(machine.id)) => "its files are being moved here".to_owned(),
             (Some(p), _) if p.machine == machine.id => {
                 format!("{name} is planned here, behind {before} {}", if before == 1 { "other" } else { "others" })
             }
             _ if step == TaskKind::PreCommit2 && sector.machine != Some(machine.id) && !moves(sector.machine, machine) => {
-                "its layers are on another machine, and do not move between the two".to_owned()
+                "its layers are on another machine and cannot be moved here".to_owned()
             }
-            _ if machine.keeps => "it keeps sealed sectors, and seals none".to_owned(),
+            _ if machine.keeps => "it only stores sealed sectors".to_owned(),
             _ if !machine.takes_new => "it is draining".to_owned(),
             _ if task.is_some_and(|t| t.avoid == Some(machine.id)) => format!("{name} failed there"),
             (_, Some(what)) => format!("too small: {what}"),
-            _ => format!("it would do; {before} steps that are promised earlier, or fit better, go there first"),
+            _ => format!("it is suitable, but {before} steps with earlier promises or a better fit go there first"),
         };
         why.machines.push((machine.name.clone(), text));
     }
@@ -170,7 +171,8 @@ mod tests {
         },
     };
 
-    /// Three contracts; PC1 takes four hours, and the only machine that is large enough does one at a time.
+    /// Three contracts. PC1 takes four hours, and the only machine that is large enough does one at
+    /// a time.
     fn fleet_model() -> Snapshot {
         let mut contracts: Vec<_> = (1..=3).map(|id| commitment(id, 5 + id)).collect();
         let (contract, task) = &mut contracts[0];

@@ -1,4 +1,5 @@
-//! Houses for tests: machines of 8 GiB and a TiB, contracts of one sector of 2 KiB.
+//! Fixtures for tests: machines with 8 GiB of memory and 1 TiB of disk, and contracts of one sector
+//! of 2 KiB.
 
 use super::{Commitment, FileMoves, MachineView, SectorView, Snapshot, TaskView};
 use crate::{
@@ -35,7 +36,7 @@ pub fn task(id: i64, kind: TaskKind, due_at: i64) -> TaskView {
     TaskView { id, kind, sector: None, sector_bytes: 2048, cost, due_at, pinned_to, avoid, leased_to, started_at: NOW }
 }
 
-/// A contract of one sector in PC1, promised in `days`, whose step waits.
+/// A contract of one sector whose PC1 waits, promised in `days`.
 pub fn commitment(id: i64, days: i64) -> (Commitment, TaskView) {
     let state = SectorState::PreCommit1;
     let sector = SectorView {

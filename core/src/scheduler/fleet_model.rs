@@ -1,6 +1,6 @@
-//! The real fleet as the planner simulates it. All machines are one pool of the planner's: each can work for any miner. Layers go to
-//! a GPU between machines that show each other their files, and what is sealed to those that keep it, if there are such; C2 is done
-//! anywhere.
+//! The real fleet as the planner sees it. All machines are in one planner pool, because each can
+//! work for any miner. Layers move to a GPU between machines that share their files. Sealed sectors
+//! move to storage machines, if there are any. C2 is not bound to the machine that has the files.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,10 +19,11 @@ use crate::{
     sealing::{Cost, SectorState, TRANSFER_PAUSE, TaskKind},
 };
 
-/// The planner's clock begins so long before now, that everything that runs has begun after it.
+/// The planner's clock begins this long before now, so that all running work began after it.
 const PAST: Secs = 60 * 86_400;
 const MIB: i64 = 1 << 20;
-/// Epochs from PreCommit to the seed, until a message is included, and that a PreCommit may be younger than its ticket.
+/// In epochs: from PreCommit to the seed, until a message is included, the greatest age of a
+/// PreCommit's ticket, and from PreCommit to the last moment for ProveCommit.
 const SEED_EPOCHS: i64 = 150;
 const MESSAGE_EPOCHS: i64 = 2;
 const TICKET_EPOCHS: i64 = 2820;
@@ -31,8 +32,8 @@ const PROVE_EPOCHS: i64 = 30 * 2880;
 /// From activation until the sector counts: its first WindowPoSt comes within one proving period.
 pub const FIRST_POST: Micros = DAY;
 
-/// The policy of the live fleet: promises are kept in the order of their dates. Nothing is kept free for orders that may come: they are promised what is
-/// left.
+/// The policy of the real fleet: promises are kept in the order of their dates. No capacity is kept
+/// free for future orders: they are promised what is left.
 #[must_use]
 pub fn live_policy() -> Policy {
     Policy { rule: Rule::Edd, burst: None, ..Policy::default() }
@@ -44,13 +45,14 @@ pub struct FleetModel<'s> {
     sizes: Vec<i64>,
     machines: HashMap<MachineId, MachineIx>,
     tasks: HashMap<SectorId, &'s TaskView>,
-    /// Sectors whose files are on their way.
+    /// Transfers of sectors whose files are on their way.
     on_the_way: HashMap<SectorId, &'s TaskView>,
-    /// Quarantined sectors are played as if they were let begin again now.
+    /// Whether quarantined sectors are simulated as if they were released now.
     with_quarantined: bool,
 }
 
-/// A simulation of the fleet, and the ids of its orders and sectors.
+/// A world of the fleet, and its orders and sectors with the commitments and sectors that they
+/// stand for.
 pub struct Simulation<'h> {
     pub world: World<'h>,
     pub orders: Vec<(OrderIx, &'h Commitment)>,
@@ -66,14 +68,14 @@ fn whole(count: i64) -> i32 {
 }
 
 impl<'s> FleetModel<'s> {
-    /// For dates. What runs beside sealing at this moment says nothing of the days to come; quarantined sectors are still owed, and a date
-    /// without them would be too early.
+    /// The model for dates. Steps that run beside sealing now say nothing about the days to come.
+    /// Quarantined sectors are still owed, so a date without them would be too early.
     #[must_use]
     pub fn for_dates(snapshot: &'s Snapshot) -> Self {
         Self { with_quarantined: true, ..Self::new(snapshot, &HashMap::new()) }
     }
 
-    /// `taken`: what leases and fresh assignments of other steps take of each machine.
+    /// `taken`: resources of each machine that leases and fresh assignments of other steps take.
     #[must_use]
     pub fn new(snapshot: &'s Snapshot, taken: &HashMap<MachineId, Cost>) -> Self {
         let mut sizes: Vec<i64> = snapshot.commitments.iter().map(|o| o.sector_bytes).collect();
@@ -145,7 +147,7 @@ impl<'s> FleetModel<'s> {
     }
 
     fn previous_plan(&self, sectors: &[(SectorIx, &SectorView)]) -> PreviousPlan {
-        // A sector that has its ticket does not give way to an equal one that still has to get one.
+        // A sector that has its ticket does not give way to an equal one that has none yet.
         let ticketed = |s: &SectorView| s.state == SectorState::PreCommit1 && self.task_of(s.id).is_some();
         let some_wait: HashSet<SectorId> = (self.snapshot.commitments.iter().filter(|o| o.sectors.iter().any(ticketed)))
             .flat_map(|o| o.sectors.iter().filter(|s| !ticketed(s)).map(|s| s.id))
@@ -163,7 +165,7 @@ impl<'s> FleetModel<'s> {
         let kind = KindIx::of(self.sizes.iter().position(|s| *s == sector_bytes)?);
         let n = u32::try_from(sectors).ok().filter(|n| *n > 0)?;
         let now = Self::now();
-        // Promised is that they count.
+        // The promise is that sectors count, which takes a first WindowPoSt after activation.
         let due = self.at(promised_at.saturating_sub(FIRST_POST));
         Some(Order { id, pool: Some(PoolIx(0)), kind, n, release: now, step: 0, due, weight: 1, known: now })
     }
@@ -179,14 +181,14 @@ impl<'s> FleetModel<'s> {
         whole(seconds.clamp(i64::from(-PAST), 20 * 365 * 86_400)).saturating_add(PAST)
     }
 
-    /// The longest that any step usually takes here.
+    /// The longest usual duration of any step here.
     #[must_use]
     pub fn longest_step(&self) -> Micros {
         let all = self.fleet.classes.iter().flat_map(|class| class.durations.iter());
         i64::from(all.map(|d| d.p1.max(d.p2).max(d.c2)).max().unwrap_or(0)) * SECOND
     }
 
-    /// A planner's moment as a time of day.
+    /// The real time of a moment on the planner's clock.
     #[must_use]
     pub fn moment(&self, at: Secs) -> Micros {
         self.snapshot.now.saturating_add(i64::from(at - PAST).saturating_mul(SECOND))
@@ -197,7 +199,7 @@ impl<'s> FleetModel<'s> {
         self.snapshot.machines.get(machine.at()).map(|view| view.id)
     }
 
-    /// The step that a sector waits for a machine to do.
+    /// The task of a sector that waits for a machine.
     #[must_use]
     pub fn task_of(&self, sector: SectorId) -> Option<TaskId> {
         let waits = |t: &&&TaskView| t.leased_to.is_none() && !self.on_the_way.contains_key(&sector);
@@ -209,7 +211,7 @@ impl<'s> FleetModel<'s> {
         machine.is_some_and(|m| self.fleet.class(*m).durations.iter().any(|d| d.p2 > 0))
     }
 
-    /// How far a sector is; `None`: a person decides about it, or its machine is gone.
+    /// A sector's progress; `None`: a person decides about it, or its machine is gone.
     fn progress(&self, sector: &SectorView) -> Option<Progress> {
         let task = self.tasks.get(&sector.id);
         let machine = |id: Option<MachineId>| id.and_then(|id| self.machines.get(&id)).copied();
@@ -217,7 +219,7 @@ impl<'s> FleetModel<'s> {
         let avoid = machine(task.and_then(|t| t.avoid)).unwrap_or(MachineIx::NONE);
         let changed = self.at(sector.changed_at);
         let delays = self.fleet.delays;
-        // A sector that no longer needs its files goes on although their machine is lost.
+        // A sector that no longer needs its files goes on, even if their machine is lost.
         let home = machine(sector.machine).or(running.map(|(on, _)| on)).or(self.machines.values().min().copied());
         let now = Self::now();
         Some(match sector.state {
@@ -228,7 +230,7 @@ impl<'s> FleetModel<'s> {
                 None => Progress::Waiting { avoid },
             },
             SectorState::PreCommit2 => {
-                // Its ticket was drawn before PC1, and that has ended then.
+                // The state changed when PC1 ended, and the ticket was drawn before PC1 began.
                 let pc1 =
                     machine(sector.machine).map_or(0, |m| self.fleet.class(m).durations.iter().map(|d| d.p1).max().unwrap_or(0));
                 let began = changed - pc1;
@@ -272,10 +274,10 @@ fn kind(sector_bytes: i64) -> Kind {
     }
 }
 
-/// Files that one machine fetches, or gives, at a time.
+/// How many sectors' files one machine fetches or sends at a time.
 const MOVES_AT_ONCE: i32 = 2;
 
-/// How layers move in this fleet. `None`: not at all, since no two machines share files.
+/// How files move in this fleet. `None`: they do not, because no two machines share their files.
 fn moves(snapshot: &Snapshot, sector_bytes: i64) -> Option<Moves> {
     let take_part = snapshot.machines.iter().filter(|m| m.moves != FileMoves::Never).count();
     let layers = whole(snapshot.history.usual_seconds(TaskKind::Move, sector_bytes));
@@ -283,8 +285,8 @@ fn moves(snapshot: &Snapshot, sector_bytes: i64) -> Option<Moves> {
     (take_part > 1).then_some(Moves { layers, sealed })
 }
 
-/// Whether a machine is to do a step. Who keeps sectors seals none. Where a GPU can do it, cores are no match for it; but what its machine
-/// cannot get at, cores have to do.
+/// Whether a machine should do a step. Storage machines do not seal. Cores do not do a step that a
+/// GPU can do, unless the GPU's machine cannot get at the files or has no disk for them.
 fn is_asked_for(step: TaskKind, (view, size): (&MachineView, i64), snapshot: &Snapshot) -> bool {
     if view.keeps {
         return false;
@@ -301,7 +303,8 @@ fn is_asked_for(step: TaskKind, (view, size): (&MachineView, i64), snapshot: &Sn
     !snapshot.machines.iter().chain(&snapshot.lately_lost).filter(with_gpu).any(reaches)
 }
 
-/// A step that a machine is too small for, or not meant for, takes no time there: it is never planned.
+/// A machine's class. Steps that it is too small or not meant for have duration 0, so they are
+/// never planned there.
 fn class_of(view: &MachineView, used: &Cost, (scratch, store): (i32, i32), snapshot: &Snapshot, sizes: &[i64]) -> Class {
     let seconds = |step, size: i64| {
         let cost = Cost::of(step, size);
@@ -317,7 +320,7 @@ fn class_of(view: &MachineView, used: &Cost, (scratch, store): (i32, i32), snaps
         p2: seconds(TaskKind::PreCommit2, *size),
         c2: seconds(TaskKind::Commit2, *size),
     });
-    // A machine without GPUs does their work on its cores.
+    // A machine without GPUs does GPU steps on its cores.
     let gpus = if view.gpus > 0 { view.gpus } else { view.cores.max(1) };
     Class {
         name: view.name.clone(),
@@ -335,7 +338,8 @@ fn class_of(view: &MachineView, used: &Cost, (scratch, store): (i32, i32), snaps
     }
 }
 
-/// Bytes that machines which keep sectors have room for beside what lies elsewhere and still has to come; that is taken from the emptiest.
+/// Free bytes on storage machines, less the sealed sectors that still have to come from other
+/// machines. Those are taken from the emptiest.
 fn rooms_for_new(snapshot: &Snapshot) -> HashMap<MachineId, i64> {
     let mut rooms = rooms(snapshot);
     let waits = snapshot.machines.iter().filter(|m| !m.keeps && m.moves != FileMoves::Never);
@@ -350,13 +354,14 @@ fn rooms_for_new(snapshot: &Snapshot) -> HashMap<MachineId, i64> {
     rooms
 }
 
-/// Bytes of sealed sectors that the disks of machines which work have room for, beside all that is owed: of the size that each can seal
-/// most of. Where PC2 is done, the last sector's scratch becomes its place.
+/// Bytes of sealed sectors that the disks of working machines have space for, beside everything
+/// that is owed. Each disk counts for the size that fills most of it. Where PC2 is done, the last
+/// sector's scratch becomes its place.
 #[must_use]
 pub fn disk_left(snapshot: &Snapshot) -> i64 {
     let places = |m: &MachineView, size: i64| {
         let Kind { scratch_full, scratch_keep, .. } = kind(size);
-        // Layers come from elsewhere, or are made here.
+        // Layers come from other machines, or are made here.
         let begins = if m.moves == FileMoves::Never { TaskKind::PreCommit1 } else { TaskKind::PreCommit2 };
         let fits_step = |step| m.fits(&Cost::of(step, size)) && is_asked_for(step, (m, size), snapshot);
         let fits = m.takes_new && fits_step(begins) && fits_step(TaskKind::PreCommit2);
@@ -374,8 +379,9 @@ pub fn disk_left(snapshot: &Snapshot) -> i64 {
     (room - commitment).max(0)
 }
 
-/// MiB for sealing: what is free now and what sectors in the pipeline will give back; but never more than what sealed sectors leave
-/// of the disk, since a sector that has just begun has written nothing yet.
+/// MiB for sealing: the space that is free now and that sectors in the pipeline will give back. It
+/// is at most the space that sealed sectors leave on the disk, because a sector that has just begun
+/// has written nothing yet.
 fn scratch_of(view: &MachineView, held: i32) -> i32 {
     let left = (view.disk_bytes - view.stored_bytes - view.leftover_bytes).max(0);
     mib(view.disk_free_bytes.max(0)).saturating_add(held).min(mib(left))
@@ -397,7 +403,7 @@ fn scratch_held(
     for (sector, size) in snapshot.commitments.iter().flat_map(|o| o.sectors.iter().map(move |s| (s, o.sector_bytes))) {
         let kind = kind(size);
         let holds = match sector.state {
-            // A PC1 that nobody runs will begin from nothing.
+            // A PC1 that no machine runs will begin from nothing.
             SectorState::PreCommit1 if tasks.get(&sector.id).is_none_or(|task| task.leased_to.is_none()) => 0,
             SectorState::PreCommit1
             | SectorState::PreCommit2

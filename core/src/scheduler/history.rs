@@ -1,4 +1,5 @@
-//! How long steps really take here: measured on this fleet, published figures until there is enough of it.
+//! How long steps really take here: measured on this fleet, or published figures until there are
+//! enough measurements.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,18 +18,18 @@ use crate::{
 };
 use sealyard_planner::{FailureModel, Secs, StepFailures, log_normal};
 
-/// Steps of one kind on one machine, and of one kind anywhere, that make a mean.
+/// Least number of steps for a mean, be it of one machine or of all.
 const ENOUGH: usize = 5;
-/// Steps of all kinds that make a distribution of their own.
+/// Least number of steps, of all kinds, for a distribution of our own.
 const ENOUGH_FOR_SPREAD: usize = 64;
-/// Latest steps, and transfers, that are looked at.
+/// How many of the latest steps, and of the latest transfers, are looked at.
 const LATEST: i64 = 1000;
 const LATEST_TRANSFERS: i64 = 200;
-/// How far breakdowns are looked back on.
+/// How far back breakdowns are counted.
 const WATCHED: Micros = 180 * DAY;
 /// The weight of published experience: this many failures, and the machine-time between them.
 const PRIOR_FAILURES: i64 = 2;
-/// The same of steps: one fails in so many.
+/// For steps, published experience counts as one failure in this many.
 const PRIOR_STEPS: i64 = 200;
 
 /// The steps that the planner simulates.
@@ -38,10 +39,10 @@ const STEPS: [TaskKind; 3] = [TaskKind::PreCommit1, TaskKind::PreCommit2, TaskKi
 pub struct History {
     /// Mean milliseconds by kind and sector size: on one machine (`Some`) and on all (`None`).
     means: BTreeMap<(TaskKind, i64, Option<MachineId>), i64>,
-    /// Real over mean duration, per mille, sorted; empty: too few.
+    /// Real over mean duration, per mille, sorted; empty: too few steps.
     spread: Vec<i32>,
     breakdowns: Breakdowns,
-    /// Latest steps of each kind that ended well, and that failed.
+    /// How many of the latest steps of each kind succeeded, and how many failed.
     ended: BTreeMap<TaskKind, (i64, i64)>,
 }
 
@@ -82,7 +83,7 @@ fn latest(conn: &mut AnyConnection, kinds: &[TaskKind], most: i64) -> DbResult<V
 }
 
 impl History {
-    /// From steps: kind, sector size, machine, milliseconds.
+    /// A history of these steps: kind, sector size, machine, milliseconds.
     #[must_use]
     pub fn of(steps: &[(TaskKind, i64, MachineId, i64)]) -> Self {
         let mut sums: BTreeMap<_, Vec<i64>> = BTreeMap::new();
@@ -106,13 +107,14 @@ impl History {
         Self { means, spread, ..Self::default() }
     }
 
-    /// Nothing is known but that so many steps of a kind ended well, and so many failed.
+    /// A history that only knows how many steps of a kind succeeded, and how many failed.
     #[cfg(test)]
     pub(super) fn with_failures(kind: TaskKind, ended: (i64, i64)) -> Self {
         Self { ended: [(kind, ended)].into_iter().collect(), ..Self::default() }
     }
 
-    /// Seconds that a step takes on a machine: its own mean, else the fleet's.
+    /// Seconds that a step takes on a machine: its own mean, else the fleet's, else published
+    /// figures.
     #[must_use]
     pub fn seconds(&self, kind: TaskKind, sector_bytes: i64, machine: MachineId) -> i64 {
         let own = self.means.get(&(kind, sector_bytes, Some(machine)));
@@ -130,7 +132,7 @@ impl History {
     pub fn failure_model(&self) -> Arc<FailureModel> {
         let spread = if self.spread.is_empty() { log_normal(120) } else { self.spread.clone() };
         let usual = FailureModel::default();
-        // Each is the mean of what others have seen, a few times over, and of what happened here.
+        // Each is the mean of published experience, with some weight, and of what happened here.
         let mean = |usual: Secs, sum: Micros, count: i64| {
             let all = i64::from(usual) * PRIOR_FAILURES + sum / SECOND;
             Secs::try_from(all / (PRIOR_FAILURES + count)).unwrap_or(Secs::MAX)

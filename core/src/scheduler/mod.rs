@@ -1,5 +1,6 @@
-//! Decides which machine does which step next, and when an order will be done: pure, no clock, no database. A snapshot goes in, assignments
-//! and dates come out. What is kept of promises is beside it.
+//! Decides which machine does which step next, and when an order will be done. Planning is pure,
+//! without clock or database: a snapshot goes in, assignments and dates come out. Snapshots,
+//! leases, the previous plan and promises are read and stored by separate functions.
 
 mod dispatch;
 mod explain;

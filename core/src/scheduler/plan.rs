@@ -1,7 +1,8 @@
 //! Assigns steps to machines for the present moment.
 //!
-//! Proofs that are due and the small steps beside sealing are placed first, where they fit best. What is left of each machine goes
-//! to the planner, which simulates the fleet from now on. Steps that begin at once are assigned.
+//! Proofs that are due and the small steps beside sealing are placed first, where they fit best.
+//! The planner gets the residual capacity and simulates the fleet from now on. The steps that it
+//! begins at once are assigned.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +14,7 @@ use crate::{
     sealing::{Cost, SectorState, TaskKind},
 };
 
-/// A machine is to do a task now; a PC2 whose files are on another machine is to fetch them.
+/// A machine is to do a task now. If a PC2's files are on another machine, it is to fetch them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Assignment {
     pub task: TaskId,
@@ -32,7 +33,7 @@ impl Room {
         Self { cores: machine.cores, memory: machine.memory_bytes }
     }
 
-    /// A proof that is due takes turns with what runs rather than to come too late.
+    /// A proof that is due needs free memory only: sharing cores is better than being late.
     fn fits(&self, task: &TaskView) -> bool {
         task.cost.memory_bytes <= self.memory && (task.kind.is_proving() || task.cost.cores <= self.cores)
     }
@@ -43,7 +44,7 @@ impl Room {
     }
 }
 
-/// Later steps have the lower rank.
+/// Later steps have lower ranks, so they go first.
 const fn rank(kind: TaskKind) -> u8 {
     match kind {
         TaskKind::WindowPost => 0,
@@ -53,14 +54,15 @@ const fn rank(kind: TaskKind) -> u8 {
     }
 }
 
-/// The kinds of steps that the planner simulates, transfers included.
+/// Whether the planner simulates this kind of task, transfers included.
 fn is_simulated(kind: TaskKind) -> bool {
     kind.is_transfer() || matches!(kind, TaskKind::PreCommit1 | TaskKind::PreCommit2 | TaskKind::Commit2)
 }
 
-/// Assigns ready tasks to machines with room. If some sector would be late that way, other orders of work are tried within `budget`,
-/// and the best one is followed. The same snapshot and answers of `budget` give the same plan; nothing that runs is moved, and
-/// nothing that has not begun is bound.
+/// Assigns ready tasks to machines with free capacity. If some sector would be late, other orders
+/// of work are tried within `budget` and the best one is followed. The same snapshot and answers of
+/// `budget` give the same plan. Running tasks are not moved, and tasks that do not begin now are
+/// not bound to a machine.
 #[must_use]
 pub fn plan(snapshot: &Snapshot, budget: Option<&mut Rounds>) -> Vec<Assignment> {
     let (mut assignments, fleet_model) = placed(snapshot);
@@ -88,7 +90,8 @@ fn placed(snapshot: &Snapshot) -> (Vec<Assignment>, FleetModel<'_>) {
     (assignments, fleet_model)
 }
 
-/// Whether some sector would be late. `Err`: sectors that can never be sealed as things are, for want of disk perhaps.
+/// Whether some sector would be late. `Err`: sectors that can never be sealed as things are, for
+/// lack of disk for example.
 fn is_late(simulation: &Simulation<'_>) -> Result<bool, HashSet<SectorId>> {
     let mut usual = simulation.world.clone();
     if usual.run() {
@@ -98,8 +101,8 @@ fn is_late(simulation: &Simulation<'_>) -> Result<bool, HashSet<SectorId>> {
     Err(simulation.sectors.iter().filter(|(id, _)| is_stuck(id)).map(|(_, view)| view.id).collect())
 }
 
-/// The fleet, and the order of work in it. Whoever asks for the same snapshot gets the same order of work: a slot that is meant for one
-/// sector must not wait while another one gets the ticket.
+/// The fleet, with its order of work decided. The same snapshot gives every caller the same order:
+/// a slot meant for one sector must not wait while another sector gets the ticket.
 fn decided<'h>(fleet_model: &'h FleetModel<'_>, budget: Option<&mut Rounds>) -> Simulation<'h> {
     let mut simulation = fleet_model.world();
     let Some(budget) = budget else { return simulation };
@@ -117,7 +120,8 @@ fn decided<'h>(fleet_model: &'h FleetModel<'_>, budget: Option<&mut Rounds>) -> 
     simulation
 }
 
-/// Sectors that wait for nothing but a ticket and whose PC1 begins within `seconds`: tickets age, so they are drawn late.
+/// Sectors that only wait for a ticket and whose PC1 begins within `seconds`. Tickets age, so they
+/// are drawn late.
 #[must_use]
 pub fn starting_soon(snapshot: &Snapshot, seconds: i32, budget: Option<&mut Rounds>) -> Vec<SectorId> {
     let (_, fleet_model) = placed(snapshot);
@@ -128,7 +132,8 @@ pub fn starting_soon(snapshot: &Snapshot, seconds: i32, budget: Option<&mut Roun
     planned.filter(|(sector, _)| begun(*sector)).map(|(_, view)| view.id).collect()
 }
 
-/// Resources of each machine that steps beside sealing hold, `fresh` assignments and `kept` room included.
+/// Resources that steps beside sealing take on each machine, including `fresh` assignments and
+/// `kept` capacity.
 fn taken(snapshot: &Snapshot, fresh: &[Assignment], kept: &[(MachineId, Cost)]) -> HashMap<MachineId, Cost> {
     let beside = snapshot.tasks.iter().filter(|t| !is_simulated(t.kind)).filter_map(|task| {
         let given = fresh.iter().find(|a| a.task == task.id).map(|a| a.machine);
@@ -143,8 +148,9 @@ fn taken(snapshot: &Snapshot, fresh: &[Assignment], kept: &[(MachineId, Cost)]) 
     taken
 }
 
-/// Proofs that are due come before all else, then later steps before earlier ones; each where least is left over. Also what is kept
-/// free: on its machine for a proof that is due and has no room yet, and on one machine for the SNARK that will be due next.
+/// Assigns steps beside sealing: due proofs first, then later steps before earlier ones, each where
+/// least is left over. Also returns the capacity to keep free: for a due proof that does not fit
+/// yet, on its machine, and on one machine for the next SNARK.
 fn beside_sealing(snapshot: &Snapshot) -> (Vec<Assignment>, Vec<(MachineId, Cost)>) {
     let mut rooms: HashMap<MachineId, Room> = snapshot.machines.iter().map(|m| (m.id, Room::of(m))).collect();
     for task in &snapshot.tasks {
@@ -160,7 +166,8 @@ fn beside_sealing(snapshot: &Snapshot) -> (Vec<Assignment>, Vec<(MachineId, Cost
         let here = snapshot.machines.iter().filter(|m| may_run(task, m));
         let ranked = |m: &&MachineView| {
             let room = rooms.get(&m.id).copied().unwrap_or(Room::of(m));
-            // A machine that failed, or drains, when there is no other; a SNARK rather where a GPU is.
+            // A machine that failed or drains only if there is no other. A SNARK preferably where a
+            // GPU is.
             (
                 !room.fits(task),
                 task.avoid == Some(m.id),
@@ -189,7 +196,9 @@ const fn is_snark(kind: TaskKind) -> bool {
     matches!(kind, TaskKind::WindowPost)
 }
 
-/// The machine with the most memory keeps room for a WindowPoSt's SNARK, once there are sectors to prove and if PC1 fits beside it.
+/// Keeps capacity for a WindowPoSt's SNARK on one machine, preferably one with a GPU, then the one
+/// with most memory. Only if there are sectors to prove, no SNARK task is open, and PC1 fits beside
+/// it.
 fn room_for_snarks(snapshot: &Snapshot) -> Option<(MachineId, Cost)> {
     let largest = *snapshot.sizes.iter().max()?;
     let (snark, pc1) = (Cost::of(TaskKind::WindowPost, largest), Cost::of(TaskKind::PreCommit1, largest));
@@ -198,7 +207,7 @@ fn room_for_snarks(snapshot: &Snapshot) -> Option<(MachineId, Cost)> {
     }
     let both = |m: &&MachineView| m.takes_new && snark.memory_bytes + pc1.memory_bytes <= m.memory_bytes;
     let keeper = snapshot.machines.iter().filter(both).max_by_key(|m| (m.gpus > 0, m.memory_bytes, m.id))?;
-    // Cores are shared for a proof.
+    // A proof shares cores, so none are kept.
     Some((keeper.id, Cost { cores: 0, ..snark }))
 }
 
@@ -270,7 +279,8 @@ mod tests {
         assert_eq!(plan(&two, None), [given(1, 2), given(2, 2)]);
     }
 
-    /// Two machines that show each other their files, the second with a GPU; the first has layers of 32 GiB sectors.
+    /// Two machines that share their files, the second with a GPU. The first has the layers of 32
+    /// GiB sectors.
     fn split(sectors: i64) -> Snapshot {
         let layers = |id| {
             let (mut commitment, mut pc2) = commitment(id, id);
@@ -291,7 +301,7 @@ mod tests {
         fleet_model
     }
 
-    /// A sector's files go to a machine.
+    /// A transfer of a sector's files to a machine.
     fn on_the_way(sector: i64, to: i64) -> TaskView {
         let leased_to = Some(MachineId(to));
         TaskView { sector: Some(SectorId(sector)), leased_to, ..task(90 + sector, TaskKind::Move, NOW) }
@@ -305,7 +315,7 @@ mod tests {
         assert_eq!(plan(&fleet_model, None), [given(2, 2)]);
         fleet_model.tasks.push(on_the_way(2, 2));
         assert_eq!(plan(&fleet_model, None), []);
-        // They have arrived.
+        // The layers have arrived.
         fleet_model.tasks.retain(|t| t.kind != TaskKind::Move);
         for at in 0..2 {
             fleet_model.tasks[at].pinned_to = Some(MachineId(2));
@@ -365,7 +375,8 @@ mod tests {
 
     #[test]
     fn what_is_late_anyway_does_not_make_everything_else_late() {
-        // A sector of twenty hours whose date has passed, and one of three hours that can still be in time; there is scratch for one.
+        // One sector takes twenty hours and its date has passed; another takes three hours and can
+        // still be in time. There is scratch for one.
         let ((mut late, mut long), (mut commitment, mut short)) = (commitment(1, -1), commitment(2, 0));
         (late.sector_bytes, commitment.sector_bytes) = (64 * GIB, 32 * GIB);
         commitment.promised_at = NOW + FIRST_POST + 6 * HOUR;
@@ -382,7 +393,7 @@ mod tests {
 
     #[test]
     fn what_no_disk_has_room_for_does_not_keep_the_rest_from_being_in_time() {
-        // As above, and then more than the disk can ever hold.
+        // As above, and a third sector that the disk can never hold as well.
         let ((mut late, mut long), (mut good, mut short), (mut last, mut never)) =
             (commitment(1, -1), commitment(2, 0), commitment(3, 30));
         (late.sector_bytes, good.sector_bytes, last.sector_bytes) = (64 * GIB, 32 * GIB, 64 * GIB);
@@ -430,7 +441,7 @@ mod tests {
         waiting.machines[1].memory_bytes = 300 << 20;
         let snark = task(9, TaskKind::WindowPost, 1);
         waiting.tasks.push(snark.clone());
-        // One PC1 of 64 MiB runs on the only machine that is large enough for the proof.
+        // A PC1 of 64 MiB runs on the only machine that is large enough for the proof.
         (waiting.tasks[0].leased_to, waiting.commitments[0].sectors[0].machine) = (Some(MachineId(2)), Some(MachineId(2)));
         assert_eq!(plan(&waiting, None), [given(2, 1), given(3, 1)], "nothing new is begun where the proof waits");
         let mut draining = snapshot(vec![machine(1, 2)], Vec::new(), vec![snark]);
@@ -459,7 +470,7 @@ mod tests {
 
     #[test]
     fn whoever_is_to_begin_gets_the_ticket() {
-        // The search begins the short one first, dates alone the long one.
+        // The search begins the short sector first. By due dates alone the long one would be first.
         let ((mut late, _), (mut short, _)) = (commitment(1, -1), commitment(2, 0));
         (late.sector_bytes, short.sector_bytes) = (64 * GIB, 32 * GIB);
         short.promised_at = NOW + FIRST_POST + 6 * HOUR;
@@ -539,7 +550,7 @@ mod tests {
                 let here = |t: &&TaskView| {
                     t.leased_to == Some(machine.id) || assignments.contains(&Assignment { task: t.id, machine: machine.id })
                 };
-                // Proofs that are due share the cores of what runs.
+                // Proofs that are due share cores with running steps.
                 let sealing = snapshot.tasks.iter().filter(here).filter(|t| !t.kind.is_proving());
                 let used: i64 = sealing.map(|t| t.cost.cores).sum();
                 prop_assert!(used <= machine.cores, "{} of {} cores of {:?}", used, machine.cores, machine.id);

@@ -1,5 +1,6 @@
-//! Where sectors that have not begun were last expected to begin. The plan is played anew for each dispatch; it holds to this where that
-//! costs nothing, so that it does not look different whenever a step took a little longer.
+//! Where sectors that have not begun were last expected to begin. Each dispatch simulates the plan
+//! anew. It keeps to the previous plan where that costs nothing, so that the plan does not change
+//! whenever a step takes a little longer.
 
 use std::collections::HashMap;
 
@@ -14,9 +15,9 @@ use crate::{
     store::{AnyConnection, DbResult, schema::drawings},
 };
 
-/// How far ahead it is kept.
+/// How far ahead the plan is kept.
 const AHEAD: Micros = DAY;
-/// By less a moment does not move.
+/// Smaller changes of a moment are not recorded.
 const SAME: Micros = 10 * MINUTE;
 
 /// Where a sector is expected to begin, and when.
@@ -31,7 +32,8 @@ pub(super) fn load(conn: &mut AnyConnection) -> DbResult<HashMap<SectorId, Plann
     Ok(rows.into_iter().map(|(sector, machine, at)| (sector, PlannedBegin { machine, at })).collect())
 }
 
-/// Keeps what `outlook` expects of the coming day. Returns how many sectors are expected elsewhere than before.
+/// Stores the beginnings that `outlook` expects for the coming day. Returns how many sectors are
+/// expected on another machine than before.
 pub fn keep_plan(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &Outlook) -> DbResult<usize> {
     let mut before = load(conn)?;
     let mut moved = 0;

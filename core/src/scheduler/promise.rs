@@ -1,4 +1,5 @@
-//! Dates given before the sale, and what became of them. A promise never changes; the forecast beside it does, with its reason.
+//! Dates given before the sale, and their outcomes. A promise never changes; the forecast beside it
+//! does, with the reason.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +29,7 @@ pub struct Promised {
     pub p50: Micros,
     /// Kept 95 times of 100.
     pub p95: Micros,
-    /// Sectors of others that go first.
+    /// Sectors of other orders that go first.
     pub ahead: i64,
     pub why: String,
 }
@@ -49,12 +50,12 @@ pub struct Promise {
     pub forecast_why: String,
     pub met_at: Option<Micros>,
     pub kept: Option<bool>,
-    /// The date that was given first, where it moved because the order was paid late.
+    /// The date that was given first, if it moved because the order was paid late.
     pub moved_from: Option<Micros>,
 }
 
-/// When `sectors` more of a size would all count, behind everything that is owed already. `None`: nothing here can seal
-/// them, or only at the cost of a promise.
+/// The date by which `sectors` more of a size would all count, behind everything that is owed
+/// already. `None`: no machine here can seal them, or only by breaking a promise.
 #[must_use]
 pub fn promise(
     snapshot: &Snapshot,
@@ -68,13 +69,14 @@ pub fn promise(
     let young = outcomes < YOUNG;
     let mut p95 = careful(snapshot, fleet_model.moment(found.p95), young);
     if breaks_a_promise(&fleet_model, sector_bytes, sectors, p95) {
-        // Earliest due date goes first: not before anything that is promised.
+        // The earliest due date goes first, so the order is due no earlier than anything that is
+        // promised.
         p95 = snapshot.commitments.iter().map(|o| o.promised_at).fold(p95, Micros::max);
         if breaks_a_promise(&fleet_model, sector_bytes, sectors, p95) {
             return None;
         }
     }
-    // No two orders are due in the same second: which goes first must not depend on anything else.
+    // No two orders are due in the same second, so that nothing else decides which goes first.
     while is_given(snapshot, p95) {
         p95 += SECOND;
     }
@@ -82,7 +84,8 @@ pub fn promise(
     Some(Promised { p50: fleet_model.moment(found.p50) + FIRST_POST / 2, p95, ahead, why: reason(found.waits, ahead, young) })
 }
 
-/// Whether a date that was shown shortly ago can still be given: no older promise suffers, and nobody else is due in that second.
+/// Whether a date that was shown a moment ago can still be given: no older promise suffers, and
+/// nothing else is due in that second.
 #[must_use]
 pub fn can_give(snapshot: &Snapshot, sector_bytes: i64, sectors: i64, date: Micros) -> bool {
     let fleet_model = FleetModel::for_dates(snapshot);
@@ -99,14 +102,14 @@ fn rollouts(snapshot: &Snapshot, calibration: Calibration) -> Rollouts {
     Rollouts { failure_model: snapshot.history.failure_model(), rounds: ROUNDS, seed, calibration }
 }
 
-/// The date that is given for sectors that are expected to be active at `expected`.
+/// The date to give for sectors that are expected to be active at `expected`.
 const fn careful(snapshot: &Snapshot, expected: Micros, young: bool) -> Micros {
     let lead = expected - snapshot.now;
     snapshot.now + if young { lead + lead / 2 } else { lead } + FIRST_POST
 }
 
-/// Whether an order that is due at `promised_at` would make an older one late, or one that is late already later by more than a step
-/// that cannot be interrupted.
+/// Whether an order that is due at `promised_at` would make an older one late, or delay one that is
+/// already late by more than a step that cannot be interrupted.
 fn breaks_a_promise(fleet_model: &FleetModel<'_>, sector_bytes: i64, sectors: i64, promised_at: Micros) -> bool {
     let mut before = fleet_model.world();
     let mut after = fleet_model.world();
@@ -129,8 +132,8 @@ pub struct Promisable {
     pub sectors: i64,
 }
 
-/// How many sectors of a size can be promised for each of `dates`, behind everything that is owed; at most `room`, which storage and
-/// collateral leave.
+/// How many sectors of a size can be promised for each of `dates`, behind everything that is owed:
+/// at most `room`, the number that storage and collateral allow.
 #[must_use]
 pub fn available_to_promise(
     snapshot: &Snapshot,
@@ -154,13 +157,13 @@ fn reason(waits: Waits, ahead: i64, young: bool) -> String {
         (_, gpu) => (gpu, "for a GPU"),
     };
     let mut text = if queue < 60 {
-        String::from("The machines can begin at once; the time is what sealing and the chain take.")
+        String::from("The machines can start at once; the time is what sealing and the chain take.")
     } else {
         let go = if ahead == 1 { "sector goes" } else { "sectors go" };
         format!("{ahead} {go} first: a sector waits {} {place}, then takes {}.", hours(queue), hours(waits.work))
     };
     if young {
-        text.push_str(" There is little history yet, so the date is half as far away again.");
+        text.push_str(" There is little history yet, so we allow half as much time again.");
     }
     text
 }
@@ -169,7 +172,7 @@ fn hours(seconds: i64) -> String {
     if seconds < 7200 { format!("{} min", seconds / 60) } else { format!("{} h", seconds / 3600) }
 }
 
-/// Keeps a promise that was made with an order.
+/// Stores the promise that was made with an order.
 pub fn record(
     conn: &mut AnyConnection,
     order: OrderId,
@@ -196,7 +199,8 @@ pub fn record(
     diesel::insert_into(promises::table).values(row).execute(conn).map(drop)
 }
 
-/// The buyer paid later than agreed: the only way in which a promised date moves. The first one stays on record.
+/// Moves the promised date because the buyer paid late, which is the only reason for which it
+/// moves. The first date stays on record.
 pub fn paid_late(conn: &mut AnyConnection, order: OrderId, date: &Promised) -> DbResult<()> {
     let Some(given) = of_order(conn, order)? else { return Ok(()) };
     diesel::update(promises::table.find(order.0))
@@ -215,7 +219,7 @@ pub fn of_order(conn: &mut AnyConnection, order: OrderId) -> DbResult<Option<Pro
     promises::table.find(order.0).first(conn).optional()
 }
 
-/// The calibration from a pool's earlier promises, and their number.
+/// The calibration from a pool's earlier promises, and how many outcomes it is based on.
 pub fn calibration(conn: &mut AnyConnection, pool: PoolId) -> DbResult<(Calibration, i64)> {
     let row: Option<(i64, i64, i64, i64)> = promise_lessons::table.find(pool.0).first(conn).optional()?;
     Ok(row.map_or((Calibration::default(), 0), |(_, shift, stretch, outcomes)| {
@@ -224,7 +228,8 @@ pub fn calibration(conn: &mut AnyConnection, pool: PoolId) -> DbResult<(Calibrat
     }))
 }
 
-/// Notes the outcome of promises whose contract counts, or whose date has passed, and learns from each once. Returns how many.
+/// Records the outcomes of promises whose contract counts or whose date has passed, and learns from
+/// each once. Returns how many there were.
 pub fn settle(conn: &mut AnyConnection, now: Micros) -> DbResult<usize> {
     let open: Vec<(Promise, Option<Micros>)> = promises::table
         .inner_join(contracts::table.on(contracts::order_id.eq(promises::order_id)))
@@ -243,7 +248,7 @@ pub fn settle(conn: &mut AnyConnection, now: Micros) -> DbResult<usize> {
             keep_calibration(conn, promise.pool_id, learnt, outcomes + 1)?;
         }
     }
-    // A promise broken by its date is met some time all the same.
+    // A promise that was broken by its date is still met some time later.
     for (order, active_at) in broken_but_met(conn)? {
         diesel::update(promises::table.filter(promises::order_id.eq(order))).set(promises::met_at.eq(active_at)).execute(conn)?;
     }
@@ -273,7 +278,7 @@ fn keep_calibration(conn: &mut AnyConnection, pool: PoolId, calibration: Calibra
     .map(drop)
 }
 
-/// Writes down what is expected now of promises that are still open. A date moves only with its reason.
+/// Stores the dates that are expected now for open promises. A date moves only with its reason.
 pub fn forecast_again(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &Outlook) -> DbResult<()> {
     for (contract, expected) in &outlook.contracts {
         let order: Option<(OrderId, Micros)> = promises::table
@@ -301,26 +306,26 @@ fn why_moved(snapshot: &Snapshot, contract: i64, later: bool) -> String {
     match (setback, later) {
         (Some((number, why)), true) => format!("sector {number} had a setback: {why}"),
         (None, true) if !snapshot.away.is_empty() => {
-            format!("fewer machines work: {} lost or draining", snapshot.away.join(", "))
+            format!("fewer machines are working: {} lost or draining", snapshot.away.join(", "))
         }
         (None, true) => "sealing takes longer than usual".into(),
-        (_, false) => "sealing goes faster than expected".into(),
+        (_, false) => "sealing is faster than expected".into(),
     }
 }
 
-/// One month's promises, by the date promised.
+/// Promises of one month, by promised date.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MonthRecord {
     pub month: Month,
     pub made: i64,
     pub kept: i64,
     pub broken: i64,
-    /// Of those made: moved to this date because the order was paid late.
+    /// How many of those made were moved to this date because the order was paid late.
     pub moved: i64,
 }
 
 impl MonthRecord {
-    /// Kept of those decided, per mille; `None`: none is decided yet.
+    /// Kept promises among those decided, per mille; `None`: none is decided yet.
     #[must_use]
     pub const fn kept_permille(&self) -> Option<i64> {
         let decided = self.kept + self.broken;
@@ -328,7 +333,7 @@ impl MonthRecord {
     }
 }
 
-/// The public record, the latest month first. Promises of orders that were never paid do not count.
+/// The public record, latest month first. Orders that were never paid do not count.
 pub fn months(conn: &mut AnyConnection) -> DbResult<Vec<MonthRecord>> {
     let rows: Vec<(Micros, Option<bool>, Option<Micros>)> = promises::table
         .inner_join(contracts::table.on(contracts::order_id.eq(promises::order_id)))
@@ -362,7 +367,7 @@ mod tests {
         sealing::{Cost, TaskKind},
     };
 
-    /// A machine whose disk holds PC1 of one sector of 32 GiB beside `sectors` sealed ones.
+    /// A machine whose disk holds the PC1 of one 32 GiB sector beside `sectors` sealed ones.
     fn fleet_model(sectors: i64, gib_stored: i64) -> Snapshot {
         let mut fleet_model = snapshot(vec![machine(1, 64)], Vec::new(), Vec::new());
         let scratch = Cost::of(TaskKind::PreCommit1, 32 * GIB).scratch_bytes;
@@ -388,7 +393,7 @@ mod tests {
         assert_eq!(disk_left(&fleet_model), 0);
     }
 
-    /// One machine for PC1, one with a GPU and a disk for 3 sectors, one that keeps 100.
+    /// One machine for PC1, one with a GPU and a disk for 3 sectors, and a storage machine for 100.
     fn split() -> Snapshot {
         let mut fleet_model = fleet_model(3, 0);
         for id in 2..=3 {

@@ -27,24 +27,26 @@ use crate::{
 pub struct MachineView {
     pub id: MachineId,
     pub name: String,
-    /// Draining machines finish what they store and get nothing else.
+    /// False: it drains, or is silent. It finishes the sectors whose files it has, and begins no
+    /// new ones.
     pub takes_new: bool,
     pub cores: i64,
     pub memory_bytes: i64,
     pub disk_bytes: i64,
     pub disk_free_bytes: i64,
-    /// Sealed sectors that are kept there.
+    /// Bytes of sealed sectors that are kept there.
     pub stored_bytes: i64,
-    /// Sealed sectors that have left, and whose copies are about to be deleted.
+    /// Bytes of sealed sectors that have moved away and whose copies here are about to be deleted.
     pub leftover_bytes: i64,
     pub gpus: i64,
-    /// Others can fetch files from it, and it from them.
+    /// Whether files move to and from it.
     pub moves: FileMoves,
     /// It keeps sealed sectors, and seals none.
     pub keeps: bool,
-    /// Whose step times are expected of it: its own.
+    /// The machine whose step times are expected of it: itself, or the one that a hypothetical
+    /// machine is like.
     pub quick_as: MachineId,
-    /// It was heard a moment ago: it can be given work.
+    /// It was heard from a moment ago, so it can be given work.
     pub is_heard: bool,
 }
 
@@ -59,9 +61,9 @@ impl MachineView {
 /// Whether a machine takes part when files move from one to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileMoves {
-    /// It shows its files to nobody: what it began it seals to the end.
+    /// It shares its files with no other machine, and finishes every sector that it began.
     Never,
-    /// Not now: several sectors did not come to or from it, and none did.
+    /// Not now: transfers of several sectors to or from it failed, and none succeeded.
     NotNow,
     Now,
 }
@@ -76,7 +78,7 @@ pub struct TaskView {
     pub due_at: Micros,
     pub pinned_to: Option<MachineId>,
     pub avoid: Option<MachineId>,
-    /// Where it runs already, and since when.
+    /// The machine that runs it already, and since when.
     pub leased_to: Option<MachineId>,
     pub started_at: Micros,
 }
@@ -90,13 +92,13 @@ pub struct SectorView {
     /// Where its files are.
     pub machine: Option<MachineId>,
     pub changed_at: Micros,
-    /// Why it had to begin again, if it had.
+    /// Why it last failed, if it has.
     pub setback: Option<String>,
-    /// Where it was last expected to begin.
+    /// Where and when it was last expected to begin.
     pub planned_begin: Option<PlannedBegin>,
-    /// Its layers were fetched to where they are.
+    /// Its layers were fetched from another machine to this one.
     pub fetched: bool,
-    /// Its files are not fetched before then: that has failed.
+    /// Its files are not fetched before then, because a transfer has failed.
     pub moves_at: Micros,
 }
 
@@ -108,7 +110,7 @@ pub struct Commitment {
     pub pool: PoolId,
     pub sector_bytes: i64,
     pub promised_at: Micros,
-    /// Sectors that somebody could still buy by paying; they are not in the pipeline.
+    /// Sectors of an order that is not paid yet; they are not in the pipeline.
     pub held: i64,
     pub sectors: Vec<SectorView>,
 }
@@ -117,28 +119,30 @@ pub struct Commitment {
 pub struct Snapshot {
     pub now: Micros,
     pub machines: Vec<MachineView>,
-    /// Machines with GPUs that were lost a short while ago: their work is not yet asked of others.
+    /// Machines with GPUs that were lost recently. Their work is not given to cores yet.
     pub lately_lost: Vec<MachineView>,
     /// Names of machines that are lost or draining.
     pub away: Vec<String>,
     pub tasks: Vec<TaskView>,
     pub commitments: Vec<Commitment>,
-    /// Sealed sectors that are where they cannot stay, the oldest.
+    /// The oldest sealed sectors that have to move to a storage machine.
     pub to_store: Vec<ToStore>,
     /// Sector sizes that are on sale.
     pub sizes: Vec<i64>,
     pub history: History,
-    /// Of the chain; 30 on Filecoin.
+    /// Length of the chain's epochs; 30 on Filecoin.
     pub epoch_seconds: i64,
 }
 
-/// Sectors that are looked at for a way to a machine that keeps them.
+/// How many sealed sectors are considered at a time for a move to a storage machine.
 const TO_STORE: i64 = 200;
 
-/// A machine with GPUs that was lost may be back as soon as that; cores take longer.
+/// How long the planner waits for a lost GPU machine: it may be back soon, and doing its work on
+/// cores takes longer.
 const GPU_IS_WAITED_FOR: Micros = 2 * HOUR;
 
-/// Machines that are not lost, tasks that are not done, sectors that do not count yet, holds that have not run out.
+/// Loads machines that are not lost, tasks that are not done, sectors that do not count yet, and
+/// holds that have not expired.
 pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
     let sizes: HashMap<PoolId, i64> = pools(conn)?.into_iter().map(|p| (p.id, p.sector_bytes)).collect();
     let epoch_seconds = chain_cursors::table.select(chain_cursors::epoch_seconds).first(conn).optional()?;
@@ -174,7 +178,7 @@ fn load_stored(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResu
     Ok(stored)
 }
 
-/// Bytes that sealed sectors which have left still take of each machine.
+/// Bytes that copies of sealed sectors which have moved away still take on each machine.
 fn load_leftovers(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros) -> DbResult<HashMap<MachineId, i64>> {
     let mut left: HashMap<MachineId, i64> = HashMap::new();
     for (machine, pool) in leftovers(conn, now)? {
@@ -188,7 +192,7 @@ fn view(machine: &Machine, (stored_bytes, leftover_bytes): (i64, i64), setbacks:
         id: machine.id,
         name: machine.name.clone(),
         takes_new: !machine.is_draining(),
-        // Rows from before these checks must not make the planner's sums overflow.
+        // Rows older than these checks must not make the planner's sums overflow.
         cores: machine.cores.clamp(0, check::MOST_CORES),
         memory_bytes: machine.memory_bytes.clamp(0, check::MOST_MEMORY),
         disk_bytes: machine.disk_bytes.clamp(0, check::MOST_DISK),
@@ -278,7 +282,8 @@ fn load_commitments(
 }
 
 impl Snapshot {
-    /// Machines that are not among `heard` get nothing until they are: what they were given might lie there until its lease ends.
+    /// Gives nothing to machines that are not in `heard`: work given to a silent machine might lie
+    /// there until its lease ends.
     pub fn leave_out_silent(&mut self, heard: &HashSet<MachineId>) {
         for machine in self.machines.iter_mut().filter(|machine| !heard.contains(&machine.id)) {
             machine.takes_new = false;
@@ -293,7 +298,7 @@ impl Snapshot {
         of_pool.map(|o| o.held + i64::try_from(o.sectors.len()).unwrap_or(i64::MAX)).sum()
     }
 
-    /// Whole seconds from `from` to now; 0 when it is to come.
+    /// Whole seconds from `from` to now; 0 if `from` is in the future.
     #[must_use]
     pub fn seconds_since(&self, from: Micros) -> i64 {
         (self.now - from).max(0) / SECOND

@@ -1,4 +1,4 @@
-//! Where sealed sectors go that cannot stay where they were made.
+//! Chooses storage machines for sealed sectors that cannot stay where they were made.
 
 use std::collections::HashMap;
 
@@ -8,17 +8,17 @@ use crate::{
     sealing::TaskKind,
 };
 
-/// A machine that seals gives one at a time: layers are more urgent.
+/// How many sealed sectors a sealing machine sends at a time. Layers are more urgent.
 const FROM_ONE: usize = 1;
-/// That a machine which keeps sectors fetches at a time.
+/// How many sectors a storage machine fetches at a time.
 pub(super) const TO_ONE: usize = 4;
 
-/// Machines that keep what others seal.
+/// Storage machines, which keep sectors that others seal.
 pub(super) fn keepers(snapshot: &Snapshot) -> impl Iterator<Item = &MachineView> {
     snapshot.machines.iter().filter(|m| m.keeps && m.takes_new && m.moves != FileMoves::Never)
 }
 
-/// Bytes that each of them has room for, beside what is on its way; what will come first is taken from the emptiest.
+/// Free bytes on each storage machine, less the sectors that are on their way to it.
 pub(super) fn rooms(snapshot: &Snapshot) -> HashMap<MachineId, i64> {
     let left = |m: &MachineView| m.disk_free_bytes.min(m.disk_bytes - m.stored_bytes).max(0);
     let mut rooms: HashMap<MachineId, i64> = keepers(snapshot).map(|m| (m.id, left(m))).collect();
@@ -30,7 +30,8 @@ pub(super) fn rooms(snapshot: &Snapshot) -> HashMap<MachineId, i64> {
     rooms
 }
 
-/// Sealed sectors that move now, each with its target machine: the emptiest that has a place to fetch with.
+/// The sealed sectors that begin to move now, each with its target: the emptiest storage machine
+/// that can fetch one more.
 #[must_use]
 pub fn storing(snapshot: &Snapshot) -> Vec<(SectorId, MachineId)> {
     let mut rooms = rooms(snapshot);
@@ -66,7 +67,7 @@ mod tests {
         sealing::ToStore,
     };
 
-    /// Machines 1 and 2 seal, 3 and 4 keep; sectors 1 to `n` of 32 GiB lie on the first.
+    /// Machines 1 and 2 seal, 3 and 4 are for storage. Sectors 1 to `n` of 32 GiB lie on the first.
     fn fleet_model(n: i64) -> Snapshot {
         let mut fleet_model = snapshot((1..=4).map(|id| machine(id, 8)).collect(), Vec::new(), Vec::new());
         for (at, machine) in fleet_model.machines.iter_mut().enumerate() {

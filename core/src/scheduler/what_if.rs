@@ -22,19 +22,19 @@ pub struct Planned {
     pub until: Micros,
 }
 
-/// The plan played to its end.
+/// The plan, simulated to its end.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Outlook {
     /// When the last sector of each contract is expected to be active.
     pub contracts: BTreeMap<i64, Micros>,
-    /// The same of orders that are not paid yet.
+    /// The same for orders that are not paid yet.
     pub orders: BTreeMap<i64, Micros>,
     pub steps: Vec<Planned>,
-    /// Mean seconds that a sector which is not begun yet will wait for a PC1 slot, and for a GPU.
+    /// Mean seconds that a sector which has not begun will wait for a PC1 slot, and for a GPU.
     pub waits: (i64, i64),
-    /// Seconds by which sectors are later than promised, all together.
+    /// Seconds of lateness, summed over all sectors.
     pub lateness: i64,
-    /// Sectors that nothing here can seal.
+    /// Number of sectors that can never be sealed here.
     pub stuck: u64,
     /// When everything that is owed is active.
     pub done: Micros,
@@ -54,7 +54,7 @@ pub enum Change {
     },
 }
 
-/// The effect of a change.
+/// Outlooks before and after a change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Effect {
     pub before: Outlook,
@@ -127,7 +127,7 @@ pub fn what_if(snapshot: &Snapshot, change: &Change) -> Effect {
         Change::Add(machine) => {
             let like = snapshot.machines.iter().find(|m| m.id == *machine).cloned();
             let next = snapshot.machines.iter().map(|m| m.id.0).max().unwrap_or(0) + 1;
-            // As quick as that one, and empty.
+            // As fast as the existing one, and empty.
             other.machines.extend(like.map(|m| MachineView {
                 id: MachineId(next),
                 takes_new: true,
@@ -150,7 +150,8 @@ pub fn what_if(snapshot: &Snapshot, change: &Change) -> Effect {
     Effect { before: outlook(snapshot), after: outlook(&other) }
 }
 
-/// The machine is gone with everything on it. What the chain knows, or only waits for a proof, goes on elsewhere.
+/// Removes a machine with everything on it. Its sectors begin again, except those whose PreCommit
+/// or ProveCommit is on its way.
 fn lose(snapshot: &mut Snapshot, machine: MachineId) {
     snapshot.machines.retain(|m| m.id != machine);
     for sector in snapshot.commitments.iter_mut().flat_map(|o| &mut o.sectors).filter(|s| s.machine == Some(machine)) {
@@ -179,7 +180,8 @@ mod tests {
         History::of(&steps.collect::<Vec<_>>())
     }
 
-    /// Four contracts on two machines that do one PC1 at a time; the first one's runs on the first machine, since an hour.
+    /// Four contracts on two machines that do one PC1 at a time. The first contract's PC1 has run
+    /// on the first machine for an hour.
     fn fleet_model() -> Snapshot {
         let mut contracts: Vec<_> = (1..=4).map(|id| commitment(id, 9 + id)).collect();
         let (contract, task) = &mut contracts[0];

@@ -68,9 +68,9 @@ pub fn report(conn: &mut AnyConnection, machine: MachineId, request: &ReportRequ
             }
             Err(why) => {
                 let name = machine_name(conn, machine)?;
-                let text = format!("machine {name} reported a result of {} that cannot be one: {why}", kind.name());
+                let text = format!("machine {name} reported an invalid result of {}: {why}", kind.name());
                 jobs::raise(conn, AlertKind::Machine, &format!("{name}: result"), &text, now)?;
-                (FailureLevel::Permanent, format!("its result cannot be one: {why}"))
+                (FailureLevel::Permanent, format!("its result is invalid: {why}"))
             }
         },
         Outcome::Failed { level, reason } => (*level, reason.clone()),

@@ -83,7 +83,7 @@ pub fn check(task: &Task, kind: TaskKind, output: &RawValue) -> Result<StepOutpu
         TaskKind::PreCommit1 | TaskKind::Move | TaskKind::Store | TaskKind::Finalize => Ok(StepOutput::Done),
         TaskKind::PreCommit2 => sealed(output).map(StepOutput::Sealed),
         TaskKind::Commit1 if output.get().trim_start().starts_with('{') => Ok(StepOutput::C1),
-        TaskKind::Commit1 => Err("C1's output is no object".into()),
+        TaskKind::Commit1 => Err("C1's output is not an object".into()),
         TaskKind::Commit2 => proof(output, porep_bytes(task)).map(StepOutput::Proof),
         TaskKind::WindowPost => proof(output, SNARK).map(StepOutput::Proof),
         TaskKind::Vanilla => vanilla(task, output),
@@ -104,7 +104,7 @@ fn commitment(name: &str, text: String) -> Result<String, String> {
 fn sealed(output: &RawValue) -> Result<Sealed, String> {
     let answer: SealedAnswer<'_> = parse(output)?;
     if !answer.pc2.get().trim_start().starts_with('{') {
-        return Err("PC2's own output is no object".into());
+        return Err("PC2's own output is not an object".into());
     }
     Ok(Sealed {
         comm_r: commitment("CommR", answer.comm_r)?,
@@ -148,16 +148,16 @@ fn vanilla(task: &Task, output: &RawValue) -> Result<StepOutput, String> {
     let faulty: Vec<u64> = answer.faulty.into_iter().map(|(number, _)| number).collect();
     for proof in &answer.proofs {
         if !proof.proof.get().starts_with('"') {
-            return Err(format!("the vanilla proof of sector {} is no text", proof.sector));
+            return Err(format!("the vanilla proof of sector {} is not text", proof.sector));
         }
     }
     for number in answer.proofs.iter().map(|proof| proof.sector).chain(faulty.iter().copied()) {
         if !left.remove(&number) {
-            return Err(format!("sector {number} was not asked for, or is told twice"));
+            return Err(format!("sector {number} was not requested, or appears twice"));
         }
     }
     match left.first() {
         None => Ok(StepOutput::Vanilla { faulty }),
-        Some(number) => Err(format!("nothing is said of sector {number}")),
+        Some(number) => Err(format!("sector {number} is missing from the result")),
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 
 #[derive(Debug, thiserror::Error)]
 pub enum StatementError {
-    #[error("{0:?} is no month")]
+    #[error("{0:?} is not a month")]
     Month(String),
     #[error("the statement cannot be stored: {0}")]
     Encode(String),

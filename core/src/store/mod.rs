@@ -91,7 +91,7 @@ macro_rules! stored_as_text {
         {
             fn from_sql(bytes: DB::RawValue<'_>) -> diesel::deserialize::Result<Self> {
                 let name = <String as diesel::deserialize::FromSql<diesel::sql_types::Text, DB>>::from_sql(bytes)?;
-                Self::from_name(&name).ok_or_else(|| format!("{name:?} is no {}", stringify!($type)).into())
+                Self::from_name(&name).ok_or_else(|| format!("{name:?} is not a valid {}", stringify!($type)).into())
             }
         }
     };

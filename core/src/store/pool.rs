@@ -46,7 +46,7 @@ pub enum StoreError {
          or restore a backup from before the upgrade"
     )]
     Newer { url: String, newest: String },
-    #[error("no database connection became free: {0}")]
+    #[error("no database connection became available: {0}")]
     Busy(String),
 }
 

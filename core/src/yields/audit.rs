@@ -241,7 +241,7 @@ pub fn explain(conn: &mut AnyConnection, user: UserId, day: i64) -> Result<Vec<S
     }
     if lines.is_empty() {
         lines.push(format!(
-            "nothing was booked for {}: the day is not closed, or nothing earned, vested or was missing",
+            "nothing was booked for {}: the day is not closed, or there were no earnings, no vesting and no missing power",
             day_text(day)
         ));
     }
@@ -302,7 +302,7 @@ fn explain_lot(
         ));
     }
     if ends <= day.end_epoch {
-        lines.push(format!("  the term ends before epoch {ends}; what its sectors earn from there on is the operator's"));
+        lines.push(format!("  the term ends before epoch {ends}; later earnings of its sectors belong to the operator"));
     }
     lines.push(format!(
         "  part: {} of {} byte-epochs, {} FIL gross; fee {}, cost {}, net {}: {} available at once, {} locked",
@@ -336,7 +336,7 @@ fn explain_lot(
     if lot.missing_epochs != "0" {
         let mut how = Vec::new();
         if lot.added_epochs > 0 {
-            how.push(format!("the term is {} epochs longer for them", lot.added_epochs));
+            how.push(format!("the term is extended by {} epochs for them", lot.added_epochs));
         }
         if lot.compensation_nano > 0 || lot.added_epochs == 0 {
             how.push(format!("{} FIL paid for them", fil(lot.compensation_nano)));

@@ -32,11 +32,11 @@ pub const CHAIN_UNLOCKS_WITHIN: i64 = 43_200;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {
-    #[error("the chain was not read yet for pool {0}")]
+    #[error("the chain has not been read yet for pool {0}")]
     NotFollowed(PoolId),
     #[error("contract {contract} has unreadable terms: {reason}")]
     Terms { contract: ContractId, reason: String },
-    #[error("{0:?} is no amount of attoFIL")]
+    #[error("{0:?} is not an amount of attoFIL")]
     Amount(String),
     #[error("day {day} of pool {pool} does not fit into the books' integers")]
     Overflow { pool: PoolId, day: i64 },

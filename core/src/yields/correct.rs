@@ -19,7 +19,7 @@ use crate::{
 pub enum CorrectionError {
     #[error("the books have no entry {0:?} of an investor; `sealyard books explain EMAIL DAY` names a day's entries")]
     Unknown(String),
-    #[error("say why, for the investor to read")]
+    #[error("give a reason; the investor will read it")]
     Reason,
     #[error(transparent)]
     Ledger(LedgerError),

@@ -77,7 +77,7 @@ pub enum ParamsError {
          parameters in another folder (parameters_dir)"
     )]
     WrongNetwork { dir: String, network: String },
-    #[error("{path} is not writable or readable: {source}")]
+    #[error("{path} cannot be read or written: {source}")]
     Io { path: String, source: std::io::Error },
     #[error("{dir} holds proof parameters that Sealyard did not make; choose an empty folder (parameters_dir)")]
     ForeignFolder { dir: String },

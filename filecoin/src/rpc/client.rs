@@ -247,7 +247,7 @@ impl Node {
                 return Ok(at);
             }
         }
-        Err(RpcError::Stale(format!("no node that is well holds the key of {from}")))
+        Err(RpcError::Stale(format!("no healthy node holds the key of {from}")))
     }
 
     /// Whether a node that is well holds the key of an address, so that it can send.

@@ -56,7 +56,7 @@ impl Node {
         let text: String = self.call(READ, json!([CidJson::from(*cid)])).await?;
         let bytes = BASE64_STANDARD.decode(text).map_err(|error| malformed(error.to_string()))?;
         if cid.hash().code() != BLAKE2B_256 {
-            return Err(malformed(format!("{cid} is no name of an object of the chain")));
+            return Err(malformed(format!("{cid} does not name an object of the chain")));
         }
         let digest = blake2b_simd::Params::new().hash_length(32).hash(&bytes);
         if digest.as_bytes() != cid.hash().digest() {

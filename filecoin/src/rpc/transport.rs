@@ -68,11 +68,11 @@ pub enum RpcError {
     Unauthorised { url: String, status: u16 },
     #[error("the node answered {method} with error {code}: {message}")]
     Node { method: String, code: i64, message: String },
-    #[error("the node answered {method} with something else than expected: {reason}")]
+    #[error("the node gave an unexpected answer to {method}: {reason}")]
     Malformed { method: String, reason: String },
     #[error("the node at {url} is on network {found:?}, not on {expected:?}; it is not used")]
     Network { url: String, found: String, expected: String },
-    #[error("no node knows the chain as it is now; nothing is read from or sent to a node that is behind: {0}")]
+    #[error("no node can be used; a node that is behind the chain is neither read from nor sent to: {0}")]
     Stale(String),
 }
 

@@ -36,7 +36,7 @@ pub mod atto {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TokenAmount, D::Error> {
         let text = String::deserialize(deserializer)?;
         let atto = text.parse::<BigInt>().ok().filter(|atto| atto.magnitude() <= BigInt::from(MOST).magnitude());
-        atto.map(TokenAmount::from_atto).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no amount")))
+        atto.map(TokenAmount::from_atto).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not an amount")))
     }
 
     /// There will never be more than two billion FIL.

@@ -1,4 +1,5 @@
-//! Finds pools that need longer than the others for their waiting work. There, orders for any pool give way.
+//! Finds pools that need longer than the others for their waiting work. There, orders for any pool
+//! give way.
 
 use crate::{
     KindIx, PoolIx, Table,
@@ -7,7 +8,8 @@ use crate::{
     sim::world::{MachineState, World},
 };
 
-/// Sectors of each size that wait for PC1, and those that wait for a GPU, as of the first size.
+/// Number of sectors of each size that wait for PC1, and of sectors that wait for a GPU, which all
+/// count as of the first size.
 #[derive(Clone, Default)]
 struct Waiting {
     to_begin: Table<KindIx, i64>,
@@ -16,7 +18,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Seconds that machines which are as quick as that need for it: of PC1 or of GPUs, whichever is scarcer.
+    /// Seconds that machines with this throughput need for it: of PC1 or of GPUs, whichever is
+    /// longer.
     fn seconds(&self, paces: &Table<KindIx, Pace>) -> i64 {
         let all = |pace: fn(&Pace) -> i64| self.to_begin.iter().zip(paces.iter()).map(|(n, p)| seconds(*n, pace(p))).sum::<i64>();
         let first = paces.iter().next().copied().unwrap_or_default();
@@ -31,7 +34,7 @@ impl Waiting {
     }
 }
 
-/// Longer than anything is planned for, and short enough to add up.
+/// Longer than any plan, and short enough to add up without overflow.
 const NEVER: i64 = 1 << 40;
 
 fn seconds(n: i64, pace: i64) -> i64 {
@@ -43,8 +46,8 @@ fn seconds(n: i64, pace: i64) -> i64 {
 }
 
 impl World<'_> {
-    /// Whether a group for that pool, or for any, may go there now: what can go to several keeps out of pools that need longer, until
-    /// its turn comes there.
+    /// Whether a group for that pool, or for any, may go there now. A group that can go to several
+    /// keeps out of pools that need longer, until its turn comes there.
     pub(crate) fn may_go(&self, pool: Option<PoolIx>, there: PoolIx) -> bool {
         pool.map_or(self.pools[there].longer == 0, |only| only == there)
     }
@@ -57,8 +60,8 @@ impl World<'_> {
         self.fleet.kinds.iter().map(|_| T::default()).collect()
     }
 
-    /// How much longer each pool needs for what can go nowhere else than the others together need for what is left, were all that can
-    /// go anywhere to go to them.
+    /// How much longer each pool needs for its own work than the other pools together need for
+    /// theirs, if they also took all the work that can go anywhere.
     pub(crate) fn measure_longer(&mut self) {
         if !self.gives_way() {
             return self.pools.iter_mut().for_each(|pool| pool.longer = 0);
@@ -95,7 +98,8 @@ impl World<'_> {
         (any, bound)
     }
 
-    /// Some machine for PC1 and some with GPUs are up: a pool that is down is no place to wait for.
+    /// Whether some machine for PC1 and some with GPUs are up: waiting for a pool that is down
+    /// makes no sense.
     fn is_at_work(&mut self, pool: PoolIx) -> bool {
         let fleet = self.fleet;
         let mut has = |can: fn(&MachineState) -> bool| {
@@ -115,7 +119,8 @@ mod tests {
         fixture::{order, two_pools},
     };
 
-    /// Of 30 sectors for any pool: how many go to each, beside so many that can only go to the first and are due in 200 h.
+    /// How many of 30 sectors for any pool, due at `due`, go to each pool, beside `bound` sectors
+    /// that can only go to the first and are due in 200 h.
     fn parts(bound: u32, due: Secs, second_down: Secs) -> [usize; 2] {
         let fleet = two_pools(second_down);
         let mut world = World::new(&fleet, Policy::default());

@@ -6,7 +6,8 @@ use crate::{
     sim::{agenda::Ending, world::World},
 };
 
-/// Something for a GPU: a lane's oldest C2, where it is wanted or on any, or one machine's waiting PC2.
+/// Work for a GPU: a queue's oldest C2, either not on GPUs that prefer PC2 or on any, or a PC2 that
+/// waits on one machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum GpuWork {
     C2(QueueIx),
@@ -15,7 +16,7 @@ enum GpuWork {
 }
 
 impl World<'_> {
-    /// C2 and PC2 on free GPUs, the most urgent first.
+    /// Starts C2 and PC2 on free GPUs, the most urgent first.
     pub(crate) fn gpu_pass(&mut self, pool: PoolIx) {
         if self.pools[pool].free_gpu.is_empty() {
             return;
@@ -54,7 +55,7 @@ impl World<'_> {
                 GpuWork::C2Anywhere(queue) => while self.try_c2(queue, &mut free, false) {},
             }
         }
-        // Nothing was listed meanwhile: starting gives nothing back.
+        // No machine was listed meanwhile, because starting a step releases nothing.
         self.pools[pool].free_gpu = free;
     }
 

@@ -1,4 +1,4 @@
-//! Layers on their way to a GPU.
+//! Moves layers to GPUs.
 
 use std::{
     cmp::Reverse,
@@ -15,11 +15,13 @@ use crate::{
     sim::world::World,
 };
 
-/// Layers of one group that are looked at in vain before the group waits: their machines are busy or closed.
+/// How many layers of one queue may find no machine (all are busy or closed) before the pass leaves
+/// the rest of the queue.
 const STUCK: usize = 200;
 
 impl World<'_> {
-    /// Binds layers to a GPU machine, late: at most one that waits for each GPU.
+    /// Binds layers to GPU machines, as late as possible: at most two for each GPU are on their way
+    /// or waiting. Returns whether any were bound.
     pub(crate) fn move_pass(&mut self, pool: PoolIx) -> bool {
         let mut pass = std::mem::take(&mut self.moving);
         pass.open = self.pools[pool].gpu_machines.iter().filter(|m| self.is_target(**m)).count();
@@ -87,7 +89,7 @@ impl World<'_> {
         moved
     }
 
-    /// The machine where PC2 would end first, counting what is bound there.
+    /// The machine where PC2 would end first, counting the layers that are bound there.
     fn best_target(&mut self, sector: SectorIx, pass: &mut Moving) -> Option<MachineIx> {
         let kind = self.kind(sector);
         let from = self.sectors[sector].row.m1;
@@ -97,7 +99,7 @@ impl World<'_> {
         let can_leave = moves.filter(|m| !lies_still && self.machines[from].nic > 0 && self.is_up_for(from, m.layers));
         let Some(moves) = can_leave else { return near.map(|(.., machine)| machine) };
         let far = self.best_far(from, kind, moves.layers, pass);
-        // Of two that are as good, the one that comes first among the pool's machines.
+        // Of two equally good machines, the one that comes first in the pool.
         [near, far].into_iter().flatten().min().map(|(.., machine)| machine)
     }
 
@@ -122,7 +124,7 @@ impl World<'_> {
                     found = Some((ends + seconds, place, machine));
                     break;
                 }
-                // Nothing is given back before the pass is over.
+                // No capacity is released during the pass, so a machine without any can be dropped.
                 _ => _ = PeekMut::pop(top),
             }
         }
@@ -140,7 +142,7 @@ impl World<'_> {
         let room = &self.machines[machine];
         let seconds = self.fleet.duration(machine, kind, Step::P2);
         let before = (room.bound + room.gpus - room.free.gpus).max(0);
-        // A GPU that is better used for C2 is as good if PC2 ends there half of its time earlier.
+        // A GPU that is better at C2 counts as half a PC2 slower.
         let unwanted = if room.prefers == Some(Step::C2) { seconds / 2 } else { 0 };
         let ends = seconds + before.saturating_mul(seconds) / room.gpus.max(1) + unwanted;
         (seconds > 0).then_some((ends, room.gpu_place, machine))

@@ -1,21 +1,23 @@
-//! How much machines can do in a time, and how quickly PC1 may begin: no quicker than GPUs will take the layers.
+//! How fast PC1 may begin: no faster than GPUs can take the layers.
 //!
-//! A pool that is filled at one moment has no slot for hours, whatever comes meanwhile, and its layers wait for GPUs anyway. Where
-//! PC1 begins as quickly as GPUs work, slots come free all the time.
+//! A pool that is filled at one moment has no free slot for hours, whatever arrives meanwhile, and
+//! its layers wait for GPUs anyway. If PC1 begins as fast as GPUs work, slots become free all the
+//! time.
 
 use crate::{Event, Order, PoolIx, Rule, Secs, model::fleet::Step, sim::pace::SPAN, sim::world::World};
 
-/// A pool that PC1 has begun in too quickly is looked at again no sooner.
+/// Least time before a pool where PC1 is ahead is looked at again.
 const BREATH: Secs = 300;
 
 impl World<'_> {
-    /// More PC1 than that has begun lately than GPUs do in the time.
+    /// Whether more PC1 has begun lately than the pacing limit allows for the pool's GPUs.
     pub(crate) fn is_ahead(&self, pool: PoolIx) -> bool {
         let most = self.policy.burst.map_or(i64::MAX, |burst| self.moment() + i64::from(burst) * SPAN);
         self.pools[pool].fed_until > most
     }
 
-    /// Pools that could begin more now, were they not ahead, are looked at again when they are not.
+    /// Schedules an event for pools that have free slots but are ahead: they are looked at again
+    /// when they are not.
     pub(crate) fn wake_when_not_ahead(&mut self) {
         let Some(burst) = self.policy.burst else { return };
         for pool in self.fleet.pools.keys() {
@@ -30,8 +32,8 @@ impl World<'_> {
         }
     }
 
-    /// Urgent sectors skip the pacing limit: they begin though their pool is ahead. As urgent as a sector without weight that has
-    /// [`Policy::urgency_cutoff`] to spare.
+    /// Groups more urgent than this begin although their pool is ahead. It is the urgency of a
+    /// sector of weight 1 with a slack of [`Policy::urgency_cutoff`].
     pub(crate) fn urgent_until(&self) -> i64 {
         let Some(kind) = self.fleet.kinds.keys().next() else { return i64::MIN };
         let due = self.now.saturating_add(self.tails[kind].p1).saturating_add(self.policy.urgency_cutoff);

@@ -1,4 +1,5 @@
-//! Begins sectors: PC1 holds its slot for hours, so this decision matters most.
+//! Decides which sectors begin, and where. PC1 holds its slot for hours, so this decision matters
+//! most.
 
 use std::cmp::Reverse;
 
@@ -10,11 +11,11 @@ use crate::{
     sim::world::{SearchHint, World},
 };
 
-/// Groups for which priorities are computed anew at every moment; with more of them, less often.
+/// Up to this many groups are ranked anew at every moment; more of them less often.
 const RANKED_ALWAYS: usize = 64;
 
 impl World<'_> {
-    /// Begins what can begin.
+    /// Begins every PC1 that can begin.
     pub(crate) fn admit(&mut self) {
         let open = |w: &Self, is_urgent: bool| {
             w.fleet.pools.keys().any(|p| !w.pools[p].free_p1.is_empty() && w.takes_more(p, is_urgent))
@@ -39,7 +40,7 @@ impl World<'_> {
         self.wake_when_not_ahead();
     }
 
-    /// Takes groups that have begun all their sectors out of the ranking once they are many.
+    /// Removes groups that have begun all their sectors from the ranking, once there are many.
     fn drop_spent(&mut self) {
         if self.spent * 4 > self.ranked.len() {
             self.drop_spent_of_ready();
@@ -58,7 +59,8 @@ impl World<'_> {
         });
     }
 
-    /// Sorts what may begin. Static rules are sorted when something was added; others again as time passes.
+    /// Sorts the groups that may begin. Under static rules they are sorted again only when a group
+    /// is added, under others also as time passes.
     fn rank(&mut self) {
         if self.now < self.ranked_until {
             return;
@@ -93,7 +95,7 @@ impl World<'_> {
         }
     }
 
-    /// `among`: the pool that a group which gives way there is looked at for.
+    /// `among`: the pool in which the group gives way, if it is looked at for that pool.
     fn admit_group(&mut self, group: GroupIx, among: Option<PoolIx>, pass: &mut Admission) {
         let SearchHint { on, only, hold, .. } = self.groups[group].hint;
         let order = &self.orders[self.groups[group].order];
@@ -103,7 +105,7 @@ impl World<'_> {
         }
         let arrived = self.arrived(group, self.now);
         let mut last = None;
-        // Those that began before and wait for another machine than the one that they avoid.
+        // Sectors that begin again and wait for a machine other than the one that they avoid.
         let mut waiting = 0;
         loop {
             let fresh = self.next_fresh(group);
@@ -160,7 +162,7 @@ impl World<'_> {
         self.spent += usize::from(state.is_spent());
     }
 
-    /// A group's next sector that has not begun, be it out of turn.
+    /// A group's next sector that has not begun. Skips those that began out of turn.
     fn next_fresh(&mut self, group: GroupIx) -> SectorIx {
         loop {
             let state = &mut self.groups[group];
@@ -173,7 +175,7 @@ impl World<'_> {
         }
     }
 
-    /// Keeps slots for data of this group that arrives soon.
+    /// Keeps slots free for data of this group that arrives soon.
     fn keep_slots(&mut self, group: GroupIx, arrived: u32, meant: Option<PoolIx>, kind: KindIx, pass: &mut Admission) {
         let soon = self.arrived(group, self.now.saturating_add(self.policy.ahead));
         let mut wanted = i32::try_from(soon.saturating_sub(arrived)).unwrap_or(i32::MAX);
@@ -208,7 +210,8 @@ impl World<'_> {
         slots
     }
 
-    /// The machine that the sector before went to stays the best one while it has room: it has become fuller.
+    /// The machine that the last sector went to, if it still has capacity: it has become fuller, so
+    /// it is still the best one.
     fn same_p1(&mut self, last: Option<MachineIx>, kind: KindIx, pass: &Admission) -> Option<MachineIx> {
         let machine = last.filter(|_| !self.policy.spread)?;
         let pool = self.fleet.pool(machine);
@@ -223,7 +226,8 @@ impl World<'_> {
         self.pools[pool].wip < self.pools[pool].most_wip && (is_urgent || !self.is_ahead(pool))
     }
 
-    /// The fastest machine with room; of equal ones the fullest, or the emptiest if the policy spreads.
+    /// The fastest machine with capacity; of equally fast ones the fullest, or the emptiest if the
+    /// policy spreads.
     fn best_p1(
         &mut self,
         meant: Option<PoolIx>,
@@ -264,18 +268,19 @@ impl World<'_> {
                 }
                 aside.push(Reverse(slot));
             }
-            // Nothing is given back before the admission is over; what has become fuller is there once more.
+            // No capacity is released during admission, and a machine that became fuller is in
+            // again with its new rank.
             slots.pop();
         }
         slots.extend(aside);
         found
     }
 
-    /// Machines of a pool that may have room.
+    /// Machines of a pool that may have capacity.
     fn slots(&mut self, pool: PoolIx, kind: KindIx) -> Slots {
         let mut free = std::mem::take(&mut self.pools[pool].free_p1);
         if self.fleet.kinds.len() == 1 {
-            // A machine that cannot take this kind of sectors cannot take any.
+            // There is only this kind of sector, so a machine that cannot take it can take none.
             free.retain(|machine| {
                 let fits = self.p1_fits(*machine, kind);
                 self.machines[*machine].listed_p1 = fits;
@@ -292,7 +297,7 @@ impl World<'_> {
         (self.fleet.duration(machine, kind, Step::P1), if self.policy.spread { -scratch } else { scratch })
     }
 
-    /// PC1 has begun there: it is ranked anew.
+    /// Ranks a machine anew after a PC1 has begun there.
     fn is_fuller(&self, machine: MachineIx, pass: &mut Admission) {
         for kind in self.fleet.kinds.keys() {
             let at = pass.list(self.fleet.pool(machine), kind);
@@ -314,7 +319,7 @@ mod tests {
 
     #[test]
     fn layers_leave_before_the_machine_is_down() {
-        // PC1 takes 4 h and a move 360 s; two that end together leave one after the other.
+        // PC1 takes 4 h and a move 360 s. Two sectors that end together leave one after the other.
         for (down, begins) in [(4 * HOUR + 720, 0), (4 * HOUR + 719, 20 * HOUR)] {
             let mut fleet = fleet();
             fleet.machines[MachineIx::of(0)].down.push((down, 20 * HOUR));

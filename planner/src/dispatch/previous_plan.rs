@@ -1,15 +1,16 @@
-//! Keeps sectors that have not begun at their place in the previous plan: an hour later the plan looks the same, although steps
-//! took a little more or less time than usual.
+//! Keeps to the previous plan, so that an operator who looks again an hour later finds the same
+//! plan, although steps took a little more or less time than usual.
 //!
-//! It costs nothing. No sector waits for its drawing, none goes before a more urgent one, and none to a slower machine: only which of
-//! a group's equal sectors fills a slot, and which of equally quick machines it goes to, is decided by it.
+//! This costs nothing. No sector waits for its planned place, goes before a more urgent one, or
+//! goes to a slower machine. The previous plan only decides which of a group's equal sectors fills
+//! a slot, and which of equally fast machines a sector goes to.
 
 use crate::{
     GroupIx, MachineIx, Secs, SectorIx, model::fleet::Step, model::previous_plan::PreviousPlan, model::sector::State,
     sim::world::World,
 };
 
-/// Sectors of a machine's drawing that are looked at for one of the right group.
+/// How many sectors of a machine's previous plan are searched for one of the right group.
 const SEEN: usize = 256;
 
 impl World<'_> {
@@ -26,12 +27,12 @@ impl World<'_> {
         PreviousPlan::of(self.fleet.machines.len(), begins.collect())
     }
 
-    /// Holds to `drawing` from now on.
+    /// Keeps to the plan `drawing` from now on.
     pub fn keep_to(&mut self, drawing: PreviousPlan) {
         self.drawn = drawing;
     }
 
-    /// Where a sector was drawn, if it can begin there now as quickly as on `best`.
+    /// A sector's machine in the previous plan, if it can begin there now and as fast as on `best`.
     pub(crate) fn planned_place(&mut self, sector: SectorIx, best: MachineIx) -> Option<MachineIx> {
         let machine = *self.drawn.places.get(&sector)?;
         let kind = self.kind(sector);
@@ -39,7 +40,7 @@ impl World<'_> {
         (as_quick && self.may_begin(sector, machine)).then_some(machine)
     }
 
-    /// The sector of `group` that was drawn on `machine`, and can begin there.
+    /// The sector of `group` that was planned on `machine`, if it can begin there.
     pub(crate) fn planned_on(&mut self, machine: MachineIx, group: GroupIx) -> Option<SectorIx> {
         self.drop_begun(machine)?;
         (0..self.drawn.queues[machine].len().min(SEEN)).find_map(|at| {
@@ -49,7 +50,8 @@ impl World<'_> {
         })
     }
 
-    /// Forgets what has begun at the head of a machine's drawing. `None`: nothing is drawn there.
+    /// Drops sectors that have begun from the head of a machine's previous plan. `None`: no sector
+    /// is left there.
     fn drop_begun(&mut self, machine: MachineIx) -> Option<()> {
         loop {
             let (_, first) = *self.drawn.queues.get(machine)?.front()?;

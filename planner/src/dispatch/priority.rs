@@ -11,7 +11,7 @@ use crate::{
     sim::world::World,
 };
 
-/// Layers whose ticket expires so soon go first.
+/// Layers go first if their ticket expires within this time.
 const TICKET_GUARD: Secs = 6 * HOUR;
 const EXPIRING: i64 = i64::MIN / 2;
 
@@ -29,7 +29,7 @@ static LOG2: LazyLock<Vec<i64>> = LazyLock::new(|| {
     (0..1024).map(log2).collect()
 });
 
-/// `log2(x)` in units of `2^-10`, rounded down; of less than 1 as of 1.
+/// `log2(x)` in units of `2^-10`, rounded down; anything less than 1 counts as 1.
 fn log2(x: i64) -> i64 {
     let x = x.max(1);
     let whole = x.ilog2();
@@ -57,7 +57,7 @@ impl World<'_> {
         }
     }
 
-    /// By a rule that heeds due dates.
+    /// Urgency under a rule that uses due dates.
     pub(crate) fn urgency_of(&self, order: &Order, due: i64, step: Step) -> i64 {
         match self.policy.rule {
             Rule::Wmdd => self.modified_due(order, due, step),
@@ -82,15 +82,16 @@ impl World<'_> {
         left.max(i64::from(self.tails[order.kind].of(step))).saturating_mul(1 << 20) / weight
     }
 
-    /// ATC weighs a sector by `weight · exp(-slack / look)`; this is `slack - look · ln(weight)`, which puts them in the same order,
-    /// and in seconds. Without the exponential nothing is too far away to be told apart.
+    /// ATC weighs a sector by `weight · exp(-slack / look)`. This is `slack - look · ln(weight)`,
+    /// which gives the same order, in seconds. Without the exponential, due dates in the far future
+    /// can still be told apart.
     fn tardiness_cost(&self, order: &Order, due: i64, step: Step) -> i64 {
         let slack = self.slack(order, due, step);
         let weight = log2(self.aged_weight(order, slack));
         slack.max(0) - weight * LN2 * i64::from(self.policy.look) / (1024 * 1024)
     }
 
-    /// As if due so much later.
+    /// The urgency if due `seconds` later.
     pub(crate) fn later(&self, (key, due): Urgency, seconds: i64) -> Urgency {
         let look = i64::from(self.policy.look.max(1));
         match self.policy.rule {
@@ -100,12 +101,14 @@ impl World<'_> {
         }
     }
 
-    /// A step on a GPU that is better used for the other one. A ticket that is running out cannot wait for that.
+    /// The urgency of a step on a GPU that prefers the other step. A ticket that is about to expire
+    /// cannot wait for a better one.
     pub(crate) fn on_wrong_gpu(&self, urgency: Urgency) -> Urgency {
         if urgency.0 < EXPIRING / 2 { urgency } else { self.later(urgency, i64::from(self.policy.look)) }
     }
 
-    /// As [`Self::urgency`], but a ticket that is running out comes before everything: PC1 is the costly part.
+    /// As [`Self::urgency`], but tickets that are about to expire come before everything else,
+    /// because a repeated PC1 costs most.
     pub(crate) fn layers_urgency(&self, group: GroupIx, sector: SectorIx) -> Urgency {
         let left = self.sectors[sector].row.s1.saturating_add(self.fleet.delays.ticket) - self.now;
         if left < TICKET_GUARD {
@@ -113,12 +116,15 @@ impl World<'_> {
         }
         let urgency = self.urgency(group, Step::P2);
         if self.policy.rule == Rule::Edd {
-            // Who owes whole orders by a date gains nothing by what follows: dates vary more.
+            // Whole orders are due by a date here: the adjustments below gain nothing, and make
+            // dates vary more.
             return urgency;
         }
-        // C2 needs less of the GPUs until its sector is active; but GPUs are idle in the end if nothing is left to wait for its seed.
+        // A sector that waits for C2 needs less GPU time until it is active. But if PC2 is put off
+        // too long, GPUs are idle in the end, while the last sectors wait for their seeds.
         let after_c2 = self.policy.look / 100 * self.policy.c2_first;
-        // Waiting time counts twice, or a sector that is always overtaken would hold up its order and keep its scratch.
+        // Waiting time counts twice, or a sector that is always overtaken would hold up its order
+        // and keep its scratch.
         let row = &self.sectors[sector].row;
         let waited = self.now.saturating_sub(row.s1).saturating_sub(self.fleet.duration(row.m1, self.kind(sector), Step::P1));
         self.later(urgency, i64::from(after_c2) - i64::from(waited.max(0)))

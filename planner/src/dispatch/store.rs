@@ -1,4 +1,4 @@
-//! Sealed files on their way to machines with storage.
+//! Moves sealed files to machines with storage.
 
 use crate::{
     MachineIx, PoolIx, Secs, SectorIx,
@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl World<'_> {
-    /// Sealed files to machines with storage.
+    /// Starts moves of sealed files to machines with storage.
     pub(crate) fn store_pass(&mut self, pool: PoolIx) {
         let mut queue = std::mem::take(&mut self.pools[pool].to_store);
         for _ in 0..queue.len() {
@@ -30,7 +30,8 @@ impl World<'_> {
         self.pools[pool].to_store = queue;
     }
 
-    /// Where the sealed file goes, and the seconds that takes. Where nothing can be moved, or nobody has room for it, it stays.
+    /// The machine that the sealed file goes to, and the seconds that takes. It stays where nothing
+    /// can be moved or no machine has space for it. `None`: it has to wait.
     fn best_store(&mut self, pool: PoolIx, sector: SectorIx) -> Option<(MachineIx, Secs)> {
         let kind = self.kind(sector);
         let from = self.sectors[sector].row.m2;

@@ -1,10 +1,11 @@
-//! Chance: how long steps really take, and machines that break down. Everything is drawn from a seed.
+//! Chance: how long steps really take, and when machines break down. Everything is drawn from a
+//! seed.
 
 use std::sync::{Arc, LazyLock};
 
 use crate::{Secs, model::fleet::Steps};
 
-/// A small generator (SplitMix64), the same everywhere.
+/// A small generator (SplitMix64) with the same output on every platform.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
@@ -32,16 +33,17 @@ impl Rng {
 /// How often steps fail and machines break down, and how durations vary.
 #[derive(Clone, Debug)]
 pub struct FailureModel {
-    /// Real over usual duration, per mille, at equally likely quantiles.
+    /// Real duration over usual, per mille, at equally likely quantiles.
     pub spread: Vec<i32>,
     /// Mean seconds between breakdowns of one machine; 0: none.
     pub between_failures: Secs,
-    /// Mean seconds of a repair.
+    /// Mean seconds that a repair takes.
     pub repair: Secs,
-    /// Mean seconds between times in which messages are too dear to send, and of such a time; 0: none.
+    /// Mean seconds between periods in which messages cost too much to send (0: none), and mean
+    /// length of such a period.
     pub between_gas: Secs,
     pub gas: Secs,
-    /// Steps of each kind that fail at their end, per mille.
+    /// How many steps of each kind fail, per mille. A step fails at its end.
     pub step_failures: StepFailures,
 }
 
@@ -49,14 +51,15 @@ pub struct FailureModel {
 pub type StepFailures = Steps<i32>;
 
 impl Default for FailureModel {
-    /// Published experience, until a fleet has its own: steps vary by 12 %, a machine fails every 45 days for six hours.
+    /// Published experience, used until a fleet has its own: step durations vary by 12 %, and a
+    /// machine fails every 45 days, for six hours.
     fn default() -> Self {
         let (between_failures, repair, between_gas, gas) = (45 * 86_400, 6 * 3600, 30 * 3600, 4320);
         Self { spread: log_normal(120), between_failures, repair, between_gas, gas, step_failures: StepFailures::default() }
     }
 }
 
-/// Drawn odds.
+/// Draws durations and failures.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     pub rng: Rng,
@@ -76,7 +79,7 @@ pub fn log_normal(sigma: i64) -> Vec<i32> {
     all.map(|z| i32::try_from(exp_permille(sigma * z / 1000)).unwrap_or(i32::MAX)).collect()
 }
 
-/// `1000 · exp(x / 1000)`, by the series of a sixteenth of it.
+/// `1000 · exp(x / 1000)`: the exponential series of a sixteenth of it, squared four times.
 fn exp_permille(x: i64) -> i64 {
     const ONE: i128 = 1 << 40;
     let part = i128::from(x) * ONE / 16_000;
@@ -89,10 +92,10 @@ fn exp_permille(x: i64) -> i64 {
     i64::try_from(power * 1000 / ONE).unwrap_or(i64::MAX)
 }
 
-/// Slices of an exponential distribution that are equally likely.
+/// Number of equally likely slices of an exponential distribution.
 const SLICES: i64 = 64;
-/// Where they begin, in millionths of the mean: `ln(64 / (64 − k))`, by the series of each factor's logarithm,
-/// `ln(m / (m − 1)) = 2 (x + x³/3 + …)` with `x = 1 / (2m − 1)`.
+/// Where the slices begin, in millionths of the mean: `ln(64 / (64 − k))`, by the series of each
+/// factor's logarithm, `ln(m / (m − 1)) = 2 (x + x³/3 + …)` with `x = 1 / (2m − 1)`.
 static WAITS: LazyLock<Vec<i64>> = LazyLock::new(|| {
     const TRILLION: i64 = 1_000_000_000_000;
     let of_factor = |m: i64| {
@@ -108,15 +111,15 @@ static WAITS: LazyLock<Vec<i64>> = LazyLock::new(|| {
 });
 
 impl Rng {
-    /// `seconds` times one of equally likely factors per mille.
+    /// `seconds` times one of these equally likely factors, per mille.
     pub fn spread(&mut self, seconds: Secs, factors: &[i32]) -> Secs {
         let at = self.below(factors.len());
         let permille = factors.get(at).copied().unwrap_or(1000);
         Secs::try_from(i64::from(seconds) * i64::from(permille) / 1000).unwrap_or(Secs::MAX).max(1)
     }
 
-    /// An exponentially distributed wait, which may be short: an even one within its slice; who has waited until the last slice
-    /// begins waits anew, as the distribution has no memory.
+    /// An exponentially distributed wait, however short. Within a slice it is uniform. The last
+    /// slice has no end, so from its start another wait is drawn: the distribution has no memory.
     pub fn wait(&mut self, mean: Secs) -> Secs {
         const MILLION: i64 = 1_000_000;
         let mut millionths = 0;

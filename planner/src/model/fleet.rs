@@ -1,8 +1,10 @@
-//! The planner's subject: machines and their classes, sector sizes, pools, the chain's delays, orders.
+//! The planner's input: machines and their classes, sector sizes, pools, the chain's delays,
+//! orders.
 
 use crate::{ClassIx, KindIx, MachineIx, PoolIx, Secs, Table};
 
-/// Resources that a step holds while it runs. Memory, scratch and storage in one unit of the caller's choice.
+/// Resources that a step takes while it runs. Memory, scratch and storage share one unit, which the
+/// caller chooses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Need {
     pub cores: i32,
@@ -40,7 +42,7 @@ impl Kind {
         }
     }
 
-    /// PC1 steps that fit into so much.
+    /// How many PC1 steps fit into these cores, this memory and this scratch.
     #[must_use]
     pub fn p1_slots(&self, cores: i32, memory: i32, scratch: i32) -> i32 {
         let of = |free: i32, need: i32| if need > 0 { free / need } else { i32::MAX };
@@ -67,7 +69,7 @@ impl<T: Copy> Steps<T> {
     }
 }
 
-/// Seconds of the steps of one sector size on one class of machine; 0: it cannot do that step.
+/// Seconds of each step of one sector size on one class of machine; 0: it cannot do that step.
 pub type Durations = Steps<Secs>;
 
 #[derive(Clone, Debug)]
@@ -78,7 +80,7 @@ pub struct Class {
     pub gpus: i32,
     pub scratch: i32,
     pub store: i32,
-    /// Moves at a time.
+    /// How many moves it takes part in at a time.
     pub nic: i32,
     pub durations: Table<KindIx, Durations>,
 }
@@ -87,28 +89,31 @@ pub struct Class {
 pub struct Machine {
     pub pool: PoolIx,
     pub class: ClassIx,
-    /// Planned windows `[from, to)` in which nothing runs; in order.
+    /// Planned windows `[from, to)` in which nothing runs, in order.
     pub down: Vec<(Secs, Secs)>,
-    /// No PC1 and no C2 begins there any more; what runs goes on, and layers that are there are finished.
+    /// No PC1 and no C2 begins there any more. Running steps go on, and layers that are there are
+    /// finished.
     pub drains: bool,
 }
 
 #[derive(Clone, Debug)]
 pub struct Pool {
-    /// Moves of one sector's files between two machines. `None`: none; PC2 is done where PC1 was.
+    /// How one sector's files move between two machines. `None`: they do not; PC2 is done where PC1
+    /// was.
     pub moves: Table<KindIx, Option<Moves>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct Moves {
-    /// Seconds from where PC1 was done to a GPU.
+    /// Seconds that layers take from the PC1 machine to a GPU machine.
     pub layers: Secs,
-    /// Seconds of the sealed file to a machine with storage. `None`: it stays on the disk that was scratch for it.
+    /// Seconds that the sealed file takes to a machine with storage. `None`: it stays on the disk
+    /// whose scratch it was made in.
     pub sealed: Option<Secs>,
 }
 
 impl Pool {
-    /// Seconds of moving a sealed file; `None`: it stays where it is.
+    /// Seconds that a sealed file's move takes; `None`: it stays where it is.
     #[must_use]
     pub fn moves_sealed(&self, kind: KindIx) -> Option<Secs> {
         self.moves[kind].and_then(|moves| moves.sealed)
@@ -118,14 +123,14 @@ impl Pool {
 /// The chain's delays.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Delays {
-    /// From sending a message to its inclusion.
+    /// Seconds from sending a message to its inclusion.
     pub message: Secs,
-    /// From PreCommit to its seed.
+    /// Seconds from PreCommit to its seed.
     pub seed: Secs,
     pub c1: Secs,
-    /// Oldest ticket that a PreCommit may carry, counted from the start of PC1.
+    /// Greatest age of the ticket that a PreCommit may carry, counted from the start of PC1.
     pub ticket: Secs,
-    /// From PreCommit to the last moment of ProveCommit.
+    /// Seconds from PreCommit to the last moment for ProveCommit.
     pub prove: Secs,
 }
 
@@ -136,7 +141,7 @@ pub struct Fleet {
     pub pools: Table<PoolIx, Pool>,
     pub classes: Table<ClassIx, Class>,
     pub machines: Table<MachineIx, Machine>,
-    /// Windows `[from, to)` in which messages are not included; in order.
+    /// Windows `[from, to)` in which no message is included, in order.
     pub gas_blocked: Vec<(Secs, Secs)>,
 }
 
@@ -151,19 +156,19 @@ impl Fleet {
         self.machines[machine].pool
     }
 
-    /// Seconds of a step there; 0: not possible.
+    /// Seconds of a step on that machine; 0: it cannot do it.
     #[must_use]
     pub fn duration(&self, machine: MachineIx, kind: KindIx, step: Step) -> Secs {
         self.class(machine).durations[kind].of(step)
     }
 }
 
-/// Equal sectors that somebody is owed.
+/// Equal sectors that are owed to somebody.
 #[derive(Clone, Debug)]
 pub struct Order {
     /// The caller's own number.
     pub id: i64,
-    /// `None`: any.
+    /// `None`: any pool.
     pub pool: Option<PoolIx>,
     pub kind: KindIx,
     pub n: u32,
@@ -172,6 +177,6 @@ pub struct Order {
     pub step: Secs,
     pub due: Secs,
     pub weight: i64,
-    /// From when on the planner may know of it.
+    /// When the planner first knows of it.
     pub known: Secs,
 }

@@ -6,13 +6,14 @@ use crate::{HOUR, Secs};
 pub enum Rule {
     /// First in, first out.
     Fifo,
-    /// Earliest due date of the step: the order's, less what is still to do from there on.
+    /// Earliest due date of the step: the order's due date less the least time from this step to
+    /// activation.
     Edd,
     /// Weighted modified due date.
     Wmdd,
     /// Apparent tardiness cost.
     Atc,
-    /// Keys that a search has found.
+    /// By keys that a search has found.
     Keyed,
 }
 
@@ -20,29 +21,35 @@ pub enum Rule {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Policy {
     pub rule: Rule,
-    /// How far ATC looks ahead.
+    /// ATC's look-ahead, in seconds.
     pub look: Secs,
-    /// A late order's weight doubles every so often, so that nothing starves.
+    /// Lateness in seconds that adds an order's weight once more, so that nothing starves.
     pub age: Secs,
-    /// PC1 slots are kept for more urgent data that arrives so soon: PC1 blocks a slot for hours.
+    /// PC1 slots are kept free for more urgent data that arrives within this time, because a PC1
+    /// blocks its slot for hours.
     pub ahead: Secs,
-    /// GPU work allowed between the start of PC1 and PC2, beyond one PC1's length. `None`: any.
+    /// GPU work, in seconds, allowed between the start of PC1 and PC2, beyond one PC1's length.
+    /// `None`: any amount.
     pub gate: Option<Secs>,
-    /// PC1 begins no quicker than its pool's GPUs work, but for so many seconds of their work at once. `None`: as quick as there is
-    /// room.
+    /// Pacing limit: PC1 begins no faster than its pool's GPUs work, except that this many seconds
+    /// of GPU work may begin at once. `None`: as fast as there is free capacity.
     pub burst: Option<Secs>,
-    /// Except what has so little to spare; more, the more it weighs.
+    /// Slack in seconds below which a sector of weight 1 skips the pacing limit. Heavier sectors
+    /// skip it with more slack.
     pub urgency_cutoff: Secs,
-    /// PC1 goes where most scratch is free, not where least is.
+    /// Of equally fast machines, PC1 goes to the one with most free scratch, not the one with
+    /// least.
     pub spread: bool,
-    /// What can go to any pool counts as due later by so many seconds for each by which a pool needs longer than the others. 0: it
-    /// takes any slot.
+    /// Sectors that can go to any pool count, in a pool that needs longer than the others, as due
+    /// this many seconds later for each second that it needs longer. 0: they take any slot.
     pub give_way: i64,
-    /// And by so many anywhere: it finds a slot more easily.
+    /// Sectors that can go to any pool count as due this many seconds later everywhere, because
+    /// they find a slot more easily.
     pub any_later: Secs,
-    /// On GPUs, layers count as due so many hundredths of `look` later than what waits for C2.
+    /// On GPUs, layers count as due later than sectors that wait for C2, by this many hundredths of
+    /// `look`.
     pub c2_first: i32,
-    /// A machine with GPUs keeps room for one GPU step beside PC1.
+    /// A machine with GPUs keeps capacity for one GPU step beside PC1.
     pub reserve: bool,
 }
 
@@ -65,5 +72,5 @@ impl Default for Policy {
     }
 }
 
-/// Smaller goes first: urgency, then due date.
+/// Urgency, then due date (or another tie-break). The smaller goes first.
 pub(crate) type Urgency = (i64, i64);

@@ -1,10 +1,10 @@
-//! When and where an earlier plan has sectors begin.
+//! Where and when an earlier plan expected sectors to begin.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::{MachineIx, Secs, SectorIx, Table};
 
-/// Sectors that begin on each machine, in their order.
+/// The sectors that are to begin on each machine, in order.
 #[derive(Clone, Debug, Default)]
 pub struct PreviousPlan {
     pub(crate) queues: Table<MachineIx, VecDeque<(Secs, SectorIx)>>,
@@ -12,7 +12,7 @@ pub struct PreviousPlan {
 }
 
 impl PreviousPlan {
-    /// On `machines` machines: when each sector is to begin, and where.
+    /// Of a fleet of `machines` machines: when each sector is to begin, and where.
     #[must_use]
     pub fn of(machines: usize, mut begins: Vec<(Secs, SectorIx, MachineIx)>) -> Self {
         begins.sort_unstable();

@@ -1,4 +1,4 @@
-//! One sector: how far it is, and the times and machines of its attempt.
+//! One sector: its state, and the times and machines of its present attempt.
 
 use crate::{GroupIx, MachineIx, Secs};
 
@@ -23,7 +23,8 @@ pub enum State {
     Stored,
 }
 
-/// One attempt's times and machines; −1 and [`MachineIx::NONE`]: not yet. `x`: layers' move, `y`: sealed file's move.
+/// One attempt's times and machines; −1 and [`MachineIx::NONE`]: not yet. `x` is the move of the
+/// layers, `y` the move of the sealed file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Row {
     pub m1: MachineIx,
@@ -71,9 +72,9 @@ impl Row {
 pub struct Sector {
     pub group: GroupIx,
     pub state: State,
-    /// Tells events of a lost attempt apart.
+    /// Tells this attempt's events from those of a lost one.
     pub attempt: u8,
-    /// Not there, if there is another machine that can.
+    /// The machine to avoid, if another one can do the step.
     pub avoid: MachineIx,
     /// Its layers are not moved before then.
     pub still_until: Secs,

@@ -1,4 +1,5 @@
-//! Rows addressed by a number of their own kind, so that a machine's number cannot be taken for a sector's.
+//! Tables whose rows are addressed by their own type of key, so that a machine's number cannot be
+//! taken for a sector's.
 
 use std::{
     marker::PhantomData,
@@ -57,7 +58,7 @@ impl MachineIx {
 
 pub struct Table<K, T> {
     rows: Vec<T>,
-    /// Rows that were forgotten, the first ones: numbers stay what they are.
+    /// How many of the first rows were forgotten. The other rows keep their numbers.
     forgotten: usize,
     key: PhantomData<fn(K)>,
 }
@@ -74,7 +75,7 @@ impl<K: Key, T> Table<K, T> {
         key
     }
 
-    /// Rows there have been: the next row's number.
+    /// How many rows there have been, which is also the next row's number.
     #[must_use]
     pub fn len(&self) -> usize {
         self.forgotten + self.rows.len()

@@ -1,5 +1,5 @@
-//! The agenda of events: a monotone radix heap. Events of one moment come out together, in an order that depends on nothing but the
-//! calls made.
+//! Future events in a monotone radix heap. Events of one moment come out together, in an order that
+//! depends only on the calls made.
 
 use crate::{GroupIx, MachineIx, Secs, SectorIx};
 
@@ -9,15 +9,15 @@ pub enum Event {
     Open(GroupIx),
     /// A step of a sector's attempt ends.
     Ends(Ending, SectorIx, u8),
-    /// A machine is back.
+    /// A machine is up again.
     Wake(MachineIx),
     /// A machine breaks down.
     Fail(MachineIx),
     /// Moves to and from a machine may begin again.
     Moves(MachineIx),
-    /// Somebody outside wants to act at this moment.
+    /// The caller wants to act at this moment.
     Pause,
-    /// PC1 may begin again in a pool that was ahead.
+    /// PC1 may begin again in a pool where it was ahead.
     Admit,
 }
 
@@ -28,7 +28,7 @@ pub enum Ending {
     P2,
     C1,
     C2,
-    /// The ProveCommit of a sector whose proof was there when the plan was made.
+    /// The ProveCommit of a sector that was already proved when the plan was made.
     Landed,
     Store,
 }
@@ -37,7 +37,8 @@ const BUCKETS: usize = 33;
 
 #[derive(Clone, Debug)]
 pub struct Agenda {
-    /// Bucket `b` holds moments whose highest bit different from `last` is bit `b - 1`; bucket 0 the moment itself.
+    /// Bucket `b` holds moments whose highest bit different from `last` is bit `b - 1`; bucket 0
+    /// holds `last` itself.
     buckets: [Vec<(u32, Event)>; BUCKETS],
     last: u32,
     len: usize,
@@ -54,7 +55,7 @@ fn bucket(key: u32, last: u32) -> usize {
 }
 
 impl Agenda {
-    /// `at` in the past counts as now.
+    /// Adds an event; an `at` in the past counts as now.
     pub fn push(&mut self, at: Secs, event: Event) {
         let key = u32::try_from(at).unwrap_or(0).max(self.last);
         if let Some(bucket) = self.buckets.get_mut(bucket(key, self.last)) {
@@ -70,7 +71,8 @@ impl Agenda {
         first.iter().map(|(key, _)| *key).min().and_then(|key| Secs::try_from(key).ok())
     }
 
-    /// Moves the events of the next moment into `batch` and returns that moment; `None` when nothing is left.
+    /// Moves the events of the next moment into `batch` and returns that moment; `None` when no
+    /// event is left.
     pub fn pop_moment(&mut self, batch: &mut Vec<(u32, Event)>) -> Option<Secs> {
         batch.clear();
         let first = self.buckets.iter().position(|b| !b.is_empty())?;
@@ -82,7 +84,7 @@ impl Agenda {
                     bucket.push(*entry);
                 }
             }
-            // Its memory is used again.
+            // Reuse its memory.
             if let Some(bucket) = self.buckets.get_mut(first) {
                 *bucket = moved;
                 bucket.clear();
@@ -95,7 +97,8 @@ impl Agenda {
         Secs::try_from(self.last).ok()
     }
 
-    /// Takes out every event that is still to come; events of one moment in the order in which they were pushed.
+    /// Removes all remaining events, in order; those of one moment in the order in which they were
+    /// pushed.
     pub fn drain(&mut self) -> Vec<(Secs, Event)> {
         self.len = 0;
         let mut all: Vec<(u32, Event)> = self.buckets.iter_mut().flat_map(std::mem::take).collect();

@@ -10,7 +10,7 @@ impl World<'_> {
         permille > 0 && sampler.rng.below(1000) < usize::try_from(permille).unwrap_or(0)
     }
 
-    /// The real duration of a step that usually takes `seconds`.
+    /// The sampled duration of a step that usually takes `seconds`.
     pub(crate) fn drawn(&mut self, seconds: Secs) -> Secs {
         let Some(sampler) = &mut self.sampler else { return seconds };
         sampler.rng.spread(seconds, &sampler.failure_model.spread)

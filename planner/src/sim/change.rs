@@ -1,5 +1,5 @@
-//! Changes of a fleet while it seals: machines come, drain and break down. What runs goes on where it is; only what has
-//! not begun is decided anew. And what is over may be forgotten.
+//! Changes to a fleet while it is sealing: machines come, drain and break down. Running work stays
+//! where it is; only work that has not begun is decided anew. Finished history may be forgotten.
 
 use crate::{
     Fleet, Key, MachineIx, Need, SectorIx,
@@ -8,10 +8,11 @@ use crate::{
 };
 
 impl<'f> World<'f> {
-    /// Goes on with `fleet`: the old one with more machines behind, or with other durations, store-keeping, planned windows or
-    /// draining machines. Cores, memory, GPUs and disks of the machines that were there
-    /// stay as they were. What follows from that is decided at the next [`World::step`]; a [`crate::improve`] before it keeps new
-    /// machines out of its plan only if they would do harm.
+    /// Continues with `fleet`: the old one with machines added at the end, or with other durations,
+    /// moves, planned windows or draining machines. Cores, memory, GPUs and disks of existing
+    /// machines stay as they were. The consequences are decided at the next [`World::step`].
+    /// Calling [`crate::improve`] before it keeps new machines out of its plan only if they would
+    /// do harm.
     pub fn change_fleet(&mut self, fleet: &'f Fleet) {
         let known = self.machines.len();
         self.fleet = fleet;
@@ -28,15 +29,16 @@ impl<'f> World<'f> {
         self.pause_at(self.now);
     }
 
-    /// The machine is lost with everything on it that is not stored; it is back after a repair. What follows from that is decided
-    /// at the next [`World::step`].
+    /// Breaks a machine down: everything on it that is not stored is lost. It is back after a
+    /// repair. The consequences are decided at the next [`World::step`].
     pub fn break_down(&mut self, machine: MachineIx) {
         self.fail(machine);
         self.pause_at(self.now);
     }
 
-    /// Drops the sectors of the oldest orders that are stored, all of them: a world that is played on for weeks carries no history.
-    /// The outcome of those orders can no longer be asked for.
+    /// Drops the sectors of the oldest orders, up to the first order that has a sector not yet
+    /// stored, so that a world simulated for weeks carries no history. The outcome of those orders
+    /// cannot be asked for any more.
     pub fn forget_stored(&mut self) {
         let over =
             |world: &Self, order| world.sectors_of(order).all(|s| world.sectors.get(s).is_none_or(|s| s.state == State::Stored));
@@ -44,7 +46,7 @@ impl<'f> World<'f> {
         self.sectors.forget(first.map_or(SectorIx::of(self.sectors.len()), |order| SectorIx(self.firsts[order])));
     }
 
-    /// Keeps newcomers that nothing has begun on out, or lets them in.
+    /// Keeps idle newcomers out, or lets them in.
     pub(crate) fn shut_newcomers(&mut self, shut: bool) {
         for at in 0..self.newcomers.len() {
             let Some(machine) = self.newcomers.get(at).copied() else { break };

@@ -1,4 +1,4 @@
-//! Steps that fail and machines that break down: what is lost, and where a sector goes on.
+//! Failed steps and machine breakdowns: which work is lost, and where a sector continues.
 
 use crate::{
     MachineIx, Secs, SectorIx,
@@ -14,7 +14,8 @@ use crate::{
 };
 
 impl World<'_> {
-    /// The same fleet, with everything that is still to come drawn by `sampler`: what runs has run so far without ending.
+    /// Lets `sampler` draw everything that is still to come. A running step's new end is drawn
+    /// given that it has not ended yet.
     pub fn resample(&mut self, sampler: Sampler) {
         self.sampler = Some(sampler);
         for (at, event) in self.agenda.drain() {
@@ -41,7 +42,7 @@ impl World<'_> {
         self.draw_gas();
     }
 
-    /// The same fleet, with everything that is still to begin taking its usual time, and nothing breaking down.
+    /// Lets everything that is still to begin take its usual time, without breakdowns.
     pub fn expect_usual(&mut self) {
         self.sampler = None;
         for (at, event) in self.agenda.drain() {
@@ -62,7 +63,7 @@ impl World<'_> {
         let usual = self.fleet.duration(machine, self.kind(sector), step);
         let now = self.now;
         let drawn = (0..30).map(|_| start.saturating_add(self.drawn(usual))).find(|ends| *ends > now);
-        // It takes longer than anything known: it may end at any time.
+        // It takes longer than any step known, so it may end at any time.
         let ends = drawn.unwrap_or(self.now.saturating_add(usual / 20 + 30));
         let row = &mut self.sectors[sector].row;
         match step {
@@ -101,8 +102,9 @@ impl World<'_> {
         self.next_failure(machine, if up == SHUT { self.now } else { up });
     }
 
-    /// The machine breaks down: what it did and what it held for sealing is lost; stored sectors are not. One that is broken down
-    /// stays so until the later repair is over; one that is kept out has nothing to lose.
+    /// Breaks a machine down. Its running work and its unstored sectors are lost. If it is down
+    /// already, it stays down until the later repair is over. A machine that is kept out has
+    /// nothing to lose.
     pub(crate) fn fail(&mut self, machine: MachineIx) {
         let dead_until = self.machines[machine].dead_until;
         if dead_until == SHUT {
@@ -129,7 +131,8 @@ impl World<'_> {
         }
     }
 
-    /// Work of `machine` on a sector that lies elsewhere is done again elsewhere. False: it lies here.
+    /// Has another machine repeat the work that `machine` did for a sector whose files lie
+    /// elsewhere. False: they lie on `machine`.
     fn fall_back(&mut self, sector: SectorIx, machine: MachineIx) -> bool {
         let Sector { state, row, .. } = self.sectors[sector];
         let kind = &self.fleet.kinds[self.kind(sector)];
@@ -158,7 +161,7 @@ impl World<'_> {
             }
             _ => return false,
         }
-        // Steps that were to end there do not.
+        // The step's end event no longer counts.
         let attempt = &mut self.sectors[sector].attempt;
         *attempt = attempt.wrapping_add(1);
         true

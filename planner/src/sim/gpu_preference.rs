@@ -8,8 +8,9 @@ use crate::{
 };
 
 impl World<'_> {
-    /// Finds the GPUs of a pool that are better used for C2: those that need relatively longest for PC2, as many as it takes for C2 to keep
-    /// pace with PC2 on the others. The machine in between does both, and where all are alike there is nothing to prefer.
+    /// Prefers C2 on the GPUs that are relatively slowest at PC2, on as many as C2 needs to keep
+    /// pace with PC2 on the others. The machine in between does both. If all are alike, there is no
+    /// preference.
     pub(crate) fn share_gpus(&mut self) {
         let Some(kind) = self.fleet.kinds.keys().next() else { return };
         for pool in self.fleet.pools.keys() {

@@ -1,4 +1,4 @@
-//! The fleet at one moment: its resources, steps that start and end, what fails, what is known to happen.
+//! The simulated fleet: its resources, the starts and ends of steps, failures, and future events.
 
 pub mod agenda;
 pub mod chance;

@@ -1,12 +1,12 @@
-//! How much machines can do in a time.
+//! Throughput of machines.
 
 use crate::{Durations, KindIx, MachineIx, PoolIx, Secs, Table, model::fleet::Step, sim::world::World};
 
-/// Capability of machines for a sector size, in sectors per [`SPAN`] seconds.
+/// Throughput of machines for one sector size, in sectors per [`SPAN`] seconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pace {
     pub p1: i64,
-    /// PC2 and C2 of a sector.
+    /// PC2 and C2 together.
     pub both: i64,
     /// PC2 alone, and C2 alone.
     pub p2: i64,
@@ -33,7 +33,7 @@ impl World<'_> {
         Pace { p1: pace(slots, p1), both: pace(class.gpus, p2 + c2), p2: pace(class.gpus, p2), c2: pace(class.gpus, c2) }
     }
 
-    /// The capability of each pool's machines.
+    /// Measures the throughput of each pool.
     pub(crate) fn measure_paces(&mut self) {
         let mut all: Table<PoolIx, Table<KindIx, Pace>> = self.fleet.pools.iter().map(|_| self.by_kind()).collect();
         for machine in self.present() {
@@ -44,7 +44,7 @@ impl World<'_> {
         self.pools.iter_mut().zip(all.iter()).for_each(|(state, paces)| state.paces.clone_from(paces));
     }
 
-    /// GPU work of a pool, in sectors, during one PC1 and the gate.
+    /// How many sectors a pool's GPUs can do during one PC1 and the gate.
     pub(crate) fn most_wip(&self, pool: PoolIx, gate: Secs) -> i32 {
         let Some(kind) = self.fleet.kinds.keys().next() else { return i32::MAX };
         let there = self.present().filter(|m| self.fleet.pool(*m) == pool);
@@ -64,7 +64,7 @@ impl World<'_> {
         i64::from(self.now) * SPAN
     }
 
-    /// PC1 begins there.
+    /// Counts a PC1 that begins in a pool.
     pub(crate) fn count_begun(&mut self, pool: PoolIx, kind: KindIx) {
         let (now, share) = (self.moment(), self.gpu_share(pool, kind));
         let state = &mut self.pools[pool];
@@ -72,7 +72,7 @@ impl World<'_> {
         state.fed_until = state.fed_until.max(now) + share;
     }
 
-    /// A sector that had begun there is lost before PC2.
+    /// Takes back a sector that is lost before PC2.
     pub(crate) fn count_lost(&mut self, pool: PoolIx, kind: KindIx) {
         let share = self.gpu_share(pool, kind);
         let state = &mut self.pools[pool];

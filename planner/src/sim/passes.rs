@@ -1,28 +1,29 @@
-//! Scratch space of the dispatching passes, kept between moments so that none has to be allocated again.
+//! Buffers of the dispatch passes, kept between moments to avoid allocations.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use crate::{Key, KindIx, MachineIx, PoolIx, Secs, Table};
 
-/// A machine for PC1: seconds and scratch that it is ranked by, and which it is.
+/// A machine for PC1: the seconds and scratch that it is ranked by, and its key.
 pub(crate) type Slot = ((Secs, i32), MachineIx);
 
-/// Best on top. A machine that has become fuller since it was put in is there once more.
+/// Best on top. A machine that has become fuller is put in again with its new rank.
 pub(crate) type Slots = BinaryHeap<Reverse<Slot>>;
 
 /// Findings of one admission.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Admission {
-    /// Pool and kind for which no machine has room.
+    /// By pool and kind: no machine has capacity.
     pub closed: Vec<bool>,
-    /// Those for which one may have.
+    /// How many pairs of pool and kind may still have capacity.
     pub open: usize,
-    /// PC1 slots that are neither taken nor kept; `None`: not counted yet.
+    /// PC1 slots that are neither taken nor kept, by pool; `None`: not counted yet.
     pub spare: Table<PoolIx, Option<i32>>,
-    /// Machines of a pool for a kind; `None`: not looked at yet.
+    /// Machines by pool and kind; `None`: not looked at yet.
     pub slots: Vec<Option<Slots>>,
     pub kinds: usize,
-    /// The present group may begin where PC1 is ahead, too. Groups are ranked, so the first one that may not ends this for all that follow.
+    /// The present group skips the pacing limit. Groups are looked at by urgency, so once one does
+    /// not, none of the later ones does.
     pub is_urgent: bool,
 }
 
@@ -42,7 +43,7 @@ impl Admission {
         pool.at() * self.kinds + kind.at()
     }
 
-    /// Whether no machine has room in any of these pools.
+    /// Whether no machine has capacity in any of these pools.
     pub fn is_closed(&self, kind: KindIx, is_meant: impl Fn(PoolIx) -> bool) -> bool {
         let is_closed = |pool| self.closed.get(self.list(pool, kind)).copied().unwrap_or(false);
         self.spare.keys().filter(|pool| is_meant(*pool)).all(is_closed)
@@ -59,17 +60,18 @@ impl Admission {
     }
 }
 
-/// Where layers of one kind can go in this pass, where PC2 would end first on top; as of when they were put in, which is no later
-/// than now. `None`: not looked at yet.
+/// Where layers of one kind can go in this pass, earliest end of PC2 on top. Ends are as of when
+/// they were put in, so never later than they are now. `None`: not looked at yet.
 pub(crate) type Targets = Option<BinaryHeap<Reverse<Target>>>;
 
-/// When PC2 would end there, counting what is bound there; its place among its pool's GPU machines; which it is.
+/// When PC2 would end on a machine, counting the layers bound there; the machine's place among its
+/// pool's GPU machines; its key.
 pub(crate) type Target = (Secs, u32, MachineIx);
 
-/// One look at all layers of a pool.
+/// One pass over all layers of a pool.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Moving {
     pub of_kind: Vec<Targets>,
-    /// Machines that can still be bound to.
+    /// How many machines can still be bound to.
     pub open: usize,
 }

@@ -1,4 +1,5 @@
-//! Cores, memory, GPUs, disks and links of machines: taken, given back, and when a machine is up.
+//! Cores, memory, GPUs, disks and links of machines are taken and given back here. Also whether a
+//! machine is up.
 
 use crate::{
     KindIx, MachineIx, Secs,
@@ -78,8 +79,8 @@ impl World<'_> {
         room && !self.fleet.machines[machine].drains && seconds > 0 && self.is_up_for(machine, seconds)
     }
 
-    /// Seconds of PC1, and of its layers' way to a GPU behind others that end with it: layers that are still there when a window begins
-    /// wait for its end. 0: not possible.
+    /// Seconds of PC1, and of moving its layers to a GPU behind another sector's that end with it:
+    /// layers that are still there when a window begins must wait until it ends. 0: not possible.
     pub(crate) fn p1_stay(&self, machine: MachineIx, kind: KindIx) -> Secs {
         match self.fleet.duration(machine, kind, Step::P1) {
             0 => 0,
@@ -87,7 +88,7 @@ impl World<'_> {
         }
     }
 
-    /// Cores, memory and scratch that PC1 may take there.
+    /// Cores, memory and scratch that PC1 may take on a machine.
     pub(crate) fn p1_room(&self, machine: MachineIx) -> (i32, i32, i32) {
         let room = &self.machines[machine];
         let (mut cores, mut memory) = (room.free.cores, room.free.memory);

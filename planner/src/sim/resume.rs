@@ -1,4 +1,4 @@
-//! Sectors that are somewhere in the pipeline when a plan is made.
+//! Sectors that are already in the pipeline when a plan is made.
 
 use crate::{
     MachineIx, OrderIx, Secs, SectorIx,
@@ -8,10 +8,11 @@ use crate::{
     sim::world::World,
 };
 
-/// How far a sector is. `began`: when PC1 began, which its ticket's age counts from; `since`: when the present step began.
+/// A sector's progress. `began`: when PC1 began, from which its ticket's age counts; `since`: when
+/// the present step began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
-    /// Nothing is done, and not there if another machine can.
+    /// Not begun. It avoids this machine if another one can do PC1.
     Waiting {
         avoid: MachineIx,
     },
@@ -19,18 +20,18 @@ pub enum Progress {
         on: MachineIx,
         since: Secs,
     },
-    /// Layers are there, PC2 is not begun; they are not moved before `until`.
+    /// Its layers are on this machine and PC2 has not begun. They are not moved before `until`.
     Layers {
         on: MachineIx,
         began: Secs,
         until: Secs,
     },
-    /// Layers were fetched, and wait for a GPU here.
+    /// Its layers were fetched to this machine and wait for a GPU.
     Bound {
         on: MachineIx,
         began: Secs,
     },
-    /// Layers are on their way.
+    /// Its layers are being moved.
     Moving {
         from: MachineIx,
         to: MachineIx,
@@ -47,7 +48,7 @@ pub enum Progress {
         on: MachineIx,
         until: Secs,
     },
-    /// C1's output is there, C2 is not begun.
+    /// C1 is done, C2 has not begun.
     Sealed {
         on: MachineIx,
         avoid: MachineIx,
@@ -57,7 +58,7 @@ pub enum Progress {
         at: MachineIx,
         since: Secs,
     },
-    /// The proof is there; active at `until`.
+    /// The proof is made; the sector is active at `until`.
     Proved {
         on: MachineIx,
         until: Secs,
@@ -65,8 +66,9 @@ pub enum Progress {
 }
 
 impl World<'_> {
-    /// Puts the next sector of an order (that was added as one group), in the order in which they were added, where it is. What runs
-    /// goes on and is not moved.
+    /// Places an order's next sector at `progress`, in the order of their numbers. The order must
+    /// have been added as one group. Running steps continue where they are. `None`: every sector of
+    /// the order has been placed.
     pub fn resume(&mut self, order: OrderIx, progress: Progress) -> Option<SectorIx> {
         let group = self.sectors[self.sectors_of(order).next()?].group;
         let state = &self.groups[group];
@@ -136,7 +138,7 @@ impl World<'_> {
         Some(sector)
     }
 
-    /// PC1 has begun there, some time ago.
+    /// Records that PC1 began on this machine some time ago.
     fn begin(&mut self, sector: SectorIx, on: MachineIx, began: Secs) {
         let kind = self.kind(sector);
         self.machines[on].scratch -= self.fleet.kinds[kind].scratch_full;
@@ -145,14 +147,14 @@ impl World<'_> {
         (row.m1, row.s1) = (on, began);
     }
 
-    /// Its sealed file and what else is left lie there.
+    /// Records that the sector's remaining files lie on this machine.
     fn hold(&mut self, sector: SectorIx, on: MachineIx, scratch: i32) {
         self.machines[on].scratch -= scratch;
         let row = &mut self.sectors[sector].row;
         (row.m1, row.m2) = (on, on);
     }
 
-    /// Layers that are not moved before then.
+    /// Lets a sector's layers wait, unmoved until then.
     fn lie_still(&mut self, sector: SectorIx, until: Secs) {
         self.sectors[sector].row.e1 = self.now;
         if until > self.now {
@@ -162,7 +164,7 @@ impl World<'_> {
         self.have_layers(sector, false);
     }
 
-    /// A move goes on.
+    /// Continues a move.
     fn move_on(&mut self, sector: SectorIx, from: MachineIx, to: MachineIx, since: Secs) {
         let usual = self.leave(sector, from, to);
         let ends = ends(since, usual, self.now);
@@ -171,7 +173,7 @@ impl World<'_> {
         self.at_end(ends, Ending::Move, sector);
     }
 
-    /// A step goes on.
+    /// Continues a step.
     fn run_on(&mut self, sector: SectorIx, (on, step): (MachineIx, Step), since: Secs, need: Need) {
         self.take(on, need, step == Step::P1);
         let usual = self.fleet.duration(on, self.kind(sector), step);
@@ -195,7 +197,8 @@ impl World<'_> {
     }
 }
 
-/// When what began at `since` and usually takes so long ends; one that takes longer than usual may end at any time.
+/// When something that began at `since` and usually takes `usual` ends. If it has taken longer
+/// already, it may end at any time.
 fn ends(since: Secs, usual: Secs, now: Secs) -> Secs {
     since.saturating_add(usual).max(now.saturating_add(usual / 20 + 30))
 }

@@ -1,4 +1,4 @@
-//! Starts and ends of steps: what a sector holds from one to the next.
+//! Starts and ends of steps, and the resources that a sector holds between them.
 
 use crate::{
     KindIx, MachineIx, Secs, SectorIx,
@@ -60,7 +60,7 @@ impl World<'_> {
         }
     }
 
-    /// Whether a stored sector lies on the disk that it was made on, with scratch for its place.
+    /// Whether a stored sector stays on the disk that it was made on, in what was its scratch.
     pub(crate) fn stays(&self, sector: SectorIx) -> bool {
         let row = self.sectors[sector].row;
         row.ye == row.ys
@@ -129,11 +129,11 @@ impl World<'_> {
         self.pools[self.fleet.pool(machine)].to_store.push_back(sector);
     }
 
-    /// The attempt is lost: a fresh ticket, from the beginning.
+    /// Begins a lost attempt again, with a fresh ticket.
     pub(crate) fn restart(&mut self, sector: SectorIx) {
         let state = &mut self.sectors[sector];
         state.row = Row::EMPTY;
-        // Never again fresh.
+        // Never 0, so the sector never counts as fresh again.
         state.attempt = state.attempt.wrapping_add(1).max(1);
         state.state = State::Wait;
         let group = state.group;
@@ -173,7 +173,8 @@ impl World<'_> {
         self.at_end(ends, Ending::Move, sector);
     }
 
-    /// Layers leave for the machine that they are bound to; the seconds that this usually takes.
+    /// Starts the layers' move to the machine that they are bound to. Returns the seconds that it
+    /// usually takes.
     pub(crate) fn leave(&mut self, sector: SectorIx, from: MachineIx, to: MachineIx) -> Secs {
         let kind = self.kind(sector);
         self.machines[from].nic -= 1;
@@ -186,7 +187,7 @@ impl World<'_> {
         self.fleet.pools[self.fleet.pool(from)].moves[kind].map_or(0, |m| m.layers)
     }
 
-    /// The lane's oldest sector that still waits in `state`.
+    /// The queue's oldest sector that still waits in `state`.
     pub(crate) fn oldest(&mut self, queue: QueueIx, state: State) -> Option<SectorIx> {
         let queue = &mut self.queues[queue];
         let queue = if state == State::Layers { &mut queue.layers } else { &mut queue.c2 };
@@ -199,7 +200,8 @@ impl World<'_> {
         None
     }
 
-    /// PC1, or PC2, has failed on `machine`: the sector begins again.
+    /// Restarts a sector whose attempt is lost because PC1 or PC2 failed on `machine`, or the
+    /// machine did.
     pub(crate) fn lose_attempt(&mut self, sector: SectorIx, machine: MachineIx) {
         if self.lose(sector, machine) {
             self.lost += 1;
@@ -207,7 +209,8 @@ impl World<'_> {
         }
     }
 
-    /// Gives back what an attempt that lies on `machine` holds. False: it lies elsewhere.
+    /// Releases the resources of an attempt whose files lie on `machine`. False: they lie
+    /// elsewhere.
     pub(crate) fn lose(&mut self, sector: SectorIx, machine: MachineIx) -> bool {
         let Sector { state, row, .. } = self.sectors[sector];
         let kind = &self.fleet.kinds[self.kind(sector)];

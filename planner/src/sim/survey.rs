@@ -3,14 +3,14 @@
 use crate::{Durations, KindIx, MachineIx, Policy, Secs, model::fleet::Step, sim::world::World};
 
 impl World<'_> {
-    /// Works out what follows from the fleet alone.
+    /// Derives everything that depends on the fleet alone.
     pub(crate) fn survey(&mut self) {
         let fleet = self.fleet;
         self.quickest = fleet.kinds.keys().map(|kind| self.quickest_steps(kind)).collect();
         self.tails = fleet.kinds.keys().map(|kind| self.tail(kind)).collect();
         self.choice = (self.several(Step::P1), self.several(Step::C2));
         for pool in self.pools.iter_mut() {
-            // By the first sector size: classes are in the same order for all.
+            // By the first sector size: classes have the same order for all sizes.
             pool.gpu_machines.sort_by_key(|m| fleet.class(*m).durations.iter().next().map_or(0, |d| d.p2));
             for (place, machine) in (0..).zip(&pool.gpu_machines) {
                 self.machines[*machine].gpu_place = place;
@@ -40,7 +40,7 @@ impl World<'_> {
         Durations { p1: quickest.p1 + layers + p2, p2, c2 }
     }
 
-    /// Decides by `policy` from now on.
+    /// Uses `policy` from now on.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
         self.ranked_until = Secs::MIN;

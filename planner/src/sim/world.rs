@@ -1,7 +1,7 @@
-//! The fleet and everything in it at one moment, and how it moves on.
+//! The fleet and everything in it at one moment, and how that changes.
 //!
-//! A sector passes `Wait` → PC1 on `m1` → its layers move to `m2` (or stay) → PC2 → PreCommit, seed, C1 → C2 on `m3` →
-//! ProveCommit; beside that its sealed file moves to a machine with storage.
+//! A sector passes `Wait` → PC1 on `m1` → its layers move to `m2` (or stay) → PC2 → PreCommit,
+//! seed, C1 → C2 on `m3` → ProveCommit. After that its sealed file moves to a machine with storage.
 
 use std::collections::VecDeque;
 
@@ -22,42 +22,43 @@ use crate::{
 /// A search's hint for a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct SearchHint {
-    /// Not before.
+    /// PC1 does not begin before then.
     pub hold: Secs,
-    /// PC2, and C2, not before: a GPU may be worth keeping for what comes soon.
+    /// PC2, and C2, do not begin before then: a GPU may be worth keeping for a step that comes
+    /// soon.
     pub hold_p2: Secs,
     pub hold_c2: Secs,
-    /// Under a rule: treated as if due so much earlier.
+    /// Under a rule: treated as if due this much earlier.
     pub lead: Secs,
-    /// Under keys: places that it goes later where GPUs are concerned.
+    /// Under keys: how many places later it goes on GPUs.
     pub shift: i64,
-    /// PC1 there only.
+    /// PC1 on this machine only.
     pub on: Option<MachineIx>,
-    /// Where an order for any pool goes.
+    /// The only pool for a group whose order may go to any.
     pub only: Option<PoolIx>,
 }
 
-/// Sectors of one order that go together.
+/// Sectors of one order that are treated alike.
 #[derive(Clone, Debug)]
 pub(crate) struct SectorGroup {
     pub order: OrderIx,
     pub first: u32,
     pub n: u32,
-    /// When the data of its first sector is there.
+    /// When the data of its first sector arrives.
     pub release: Secs,
     pub key: i64,
     pub gpu_key: i64,
     pub hint: SearchHint,
-    /// Sectors that have been taken from the front.
+    /// How many sectors have been taken from the front.
     pub begun: u32,
-    /// Sectors whose attempt was lost.
+    /// Sectors that begin again because their attempt was lost.
     pub again: Vec<SectorIx>,
     pub queue: QueueIx,
     pub listed: bool,
 }
 
 impl SectorGroup {
-    /// All its sectors have begun.
+    /// Whether all its sectors have begun.
     pub fn is_spent(&self) -> bool {
         self.begun == self.n && self.again.is_empty()
     }
@@ -77,9 +78,9 @@ pub(crate) struct SectorQueue {
 pub(crate) struct MachineState {
     pub free: Need,
     pub gpus: i32,
-    /// Place among its pool's machines with GPUs, quickest first.
+    /// Its place among its pool's machines with GPUs, fastest first.
     pub gpu_place: u32,
-    /// Cores and memory that PC1 may still take when room for a GPU step is kept.
+    /// Cores and memory that PC1 may still take if capacity for a GPU step is kept.
     pub p1_cores: i32,
     pub p1_memory: i32,
     pub scratch: i32,
@@ -87,10 +88,10 @@ pub(crate) struct MachineState {
     pub store: i32,
     pub next_down: usize,
     pub dead_until: Secs,
-    /// Layers that are moving here or wait for a GPU here.
+    /// Number of sectors whose layers move here or wait here for a GPU.
     pub bound: i32,
     pub waiting: Vec<SectorIx>,
-    /// The GPU step that it is better used for than the pool's other machines.
+    /// The GPU step that it is better at than the pool's other machines.
     pub prefers: Option<Step>,
     pub can_p1: bool,
     pub can_gpu: bool,
@@ -103,28 +104,30 @@ pub(crate) struct PoolState {
     pub layers: Vec<QueueIx>,
     pub c2: Vec<QueueIx>,
     pub to_store: VecDeque<SectorIx>,
-    /// Machines that may have room for a PC1, and for a GPU step.
+    /// Machines that may have capacity for a PC1, and for a GPU step.
     pub free_p1: Vec<MachineIx>,
     pub free_gpu: Vec<MachineIx>,
-    /// Quickest first.
+    /// Fastest first.
     pub gpu_machines: Vec<MachineIx>,
     pub stores: Vec<MachineIx>,
-    /// Sectors from the start of PC1 to the start of PC2.
+    /// Number of sectors between the start of PC1 and the start of PC2.
     pub wip: i32,
-    /// Something has changed there since the last dispatch.
+    /// Something in the pool has changed since the last dispatch.
     pub dirty: bool,
     pub most_wip: i32,
-    /// Until when its GPUs would have work, had all PC1 been layers when they began; in [`crate::sim::pace::SPAN`]ths of a second.
+    /// When its GPUs would run out of work if every PC1 had given them its layers as it began; in
+    /// [`crate::sim::pace::SPAN`]ths of a second.
     pub fed_until: i64,
-    /// When it is looked at again because PC1 was ahead.
+    /// When the pool is looked at again, because PC1 was ahead of its GPUs.
     pub looks_again: Secs,
-    /// The capability of its machines.
+    /// The throughput of its machines.
     pub paces: Table<KindIx, Pace>,
-    /// Seconds that it needs longer than the others, as of the last ranking; 0 where nothing gives way.
+    /// How many seconds longer it needs than the others, as of the last ranking; 0 if nothing gives
+    /// way.
     pub longer: i64,
 }
 
-/// A machine that is kept out of a plan is dead until then.
+/// `dead_until` of a machine that is kept out of a plan.
 pub(crate) const SHUT: Secs = Secs::MAX;
 
 #[derive(Clone, Debug)]
@@ -134,11 +137,11 @@ pub struct World<'f> {
     pub now: Secs,
     pub orders: Table<OrderIx, Order>,
     pub sectors: Table<SectorIx, Sector>,
-    /// Attempts that were wasted because their ticket expired.
+    /// Attempts that were wasted because their tickets expired.
     pub wasted: Vec<(SectorIx, Row)>,
-    /// Sectors that are not active yet, per order.
+    /// Number of sectors that are not active yet, by order.
     pub open: Table<OrderIx, u32>,
-    /// Attempts that breakdowns have cost.
+    /// Number of attempts that breakdowns and failed steps have cost.
     pub lost: u32,
     pub(crate) firsts: Table<OrderIx, u32>,
     pub(crate) groups: Table<GroupIx, SectorGroup>,
@@ -148,29 +151,30 @@ pub struct World<'f> {
     /// Least seconds from the start of each step to activation.
     pub(crate) tails: Table<KindIx, Durations>,
     pub(crate) quickest: Table<KindIx, Durations>,
-    /// More than one machine can do PC1, and C2.
+    /// Whether more than one machine can do PC1, and C2.
     pub(crate) choice: (bool, bool),
-    /// Memory for what a dispatch works out.
+    /// Buffers that dispatches reuse.
     pub(crate) moving: Moving,
     pub(crate) admission: Admission,
     /// Something has changed since the last dispatch.
     pub(crate) dirty: bool,
-    /// Machines that came while it played and that nothing has begun on.
+    /// Machines that came during the simulation, until a plan that lets them in is adopted. Idle
+    /// ones can be kept out.
     pub(crate) newcomers: Vec<MachineIx>,
-    /// Where sectors that have not begun were drawn last.
+    /// The previous plan: where sectors that have not begun were last expected to begin.
     pub(crate) drawn: PreviousPlan,
     pub(crate) agenda: Agenda,
     pub(crate) ready: Vec<GroupIx>,
     /// Groups that may begin, most urgent first.
     pub(crate) ranked: Vec<(Urgency, GroupIx, Option<PoolIx>)>,
     pub(crate) ranked_until: Secs,
-    /// Urgent sectors skip the pacing limit: the cutoff as of the last ranking.
+    /// Groups that are more urgent than this skip the pacing limit; as of the last ranking.
     pub(crate) urgent_until: i64,
-    /// How many of these have nothing left to begin.
+    /// How many of the ranked groups have nothing left to begin.
     pub(crate) spent: usize,
     pub(crate) gas_blocked: Vec<(Secs, Secs)>,
     pub(crate) sampler: Option<Sampler>,
-    /// Sectors that are not stored yet.
+    /// Number of sectors that are not stored yet.
     pub(crate) left: u64,
     pub(crate) batch: Vec<(u32, Event)>,
 }
@@ -223,7 +227,7 @@ impl<'f> World<'f> {
         let (can_p1, can_gpu) = (can(Step::P1), can(Step::P2) || can(Step::C2));
         let largest = |pick: fn(&Need) -> i32| self.fleet.kinds.iter().map(|k| pick(&k.p2).max(pick(&k.c2))).max().unwrap_or(0);
         let (cores, memory) = if can_gpu { (largest(|n| n.cores), largest(|n| n.memory)) } else { (0, 0) };
-        // Too small for both at a time: nothing is kept, or PC1 would never begin.
+        // If the machine is too small for both at once, nothing is kept, or PC1 would never begin.
         let both = self.fleet.kinds.iter().all(|k| k.p1.cores + cores <= class.cores && k.p1.memory + memory <= class.memory);
         let (cores, memory) = if both { (cores, memory) } else { (0, 0) };
         self.machines.push(MachineState {
@@ -259,7 +263,7 @@ impl<'f> World<'f> {
         self.wake_after_windows(machine);
     }
 
-    /// Planned windows that are over by now wake nobody.
+    /// Schedules an event at the end of each planned window that is not over yet.
     pub(crate) fn wake_after_windows(&mut self, machine: MachineIx) {
         let now = self.now;
         for (_, to) in self.fleet.machines[machine].down.iter().filter(|(_, to)| *to > now) {
@@ -267,13 +271,13 @@ impl<'f> World<'f> {
         }
     }
 
-    /// Takes an order in as one group of sectors.
+    /// Adds an order as one group of sectors.
     pub fn add_order(&mut self, order: Order) -> OrderIx {
         let n = order.n;
         self.add_order_in_groups(order, n.max(1))
     }
 
-    /// Takes an order in, in groups of up to `size` sectors that a search can treat apart.
+    /// Adds an order, in groups of up to `size` sectors that a search can treat separately.
     pub fn add_order_in_groups(&mut self, order: Order, size: u32) -> OrderIx {
         let first = u32::try_from(self.sectors.len()).unwrap_or(u32::MAX);
         let (n, release, step, known) = (order.n, order.release, order.step, order.known);
@@ -314,30 +318,30 @@ impl<'f> World<'f> {
         id
     }
 
-    /// When the next thing happens.
+    /// When the next event happens.
     #[must_use]
     pub fn next_moment(&self) -> Option<Secs> {
         self.agenda.next_moment()
     }
 
-    /// Makes a moment happen at which the caller wants to look.
+    /// Adds an event at a moment that the caller wants to look at.
     pub fn pause_at(&mut self, at: Secs) {
         self.agenda.push(at, Event::Pause);
     }
 
-    /// No move to or from a machine begins before then.
+    /// Lets no move to or from a machine begin before `until`.
     pub fn keep_still(&mut self, machine: MachineIx, until: Secs) {
         self.machines[machine].nic -= self.fleet.class(machine).nic;
         self.agenda.push(until, Event::Moves(machine));
     }
 
-    /// Everything is looked at again.
+    /// Has the next dispatch look at every pool again.
     pub(crate) fn mark_dirty(&mut self) {
         self.dirty = true;
         self.pools.iter_mut().for_each(|pool| pool.dirty = true);
     }
 
-    /// A group's next data is there (or known of), or its hold is over.
+    /// A group's next data has arrived (or is known of), or its hold is over.
     pub(crate) fn open_group(&mut self, group: GroupIx) {
         self.list_group(group);
         if let Some(next) = self.next_arrival(group) {
@@ -345,7 +349,7 @@ impl<'f> World<'f> {
         }
     }
 
-    /// A group that has something to begin is looked at from now on.
+    /// Makes dispatches look at a group that has something to begin.
     pub(crate) fn list_group(&mut self, group: GroupIx) {
         self.dirty = true;
         let state = &mut self.groups[group];
@@ -356,7 +360,7 @@ impl<'f> World<'f> {
         }
     }
 
-    /// When more of a group can start than now.
+    /// When more of a group's sectors can start than now.
     fn next_arrival(&self, group: GroupIx) -> Option<Secs> {
         let state = &self.groups[group];
         let start = state.release.max(state.hint.hold);
@@ -369,7 +373,7 @@ impl<'f> World<'f> {
             .then(|| state.release.saturating_add(step.saturating_mul(i32::try_from(arrived).unwrap_or(i32::MAX))))
     }
 
-    /// Sectors of a group whose data is there at `at`.
+    /// How many of a group's sectors have their data at `at`.
     pub(crate) fn arrived(&self, group: GroupIx, at: Secs) -> u32 {
         let state = &self.groups[group];
         if at < state.release.max(state.hint.hold) {
@@ -382,7 +386,7 @@ impl<'f> World<'f> {
         state.n.min(u32::try_from((at - state.release) / step).unwrap_or(0).saturating_add(1))
     }
 
-    /// The lane of a sector's group in the pool of its machine.
+    /// The queue of a sector's group in its machine's pool.
     pub(crate) fn queue(&self, sector: SectorIx, machine: MachineIx) -> QueueIx {
         let group = &self.groups[self.sectors[sector].group];
         match self.orders[group.order].pool {
@@ -400,7 +404,7 @@ impl<'f> World<'f> {
         self.groups[self.sectors[sector].group].order
     }
 
-    /// Sectors that are not stored yet.
+    /// Number of sectors that are not stored yet.
     #[must_use]
     pub const fn left(&self) -> u64 {
         self.left

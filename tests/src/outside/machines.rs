@@ -149,7 +149,7 @@ fn no_request_of_a_machine_stops_anything() {
         assert_eq!(bad.beat(&worst), 400, "{spoil}");
     }
     let alerts = db.read(|conn| jobs::alerts(conn).map_err(DbFault::from)).unwrap();
-    assert!(alerts.iter().any(|a| a.kind == AlertKind::Machine && a.text.contains("machine mad is not believed")), "{alerts:?}");
+    assert!(alerts.iter().any(|a| a.kind == AlertKind::Machine && a.text.contains("reports impossible values")), "{alerts:?}");
     assert_eq!(good.beat(&sound()), 200);
     runtime.block_on(async {
         let ada = Customer::signed_up(&shop, "ada@example.org").await;
@@ -216,7 +216,7 @@ fn a_result_is_what_the_task_asked_for_or_a_failure_of_the_machine() {
         assert_eq!(sector().comm_r, None, "a CommR of 100,000 characters is none");
         assert!(sector().reason.unwrap().contains("CommR is not 32 bytes of hex"));
         let alerts = db.read(|conn| jobs::alerts(conn).map_err(DbFault::from)).unwrap();
-        assert!(alerts.iter().any(|a| a.text.contains("machine yard reported a result of pc2")), "{alerts:?}");
+        assert!(alerts.iter().any(|a| a.text.contains("machine yard reported an invalid result of pc2")), "{alerts:?}");
         assert_eq!(sector().state, SectorState::Planned, "it starts again, elsewhere if there is another machine");
     });
 }

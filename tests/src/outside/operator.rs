@@ -170,7 +170,7 @@ fn a_first_days_mistakes_are_told_with_what_to_do() {
     let again = desk.refuses(&[POOL.as_slice(), &["Test"]].concat());
     assert!(again.contains("there is a pool called Test"), "{again}");
     let overlap = desk.refuses(&[POOL.as_slice(), &["Second"]].concat());
-    assert!(overlap.contains("pool Test is of miner f01000 already"), "{overlap}");
+    assert!(overlap.contains("pool Test already exists for miner f01000"), "{overlap}");
     for (line, words) in [
         ("node_url = \"http://127.0.0.1:1234\"", "/rpc/v1"),
         ("listen = \":8080\"", "like 127.0.0.1:8080"),
@@ -322,7 +322,7 @@ fn a_worker_that_is_stopped_gives_its_loops_up() {
         let mut first = start("first");
         until("the first works", || first.log().contains("takes the loop over"));
         let second = start("second");
-        until("the second stands by", || second.log().contains("the rest stands by"));
+        until("the second stands by", || second.log().contains("stands by for the rest"));
         std::thread::sleep(Duration::from_millis(1500));
         assert!(!second.log().contains("takes the loop over"), "{}", second.log());
         let told = Instant::now();

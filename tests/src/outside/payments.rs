@@ -76,7 +76,7 @@ async fn an_error_of_the_provider_is_told_and_not_repeated_for_ever() {
     ada.outside("/control/fail/2").await;
     let placed = ada.order(&db, 1).await;
     let told = ada.get(&format!("/orders/{}", placed.public_id)).await;
-    assert!(told.text.contains("does not answer at the moment"), "{}", told.text);
+    assert!(told.text.contains("is not responding at the moment"), "{}", told.text);
     let session = ada.session(&placed).await;
     // It was away for longer than its pages need: hold and page are renewed together.
     ada.outside("/control/fail/1").await;

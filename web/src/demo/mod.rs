@@ -37,7 +37,7 @@ use story::Story;
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// Where the demo keeps everything.
+    /// Folder for everything that the demo writes.
     #[arg(long, default_value = "var/demo")]
     pub dir: PathBuf,
     /// `sqlite://…` (default: a file in the demo's folder) or `postgres://…`.
@@ -48,10 +48,10 @@ pub struct Options {
     /// Sectors to buy.
     #[arg(long, default_value_t = 2)]
     sectors: i64,
-    /// End when the story is told; the exit code says whether every invariant held.
+    /// Exit when the demo is complete. The exit code says whether every invariant held.
     #[arg(long)]
     exit: bool,
-    /// After the story, seconds in which an hour of the network's time passes.
+    /// When the demo is complete, seconds that an hour of the network's time takes.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     hour_s: u64,
     /// Proof parameters; made once and reused.
@@ -94,7 +94,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tokio::spawn(serve::start(app.clone(), listener)?);
     tokio::spawn(worker::run_until(app.clone(), std::future::pending()));
     let _agents = setup::start_agents(&app, &dir, &public_url, &parameters.canonicalize()?)?;
-    story.say(&format!("site, worker, two machines that seal and one that keeps are up: {public_url}"));
+    story.say(&format!("site, worker, two sealing machines and one storage machine are running: {public_url}"));
 
     let driver = Driver::new(app.clone(), Some(clock)).await?;
     let sound = live(&story, &driver, &dir, options.sectors).await?;

@@ -24,8 +24,8 @@ pub struct PoolOptions {
     /// Actor id of the miner: 1000, or f01000.
     #[arg(long, value_parser = miner_id)]
     pub miner_id: i64,
-    /// The number of the first sector that is sealed here. A miner that has had sectors takes none twice: give one above all that it
-    /// has ever used.
+    /// Number of the first sector to seal here. A miner never uses a number twice: choose one above
+    /// every number that it has ever used.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
     pub first_sector: i64,
     /// Bytes of one sector: 34359738368 for 32 GiB.
@@ -34,26 +34,27 @@ pub struct PoolOptions {
     /// Bytes that the pool's machines can store.
     #[arg(long)]
     pub capacity_bytes: i64,
-    /// Days of the plan that is put on sale, one sector a unit.
+    /// Term, in days, of the plan to put on sale. A unit is one sector.
     #[arg(long, default_value_t = 540, value_parser = clap::value_parser!(i64).range(SHORTEST_DAYS..=LONGEST_DAYS))]
     pub days: i64,
     /// Price of one sector for the whole term, in minor units.
     #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
     pub price_minor: i64,
-    /// One whose minor unit is a hundredth.
+    /// Currency of the prices. Its minor unit must be a hundredth.
     #[arg(long, default_value = "USD", value_parser = currency)]
     pub currency: String,
-    /// Service fee, basis points.
+    /// Service fee, in basis points.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(i64).range(0..=10_000))]
     pub fee_bp: i64,
-    /// A second plan, under which investors put up the pledge themselves, at this price of one sector.
+    /// Also sell a second plan, under which investors provide the pledge, at this price per sector
+    /// in minor units.
     #[arg(long, requires = "own_pledge_fee_bp", value_parser = clap::value_parser!(i64).range(1..))]
     pub own_pledge_price_minor: Option<i64>,
-    /// Its service fee, basis points.
+    /// Service fee of that plan, in basis points.
     #[arg(long, requires = "own_pledge_price_minor", value_parser = clap::value_parser!(i64).range(0..=10_000))]
     pub own_pledge_fee_bp: Option<i64>,
-    /// Missing power makes the term of that plan longer, by at most so many days, instead of being paid for. Sectors are committed for
-    /// up to 30 days more than the term.
+    /// Extend the term of that plan for missing power by at most this many days, instead of paying
+    /// compensation. Sectors are committed for up to 30 days more than the term.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..=28))]
     pub added_days: i64,
 }
@@ -65,8 +66,8 @@ const LONGEST_DAYS: i64 = 1185;
 /// Sectors that there are: of 2 KiB, 8 MiB and 512 MiB on test networks, of 32 and 64 GiB.
 fn sector_size(text: &str) -> Result<i64, String> {
     const SIZES: [i64; 5] = [2048, 8 << 20, 512 << 20, 32 << 30, 64 << 30];
-    let bytes = text.parse().map_err(|_| "a number of bytes is needed".to_owned())?;
-    if SIZES.contains(&bytes) { Ok(bytes) } else { Err(format!("there are no such sectors; there are those of {SIZES:?} bytes")) }
+    let bytes = text.parse().map_err(|_| "write a number of bytes".to_owned())?;
+    if SIZES.contains(&bytes) { Ok(bytes) } else { Err(format!("no sector has this size; sizes are {SIZES:?} bytes")) }
 }
 
 /// `1000`, `f01000` or `t01000`.
@@ -74,7 +75,7 @@ fn miner_id(text: &str) -> Result<i64, String> {
     let digits = text.strip_prefix("f0").or_else(|| text.strip_prefix("t0")).unwrap_or(text);
     match digits.parse() {
         Ok(id) if id > 0 && digits.bytes().all(|byte| byte.is_ascii_digit()) => Ok(id),
-        _ => Err("the miner's actor id is needed, like 1000 or f01000".to_owned()),
+        _ => Err("write the miner's actor id, like 1000 or f01000".to_owned()),
     }
 }
 
@@ -98,7 +99,7 @@ fn check_new(pools: &[capacity::Pool], options: &PoolOptions) -> anyhow::Result<
         anyhow::ensure!(pool.name != options.name, "there is a pool called {} already; choose another name", pool.name);
         anyhow::ensure!(
             pool.miner_id != options.miner_id,
-            "pool {} is of miner {} already, and numbers its sectors; `sealyard capacity {} BYTES` makes it larger",
+            "pool {} already exists for miner {}; `sealyard capacity {} BYTES` makes it larger",
             pool.name,
             pool.miner,
             pool.name
@@ -110,7 +111,7 @@ fn check_new(pools: &[capacity::Pool], options: &PoolOptions) -> anyhow::Result<
 fn currency(text: &str) -> Result<String, String> {
     const HUNDREDTHS: [&str; 10] = ["USD", "EUR", "GBP", "CHF", "AUD", "CAD", "SGD", "HKD", "SEK", "NZD"];
     let code = text.to_uppercase();
-    if HUNDREDTHS.contains(&code.as_str()) { Ok(code) } else { Err(format!("one of {} is needed", HUNDREDTHS.join(", "))) }
+    if HUNDREDTHS.contains(&code.as_str()) { Ok(code) } else { Err(format!("use one of {}", HUNDREDTHS.join(", "))) }
 }
 
 /// Under which investors put up the pledge themselves.

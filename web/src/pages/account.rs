@@ -109,7 +109,7 @@ async fn login(
     let LoginForm { email, password } = form.into_inner();
     let origin = Origin::of(&app, &request);
     if !attempts::may_sign_in(&app, &email, &origin).await? {
-        let problem = Some("Too many wrong passwords from here. Wait ten minutes, then try again.".to_owned());
+        let problem = Some("Too many wrong passwords from your network. Wait ten minutes, then try again.".to_owned());
         return again(StatusCode::TOO_MANY_REQUESTS, &LoginPage { user: None, email, problem, query: next.query() });
     }
     let given = email.clone();
@@ -137,7 +137,7 @@ async fn signup(
     let app: Shared = app.into_inner();
     let SignupForm { email, name, password } = form.into_inner();
     if !attempts::may_sign_up(&app, &Origin::of(&app, &request)).await? {
-        let problem = Some("Too many accounts were opened from here. Try again in an hour.".to_owned());
+        let problem = Some("Too many accounts were opened from your network. Try again in an hour.".to_owned());
         let page = SignupPage { user: None, email, name, problem, query: next.query() };
         return again(StatusCode::TOO_MANY_REQUESTS, &page);
     }

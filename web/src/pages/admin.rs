@@ -151,7 +151,7 @@ async fn settle(app: web::Data<App>, Admin(user): Admin, form: Form<SettleForm>)
     if write(&app, move |conn| payments::settle(conn, &event, admin, now)).await? {
         Ok(redirect("/admin/pipeline"))
     } else {
-        Err(WebError::BadInput("This event does not wait for anybody any more.".into()))
+        Err(WebError::BadInput("This event has already been dealt with.".into()))
     }
 }
 
@@ -166,7 +166,7 @@ async fn release(app: web::Data<App>, Admin(user): Admin, id: web::Path<i64>) ->
     if released {
         Ok(redirect("/admin/pipeline"))
     } else {
-        Err(WebError::BadInput("This sector is not in quarantine any more.".into()))
+        Err(WebError::BadInput("This sector is no longer in quarantine.".into()))
     }
 }
 

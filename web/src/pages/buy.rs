@@ -253,7 +253,7 @@ async fn ask_for_payment(app: &Shared, mut order: Order, plan: &Plan) -> Result<
             return Err(WebError::Internal(anyhow::Error::new(error).context("asking for a payment page")));
         }
     };
-    let url = session.url.context("the payment provider gave no page to pay on")?;
+    let url = session.url.context("the payment provider returned no payment page")?;
     write(app, move |conn| orders::open_payment(conn, id, stripe::RAIL, &session.id, &url, now)).await?;
     Ok(())
 }
@@ -285,9 +285,7 @@ fn shown_date(app: &App, of: (UserId, &Plan), text: &str) -> Result<Option<Micro
         let shown = shown.parse().ok()?;
         (date_code(app, of, shown) == code).then_some(shown)
     });
-    shown
-        .map(Some)
-        .ok_or_else(|| WebError::BadInput("The quote is not one of ours any more. Open the plan again for a new one.".into()))
+    shown.map(Some).ok_or_else(|| WebError::BadInput("This quote is no longer valid. Open the plan again for a new one.".into()))
 }
 
 async fn cancel(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path<String>) -> Result<HttpResponse, WebError> {
@@ -307,7 +305,7 @@ async fn cancel(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path<Str
     if transact(&app, move |conn| orders::cancel(conn, order_id, now)).await.map_err(|e| WebError::Internal(e.into()))? {
         Ok(redirect(&format!("/orders/{}", order.public_id)))
     } else {
-        Err(WebError::BadInput("This order cannot be cancelled any more: it is paid, being paid, or over.".into()))
+        Err(WebError::BadInput("This order can no longer be cancelled: it has been paid, is being paid, or has ended.".into()))
     }
 }
 
@@ -335,8 +333,8 @@ async fn order_page(app: web::Data<App>, SignedIn(user): SignedIn, id: web::Path
         OrderState::Fulfilled => "paid",
         OrderState::Expired if order.cancelled_at.is_some() => "cancelled",
         OrderState::Expired => "expired unpaid",
-        OrderState::RefundDue if order.refunded_at.is_some() => "paid too late; your money went back",
-        OrderState::RefundDue => "paid too late; we send your money back",
+        OrderState::RefundDue if order.refunded_at.is_some() => "paid too late; your money was refunded",
+        OrderState::RefundDue => "paid too late; we will refund your money",
     };
     html(&OrderPage {
         user: Some((&user).into()),

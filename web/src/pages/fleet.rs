@@ -84,7 +84,7 @@ fn machines(conn: &mut AnyConnection) -> DbResult<Vec<MachineRow>> {
         MachineRow {
             kept: kept.map(|c| c.sectors).sum(),
             is_for_storage: m.is_for_storage(),
-            files: m.files_url.clone().unwrap_or_else(|| "to nobody".into()),
+            files: m.files_url.clone().unwrap_or_else(|| "none".into()),
             is_draining: m.is_draining(),
             is_lost: m.is_lost(),
             is_revoked: m.revoked_at.is_some(),
@@ -162,7 +162,7 @@ async fn withdraw(app: web::Data<App>, Admin(user): Admin, form: Form<WithdrawFo
     if withdrawn {
         Ok(redirect("/admin/fleet"))
     } else {
-        Err(WebError::BadInput("This token cannot be used any more anyway. If a machine used it, revoke the machine.".into()))
+        Err(WebError::BadInput("This token is no longer valid. If a machine has used it, withdraw that machine's key.".into()))
     }
 }
 
@@ -231,6 +231,6 @@ async fn remove(app: web::Data<App>, Admin(user): Admin, id: web::Path<String>) 
     }
     let name = machine.name;
     Err(WebError::BadInput(format!(
-        "{name} still has sectors, or its key is still good. Withdraw its key first; sectors leave it as they expire."
+        "{name} still has sectors, or its key is still valid. Withdraw its key first, then wait until its sectors expire."
     )))
 }

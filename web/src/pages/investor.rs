@@ -243,9 +243,11 @@ fn sector_card(sector: &sealing::Sector, open: &[TaskHead], machines: &[Machine]
     let note = match open {
         Some(task) if task.state == TaskState::Leased => "a machine is working on it".into(),
         Some(_) => "waiting for a machine".into(),
-        None if sector.state == SectorState::Quarantined => "sealing failed several times; our operators look into it".into(),
+        None if sector.state == SectorState::Quarantined => {
+            "sealing failed several times; our operators are looking into it".into()
+        }
         None if sector.state == SectorState::Faulty => {
-            "on chain, but not proven in its last window: it does not count until it is".into()
+            "on chain, but not proven in its last window: it does not count until it is proven again".into()
         }
         None if sector.state == SectorState::Expired => "its time on chain is over".into(),
         _ => String::new(),
@@ -265,8 +267,8 @@ fn put_off(contract: &Contract) -> String {
     let minutes = contract.added_epochs.saturating_mul(24 * 60) / EPOCHS_PER_DAY;
     match (minutes / (24 * 60), minutes / 60 % 24, minutes % 60) {
         (0, 0, 0) => String::new(),
-        (0, hours, minutes) => format!("{hours} h {minutes} min later for power that was missing"),
-        (days, hours, _) => format!("{days} d {hours} h later for power that was missing"),
+        (0, hours, minutes) => format!("extended by {hours} h {minutes} min for missing power"),
+        (days, hours, _) => format!("extended by {days} d {hours} h for missing power"),
     }
 }
 
@@ -396,9 +398,9 @@ fn what(kind: &str) -> String {
         "reward" => "Reward, available at once".into(),
         "locked" => "Reward, vesting over 180 days".into(),
         "vested" => "Released from vesting".into(),
-        "compensation" => "Paid for power that was missing".into(),
+        "compensation" => "Compensation for missing power".into(),
         "pledge" => "Pledge put up".into(),
-        "pledge_not_needed" => "Pledge that the network did not need".into(),
+        "pledge_not_needed" => "Pledge not needed by the network".into(),
         "pledge_returned" => "Pledge returned".into(),
         "pledge_kept" => "Pledge kept for a sector that ended early".into(),
         other => other.to_owned(),
@@ -517,9 +519,7 @@ async fn statements_page(app: web::Data<App>, SignedIn(user): SignedIn) -> Resul
             month: s.month,
             sent: match (s.sent_at, s.refused_at) {
                 (Some(at), _) => minute_text(at),
-                (None, Some(_)) => {
-                    "not delivered: your mail server refused it. Read it here, and tell us a better address".into()
-                }
+                (None, Some(_)) => "not delivered: your mail server refused it. Read it here, and give us another address".into(),
                 (None, None) => "being sent".into(),
             },
         })

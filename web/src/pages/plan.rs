@@ -37,7 +37,7 @@ impl Asked {
             Some("fail") => Some(Question::Fail { machine }),
             Some("add") => Some(Question::Add { machine }),
             Some("order") => Some(Question::Order { pool, sectors }),
-            Some(other) => return Err(WebError::BadInput(format!("{other:?} is no change that could be looked at."))),
+            Some(other) => return Err(WebError::BadInput(format!("{other:?} is not a change that can be simulated."))),
         })
     }
 }

@@ -16,31 +16,31 @@ pub fn term_rows(terms: &Terms) -> Vec<TermRow> {
     let part = |bp: i64| BasisPoints(bp).to_string();
     let pledge = match terms.pledge {
         Pledge::Operator => "ours, free of charge".into(),
-        Pledge::OperatorFor { charge_bp } => format!("ours, for {} of what it earns", part(charge_bp)),
+        Pledge::OperatorFor { charge_bp } => format!("ours, for {} of earnings", part(charge_bp)),
         Pledge::Investor { terminations_bp: 0 } => {
-            "yours, from what you have available; it comes back whole as the sectors end".into()
+            "yours, from your available balance; returned in full as the sectors end".into()
         }
         Pledge::Investor { terminations_bp } => {
-            format!("yours; it comes back as the sectors end, less {} of the fee if one ends early", part(terminations_bp))
+            format!("yours; returned as the sectors end, less {} of the termination fee if one ends early", part(terminations_bp))
         }
     };
     let borne = |bp: i64| match bp {
         0 => "paid by us".into(),
-        10_000 => "yours, by power".into(),
-        bp => format!("{} yours, by power", part(bp)),
+        10_000 => "paid by you, in proportion to power".into(),
+        bp => format!("{} paid by you, in proportion to power", part(bp)),
     };
     let missing = match terms.shortfall {
-        Shortfall::None => "what does not count does not earn".into(),
-        Shortfall::PaidInFil => "we pay what it would have earned, the same day".into(),
+        Shortfall::None => "power that does not count does not earn".into(),
+        Shortfall::PaidInFil => "we pay what the missing power would have earned, on the same day".into(),
         Shortfall::AddedDays { most } => {
-            format!("the term becomes as much longer, by at most {most} days; beyond that we pay what it would have earned")
+            format!("the term is extended to match, by at most {most} days; beyond that we pay what it would have earned")
         }
     };
     let starts = match terms.starts {
         Starts::PowerOn => "when all its power counts",
-        Starts::PromisedDate => "when all its power counts, at the latest on the promised date",
+        Starts::PromisedDate => "when all its power counts, and on the promised date at the latest",
     };
-    let mut rows = vec![row("Service fee", format!("{} of what it earns", part(terms.service_fee_bp))), row("Pledge", pledge)];
+    let mut rows = vec![row("Service fee", format!("{} of earnings", part(terms.service_fee_bp))), row("Pledge", pledge)];
     if bears_nothing(terms) {
         rows.push(row("Gas, daily fee, faults", "paid by us".into()));
     } else {
@@ -51,11 +51,11 @@ pub fn term_rows(terms: &Terms) -> Vec<TermRow> {
         ]);
     }
     rows.extend([
-        row("It begins", starts.into()),
+        row("Term begins", starts.into()),
         row("Late or faulty", missing),
         row(
             "Paid out",
-            format!("{} of each day's net at once, the rest over {} days", part(terms.available_bp), terms.vesting_days),
+            format!("{} of each day's net earnings at once, the rest over {} days", part(terms.available_bp), terms.vesting_days),
         ),
     ]);
     rows

@@ -14,10 +14,10 @@ use super::{EffectView, PlanView, effect_view, plan_view};
 
 #[derive(clap::Subcommand)]
 pub enum Question {
-    /// Why a sector's next step is on one machine and not on another.
+    /// Show why a sector's next step is on one machine and not on another.
     Sector {
         number: i64,
-        /// Which pool's, where several have one of this number.
+        /// The pool, if several pools have a sector with this number.
         #[arg(long)]
         pool: Option<String>,
     },
@@ -27,7 +27,7 @@ pub enum Question {
     Fail { machine: String },
     /// What if there were one more machine like this one.
     Add { machine: String },
-    /// What if so many sectors more were ordered from a pool.
+    /// What if this many more sectors were ordered from a pool.
     Order { pool: String, sectors: i64 },
 }
 
@@ -60,14 +60,14 @@ pub fn change(conn: &mut AnyConnection, question: &Question) -> DbResult<anyhow:
     let find = |name: &str| -> anyhow::Result<MachineId> {
         let known: Vec<&str> = machines.iter().map(|m| m.name.as_str()).collect();
         let found = machines.iter().find(|m| m.name == name);
-        Ok(found.with_context(|| format!("there is no machine {name:?}; there are: {}", known.join(", ")))?.id)
+        Ok(found.with_context(|| format!("there is no machine {name:?}; the machines are: {}", known.join(", ")))?.id)
     };
     let pools = sealyard_core::capacity::pools(conn)?;
     let asked = || -> anyhow::Result<(Change, String)> {
         Ok(match question {
             Question::Drain { machine } => (Change::Drain(find(machine)?), format!("{machine} is drained")),
             Question::Fail { machine } => (Change::Fail(find(machine)?), format!("{machine} is lost")),
-            Question::Add { machine } => (Change::Add(find(machine)?), format!("one more machine like {machine}")),
+            Question::Add { machine } => (Change::Add(find(machine)?), format!("there is one more machine like {machine}")),
             Question::Order { pool, sectors } => {
                 let found = pool_named(&pools, pool)?;
                 if *sectors < 1 {
@@ -76,7 +76,7 @@ pub fn change(conn: &mut AnyConnection, question: &Question) -> DbResult<anyhow:
                 let (pool_id, sector_bytes) = (found.id, found.sector_bytes);
                 (
                     Change::Order { pool: pool_id, sector_bytes, sectors: *sectors },
-                    format!("an order of {sectors} sectors from {pool}"),
+                    format!("{sectors} more sectors are ordered from {pool}"),
                 )
             }
             Question::Sector { number, .. } => bail!("sector {number} is not a change"),
@@ -86,7 +86,7 @@ pub fn change(conn: &mut AnyConnection, question: &Question) -> DbResult<anyhow:
 }
 
 fn plan_text(view: &PlanView) -> String {
-    let mut text = format!("{}\nEverything owed is done {} UTC; lateness {}.\n", view.summary, view.done, view.lateness);
+    let mut text = format!("{}\nAll commitments are completed by {} UTC; lateness {}.\n", view.summary, view.done, view.lateness);
     text += "\nOne more machine like            done sooner by   lateness saved\n";
     for gain in &view.gains {
         text += &format!("  {:<30} {:>14}   {:>14}\n", gain.machine, gain.sooner, gain.lateness);
@@ -114,7 +114,7 @@ fn plan_text(view: &PlanView) -> String {
 pub fn pool_named<'p>(pools: &'p [Pool], name: &str) -> anyhow::Result<&'p Pool> {
     let known: Vec<&str> = pools.iter().map(|p| p.name.as_str()).collect();
     let found = pools.iter().find(|p| p.name == name);
-    found.with_context(|| format!("there is no pool {name:?}; there are: {}", known.join(", ")))
+    found.with_context(|| format!("there is no pool {name:?}; the pools are: {}", known.join(", ")))
 }
 
 /// The sector of this number, of the pool that was named if several have one.
@@ -138,7 +138,7 @@ fn why_text(snapshot: &Snapshot, number: i64, id: SectorId) -> anyhow::Result<St
         format!("Sector {number}: {}, promised {} UTC\n", why.state.name().replace('_', " "), minute_text(why.promised_at));
     match why.step {
         Some(step) => text += &format!("next step: {}\n", step.name()),
-        None => text += "no machine has anything to do for it now\n",
+        None => text += "no machine has a step to run for it now\n",
     }
     for (machine, reason) in &why.machines {
         text += &format!("  {machine:<20} {reason}\n");

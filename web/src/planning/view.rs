@@ -112,13 +112,13 @@ fn counted(n: i64, what: &str) -> String {
 fn summary(outlook: &Outlook) -> String {
     let (pc1, gpu) = outlook.waits;
     match scheduler::bottleneck(outlook) {
-        Bottleneck::None => "Nothing waits long: steps and the chain's own delays take the time.".into(),
+        Bottleneck::None => "There is no bottleneck: the time goes into the steps and the chain's own delays.".into(),
         Bottleneck::SealingSlots => {
             format!("Sealing slots (cores, memory, scratch) are the bottleneck: a sector waits {} for one.", duration(pc1))
         }
         Bottleneck::Gpus => format!("GPUs are the bottleneck: a sector waits {} for PC2 and C2.", duration(gpu)),
         Bottleneck::NoMachine => {
-            format!("{} sectors are owed that no machine here can seal. Enrol a machine that is large enough.", outlook.stuck)
+            format!("No machine here can seal {} of the committed sectors. Enrol a machine that is large enough.", outlook.stuck)
         }
     }
 }
@@ -136,7 +136,7 @@ fn dates(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &Outlook) -> Db
             contract: names.of(owed.id),
             sectors: owed.sectors.len(),
             promised: minute_text(owed.promised_at),
-            expected: expected.map_or_else(|| "never, as things are".into(), minute_text),
+            expected: expected.map_or_else(|| "never, with the present machines".into(), minute_text),
             is_late: expected.is_none_or(|at| at > owed.promised_at),
             why: promise.map(|p| p.forecast_why).unwrap_or_default(),
         });
@@ -207,7 +207,8 @@ pub fn effect_view(conn: &mut AnyConnection, snapshot: &Snapshot, effect: &Effec
         .collect();
     let broken = moved.iter().filter(|m| m.breaks).count();
     let summary = format!(
-        "Everything owed is done {} instead of {}; lateness is {} instead of {}; {} of {} dates move, {broken} promises would break.",
+        "All commitments are completed by {} instead of {}; lateness is {} instead of {}; \
+         {} of {} dates move; {broken} promises would be broken.",
         minute_text(effect.after.done),
         minute_text(effect.before.done),
         duration(effect.after.lateness),

@@ -86,14 +86,14 @@ fn lines<'a>(fonts: &Fonts, view: &'a StatementView) -> anyhow::Result<Vec<Line<
     let mut lines = vec![Line::Title("Sealyard statement")];
     note(fonts, &format!("{} · {}", view.month, view.name), &mut lines)?;
     note(fonts, &view.email, &mut lines)?;
-    note(fonts, &format!("Period {} (UTC). All amounts in FIL.", view.period), &mut lines)?;
+    note(fonts, &format!("Period {} (UTC). All amounts are in FIL.", view.period), &mut lines)?;
     lines.extend([Line::Heading("Balances"), Line::Header(vec!["Account", "Opening", "In", "Out", "Closing"]), Line::Rule]);
     for (name, account) in [("Available", &view.available), ("Vesting", &view.vesting), ("Pledged", &view.pledged)] {
         lines.push(Line::Row(vec![name, &account.opening, &account.moved_in, &account.moved_out, &account.closing]));
     }
     lines.extend([
         Line::Heading("Contracts"),
-        Line::Header(vec!["Contract", "Size", "Earned", "Fees, costs", "Made up", "Net"]),
+        Line::Header(vec!["Contract", "Size", "Earned", "Fees, costs", "Compensation", "Net"]),
         Line::Rule,
     ]);
     for contract in &view.contracts {
@@ -109,7 +109,7 @@ fn lines<'a>(fonts: &Fonts, view: &'a StatementView) -> anyhow::Result<Vec<Line<
         lines.push(Line::Row(vec![&day.day, &day.fee, &day.to_available, &day.to_vesting, &day.vested]));
     }
     lines.push(Line::Space);
-    note(fonts, "Every figure is a ledger entry and can be followed on your account's pages.", &mut lines)?;
+    note(fonts, "Every figure comes from ledger entries that you can trace on your account's pages.", &mut lines)?;
     Ok(lines)
 }
 

@@ -87,7 +87,7 @@ async fn run(app: &Shared, job: &Job) -> Ended {
         "statement" => statement(app, job).await,
         "order_expiry" => order_expiry(app, job).await,
         "payment_events" => payment_events(app, job).await,
-        other => Err(anyhow::anyhow!("no job is called {other}; a newer release made it")),
+        other => Err(anyhow::anyhow!("there is no job kind {other}; a newer release must have queued it")),
     };
     match done {
         Ok(()) => Ended::Done,
@@ -115,7 +115,7 @@ async fn mail(app: &Shared, job: &Job) -> Ended {
         Ok(()) => None,
         Err(MailError::Refused(why)) => Some(why),
         Err(MailError::Later(why)) if app.now() - job.created_at > MAIL_PATIENCE => {
-            Some(format!("no success in five days: {why:#}"))
+            Some(format!("not delivered within five days: {why:#}"))
         }
         Err(error) => return later(&error),
     };

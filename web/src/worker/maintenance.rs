@@ -32,8 +32,8 @@ pub async fn turn(app: Shared) -> TurnResult {
     for (pool, change) in changes {
         let bytes = Bytes(change.abs());
         match change {
-            1.. => tracing::warn!(%pool, %bytes, "no working machine has room for so much: it is not sold"),
-            _ => tracing::info!(%pool, %bytes, "can be sold again"),
+            1.. => tracing::warn!(%pool, %bytes, "no working machine has space for this capacity; it is not sold"),
+            _ => tracing::info!(%pool, %bytes, "this capacity can be sold again"),
         }
     }
     Ok(())

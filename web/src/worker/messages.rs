@@ -106,10 +106,10 @@ async fn refused(app: &Shared, pool: &Pool, message: &Message, text: &str) -> Tu
     }
     let (message, text, now) = (message.clone(), text.to_owned(), app.now());
     let given_up = is_given_up(message.purpose, &text, now - message.created_at);
-    tracing::error!(purpose = %message.purpose, text, given_up, "the node does not take a message");
+    tracing::error!(purpose = %message.purpose, text, given_up, "the node does not accept a message");
     transact(app, move |conn| {
         if given_up {
-            let why = format!("the node does not take its {}: {text}", message.purpose.words());
+            let why = format!("the node does not accept its {}: {text}", message.purpose.words());
             give_up(conn, &message, &why, now)
         } else {
             Ok(sealing::refused(conn, message.id, &text)?)
@@ -149,7 +149,7 @@ async fn settled(app: &Shared, pool: &Pool, message: &Message, landing: Option<&
         Effect::Moot(fact) => (Some(fact), false),
     };
     let (message, landing, now) = (message.clone(), landing.cloned(), app.now());
-    tracing::info!(purpose = %message.purpose, ?fact, adopted, "the chain is ahead of a message");
+    tracing::info!(purpose = %message.purpose, ?fact, adopted, "the chain has already settled a message");
     transact(app, move |conn| {
         jobs::clear(conn, AlertKind::Message, &message.uuid)?;
         let won = if adopted {
@@ -157,7 +157,7 @@ async fn settled(app: &Shared, pool: &Pool, message: &Message, landing: Option<&
         } else if let Some(landing) = &landing {
             landed(conn, &message, landing, now)?
         } else {
-            sealing::give_up(conn, message.id, "the chain has changed, and it is not needed as it is", now)?
+            sealing::give_up(conn, message.id, "the chain has changed, and the message is no longer needed", now)?
         };
         if !won {
             return Ok(());
@@ -197,7 +197,7 @@ async fn send(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
     let signed = fees::send(app, &request, message).await?;
     if !is_same(app, &request, &signed.message).await? {
         let (id, uuid) = (message.id, message.uuid.clone());
-        tracing::error!(uuid, cid = %signed.cid, "the node has another message under this identity; it gets a new one");
+        tracing::error!(uuid, cid = %signed.cid, "the node has another message under this identity; ours gets a new one");
         write(app, move |conn| sealing::renew_identity(conn, id, now)).await?;
         return Ok(());
     }
@@ -244,7 +244,7 @@ async fn watch(app: &Shared, pool: &Pool, message: &Message, confirmed: &Confirm
     let cid = found.message.cid.to_string();
     let sent = app.node.message(&cid).await?;
     if !is_same(app, &fees::unsigned(app, pool, message).await?, &sent).await? {
-        tracing::error!(purpose = %message.purpose, %cid, "another message took the nonce of ours");
+        tracing::error!(purpose = %message.purpose, %cid, "another message took our message's nonce");
         let (message, now) = (message.clone(), app.now());
         transact(app, move |conn| give_up(conn, &message, "another message took its nonce", now)).await?;
         return Ok(());
@@ -273,17 +273,17 @@ async fn silent(app: &Shared, pool: &Pool, message: &Message) -> TurnResult {
     let replaced = fees::replace(app, pool, message).await;
     let text = match &replaced {
         Ok(Some(signed)) => {
-            tracing::warn!(purpose = %message.purpose, cid = %signed.cid, "a message did not land; it is sent again for more");
+            tracing::warn!(purpose = %message.purpose, cid = %signed.cid, "a message did not land; sent again for a higher fee");
             sent(app, message, signed).await?;
-            format!("did not land under nonce {} and was sent again for more", message.nonce.unwrap_or_default())
+            format!("did not land under nonce {} and was sent again with a higher fee", message.nonce.unwrap_or_default())
         }
         Ok(None) => format!(
-            "does not land under nonce {} although it offers all that it may ({} FIL); raise max_fee_{}",
+            "does not land under nonce {} although it already offers the maximum fee ({} FIL); raise max_fee_{}",
             message.nonce.unwrap_or_default(),
             fees::most(&app.config, message.purpose),
             message.purpose
         ),
-        Err(error) => format!("does not land, and cannot be sent again for more: {error:#}"),
+        Err(error) => format!("does not land, and cannot be sent again with a higher fee: {error:#}"),
     };
     let (uuid, purpose) = (message.uuid.clone(), message.purpose.words());
     let text = format!("{purpose} message {} {text}", message.cid.as_deref().unwrap_or_default());
@@ -297,7 +297,8 @@ async fn landing(app: &Shared, sent: &rpc::Message, found: &MsgLookup) -> anyhow
     let receipt = &found.receipt;
     ensure!(
         u32::try_from(receipt.exit_code).is_ok() && receipt.gas_used >= 0 && sent.gas_limit >= receipt.gas_used,
-        "the node says that message {} ended with exit code {} and {} of {} gas; nothing is recorded until that can be",
+        "the node says that message {} ended with exit code {} and {} of {} gas; \
+         that is impossible, and nothing is recorded until the answer changes",
         found.message,
         receipt.exit_code,
         receipt.gas_used,
@@ -349,7 +350,7 @@ async fn sector_landed(app: &Shared, pool: &Pool, message: &Message, landing: La
             Effect::Done(Some(fact)) | Effect::Moot(fact) => fact,
             Effect::Done(None) | Effect::Open => {
                 anyhow::bail!(
-                    "{} of sector row {} has landed, but the node does not know it yet",
+                    "{} of sector row {} has landed, but the node does not show its effect yet",
                     purpose.name(),
                     message.subject_id
                 )

@@ -47,7 +47,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Runs every loop until it is told to stop; then gives its claims up, so that a process that stands by goes on at once.
 pub async fn run_until(app: Shared, stop: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let holder = ids::public_id("wrk");
-    tracing::info!(worker = holder, "working: what no other process does, this one does; the rest stands by");
+    tracing::info!(worker = holder, "working: this process runs every loop that no other process holds, stands by for the rest");
     let stopped = tokio::select! {
         () = run(app.clone(), holder.clone()) => Ok(()),
         stopped = stop => stopped,
@@ -130,15 +130,15 @@ async fn repeat<F: Future<Output = TurnResult> + Send>(
                 let ended = AssertUnwindSafe(turn(app.clone())).catch_unwind().await;
                 let error = match ended {
                     Ok(result) => result.err().map(|error| format!("{error:#}")),
-                    Err(_) => Some("it met a fault of the program; the log has it".to_owned()),
+                    Err(_) => Some("it stopped because of a defect in the program; see the log".to_owned()),
                 };
                 wait = if error.is_none() { pause } else { (wait * 2).min(LONGEST_WAIT) };
                 if told.as_ref() != Some(&error) {
                     // One line for each outage, and one when it is over.
                     match (&error, &told) {
-                        (Some(error), Some(Some(_))) => tracing::debug!(worker = name, error, "still does not go on"),
-                        (Some(error), _) => tracing::warn!(worker = name, error, "does not go on; it is tried until it does"),
-                        (None, Some(Some(_))) => tracing::info!(worker = name, "goes on again"),
+                        (Some(error), Some(Some(_))) => tracing::debug!(worker = name, error, "still fails"),
+                        (Some(error), _) => tracing::warn!(worker = name, error, "fails; it is retried until it succeeds"),
+                        (None, Some(Some(_))) => tracing::info!(worker = name, "works again"),
                         (None, _) => tracing::info!(worker = name, "takes the loop over"),
                     }
                     told = tell(&app, name, error.clone()).await.is_ok().then_some(error);
@@ -150,7 +150,7 @@ async fn repeat<F: Future<Output = TurnResult> + Send>(
             }
             Err(error) => {
                 if !away {
-                    tracing::error!(worker = name, %error, "the database does not answer; it is tried until it does");
+                    tracing::error!(worker = name, %error, "the database does not answer; retrying until it does");
                 }
                 away = true;
                 wait = DATABASE_AWAY;

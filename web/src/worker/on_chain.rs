@@ -123,7 +123,7 @@ async fn window_post(app: &Shared, pool: &Pool, id: PostId) -> anyhow::Result<Ef
         return Ok(Effect::Open);
     }
     let deadlines = app.node.deadlines(&miner_address(pool)?, &Vec::new()).await?;
-    let state = deadlines.get(usize::try_from(post.deadline)?).context("the node knows fewer deadlines")?;
+    let state = deadlines.get(usize::try_from(post.deadline)?).context("the node does not list this deadline")?;
     let posted = state.post_submissions.numbers(MOST_PARTITIONS).context("too many submissions")?;
     Ok(if posted.contains(&u64::try_from(post.partition)?) { Effect::Done(None) } else { Effect::Open })
 }

@@ -212,7 +212,7 @@ impl Step<'_> {
         let bytes = proof.clone();
         let good = tokio::task::spawn_blocking(move || verify_seal(&claim, &bytes)).await??;
         if !good {
-            tracing::error!(sector = sector.number, "PoRep proof does not verify; it is made again");
+            tracing::error!(sector = sector.number, "PoRep proof does not verify; it is redone");
         }
         let params = actor::prove_commit(&[ProveCommit { number: claim.sector.number, proof }])?;
         let (sector, now) = (sector.clone(), self.app.now());

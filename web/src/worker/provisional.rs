@@ -31,7 +31,7 @@ pub async fn look(app: &Shared, pools: &[Pool], head: &TipSet) -> TurnResult {
     };
     if !same {
         if seen.is_some() {
-            tracing::warn!(head = head.height, "the chain was reorganised; what the latest epochs said is read again");
+            tracing::warn!(head = head.height, "the chain was reorganised; facts of the latest epochs are read again");
         }
         for pool in pools {
             read_again(app, pool, head.height)
@@ -47,7 +47,7 @@ async fn read_again(app: &Shared, pool: &Pool, head: i64) -> TurnResult {
     let (id, since) = (pool.id, head - app.config.finality);
     for sector in read(app, move |conn| sealing::provisional(conn, id, since)).await? {
         if let Some(fact) = on_chain::read_again(app, pool, &sector).await? {
-            tracing::warn!(sector = sector.number, ?fact, "the chain says something else of a sector now");
+            tracing::warn!(sector = sector.number, ?fact, "the chain now says something else about a sector");
             record(app, sector.id, fact).await?;
         }
     }
@@ -59,10 +59,10 @@ async fn read_again(app: &Shared, pool: &Pool, head: i64) -> TurnResult {
     }
     let deadlines = app.node.deadlines(&miner_address(pool)?, &Vec::new()).await?;
     for post in open {
-        let state = deadlines.get(usize::try_from(post.deadline)?).context("the node knows fewer deadlines")?;
+        let state = deadlines.get(usize::try_from(post.deadline)?).context("the node does not list this deadline")?;
         let posted = state.post_submissions.numbers(MOST_PARTITIONS).context("too many submissions")?;
         if !posted.contains(&u64::try_from(post.partition)?) {
-            tracing::warn!(deadline = post.deadline, partition = post.partition, "the chain does not have a WindowPoSt any more");
+            tracing::warn!(deadline = post.deadline, partition = post.partition, "the chain no longer has a WindowPoSt");
             let (id, now): (PostId, _) = (post.id, app.now());
             write(app, move |conn| proving::taken_back(conn, id, now)).await?;
         }

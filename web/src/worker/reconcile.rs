@@ -42,7 +42,11 @@ async fn reconcile(app: &Shared, pool: &Pool) -> TurnResult {
         if let Some(next) = next
             && capacity::numbers_used(conn, id, next)?
         {
-            tracing::warn!(pool = name, next, "the chain has used sector numbers that the books had not; new sectors come after them");
+            tracing::warn!(
+                pool = name,
+                next,
+                "the chain has used sector numbers that the books did not know; new sectors get higher numbers"
+            );
         }
         if unknown.is_empty() {
             jobs::clear(conn, AlertKind::UnknownSector, &name)?;
@@ -51,7 +55,8 @@ async fn reconcile(app: &Shared, pool: &Pool) -> TurnResult {
             let rest = unknown.len().saturating_sub(NAMED);
             let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
             let text = format!(
-                "pool {name}: the chain has sectors that these books do not: {}{more}; orders behind them may have been lost with a backup",
+                "pool {name}: the chain has sectors that these books do not: {}{more}; \
+                 if a backup was restored, their orders may have been lost",
                 named.join(", ")
             );
             if jobs::raise(conn, AlertKind::UnknownSector, &name, &text, now)? {

@@ -95,7 +95,7 @@ async fn recover(
     })
     .await?;
     if built > 0 {
-        tracing::info!(deadline, partition, sectors = built, opens, "declaring recovered");
+        tracing::info!(deadline, partition, sectors = built, opens, "declaring sectors recovered");
     }
     Ok(())
 }

@@ -47,7 +47,7 @@ async fn turn_of(app: &Shared, pool: &Pool, all: &mut Each) -> TurnResult {
     let (id, name, now) = (pool.id, pool.name.clone(), app.now());
     let given_up = write(app, move |conn| proving::go_on_without_silent(conn, id, now)).await?;
     if given_up > 0 {
-        tracing::error!(pool = name, sectors = given_up, "the WindowPoSt goes on without sectors of machines that are silent");
+        tracing::error!(pool = name, sectors = given_up, "continuing the WindowPoSt without the sectors of silent machines");
     }
     submit_proven(app, pool, head, all).await?;
     for post in read(app, move |conn| proving::closed(conn, id, head)).await? {
@@ -116,7 +116,7 @@ async fn begin_window(app: &Shared, pool: &Pool, window: &Window, head: i64) -> 
     }
     let posted = if window.is_current {
         let deadlines = app.node.deadlines(&miner, &Vec::new()).await?;
-        let state = deadlines.get(usize::try_from(window.deadline)?).context("the node knows fewer deadlines")?;
+        let state = deadlines.get(usize::try_from(window.deadline)?).context("the node does not list this deadline")?;
         state.post_submissions.numbers(MOST_SECTORS).context("too many submissions")?
     } else {
         Vec::new()
@@ -197,7 +197,7 @@ async fn submit(app: &Shared, pool: &Pool, post: &WindowPost) -> TurnResult {
     if !good {
         let (id, now) = (post.id, app.now());
         write(app, move |conn| proving::rejected(conn, id, now)).await?;
-        anyhow::bail!("WindowPoSt of deadline {} partition {} does not verify; it is made again", post.deadline, post.partition);
+        anyhow::bail!("WindowPoSt of deadline {} partition {} does not verify; it is redone", post.deadline, post.partition);
     }
     // Any epoch since the challenge will do; that one is the least likely to be reorganised.
     let tag = RandomnessTag::PoStChainCommit;

@@ -110,7 +110,7 @@ impl Bonds<'_> {
             if node.pre_commit_info(self.chunk.miner, number, &end.cids).await?.is_some() {
                 continue;
             }
-            let amount = TokenAmount::from_atto(deposit.atto.parse::<BigInt>().context("a deposit that is no number")?);
+            let amount = TokenAmount::from_atto(deposit.atto.parse::<BigInt>().context("a deposit that is not a number")?);
             match node.sector_info(self.chunk.miner, number, &end.cids).await? {
                 Some(sector) => {
                     self.put(FlowKind::DepositBack, number, sector.activation, &amount)?;
@@ -149,7 +149,7 @@ impl Bonds<'_> {
             let info = node.sector_info(self.chunk.miner, number, &self.before.cids).await?;
             let Some(info) = info.filter(|_| was.live.contains(number)) else {
                 // It ended within the chunk in which it came.
-                let amount = TokenAmount::from_atto(pledged.atto.parse::<BigInt>().context("a pledge that is no number")?);
+                let amount = TokenAmount::from_atto(pledged.atto.parse::<BigInt>().context("a pledge that is not a number")?);
                 self.put(FlowKind::PledgeBack, number, self.chunk.end.height - 1, &amount)?;
                 continue;
             };
@@ -169,7 +169,7 @@ impl Bonds<'_> {
     async fn ended_at(&self, info: &SectorInfo) -> anyhow::Result<i64> {
         let (node, number) = (&self.chunk.app.node, info.sector_number);
         let place = node.sector_location(self.chunk.miner, number, &self.before.cids).await?;
-        let deadline = place.with_context(|| format!("sector {number} was live and is nowhere"))?.deadline;
+        let deadline = place.with_context(|| format!("sector {number} was live, but is in no deadline"))?.deadline;
         self.chunk
             .changed_at(|tipset| async move {
                 Ok(!node.deadline_sectors(self.chunk.miner, deadline, &tipset.cids).await?.live.contains(number))

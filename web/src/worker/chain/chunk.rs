@@ -118,7 +118,8 @@ fn check_links(below: &str, tipsets: &[TipSet], end: &TipSet) -> TurnResult {
         let parent = parent(tipset);
         ensure!(
             below.is_empty() || parent == below,
-            "the node's tipset of epoch {} is built on {parent}, the one below it is {below}; nothing is recorded until that fits",
+            "the node's tipset of epoch {} is built on {parent}, but the one below it is {below}; \
+             nothing is recorded until they agree",
             tipset.height
         );
         below = tipset.cids.first().map(ToString::to_string).unwrap_or_default();

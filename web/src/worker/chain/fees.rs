@@ -60,7 +60,8 @@ async fn totals(chunk: &Chunk<'_>, (members, after): (&Members, &TipSet), index:
 pub fn flow(chunk: &Chunk<'_>, kind: FlowKind, subject: i64, epoch: i64, amount: &TokenAmount) -> anyhow::Result<Option<Flow>> {
     anyhow::ensure!(
         !amount.is_negative(),
-        "the node says that {} of {subject} is {} attoFIL at epoch {epoch}; nothing is recorded until that can be",
+        "the node says that {} of {subject} is {} attoFIL at epoch {epoch}; \
+         that is impossible, and nothing is recorded until the answer changes",
         kind.name(),
         amount.atto()
     );

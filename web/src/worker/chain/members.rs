@@ -103,7 +103,8 @@ impl Members {
         let active = Numbers::union(deadlines.iter().map(|sectors| &sectors.active));
         ensure!(
             BigInt::from(sector_bytes) * active.len() == claim.raw_byte_power,
-            "the node says that {} sectors of miner {miner} are active, which claims {} bytes; nothing is recorded until that adds up",
+            "the node says that {} sectors of miner {miner} are active, but the miner claims {} bytes; \
+             nothing is recorded until that adds up",
             active.len(),
             claim.raw_byte_power
         );
@@ -151,7 +152,7 @@ pub async fn each_info(
         answer.sort_unstable_by_key(|info| info.sector_number);
         ensure!(
             answer.iter().map(|info| info.sector_number).eq(part.iter().copied()),
-            "the node does not tell what it has of {} sectors of miner {miner}; nothing is recorded until it does",
+            "the node does not return {} of the sectors of miner {miner}; nothing is recorded until it does",
             part.len()
         );
         each(answer)?;
@@ -165,7 +166,7 @@ pub fn sector_power(pool: &Pool, info: &SectorInfo) -> anyhow::Result<i64> {
     let lives = lives.with_context(|| format!("sector {} expires before it counts", info.sector_number))?;
     ensure!(
         !info.initial_pledge.is_negative() && !info.daily_fee.is_negative(),
-        "sector {} has less than no pledge or daily fee",
+        "sector {} has a negative pledge or daily fee",
         info.sector_number
     );
     let power = quality_adjusted(u64::try_from(pool.sector_bytes)?, lives, &info.verified_deal_weight, info.flags);

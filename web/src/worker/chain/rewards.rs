@@ -47,7 +47,8 @@ pub async fn win(chunk: &Chunk<'_>, tipset: &TipSet, at: usize) -> anyhow::Resul
     };
     ensure!(
         (1..=MOST_WINS).contains(&count) && !reward.is_negative() && !tips.is_negative(),
-        "the node says that block {cid} has {count} wins, {} attoFIL of reward and {} of tips; nothing is recorded until that can be",
+        "the node says that block {cid} has {count} wins, {} attoFIL of reward and {} of tips; \
+         that is impossible, and nothing is recorded until the answer changes",
         reward.atto(),
         tips.atto()
     );

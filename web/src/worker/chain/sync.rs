@@ -76,7 +76,7 @@ async fn check_network(app: &Shared, cursor: &Cursor) -> TurnResult {
     if cursor.network.is_empty() {
         write(app, move |conn| yields::name_network(conn, pool, &found)).await?;
     } else if cursor.network != found {
-        bail!("the node is on network {found:?}, this pool's chain is {:?}; nothing is recorded or posted", cursor.network);
+        bail!("the node is on network {found:?}, but this pool's chain is {:?}; nothing is recorded or posted", cursor.network);
     }
     Ok(())
 }
@@ -84,8 +84,8 @@ async fn check_network(app: &Shared, cursor: &Cursor) -> TurnResult {
 fn check_version(version: u32, newest: u32) -> TurnResult {
     ensure!(
         (OLDEST_VERSION..=newest).contains(&version),
-        "the node is on network version {version}, versions {OLDEST_VERSION} to {newest} are known here; nothing is recorded or posted until \
-         Sealyard is brought up to date, or newest_network_version is raised because nothing of that version touches money"
+        "the node is on network version {version}, but this release knows {OLDEST_VERSION} to {newest}; nothing is recorded \
+         or posted until Sealyard is upgraded. If nothing in that version affects money, raise newest_network_version instead"
     );
     Ok(())
 }
@@ -275,7 +275,7 @@ impl Follow<'_> {
     }
 
     fn began(&self, info: &SectorInfo) -> anyhow::Result<Began> {
-        let atto = |amount: &TokenAmount| i128::try_from(amount.atto()).context("more FIL than there is");
+        let atto = |amount: &TokenAmount| i128::try_from(amount.atto()).context("more FIL than can exist");
         Ok(Began {
             number: i64::try_from(info.sector_number)?,
             contract: None,
