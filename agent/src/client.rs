@@ -15,7 +15,7 @@ pub struct House {
 }
 
 impl House {
-    /// `url` with its scheme: without one nothing would ever be reached.
+    /// Refuses a `url` without a scheme: it could never be reached.
     pub fn new(url: &str, key: &str) -> Result<Self> {
         if !url.starts_with("https://") && !url.starts_with("http://") {
             bail!("{url} has no scheme; write --url https://{url}");

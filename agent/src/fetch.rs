@@ -1,4 +1,5 @@
-//! Fetches a sector's files from the machine that has them into a folder of their own. What has arrived of a file is not fetched again.
+//! Fetches a sector's files from the machine that has them, into a folder of their own. A fetch
+//! that was interrupted resumes where it stopped.
 
 use std::{
     fs,
@@ -14,18 +15,19 @@ use sealyard_filecoin::sector::SealProof;
 
 use crate::{files::inside, work_dir::WorkDir};
 
-/// Files that are fetched at a time: one stream does not fill a fast network.
+/// Files fetched at the same time: one stream does not fill a fast network.
 const STREAMS: usize = 4;
-/// Attempts without a byte before it is given up.
+/// Attempts in a row that bring no byte before a fetch is given up.
 const ATTEMPTS: u32 = 6;
-/// Longest list of files, bytes, and most files of a sector.
+/// Longest list of files in bytes, and most files of a sector.
 const LONGEST_LIST: usize = 1 << 20;
 const MOST_FILES: usize = 1000;
-/// Layers, trees and replica of a sector take 14.1 sector sizes at most, besides files of a fixed size.
+/// Layers and trees take at most 14.1 sector sizes and the replica one more. All other files have a
+/// fixed size.
 const SECTORS_OF_FILES: u64 = 17;
 const SMALL_FILES: u64 = 64 << 20;
 
-/// Everything of the sector.
+/// Fetches all files of the sector.
 pub async fn fetch(work: &WorkDir, task: i64, input: &MoveInput) -> Result<()> {
     let incoming = work.incoming(task);
     let source = Source::new(input)?;
@@ -51,7 +53,7 @@ struct Source {
     http: reqwest::Client,
     url: String,
     pass: String,
-    /// All files of a sector together.
+    /// Most bytes that all files of the sector may have together.
     most_bytes: u64,
 }
 
@@ -81,7 +83,7 @@ impl Source {
     async fn try_list(&self) -> Result<Vec<StoredFile>> {
         let mut response = self.http.get(&self.url).bearer_auth(&self.pass).send().await?;
         let status = response.status();
-        // The text of another address is not repeated: the address may be anybody's.
+        // The answer's text is not repeated: the address may be anybody's.
         ensure!(status.is_success(), "the machine that has the files answered {status}");
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await? {
@@ -96,7 +98,7 @@ impl Source {
         Ok(files)
     }
 
-    /// Goes on where an interrupted attempt ended.
+    /// Fetches one file, starting where an interrupted attempt ended.
     async fn whole(&self, file: &StoredFile, into: &Path) -> Result<()> {
         let Some(below) = inside(&file.path) else { bail!("its path leads outside the sector's folder") };
         let path = into.join(below);
@@ -122,7 +124,7 @@ impl Source {
         }
     }
 
-    /// The bytes after the first `have`.
+    /// Fetches the bytes after the first `have`.
     async fn rest(&self, file: &StoredFile, have: u64, out: &mut fs::File) -> Result<()> {
         let url = format!("{}/{}", self.url, file.path);
         let request = self.http.get(&url).bearer_auth(&self.pass).header(header::RANGE, format!("bytes={have}-"));
@@ -143,7 +145,8 @@ impl Source {
     }
 }
 
-/// Before another attempt. Too many failures end them, and so does what is no failure of the network's: a refusal, a full disk.
+/// Waits before another attempt. Gives up after too many failures, and at once after any failure
+/// that is not the network's, such as a refusal or a full disk.
 async fn pause(failures: &mut u32, error: anyhow::Error) -> Result<()> {
     *failures += 1;
     if *failures >= ATTEMPTS || error.downcast_ref::<reqwest::Error>().is_none() {
@@ -175,7 +178,8 @@ mod tests {
         fs::write(folder.join(name), bytes).unwrap();
     }
 
-    /// A machine with sector 7, and what it takes to read that from it with a pass for this sector.
+    /// Serves sector 7 from a machine in `dir`. Returns the input of a move from there, with a pass
+    /// for the sector `of`.
     fn source(dir: &Path, of: StoredSector) -> MoveInput {
         let work = WorkDir::open(dir).unwrap();
         let folder = work.store().join("s-f01000-7");
@@ -190,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn everything_arrives_and_what_had_arrived_is_not_fetched_again() {
+    async fn a_fetch_resumes_partial_files_and_completes_the_sector() {
         let (there, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let input = source(there.path(), SEVEN);
         let work = WorkDir::open(here.path()).unwrap();
@@ -207,10 +211,11 @@ mod tests {
         assert!(!work.incoming(5).exists());
     }
 
-    /// `cargo test --release -p sealyard-agent -- --ignored --nocapture` says how fast files move on this machine.
+    /// `cargo test --release -p sealyard-agent -- --ignored --nocapture` measures how fast files
+    /// move on this machine.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "a measurement"]
-    async fn eight_gib() {
+    async fn fetching_eight_gib_is_timed() {
         let (there, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let input = source(there.path(), SEVEN);
         for layer in 0..8 {
@@ -225,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_pass_for_that_sector_nothing_is_shown() {
+    async fn no_file_is_served_without_a_pass_for_its_sector() {
         let there = tempfile::tempdir().unwrap();
         write(there.path(), "machine.json", b"secret");
         let input = source(there.path(), SEVEN);

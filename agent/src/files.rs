@@ -1,4 +1,4 @@
-//! Shows sectors' files to other machines that have a pass from the server.
+//! Serves sectors' files to other machines that have a pass from the server.
 
 use std::{
     collections::VecDeque,
@@ -24,12 +24,12 @@ use sealyard_core::{
 };
 use sealyard_filecoin::proofs;
 
-/// The files that a machine shares, and when each was last read.
+/// The files that a machine serves, and when another machine last read here.
 pub struct Shown {
     store: PathBuf,
     key: String,
     read_at: Mutex<Option<Instant>>,
-    /// By how much the server's clock is ahead of this machine's, microseconds.
+    /// Microseconds by which the server's clock is ahead of this machine's.
     ahead: AtomicI64,
 }
 
@@ -38,7 +38,7 @@ impl Shown {
         *self.read_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The server has just said what time it is.
+    /// Notes the time that the server has just reported.
     pub fn set_time(&self, now: Micros) {
         self.ahead.store(now.saturating_sub(SystemClock.now()), Ordering::Relaxed);
     }
@@ -52,7 +52,7 @@ impl Shown {
     }
 }
 
-/// Serves from now on, beside everything else. Returns where.
+/// Starts serving in the background. Returns the address.
 pub fn serve(listen: SocketAddr, store: PathBuf, key: String) -> Result<(Arc<Shown>, SocketAddr)> {
     let shown = Arc::new(Shown { store, key, read_at: Mutex::default(), ahead: AtomicI64::new(0) });
     let listener =
@@ -99,14 +99,14 @@ async fn file(shown: web::Data<Shown>, request: HttpRequest, path: web::Path<(u6
     }
 }
 
-/// A path that stays below the folder that it is joined to.
+/// The path, if it stays below the folder that it is joined to.
 pub fn inside(path: &str) -> Option<&Path> {
     let path = Path::new(path);
     let stays = path.components().all(|part| matches!(part, Component::Normal(_)));
     (stays && path.components().next().is_some()).then_some(path)
 }
 
-/// Files of a sector, whatever folders they are in. None: there is no such sector.
+/// Files of a sector, in all folders below its own. Empty if there is no such sector.
 fn files_in(folder: &Path) -> Result<Vec<StoredFile>> {
     let mut files = Vec::new();
     let mut folders = VecDeque::from([folder.to_owned()]);

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use sealyard_core::fleet::protocol::Hardware;
 
-/// Reads it from the kernel; `offered` says how many cores and GPUs are offered, if not all.
+/// Reads the hardware from the kernel. `offered` overrides the cores and GPUs.
 pub fn read(dir: &Path, offered: (Option<i64>, Option<usize>)) -> Hardware {
     let (cores, gpus) = offered;
     let counted = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -35,7 +35,7 @@ fn disk(dir: &Path) -> (i64, i64) {
     (bytes(stat.blocks()), bytes(stat.blocks_available()))
 }
 
-/// Names of the graphics cards that a prover could use.
+/// Names of the GPUs that a prover could use.
 fn found_gpus() -> Vec<String> {
     let Ok(entries) = fs::read_dir("/proc/driver/nvidia/gpus") else { return Vec::new() };
     let model = |entry: fs::DirEntry| {

@@ -1,6 +1,8 @@
-//! The program on a sealing machine: enrols, reports, takes leases, runs each step as a child process.
+//! The program on a sealing machine: it enrols, sends heartbeats, takes leases, and runs each step
+//! as a child process.
 //!
-//! Must not know: the database, customers. What a machine needs between two of its own restarts is in its folder.
+//! Must not know: the database, customers. Everything that must survive a restart is in the
+//! machine's folder.
 
 mod client;
 mod fetch;
@@ -81,7 +83,7 @@ struct RunOptions {
 }
 
 impl RunOptions {
-    /// Cores and GPUs, if not all.
+    /// The cores and GPUs to offer; `None` means all.
     fn offered(&self) -> (Option<i64>, Option<usize>) {
         (self.cores, self.gpus)
     }

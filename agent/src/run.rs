@@ -1,4 +1,5 @@
-//! The machine's loop: heartbeat, start what was leased, report what ended. It waits for a server that is down.
+//! The machine's loop: send a heartbeat, start leased steps, report ended ones. It waits for a
+//! server that is down.
 
 use std::{
     collections::HashMap,
@@ -26,27 +27,29 @@ struct Agent {
     work: WorkDir,
     house: House,
     steps: HashMap<i64, Step>,
-    /// Steps that found the disk full or could not start, and when to try them again. Their leases are kept.
+    /// Steps that found the disk full or could not start, and when to try them again. Their leases
+    /// are kept.
     waiting: HashMap<i64, (Lease, Instant)>,
-    /// Results that could not be written down, because the disk is full: delivered from memory.
+    /// Results that could not be written to disk; they are delivered from memory.
     unwritten: Vec<ReportRequest>,
-    /// Results that the server, or a proxy before it, does not take: why, and when to try again. Their leases are kept.
+    /// Results that the server, or a proxy in front of it, does not accept: the reason, and when to
+    /// try again. Their leases are kept.
     refused: HashMap<(i64, i64), (String, Instant)>,
-    /// Stored sectors that are not reported yet, and the time of the next report.
+    /// Stored sectors still to be reported, and when to list them again.
     untold: Vec<StoredSector>,
     inventory: Instant,
-    /// Files that other machines may read here, and their address.
+    /// The files that other machines may read here, and the URL of this file server.
     shown: Option<(Arc<Shown>, String)>,
-    /// Files of a transfer that goes on no more may lie about.
+    /// Files of an abandoned transfer may be left on disk.
     untidy: bool,
 }
 
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 const INVENTORY_PAUSE: Duration = Duration::from_secs(1800);
-/// While other machines fetch from here, what they have fetched is soon not needed any more.
+/// While other machines fetch from here, the sectors that they fetched are soon no longer needed.
 const INVENTORY_PAUSE_WHILE_READ: Duration = Duration::from_secs(60);
 const READ_LATELY: Duration = Duration::from_secs(600);
-/// Stored sectors that one heartbeat tells of.
+/// Most stored sectors that one heartbeat reports.
 const TOLD_AT_ONCE: usize = 2000;
 const DISK_PAUSE: Duration = Duration::from_secs(30);
 
@@ -99,7 +102,7 @@ pub async fn run(options: RunOptions) -> Result<()> {
     }
 }
 
-/// Where other machines are let in, and by which address they know it.
+/// Starts the file server if this machine offers one. Returns it with the URL for other machines.
 fn show_files(options: &RunOptions, work: &WorkDir, key: &Key) -> Result<Option<(Arc<Shown>, String)>> {
     let Some(listen) = options.files_listen else { return Ok(None) };
     let (shown, at) = files::serve(listen, work.store(), key.key.clone())?;
@@ -114,7 +117,7 @@ fn show_files(options: &RunOptions, work: &WorkDir, key: &Key) -> Result<Option<
     Ok(Some((shown, url)))
 }
 
-/// A machine without parameters fails each proof in a moment, and the sectors are blamed for it.
+/// Without parameters every proof would fail at once, and the sectors would be blamed.
 fn check_parameters(dir: &Path) -> Result<()> {
     let is_parameters = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "params");
     let found = std::fs::read_dir(dir).is_ok_and(|entries| entries.filter_map(Result::ok).any(is_parameters));
@@ -129,7 +132,7 @@ fn check_parameters(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The token that was given, or that stands in the file that was named.
+/// The token from the option or from the named file.
 fn token(options: &RunOptions) -> Result<String> {
     if let Some(path) = &options.token_file {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading the token from {}", path.display()))?;
@@ -150,7 +153,7 @@ async fn enrol(options: &RunOptions, work: &WorkDir) -> Result<Key> {
     let answer = loop {
         match house.enrol(&request).await {
             Ok(answer) => break answer,
-            // Wait only for a server that cannot be reached; a refused token stays refused.
+            // Retry only if the server cannot be reached; a refused token stays refused.
             Err(error) if error.downcast_ref::<reqwest::Error>().is_some() => {
                 tracing::warn!(error = format!("{error:#}"), "will try again");
                 tokio::time::sleep(wait).await;
@@ -165,7 +168,7 @@ async fn enrol(options: &RunOptions, work: &WorkDir) -> Result<Key> {
 }
 
 impl Agent {
-    /// Waits, but not longer than until a step ends.
+    /// Waits for `wait`, or until a step ends if that is sooner.
     async fn doze(&mut self, wait: Duration) {
         const LOOK: Duration = Duration::from_millis(20);
         let timeout = Duration::from_secs(self.options.step_timeout_s);
@@ -178,7 +181,8 @@ impl Agent {
         }
     }
 
-    /// One exchange with the server; true when something was reported, so that the next lease is asked for at once.
+    /// One exchange with the server. True if a result was delivered: the next lease is then
+    /// requested at once.
     async fn turn(&mut self) -> Result<bool> {
         self.collect(Duration::from_secs(self.options.step_timeout_s))?;
         let delivered = self.deliver().await?;
@@ -244,7 +248,7 @@ impl Agent {
         read_at.is_some_and(|at| at.elapsed() < READ_LATELY)
     }
 
-    /// Deletes what arrived for transfers that do not go on.
+    /// Deletes the files of transfers that are no longer running or waiting here.
     fn forget_incoming(&mut self) {
         if !std::mem::take(&mut self.untidy) {
             return;
@@ -263,7 +267,8 @@ impl Agent {
         leases.into_iter().any(|lease| serde_json::from_str::<StoredSector>(lease.input.get()).is_ok_and(|of| of == *sector))
     }
 
-    /// Deletes sectors that nothing needs any more. What stands in the way is told, and tried again with the next inventory.
+    /// Deletes sectors that are no longer needed. A failure is logged and retried with the next
+    /// inventory.
     fn tidy(&self, over: &[StoredSector]) {
         for sector in over {
             match self.work.drop_sector(sector) {
@@ -276,7 +281,7 @@ impl Agent {
         }
     }
 
-    /// Without keeping heartbeats waiting.
+    /// Deletes removed files in the background, so that heartbeats do not wait.
     fn empty(&self) {
         let work = self.work.clone();
         drop(tokio::task::spawn_blocking(move || {
@@ -286,7 +291,8 @@ impl Agent {
         }));
     }
 
-    /// A step that cannot start (its folder cannot be written) waits, and the others go on.
+    /// Starts a step. One that cannot start, because its folder cannot be written, waits while the
+    /// others go on.
     async fn start(&mut self, lease: &Lease) {
         if let Some(old) = self.steps.remove(&lease.task) {
             old.stop().await;
@@ -296,7 +302,7 @@ impl Agent {
             Ok(step) => drop(self.steps.insert(lease.task, step)),
             Err(error) => {
                 if is_transfer(lease) {
-                    // Another machine may have the room that it takes.
+                    // Another machine may have the space that it takes.
                     let outcome = Outcome::Failed { level: FailureLevel::Temporary, reason: format!("{error:#}") };
                     let Lease { task, fence, .. } = *lease;
                     return self.unwritten.push(ReportRequest { task, fence, outcome, usage: Usage::default() });
@@ -307,7 +313,7 @@ impl Agent {
         }
     }
 
-    /// Turns ended steps into kept results; true when there was one.
+    /// Stores the results of ended steps. True if any step ended.
     fn collect(&mut self, timeout: Duration) -> Result<bool> {
         let mut ended = Vec::new();
         for step in self.steps.values_mut() {
@@ -328,7 +334,7 @@ impl Agent {
                     self.waiting.insert(report.task, (step.lease.clone(), Instant::now() + DISK_PAUSE));
                 }
                 _ => {
-                    // Files that arrived in vain, or replaced older ones.
+                    // The transfer may have left files behind, or replaced older ones.
                     self.untidy |= step.is_some_and(|step| is_transfer(&step.lease));
                     if let Err(error) = self.work.keep(report) {
                         tracing::warn!(
@@ -344,7 +350,7 @@ impl Agent {
         Ok(!ended.is_empty())
     }
 
-    /// Those that the server does not have yet.
+    /// Results that the server does not have yet.
     fn results(&self) -> Vec<ReportRequest> {
         let mut reports = self.work.undelivered();
         reports.extend_from_slice(&self.unwritten);
@@ -367,12 +373,13 @@ impl Agent {
                     self.drop_result(report);
                     delivered = true;
                 }
-                // A server that cannot be reached takes nothing else either. (Who closes the line in the middle of a report may be
-                // somebody before it who finds the report too long.)
+                // A server that cannot be reached accepts no other report either. A connection that
+                // closes in the middle of a report is another matter: a proxy may find this report
+                // too long.
                 Err(error) if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) => {
                     return Err(error);
                 }
-                // The others are delivered, and heartbeats go on.
+                // The other results are still delivered, and heartbeats go on.
                 Err(error) => {
                     let why = format!("{error:#}");
                     tracing::error!(task = report.task, why, "the server does not accept the result; it is kept");
@@ -390,7 +397,7 @@ impl Agent {
         self.refused.remove(&id);
     }
 
-    /// The lease of a step whose result was not taken has moved on: nobody wants it any more.
+    /// Drops a refused result once this machine has lost its lease: nobody wants it any more.
     fn forget_refused(&mut self, task: i64) {
         let mut reports = self.results();
         reports.retain(|report| report.task == task && self.refused.contains_key(&(task, report.fence)));

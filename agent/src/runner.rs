@@ -1,4 +1,5 @@
-//! Runs steps as child processes: its own log, a time limit, killed when told to or when we end.
+//! Runs steps as child processes. Each has its own log and a time limit, and is killed on request
+//! or when the agent ends.
 
 use std::{
     fs,
@@ -40,7 +41,7 @@ impl Step {
         Ok(Self { lease: lease.clone(), folder, child, started: Instant::now() })
     }
 
-    /// The report, once the child has ended; a child over its time is killed.
+    /// The report, if the child has ended. Kills a child that exceeds its time.
     pub fn poll(&mut self, timeout: Duration) -> Result<Option<ReportRequest>> {
         if self.started.elapsed() > timeout {
             self.child.start_kill()?;
@@ -72,7 +73,7 @@ impl Step {
         StepResult { outcome: Outcome::Failed { level, reason }, usage: Usage { wall_ms, ..Usage::default() } }
     }
 
-    /// A child cannot say so when not even its log could be written.
+    /// Probes the disk: a child cannot report a full disk if it could not even write its log.
     fn is_disk_full(&self) -> bool {
         let probe = self.folder.join("probe");
         let written = fs::write(&probe, [0; 4096]);
@@ -105,8 +106,9 @@ pub fn is_transfer(lease: &Lease) -> bool {
     TaskKind::from_name(&lease.kind).is_some_and(TaskKind::is_transfer)
 }
 
-/// The disk is full: the same step goes well once there is room, so this is no failure to report. But nothing is lost by a transfer
-/// that is given up, and what arrived of it may be in the way.
+/// Whether the step only needs free disk space. It will then succeed later, so its failure is not
+/// reported. A transfer's failure is: giving it up loses nothing, and the files that arrived may be
+/// filling the disk.
 pub fn wants_disk(lease: &Lease, report: &ReportRequest) -> bool {
     !is_transfer(lease) && matches!(&report.outcome, Outcome::Failed { reason, .. } if reason.contains(DISK_FULL))
 }

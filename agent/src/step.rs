@@ -1,4 +1,5 @@
-//! The child process: one step, one log, one result. It ends when its parent does.
+//! The child process: it runs one step, and leaves a log and a result. It ends when its parent
+//! does.
 
 use std::{fs, io::Read, path::Path, time::Instant};
 
@@ -32,7 +33,7 @@ pub fn main(folder: &Path) -> Result<()> {
     write_whole(&folder.join("result.json"), &serde_json::to_vec(&StepResult { outcome, usage })?)
 }
 
-/// The parent holds our standard input open; when it is gone, so are we.
+/// Exits when the parent does: the parent holds our standard input open.
 pub fn end_with_parent() {
     std::thread::spawn(|| {
         let mut byte = [0];
@@ -51,7 +52,7 @@ impl From<ProofError> for Failure {
         let reason = error.to_string();
         let level = match error {
             ProofError::Rejected { .. } | ProofError::FaultySector { .. } => FailureLevel::Abort,
-            // A full disk can be emptied; anything else may go well elsewhere.
+            // Space can be freed on a full disk; other failures may not recur on another machine.
             ProofError::Failed { .. } if reason.contains("No space left") => FailureLevel::Temporary,
             ProofError::Failed { .. } => FailureLevel::Permanent,
         };
@@ -94,12 +95,12 @@ fn pre_commit_1(step: &StepInput) -> Result<Value, Failure> {
     let (folder, files) = sector_files(&step.store, &sector);
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let output = proofs::pc1(&sector, &files, input.ticket.parse::<Hash32>().context("ticket")?)?;
-    // PC2's input stays with the layers, and goes where they go.
+    // PC2's input is stored with the layers, so that it moves with them.
     write_whole(&folder.join("pc1.json"), &output)?;
     Ok(json!({}))
 }
 
-/// Files that do not arrive whole are still at their source.
+/// Every failure here is temporary: the source still has the files.
 fn fetch_here(step: &StepInput) -> Result<Value, Failure> {
     let input: MoveInput = read(&step.input)?;
     let work = WorkDir::of_store(&step.store)?;
@@ -114,7 +115,7 @@ fn fetch_here(step: &StepInput) -> Result<Value, Failure> {
     Ok(json!({}))
 }
 
-/// A sealed sector's copy counts as whole when it can be proven.
+/// Accepts the copy of a sealed sector only if it can be proven.
 fn can_be_proven(work: &WorkDir, task: i64, input: &MoveInput) -> Result<()> {
     let (sector, files) = (ident(&input.sector)?, SealFiles::under(&work.incoming(task)));
     let replica = Replica { sector, comm_r: input.sector.comm_r.parse().context("CommR")?, files };

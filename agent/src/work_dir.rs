@@ -1,5 +1,5 @@
-//! The machine's folder: its key, its sectors, and one folder per step with input, log and result. A result stays until the
-//! server has taken it, so that neither a crash here nor one there loses work.
+//! The machine's folder: its key, its sectors, and one folder per step with input, log and result.
+//! A result stays until the server has accepted it, so that no crash on either side loses work.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use sealyard_filecoin::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Sectors' folders that are being deleted.
+/// Folders of sectors that are being deleted.
 const DROPPED: &str = "dropped";
 /// Folders of sectors that are being fetched, by task.
 const INCOMING: &str = "incoming";
@@ -24,7 +24,7 @@ pub struct WorkDir {
     root: PathBuf,
 }
 
-/// A step as its child process finds it.
+/// The input of a step's child process.
 #[derive(Serialize, Deserialize)]
 pub struct StepInput {
     pub task: i64,
@@ -50,14 +50,15 @@ impl WorkDir {
         Ok(Self { root: root.canonicalize()? })
     }
 
-    /// Held as long as the agent runs: two in one folder would undo each other's work.
+    /// Locks the folder while the agent runs: two agents in one folder would undo each other's
+    /// work.
     pub fn lock(&self) -> Result<fs::File> {
         let file = fs::File::create(self.root.join("lock")).context("creating the lock file")?;
         file.try_lock().with_context(|| format!("another agent is running in {}", self.root.display()))?;
         Ok(file)
     }
 
-    /// As an agent that holds the lock has opened it.
+    /// The folder around `store`, for a child of the agent that holds the lock.
     pub fn of_store(store: &Path) -> Result<Self> {
         let root = store.parent().context("a store without a folder around it")?;
         Ok(Self { root: root.to_owned() })
@@ -86,7 +87,7 @@ impl WorkDir {
         self.root.join("steps").join(format!("{task}-{fence}"))
     }
 
-    /// Makes the folder of a step that is about to run.
+    /// Creates the folder of a step that is about to run.
     pub fn prepare(&self, lease: &Lease) -> Result<PathBuf> {
         let folder = self.step_folder(lease.task, lease.fence);
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
@@ -97,13 +98,13 @@ impl WorkDir {
             input: lease.input.clone(),
             store: self.store(),
         };
-        // Leftovers of an earlier try in this folder are not this one's result.
+        // A result that an earlier try left here is not this one's.
         let _ = fs::remove_file(folder.join("result.json"));
         write_whole(&folder.join("input.json"), &serde_json::to_vec(&input)?)?;
         Ok(folder)
     }
 
-    /// Sectors that have files here.
+    /// Sectors that have files in the store.
     pub fn stored(&self) -> Result<Vec<StoredSector>> {
         let mut stored = Vec::new();
         for entry in fs::read_dir(self.store()).context("reading the store")? {
@@ -114,7 +115,7 @@ impl WorkDir {
         Ok(stored)
     }
 
-    /// Takes a sector out of the store; [`Self::empty`] gives its space back.
+    /// Removes a sector from the store; [`Self::empty`] frees its space.
     pub fn drop_sector(&self, sector: &StoredSector) -> Result<()> {
         self.take_out(&proofs::folder_name(sector.miner, sector.number))
     }
@@ -124,7 +125,7 @@ impl WorkDir {
     }
 
     fn put_away(&self, from: &Path, name: &str) -> Result<()> {
-        // One of that name may still be being deleted.
+        // An earlier folder of this name may still be waiting for deletion.
         let to = (0..).map(|n| self.root.join(DROPPED).join(format!("{name}-{n}"))).find(|to| !to.exists());
         fs::rename(from, to.unwrap_or_default()).with_context(|| format!("putting {} away", from.display()))
     }
@@ -138,7 +139,7 @@ impl WorkDir {
         self.root.join(INCOMING).join(task.to_string())
     }
 
-    /// Everything has arrived: it is a sector of the store from now on. What was there of that name is worth nothing any more.
+    /// Moves a complete sector into the store. It replaces any older copy, which is now worthless.
     pub fn take_in(&self, task: i64, name: &str) -> Result<()> {
         let (from, to) = (self.incoming(task), self.store().join(name));
         if to.exists() {
@@ -149,7 +150,7 @@ impl WorkDir {
         synced.context("writing to disk")
     }
 
-    /// Takes away what arrived for tasks other than these; [`Self::empty`] gives its space back.
+    /// Removes files that arrived for any other tasks; [`Self::empty`] frees their space.
     pub fn forget_incoming(&self, but: &[i64]) -> Result<()> {
         for entry in fs::read_dir(self.root.join(INCOMING)).context("reading what arrives")? {
             let entry = entry.context("reading what arrives")?;
@@ -161,7 +162,7 @@ impl WorkDir {
         Ok(())
     }
 
-    /// Deletes what was taken out of the store. Large folders take a while.
+    /// Deletes everything that was removed from the store. Large folders take a while.
     pub fn empty(&self) -> Result<()> {
         let mut stays = Ok(());
         for entry in fs::read_dir(self.root.join(DROPPED)).context("reading what is to be deleted")? {
@@ -184,7 +185,8 @@ impl WorkDir {
         entries.filter_map(Result::ok).filter_map(read).collect()
     }
 
-    /// The server has it: input and result can go, the log of a failure stays.
+    /// Cleans up once the server has the result. Only the folder of a failed step stays, for its
+    /// log.
     pub fn delivered(&self, report: &ReportRequest) {
         let folder = self.step_folder(report.task, report.fence);
         let _ = match report.outcome {
@@ -194,14 +196,14 @@ impl WorkDir {
     }
 }
 
-/// Where a sector lives in a store.
+/// A sector's folder and files in a store.
 pub fn sector_files(store: &Path, sector: &SectorIdent) -> (PathBuf, SealFiles) {
     let folder = proofs::sector_folder(store, sector);
     let files = SealFiles::under(&folder);
     (folder, files)
 }
 
-/// Writes a file so that it is there whole or not at all, also after a crash.
+/// Writes a file atomically: even after a crash it is complete or absent.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     use std::io::Write;
     let temporary = path.with_extension("tmp");
@@ -224,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dropped_sector_leaves_the_store_at_once_and_nothing_else_does() {
+    fn dropping_a_sector_removes_only_that_sector_from_the_store() {
         let dir = tempfile::tempdir().unwrap();
         let work = WorkDir::open(dir.path()).unwrap();
         let make = |name: &str| {
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_arrived_for_nothing_is_deleted_and_what_still_arrives_is_not() {
+    fn abandoned_incoming_files_are_deleted_and_live_ones_kept() {
         let dir = tempfile::tempdir().unwrap();
         let work = WorkDir::open(dir.path()).unwrap();
         for task in [4, 5] {

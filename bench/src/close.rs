@@ -1,4 +1,5 @@
-//! The cost of closing a day of many contracts: our own code, beside the fastest ways to write the same lots and balances.
+//! Measures closing a day with many contracts, and compares it with the fastest ways to write the
+//! same lots and balances.
 
 use std::time::{Duration, Instant};
 
@@ -16,13 +17,13 @@ use sealyard_core::{
 
 use crate::CloseOptions;
 
-/// Genesis at the epoch of time: epoch 0 begins day 0.
+/// Epochs of a day. Genesis is at Unix time 0, so epoch 0 begins day 0.
 const EPOCHS: i64 = 2880;
 const TODAY: i64 = 20_000;
 const VESTING: i64 = 180;
 const SECTOR: i64 = 32 << 30;
 
-/// Nothing but what the day needs, made inside the database.
+/// The rows that closing the day needs, and no others, generated inside the database.
 struct Made<'a> {
     options: &'a CloseOptions,
 }
@@ -32,7 +33,8 @@ impl Made<'_> {
         format!("WITH RECURSIVE n (i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < {count})")
     }
 
-    /// Days with lots: every one of the latest, or only those that today's release looks at.
+    /// Days that already have lots: the latest `past_days`, and the two around the vesting horizon
+    /// that today's release reads.
     fn past(&self) -> Vec<i64> {
         let mut days: Vec<i64> = (1..=self.options.past_days).map(|back| TODAY - back).collect();
         days.extend([TODAY - VESTING, TODAY - VESTING - 1]);
@@ -87,7 +89,8 @@ impl Made<'_> {
         Ok(made)
     }
 
-    /// When sectors counted (one in a hundred is faulty for a part of the day), accounts, and what the chain said.
+    /// Sector intervals (one sector in a hundred counts for part of the day only), ledger accounts,
+    /// chain cursors and block wins.
     fn earning(&self, accounts: i64) -> Vec<String> {
         let (books, long_ago) = (Self::series(2 * accounts), (TODAY - 400) * DAY);
         let mut made = vec![
@@ -173,7 +176,8 @@ pub fn run(options: &CloseOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How an account's page finds its lots, and how long that takes: by keys alone, however many days there are.
+/// Measures how long an account's page takes to find its lots, and checks that it finds them by
+/// their whole key, so that the number of days does not matter.
 fn account_pages(db: &Database) -> anyhow::Result<()> {
     let started = Instant::now();
     let lots = db.read(|conn| {
@@ -225,7 +229,7 @@ fn analyze(db: &Database) -> anyhow::Result<()> {
     Ok(db.read(|conn| Ok::<_, DbFault>(on_conn!(conn, |c| c.batch_execute(statement))?))?)
 }
 
-/// Most memory that this process has held so far, MiB.
+/// Peak resident memory of this process, MiB.
 fn peak_mib() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
@@ -233,14 +237,14 @@ fn peak_mib() -> anyhow::Result<u64> {
     Ok(kib / 1024)
 }
 
-/// Rows that closing has written for one pool, to be written again.
+/// Rows that closing wrote for one pool; they are written again to measure the fastest route.
 struct Written {
     lots: Vec<Lot>,
     movements: Vec<Movement>,
 }
 
-/// The least time in which the day's lots and balances of all pools are written, each pool in one transaction as they are closed,
-/// and the way that took it.
+/// Writes the day's lots and balances again by two routes, each pool in one transaction, as closing
+/// does. Returns the shorter time and the name of its route.
 fn fastest(db: &Database, options: &CloseOptions) -> anyhow::Result<(Duration, &'static str)> {
     let mut written = Vec::new();
     for pool in (1..=options.pools).map(PoolId) {
@@ -285,7 +289,7 @@ fn timed(
     Ok(took)
 }
 
-/// The same rows in tables of their own, for a copy that needs no client.
+/// Copies the rows to staging tables, so that they can be written without the client.
 fn stage(db: &Database, written: &[Written]) -> anyhow::Result<()> {
     execute(db, "CREATE TABLE staged_sums (pool_id BIGINT, code TEXT, paid_in BIGINT, paid_out BIGINT)")?;
     execute(db, "CREATE TABLE staged_lots AS SELECT * FROM yield_lots WHERE 1 = 0")?;

@@ -1,4 +1,4 @@
-//! Whether visitors who ask for all that there is keep machines waiting.
+//! Measures whether greedy visitors delay the machines' heartbeats.
 
 use std::{
     sync::{
@@ -69,10 +69,12 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
-/// Heartbeats while nobody else asks, then while `greedy` connections ask for the front page without a pause.
+/// Measures heartbeats without visitors, then while `greedy` connections request the front page
+/// without a pause.
 pub fn run(options: &HeartbeatOptions) -> anyhow::Result<()> {
     let (app, key) = open(options)?;
-    // Visitors and the machine are on other computers: neither's client waits for the other's.
+    // Separate runtimes, so that neither client waits for the other: in reality they are on
+    // different computers.
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let (server, visiting) = (runtime()?, runtime()?);
     let machine = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -1,4 +1,4 @@
-//! `sealsched-instance/1`, as the planner sees it.
+//! Reads `sealsched-instance/1` into the planner's types.
 
 use std::{collections::BTreeMap, fs::File, io::BufReader, path::Path};
 
@@ -109,7 +109,7 @@ pub struct Loaded {
     pub orders: Vec<Order>,
 }
 
-/// Reads an instance. Without `clairvoyant` each order is known from its release on.
+/// Reads an instance. Without `clairvoyant`, each order becomes known at its release.
 pub fn load(path: &Path, clairvoyant: bool) -> anyhow::Result<Loaded> {
     let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
     let read = serde_json::from_reader(BufReader::new(file));

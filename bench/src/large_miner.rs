@@ -1,4 +1,5 @@
-//! The cost of following a miner of many sectors: time, calls, bytes and memory of a turn that reads half an hour of the chain.
+//! The cost of following a miner of many sectors: time, calls, bytes and memory of a turn that
+//! reads half an hour of the chain.
 
 use std::{
     sync::Arc,
@@ -21,9 +22,9 @@ use sealyard::{
     worker,
 };
 
-/// Epochs of a chunk, hence of a turn here.
+/// Epochs of a chunk, and so of one turn here.
 const CHUNK: i64 = 60;
-/// Where reading begins.
+/// The epoch at which reading begins.
 const FIRST: i64 = 600;
 
 fn open(options: &LargeMinerOptions, node_url: &str) -> anyhow::Result<Shared> {
@@ -64,7 +65,7 @@ fn peak_mib() -> anyhow::Result<u64> {
     Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? / 1024)
 }
 
-/// One turn of the loop that reads the chain; how long it took, with what traffic.
+/// Runs one turn of the loop that reads the chain, and prints its traffic. Returns its duration.
 async fn turn(app: &Shared, node: &LargeMiner, name: &str) -> anyhow::Result<Duration> {
     let _ = node.traffic();
     let began = Instant::now();

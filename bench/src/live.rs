@@ -1,15 +1,15 @@
-//! A fleet that learns of its orders one after the other, as a dispatcher does.
+//! A fleet that learns of its orders one after another, as a dispatcher does.
 
 use sealyard_planner::{Aim, Budget, Effort, Fleet, Order, Policy, Secs, World, improve};
 
-/// Sectors that a search treats as one, so that it has some hundred things to arrange.
+/// Sectors per group: the search then has a few hundred groups to arrange.
 #[must_use]
 fn group_size(sectors: usize) -> u32 {
     u32::try_from(sectors / 300).unwrap_or(u32::MAX).clamp(1, 64)
 }
 
-/// Plays the fleet through all orders. What is still to begin is arranged anew whenever an order becomes known; each
-/// arrangement has its share of `budget`.
+/// Simulates the fleet through all orders. Whenever an order becomes known, a search rearranges the
+/// sectors that have not begun. Each search gets its share of `budget`.
 pub fn live<'f>(fleet: &'f Fleet, orders: &[Order], policy: Policy, aim: Aim, seed: u64, budget: &mut dyn Budget) -> World<'f> {
     let mut world = World::new(fleet, policy);
     let sectors: usize = orders.iter().filter_map(|o| usize::try_from(o.n).ok()).sum();
@@ -31,7 +31,7 @@ pub fn live<'f>(fleet: &'f Fleet, orders: &[Order], policy: Policy, aim: Aim, se
             if let Some(found) = improve(&world, aim, round, budget) {
                 world.adopt(&found);
                 if from == ids.len() && found.world.is_done() {
-                    // Nothing else will become known: this is how it goes on.
+                    // No more orders will come, so the search has already simulated the rest.
                     return found.world;
                 }
             }

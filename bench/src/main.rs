@@ -1,4 +1,5 @@
-//! Measures: the planner on instances from outside, the books with many contracts, the server beside greedy visitors.
+//! Benchmarks: the planner on external instances, the books with many contracts, the server under
+//! greedy visitors.
 
 mod close;
 mod heartbeats;
@@ -22,15 +23,19 @@ struct Cli {
 enum Bench {
     /// Plan an instance (`sealsched-instance/1`) and write the schedule (`sealsched-schedule/1`).
     Schedule(ScheduleOptions),
-    /// Quote every order of a simulated world on its arrival, play the world on, and say how many quotes were kept.
+    /// Quote every order of a simulated fleet on its arrival, simulate it to the end, and report
+    /// how many quotes were kept.
     Quotes(QuoteOptions),
-    /// Let things happen to a busy fleet, and say what one event costs and how steady the plan is.
+    /// Apply events to a busy fleet, and report the cost of one event and the steadiness of the
+    /// plan.
     Replan(ReplanOptions),
-    /// Close one day of many contracts, and compare with the fastest way to write as many lots and balances.
+    /// Close one day with many contracts, and compare with the fastest way to write the same lots
+    /// and balances.
     Close(CloseOptions),
-    /// Send a machine's heartbeats while nobody else asks, then while many connections ask for pages without a pause.
+    /// Send a machine's heartbeats without other traffic, then while many connections request pages
+    /// without a pause.
     Heartbeats(HeartbeatOptions),
-    /// Follow a simulated miner of many sectors, and say what a turn costs.
+    /// Follow a simulated miner of many sectors, and report the cost of a turn.
     LargeMiner(LargeMinerOptions),
 }
 
@@ -42,10 +47,10 @@ struct LargeMinerOptions {
     /// Sectors that are new in each turn.
     #[arg(long, default_value_t = 20)]
     new: u64,
-    /// Turns after the first ones.
+    /// Usual turns to measure, after the first two.
     #[arg(long, default_value_t = 7)]
     turns: u32,
-    /// The node does not serve the chain's objects by their CIDs.
+    /// Use a node that does not serve the chain's objects by their CIDs.
     #[arg(long)]
     without_objects: bool,
     /// An empty database that may be filled and thrown away.
@@ -55,10 +60,10 @@ struct LargeMinerOptions {
 
 #[derive(clap::Args)]
 struct HeartbeatOptions {
-    /// Connections that ask without a pause.
+    /// Connections that send requests without a pause.
     #[arg(long, default_value_t = 32)]
     greedy: u32,
-    /// Heartbeats that are measured, idle and busy.
+    /// Heartbeats to measure, idle and busy each.
     #[arg(long, default_value_t = 1000)]
     times: u32,
     /// An empty database that may be filled and thrown away.
@@ -74,7 +79,7 @@ struct CloseOptions {
     accounts: i64,
     #[arg(long, default_value_t = 5)]
     pools: i64,
-    /// Days that are in the books already; at least three that matter for vesting are.
+    /// Latest days that already have lots; the two days that matter for vesting always do.
     #[arg(long, default_value_t = 3)]
     past_days: i64,
     /// An empty database that may be filled and thrown away.
@@ -87,16 +92,16 @@ struct QuoteOptions {
     /// An instance (`sealsched-instance/1`); its machines are the fleet, its orders are not used.
     #[arg(long)]
     fleet: PathBuf,
-    /// Demand, in hundredths of what the fleet can seal.
+    /// Demand, per cent of what the fleet can seal.
     #[arg(long, default_value_t = 85)]
     load: u32,
-    /// Standard deviation of the logarithm of step times, per cent.
+    /// Standard deviation of the logarithm of step durations, per cent.
     #[arg(long, default_value_t = 12)]
     noise: i64,
     /// Days between breakdowns of one machine; 0: none.
     #[arg(long, default_value_t = 45)]
     failure_days: i32,
-    /// What the quoting model believes instead.
+    /// Noise that the quoting model assumes, if not the real one.
     #[arg(long)]
     model_noise: Option<i64>,
     #[arg(long)]
@@ -106,7 +111,7 @@ struct QuoteOptions {
     longest_lead_h: i32,
     #[arg(long, default_value_t = 40)]
     days: i32,
-    /// Sectors of a usual order.
+    /// Sectors of an average order.
     #[arg(long, default_value_t = 60)]
     sectors: i32,
     #[arg(long, default_value_t = 64)]
@@ -124,10 +129,10 @@ struct ScheduleOptions {
     /// Every order is known from the start; otherwise none is seen before its release.
     #[arg(long)]
     clairvoyant: bool,
-    /// Milliseconds of processor time for improving on the rules; 0: the best of all rules.
+    /// Milliseconds of processor time for the search; 0: only try all rules and take the best.
     #[arg(long, default_value_t = 2000)]
     budget_ms: u64,
-    /// The usual rule, once: the quickest plan. With more than 50,000 sectors there is no other.
+    /// Use only the usual rule: the quickest plan. Always so with more than 50,000 sectors.
     #[arg(long)]
     one_rule: bool,
     #[arg(long, default_value_t = 1)]
@@ -140,7 +145,7 @@ struct ReplanOptions {
     instance: PathBuf,
     #[arg(long, default_value_t = 2000)]
     events: usize,
-    /// Standard deviation of the logarithm of step times while churn is measured, per cent.
+    /// Standard deviation of the logarithm of step durations while churn is measured, per cent.
     #[arg(long, default_value_t = 12)]
     noise: i64,
     #[arg(long, default_value_t = 1)]

@@ -1,5 +1,5 @@
-//! Are quotes kept? A simulated world with its own noise and failures; every order is quoted on arrival by a model that may be
-//! wrong, and played to its end.
+//! Are quotes kept? Simulates a fleet with its own noise and failures. A model that may be wrong
+//! quotes every order on arrival, and the order is then simulated to its end.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{QuoteOptions, instance, schedule::processor};
 
 const DAY: Secs = 86_400;
 const HOUR: Secs = 3600;
-/// Sectors sealed per hour, in millionths.
+/// Rates are in millionths of a sector per hour.
 const MILLION: i64 = 1_000_000;
 
 /// The outcome of one quote.
@@ -140,7 +140,7 @@ fn accept(world: &mut World<'_>, mut order: Order, quoted: &Forecast, at: Secs, 
     Asked { order: world.add_order(order), at, p95: quoted.p95, p50: quoted.p50, counted, settled: false, done: None }
 }
 
-/// Learns from promises whose outcome is known by now.
+/// Updates the calibration with quotes whose outcome is now known.
 fn settle(world: &World<'_>, asked: &mut [Asked], mut calibration: Calibration) -> Calibration {
     for one in asked.iter_mut().filter(|a| a.done.is_none()) {
         one.done = world.done_at(one.order);

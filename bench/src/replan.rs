@@ -11,7 +11,7 @@ use super::{ReplanOptions, instance, schedule::processor};
 
 const HOUR: Secs = 3600;
 const DAY: Secs = 24 * HOUR;
-/// Hours ahead for which it is told how steady the drawing is.
+/// Horizons, in hours, for which the steadiness of the plan is reported.
 const HORIZONS: [Secs; 3] = [3, 12, 24];
 const CHURN_HOURS: u64 = 6;
 
@@ -61,7 +61,7 @@ pub fn run(options: &ReplanOptions) -> anyhow::Result<()> {
         }
         world.step();
         took.push((kind, processor().saturating_sub(before)));
-        // Some of the fleet's own events lie between two that come from outside.
+        // Let some of the fleet's own events pass before the next external one.
         for _ in 0..50 {
             world.step();
         }
@@ -84,7 +84,7 @@ pub fn run(options: &ReplanOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The fleet after each drain and each arrival of a machine.
+/// The fleet after each drain or added machine.
 fn fleets(first: &Fleet, events: &[Kind], rng: &mut Rng) -> Vec<Fleet> {
     let changes = events.iter().filter(|kind| matches!(kind, Kind::Drain | Kind::NewMachine));
     let fleets = changes.scan(first.clone(), |fleet, kind| {
@@ -100,7 +100,7 @@ fn fleets(first: &Fleet, events: &[Kind], rng: &mut Rng) -> Vec<Fleet> {
     fleets.collect()
 }
 
-/// One like those of the instance, known and startable now.
+/// An order like those of the instance, known and released now.
 fn order(like: &[Order], rng: &mut Rng, now: Secs) -> Order {
     let usual =
         Order { id: -1, pool: Some(PoolIx(0)), kind: Key::of(0), n: 1, release: now, step: 0, due: now, weight: 1, known: now };
@@ -115,10 +115,11 @@ fn report(name: &str, mut took: Vec<Duration>) {
 }
 
 struct Churn {
-    /// For each of [`HORIZONS`]: sectors that were drawn to begin so soon and had not begun an hour later; how many of them were drawn on
-    /// another machine then, and how many there were.
+    /// For each of [`HORIZONS`]: sectors that were planned to begin within it and, an hour later,
+    /// still wait to begin. The first number counts those that are now planned on another machine,
+    /// the second counts all.
     tallies: [(u64, u64); HORIZONS.len()],
-    /// Of the whole, played to its end.
+    /// Weighted tardiness of the whole simulation.
     lateness: i64,
 }
 

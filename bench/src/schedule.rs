@@ -1,4 +1,4 @@
-//! Plans an instance and writes what the planner decided.
+//! Plans an instance and writes the resulting schedule.
 
 use std::{
     fs::File,
@@ -14,18 +14,20 @@ use sealyard_planner::{Aim, Budget, Effort, MachineIx, Policy, Rounds, Row, Sect
 
 use super::{ScheduleOptions, instance};
 
-/// With more sectors than this, one plan takes about as long as a search may.
+/// With more sectors than this, a single plan takes about as long as a whole search may.
 const MOST_FOR_SEARCH: u32 = 50_000;
 
-/// Where more arrangements may come: most plans of one. What there is to arrange at first, with few orders, is soon found.
+/// Most plans of one arrangement when more may follow. Early arrangements have few orders, so a
+/// good plan is found soon.
 const MOST_PLANS: u32 = 300;
 
-/// Processor time, shared among the arrangements: each may use a seventh of what is left, so that any number can come; the only
-/// one of an instance that is known from the start may use all.
+/// Processor time, shared among the arrangements. Each may use a seventh of the rest, so that there
+/// is always some left for the next. If everything is known from the start, the only arrangement
+/// may use all.
 struct ProcessorTime {
     left: Duration,
     divisor: u32,
-    /// Those of one arrangement.
+    /// Plans made for the current arrangement.
     plans: Rounds,
     share: Duration,
     began: Duration,
@@ -69,7 +71,7 @@ pub fn run(options: &ScheduleOptions) -> anyhow::Result<()> {
     };
     let (divisor, most) = if at_once { (1, u32::MAX) } else { (7, MOST_PLANS) };
     let mut budget = ProcessorTime { left: total, divisor, plans: Rounds::most(most), share: Duration::ZERO, began, effort };
-    // With all orders known, the search need not prepare for others.
+    // When all orders are known, the search need not prepare for others.
     let aim = if options.clairvoyant { Aim::Exact } else { Aim::Open };
     let world = live(&loaded.fleet, &loaded.orders, Policy::default(), aim, options.seed, &mut budget);
     let used = processor().saturating_sub(began);

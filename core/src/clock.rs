@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_month_knows_its_days() {
+    fn a_month_converts_to_and_from_its_days() {
         for (text, length) in [("2026-10", 31), ("2024-02", 29), ("2026-12", 31)] {
             let month: Month = text.parse().unwrap();
             let (first, after) = month.days().unwrap();

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fil_is_read_to_the_last_nano_or_not_at_all() {
+    fn fil_is_parsed_to_the_last_nanofil_or_refused() {
         let read = |text: &str| text.parse::<NanoFil>().map(|nano| nano.0);
         assert_eq!((read("1.25"), read("-0.000000001"), read("3")), (Ok(1_250_000_000), Ok(-1), Ok(3_000_000_000)));
         for wrong in ["", "-", ".5", "1.", "1.0000000001", "1e3", "+1", "1,000", "99999999999"] {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn atto_below_a_nano_is_kept_apart() {
+    fn attofil_below_one_nanofil_are_kept_as_the_rest() {
         assert_eq!(NanoFil::from_atto(1_999_999_999), Some((NanoFil(1), 999_999_999)));
         assert_eq!(NanoFil::from_atto(0), Some((NanoFil(0), 0)));
     }

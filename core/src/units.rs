@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_read_well() {
+    fn bytes_are_shown_in_binary_units() {
         for (bytes, text) in
             [(2048, "2 KiB"), (32 << 30, "32 GiB"), (1 << 40, "1 TiB"), (1536, "1.50 KiB"), (0, "0 B"), (11 << 49, "5.50 PiB")]
         {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn mainnet_time_is_the_documented_one() {
+    fn mainnet_epochs_match_the_documented_dates() {
         let chain = ChainTime { genesis_at: 1_598_306_400, epoch_seconds: 30 };
         // 2026-11-22T00:00Z is epoch 6,566,640.
         let day = chain.day(6_566_640);

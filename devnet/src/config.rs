@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub enum Clock {
     /// Epochs pass only through `Devnet.Step`.
     Stepped,
-    /// One epoch every so many milliseconds.
+    /// An epoch passes every `milliseconds`.
     Ticking { milliseconds: u64 },
 }
 
@@ -20,7 +20,7 @@ pub enum Clock {
 pub struct Config {
     /// Must start with `sealyard-devnet`: proof parameters refuse other networks.
     pub network_name: String,
-    /// Everything random on this chain follows from it.
+    /// Everything random on this chain is derived from it.
     pub seed: u64,
     pub clock: Clock,
     /// Unix seconds of epoch 0.
@@ -31,7 +31,8 @@ pub struct Config {
     pub sector_size: u64,
     /// Actor id of the only miner.
     pub miner_id: u64,
-    /// Quality-adjusted bytes of everybody else; with the miner's own power this gives its share.
+    /// Quality-adjusted bytes of all other miners. With the miner's own power, this determines its
+    /// share.
     pub other_power: u64,
     /// attoFIL minted per epoch.
     pub epoch_reward: String,
@@ -39,7 +40,7 @@ pub struct Config {
     pub minimum_power: u64,
     /// Whole FIL.
     pub circulating_supply: u64,
-    /// Whole FIL that the miner actor and its owner start with, each.
+    /// Whole FIL with which the miner actor and its owner each start.
     pub initial_balance: u64,
     /// Null rounds per thousand.
     pub null_rounds: u64,
@@ -56,9 +57,11 @@ pub struct Config {
     pub vesting_quantum: i64,
     /// Divisor of the daily fee's cap (half of a day's reward).
     pub daily_fee_cap_denominator: i64,
-    /// How many epochs `Devnet.Reorg` can take back; 0: none, and nothing is kept for it.
+    /// How many epochs `Devnet.Reorg` can replace. With 0 it cannot replace any, and no past states
+    /// are kept.
     pub reorg_depth: usize,
-    /// Actor ids of the miner's control addresses, wallets of this node with the same balance as the others.
+    /// Actor ids of the miner's control addresses. They are wallets of this node and start with the
+    /// same balance as the others.
     pub control_addresses: Vec<u64>,
 }
 

@@ -1,5 +1,6 @@
-//! A node that speaks for one miner of any size, from formulas: what following such a miner costs can be measured without sealing it.
-//! It answers only what the chain is read by.
+//! A simulated node for one miner of any size, computed from formulas, so that the cost of
+//! following such a miner can be measured without sealing anything. It answers only the methods
+//! that read the chain.
 
 use std::{
     collections::HashMap,
@@ -26,22 +27,22 @@ use crate::{
 
 const DEADLINES: u64 = 48;
 const WINDOW: i64 = 60;
-/// Sectors of a partition of 32 GiB sectors.
+/// Sectors of a full partition, at 32 GiB each.
 const PARTITION: u64 = 2349;
 pub const SECTOR_BYTES: i64 = 32 << 30;
 const ACTIVATION: i64 = 10;
 const EXPIRATION: i64 = 540 * 2880;
-/// attoFIL of a sector.
+/// attoFIL per sector.
 const PLEDGE: u64 = 150_000_000_000_000_000;
 const DAILY_FEE: u64 = 7_000_000_000_000;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// Sectors that the miner has at first, numbered from 0.
+    /// Sectors at the start, numbered from 0.
     pub sectors: u64,
-    /// Sectors that are new at the end of each deadline.
+    /// Sectors added at the end of each deadline.
     pub new_each_window: u64,
-    /// Epochs that can be asked for.
+    /// Epochs that can be requested.
     pub epochs: i64,
     /// Whether objects are served by their CIDs.
     pub serves_objects: bool,
@@ -80,7 +81,7 @@ impl LargeMiner {
         self.state.head.store(epoch, Ordering::Relaxed);
     }
 
-    /// Calls answered since the last time, and bytes of the answers.
+    /// Calls answered since the last call of this function, and the bytes of the answers.
     #[must_use]
     pub fn traffic(&self) -> (u64, u64) {
         (self.state.calls.swap(0, Ordering::Relaxed), self.state.bytes.swap(0, Ordering::Relaxed))
@@ -170,12 +171,12 @@ impl State {
         })
     }
 
-    /// Sectors at an epoch.
+    /// Number of sectors at an epoch.
     fn count(&self, epoch: i64) -> u64 {
         self.size.sectors + self.size.new_each_window * u64::try_from(epoch / WINDOW).unwrap_or_default()
     }
 
-    /// Sectors of each partition of a deadline: numbers `[first, end)`.
+    /// Sectors of each partition of a deadline, as number ranges `[first, end)`.
     fn ranges(&self, deadline: u64, epoch: i64) -> impl Iterator<Item = (u64, u64)> {
         let count = self.count(epoch);
         let starts = (deadline * PARTITION..count).step_by(usize::try_from(DEADLINES * PARTITION).unwrap_or(usize::MAX));
@@ -187,7 +188,7 @@ impl State {
     }
 
     fn deadline(&self, index: u64, epoch: i64) -> Result<Vec<u8>, RpcFailure> {
-        // The object changes when its window ends, and when sectors come.
+        // The object changes when its window opens, and when the deadline gets new sectors.
         let windows = epoch / WINDOW - i64::try_from(index).unwrap_or_default();
         let snapshot = block_cid(format!("snapshot {index} {}", windows.div_euclid(48)).as_bytes());
         let count = self.size_of(index, epoch);
@@ -216,7 +217,7 @@ impl State {
         to_vec(&Deadlines { due }).map_err(|error| RpcFailure::new(1, error.to_string()))
     }
 
-    /// Objects of the epochs up to the head are looked through, latest first: nothing is kept of them.
+    /// Nothing is stored: computes the objects again, latest first, until one has this CID.
     fn object(&self, cid: Cid) -> Result<Value, RpcFailure> {
         let head = self.head.load(Ordering::Relaxed);
         for window in (0..=head / WINDOW).rev() {

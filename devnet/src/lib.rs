@@ -1,10 +1,12 @@
-//! An embedded Filecoin network of one miner for the demo and for tests: Lotus' JSON-RPC over loopback, the protocol's own miner
-//! state machine, real proof verification, seeded block wins, a clock that ticks or is stepped.
+//! An embedded Filecoin network of one miner, for the demo and for tests: Lotus' JSON-RPC over
+//! loopback, the protocol's own miner state machine, real proof verification, seeded block wins, a
+//! clock that ticks or is stepped.
 //!
 //! Owns: chain state, message execution, persistence of both, the RPC server. Must not know: the business.
 //!
-//! Simplified, on purpose: block rewards, baseline and network power are constants of the configuration; WindowPoSts are
-//! verified at once instead of optimistically; gas use is a table.
+//! Deliberate simplifications: block rewards, the baseline and network power are constants of the
+//! configuration; WindowPoSts are verified at once instead of optimistically; gas use comes from a
+//! table.
 
 mod chain;
 mod config;

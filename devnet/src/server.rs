@@ -1,4 +1,4 @@
-//! The HTTP door: loopback only, bearer tokens, one chain behind a lock.
+//! The HTTP server: loopback only, bearer tokens, one chain behind a lock.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -40,7 +40,7 @@ pub struct Ready {
     pub miner: String,
 }
 
-/// A running devnet; it stops when told to or when the process ends.
+/// A running devnet. It stops on request or when the process ends.
 pub struct Devnet {
     pub ready: Ready,
     handle: ServerHandle,
@@ -60,7 +60,8 @@ struct Shared {
 }
 
 impl Devnet {
-    /// Opens (or makes) the chain in `data_dir` and serves it. Must be called inside an actix or tokio runtime.
+    /// Opens or creates the chain in `data_dir` and serves it. Must be called inside an actix or
+    /// tokio runtime.
     pub async fn start(listen: SocketAddr, data_dir: &Path, config: Config) -> Result<Self, DevnetError> {
         config.check()?;
         if !listen.ip().is_loopback() {
@@ -103,13 +104,13 @@ impl Devnet {
     }
 }
 
-/// A token as Lotus makes them: HS256 over the list of permissions. `expires` in Unix seconds.
+/// A token as Lotus issues it: HS256 over the list of permissions. `expires` is in Unix seconds.
 fn token(secret: &[u8], allow: &[&str], expires: Option<i64>) -> Result<String, jsonwebtoken::errors::Error> {
     let claims = Claims { allow: allow.iter().map(|&name| name.to_owned()).collect(), exp: expires };
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret))
 }
 
-/// `None` when a token was sent and is not valid.
+/// `None` if the request has an invalid token. Without a token, reading is allowed.
 fn permission(request: &HttpRequest, secret: &[u8]) -> Option<Permission> {
     let Some(sent) = request.headers().get(header::AUTHORIZATION) else { return Some(Permission::Read) };
     let token = sent.to_str().ok()?.strip_prefix("Bearer ")?;

@@ -1,7 +1,9 @@
-//! Protocol money: projected reward, pledge, deposits and fees of a sector under the network's present estimates.
+//! Protocol money: projected reward, pledge, deposits and fees of a sector under the network's
+//! current estimates.
 //!
-//! All formulas are the protocol's own crate (`fil_actor_miner_state::v18`, builtin-actors v18.0.0); this module only names
-//! their inputs and checks them against golden vectors. Amounts are attoFIL, power is quality-adjusted bytes.
+//! All formulas come from the protocol's own crate (`fil_actor_miner_state::v18`, builtin-actors
+//! v18.0.0). This module only names their inputs and checks them against golden vectors. Amounts
+//! are attoFIL, power is quality-adjusted bytes.
 
 use fil_actor_miner_state::v18 as miner;
 use fil_actor_miner_state::v18::VestingFunds;
@@ -10,7 +12,7 @@ use fvm_ipld_blockstore::MemoryBlockstore;
 use fvm_shared::{bigint::BigInt, clock::ChainEpoch, econ::TokenAmount};
 
 pub const EPOCHS_PER_DAY: ChainEpoch = 2880;
-/// Winners that the network expects of an epoch: each gets this part of its reward.
+/// Winners that the network expects per epoch; each win gets this fraction of the reward.
 pub const EXPECTED_WINS: i64 = 5;
 
 /// Inputs of a projection: the network at one epoch.
@@ -76,11 +78,12 @@ pub fn daily_fee_payable(daily_fee: &TokenAmount, day_reward: &TokenAmount) -> T
     miner::daily_proof_fee_payable(&Policy::default(), daily_fee, day_reward)
 }
 
-/// Set on sectors that count ten times whatever is in them (FIP-0118).
+/// Flag of sectors that count ten times whatever they contain (FIP-0118).
 const FULL_QUALITY: u64 = 0x2;
 
-/// Quality-adjusted bytes of a sector of `bytes` that lives `epochs` from when its power was last set, with `verified_weight`
-/// byte-epochs of verified deals and the flags that the chain gives it.
+/// Quality-adjusted bytes of a sector of `bytes`. `epochs` is its lifetime since its power was last
+/// set, `verified_weight` its byte-epochs of verified deals, `flags` the chain's flags of the
+/// sector.
 #[must_use]
 pub fn quality_adjusted(bytes: u64, epochs: ChainEpoch, verified_weight: &BigInt, flags: u64) -> BigInt {
     let most = BigInt::from(bytes) * 10;
@@ -88,7 +91,7 @@ pub fn quality_adjusted(bytes: u64, epochs: ChainEpoch, verified_weight: &BigInt
     if flags & FULL_QUALITY != 0 || *verified_weight >= lifetime {
         return most;
     }
-    // The protocol's own rounding: quality in units of 2^-20, then the power.
+    // Rounds as the protocol does: first quality in units of 2^-20, then the power.
     let quality: BigInt = (((&lifetime - verified_weight) * 10 + verified_weight * 100) << 20) / lifetime / 10;
     (BigInt::from(bytes) * quality) >> 20
 }
@@ -105,7 +108,7 @@ pub fn locked_part(reward: &TokenAmount) -> TokenAmount {
     miner::locked_reward_from_reward(reward.clone()).0
 }
 
-/// A miner's vesting table for block rewards, by the protocol's own code.
+/// A miner's vesting table for block rewards, computed by the protocol's own code.
 #[derive(Default)]
 pub struct VestingTable {
     funds: VestingFunds,
@@ -120,7 +123,8 @@ impl VestingTable {
         Self { proving_period_start, ..Self::default() }
     }
 
-    /// A block reward, won at `epoch`: three quarters are locked for 180 days. Returns what is free at once.
+    /// Adds a block reward won at `epoch`: three quarters are locked for 180 days. Returns the
+    /// amount that is free at once, earlier rewards that vested by then included.
     pub fn award(&mut self, epoch: ChainEpoch, reward: &TokenAmount) -> anyhow::Result<TokenAmount> {
         let locked = locked_part(reward);
         let unlocked =
@@ -129,7 +133,7 @@ impl VestingTable {
         Ok(reward - locked + unlocked)
     }
 
-    /// The amount that unlocks by `epoch` and was locked before.
+    /// Unlocks the funds that have vested by `epoch`. Returns their amount.
     pub fn unlock(&mut self, epoch: ChainEpoch) -> anyhow::Result<TokenAmount> {
         let unlocked = self.funds.unlock_vested_funds(&self.store, epoch)?;
         self.locked -= &unlocked;
@@ -170,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn golden_vectors_of_a_sector_and_of_whole_contracts() {
+    fn sectors_and_whole_contracts_match_golden_vectors() {
         let rows = [
             // size, BR 1 d, BR 20 d, fault fee, pledge, daily fee
             (
@@ -218,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn golden_vectors_of_moving_estimates() {
+    fn moving_estimates_match_golden_vectors() {
         let mut network = network();
         network.reward.velocity = BigInt::from(-2_000_000_000_000i64) << 128;
         network.power.velocity = BigInt::from(-3_909_374_857_500i64) << 128;
@@ -228,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn golden_vectors_of_the_termination_fee() {
+    fn the_termination_fee_matches_golden_vectors() {
         let network = network();
         let power = BigInt::from(32u64 << 30);
         let (pledge, fault) = (network.initial_pledge(&power), network.fault_fee(&power));
@@ -251,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn golden_vectors_of_vesting() {
+    fn vesting_matches_golden_vectors() {
         let mut table = VestingTable::new(1808);
         assert_eq!(table.award(6_200_123, &atto("20000000000000000003")).unwrap(), atto("5000000000000000001"));
         assert_eq!(table.unlock(6_203_888).unwrap(), atto("0"), "strictly after the entry");
@@ -268,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn golden_vectors_of_the_fault_fee_and_of_the_pledge_ramp() {
+    fn the_fault_fee_and_the_pledge_ramp_match_golden_vectors() {
         let small =
             |velocity: i64| FilterEstimate { position: BigInt::from(1024) << 128, velocity: BigInt::from(velocity) << 128 };
         let mut network = network();
@@ -300,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn golden_vectors_of_the_daily_fee() {
+    fn the_daily_fee_matches_golden_vectors() {
         let mut network = network();
         network.circulating = TokenAmount::from_nano(696_700_000_000_000_000i64);
         assert_eq!(network.daily_fee(&BigInt::from(32u64 << 30)), atto("3873644882160"));
@@ -314,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn golden_vectors_of_the_smoothing_filter() {
+    fn the_smoothing_filter_matches_golden_vectors() {
         use fil_actors_shared::v18::reward::smooth::{
             AlphaBetaFilter, DEFAULT_ALPHA, DEFAULT_BETA, extrapolated_cum_sum_of_ratio,
         };
@@ -332,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn quality_of_a_committed_capacity_sector_is_one() {
+    fn a_committed_capacity_sector_has_quality_one() {
         let power = miner::qa_power_for_weight(SectorSize::_32GiB, 540 * EPOCHS_PER_DAY, &BigInt::from(0));
         assert_eq!(power, BigInt::from(32u64 << 30));
         for verified in [0u64, 1, 1 << 50, 12_345_678_901_234_567] {

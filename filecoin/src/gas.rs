@@ -1,4 +1,4 @@
-//! The cost of a message's gas, and who pays it: the sums of the FVM's `GasOutputs::compute`.
+//! The cost of a message's gas and where it goes, as in the FVM's `GasOutputs::compute`.
 
 use fvm_shared::{bigint::BigInt, econ::TokenAmount};
 
@@ -10,17 +10,18 @@ pub struct GasOffer {
     pub premium: TokenAmount,
 }
 
-/// The sender's payment for it.
+/// The sender's payment for the gas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GasCost {
-    /// The base fee of what was used, and of what was asked for far too generously.
+    /// The base fee of the gas that was used, and a penalty for a limit that was far too high.
     pub burnt: TokenAmount,
-    /// Goes to the miner of the block that brought the message in.
+    /// Goes to the miner of the block that includes the message.
     pub tip: TokenAmount,
 }
 
 impl GasOffer {
-    /// The miner's part at `base_fee`: the premium, as far as the fee cap allows, on the whole limit.
+    /// The miner's share at `base_fee`: the premium, as far as the fee cap allows, on the whole
+    /// limit.
     #[must_use]
     pub fn tip(&self, base_fee: &TokenAmount) -> TokenAmount {
         let rest = (&self.fee_cap - base_fee).max(TokenAmount::default());
@@ -35,7 +36,8 @@ impl GasOffer {
         GasCost { burnt, tip: self.tip(base_fee) }
     }
 
-    /// Gas units burnt although nothing used them: none up to a tenth too many, all if nothing was used.
+    /// Unused gas units that are burnt: none if the limit is at most a tenth too high, all if no
+    /// gas was used.
     fn overestimation(&self, used: i64) -> BigInt {
         let (limit, used) = (BigInt::from(self.limit), BigInt::from(used));
         if used == BigInt::from(0) {
@@ -55,9 +57,9 @@ mod tests {
         GasOffer { limit, fee_cap: TokenAmount::from_atto(fee_cap), premium: TokenAmount::from_atto(premium) }
     }
 
-    /// Limit, used, and gas units burnt beyond those: the table of the reference VM's tests.
+    /// Gas used, limit, and unused gas burnt: the table of the reference VM's tests.
     #[test]
-    fn too_generous_a_limit_burns() {
+    fn an_overestimated_gas_limit_burns_gas() {
         for (used, limit, burnt) in [
             (100, 200, 90),
             (100, 150, 20),
@@ -71,9 +73,10 @@ mod tests {
         }
     }
 
-    /// Fee cap, premium, base fee 10: what is burnt of 100 gas units, and the tip on a limit of 110.
+    /// At base fee 10: fee cap, premium, the amount burnt for 100 gas units, and the tip on a limit
+    /// of 110.
     #[test]
-    fn the_base_fee_comes_before_the_tip() {
+    fn the_base_fee_is_paid_before_the_tip() {
         let base_fee = TokenAmount::from_atto(10);
         for (fee_cap, premium, burnt, tip) in [(30, 5, 1000, 550), (12, 5, 1000, 220), (10, 5, 1000, 0), (8, 5, 800, 0)] {
             let cost = offer(110, fee_cap, premium).cost(100, &base_fee);

@@ -1,5 +1,5 @@
-//! Thirty-two bytes that mean something: commitments, tickets, seeds, randomness. Hex in JSON, so that logs and API bodies
-//! can be compared by eye.
+//! Thirty-two bytes with a meaning: commitments, tickets, seeds, randomness. They are hex in JSON,
+//! so that logs and API bodies can be compared by eye.
 
 use std::{fmt, str::FromStr};
 
@@ -17,7 +17,7 @@ impl Hash32 {
         bytes.try_into().map(Self).map_err(|_| NotAHash(hex::encode(bytes)))
     }
 
-    /// Randomness that is used as a field element: proofs reject values whose two top bits are set.
+    /// Randomness for use as a field element: proofs reject values whose two top bits are set.
     #[must_use]
     pub fn as_field_element(mut self) -> Self {
         let [.., last] = &mut self.0;

@@ -1,7 +1,8 @@
-//! The Filecoin protocol as Sealyard needs it: sealing and proving, actor parameters, economics and a node's JSON-RPC.
+//! The parts of the Filecoin protocol that Sealyard needs: sealing and proving, actor parameters,
+//! economics, and a node's JSON-RPC.
 //!
-//! Owns: proofs (make and verify), the devnet's own proof parameters, CBOR message parameters, protocol formulas, the RPC
-//! client. Must not know: the business, the database, who asks.
+//! Owns: making and verifying proofs, the devnet's own proof parameters, CBOR message parameters,
+//! protocol formulas, the RPC client. Must not know: the business, the database, the caller.
 
 pub mod actor;
 pub mod economics;

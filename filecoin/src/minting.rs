@@ -1,5 +1,6 @@
-//! The network's minting: the reward actor's arithmetic, whose crate keeps it to itself. Amounts are attoFIL, `theta` (effective
-//! network time) and rates are Q.128. Source: builtin-actors, actors/reward (`filecoin.md` 4.1).
+//! The network's minting: the arithmetic of the reward actor, which its crate does not export.
+//! Amounts are attoFIL, `theta` (effective network time) and rates are Q.128. Source:
+//! builtin-actors, actors/reward (`filecoin.md` 4.1).
 
 use std::sync::LazyLock;
 
@@ -26,7 +27,7 @@ impl Default for Totals {
 /// λ = ln 2 / (6 years of epochs), and e^λ − 1.
 static LAMBDA: LazyLock<BigInt> = LazyLock::new(|| BigInt::from(37_396_271_439_864_487_274_534_522_888_786_u128));
 static EXP_LAMBDA_LESS_ONE: LazyLock<BigInt> = LazyLock::new(|| BigInt::from(37_396_273_494_747_879_394_193_016_954_629_u128));
-/// Doubles the baseline in a year of epochs.
+/// Growth per epoch that doubles the baseline in a year.
 static BASELINE_GROWTH: LazyLock<BigInt> =
     LazyLock::new(|| (BigInt::from(1) << 128) + BigInt::from(224_377_702_615_002_589_582_494_545_262_197_u128));
 
@@ -86,7 +87,8 @@ pub fn theta(time: ChainEpoch, baseline: &BigInt, realised: &BigInt, cumulated_b
     (BigInt::from(time) << PRECISION) - ((cumulated_baseline - realised) << PRECISION).div_floor(baseline)
 }
 
-/// The amount that `epoch` mints for all winners together, as effective network time passes from `before` to `after`.
+/// The amount that `epoch` mints for all winners together. Effective network time passes from
+/// `before` to `after`.
 #[must_use]
 pub fn epoch_reward(epoch: ChainEpoch, before: &BigInt, after: &BigInt, totals: &Totals) -> TokenAmount {
     let simple = (totals.simple.atto() * &*EXP_LAMBDA_LESS_ONE * exp_of_negative(&(&*LAMBDA * epoch))) >> PRECISION;
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn golden_rows_of_the_simple_reward() {
+    fn the_simple_reward_matches_golden_rows() {
         let none = BigInt::from(0);
         for (epoch, reward) in [
             (0, "36266264293777134739"),
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn golden_rows_of_the_baseline_reward() {
+    fn the_baseline_reward_matches_golden_rows() {
         let none = BigInt::from(0);
         let simple = epoch_reward(0, &none, &none, &Totals::default());
         for (before, after, reward) in [

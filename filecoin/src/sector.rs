@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_numbers_are_the_protocols() {
+    fn proof_sizes_and_numbers_match_the_protocol() {
         for proof in SealProof::ALL {
             assert_eq!(SealProof::for_size(proof.sector_bytes()).unwrap(), proof);
             assert_eq!(SealProof::try_from(proof.number()).unwrap(), proof);

@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lessons_settle_where_the_promised_share_is_kept() {
+    fn calibration_settles_where_the_promised_share_is_kept() {
         let mut calibration = Calibration::default();
         for n in 0..20_000 {
             calibration = calibration.learn(n % 2 == 0, n % 25 == 0);

@@ -423,7 +423,7 @@ mod tests {
     use crate::fixture::{order, two_pools};
 
     #[test]
-    fn who_will_learn_of_more_orders_leaves_no_pool_with_work_long_after_the_others() {
+    fn an_open_search_values_an_early_end_only_while_something_is_late() {
         let fleet = two_pools(0);
         let found = |late: u32| {
             let mut world = World::new(&fleet, Policy { give_way: 0, ..Policy::default() });

@@ -282,7 +282,7 @@ fn versions(rng: &mut Rng) -> Vec<Fleet> {
 }
 
 #[test]
-fn a_million_random_moments_break_no_capacity_lose_no_sector_and_never_stand_still() {
+fn a_million_random_moments_break_no_capacity_and_lose_no_sector() {
     let mut moments = 0_u64;
     let (mut lost, mut done, mut changes) = (0, 0, 0);
     for seed in 0.. {
@@ -355,7 +355,7 @@ fn world<'f>(fleet: &'f Fleet, rng: &mut Rng, policy: Policy) -> Option<World<'f
 }
 
 #[test]
-fn a_search_is_never_worse_than_its_start_and_the_same_seed_gives_the_same_plan() {
+fn a_search_is_deterministic_and_never_worse_than_its_start() {
     for seed in 0..60 {
         let mut rng = Rng::new(1000 + seed);
         let fleet = fleet(&mut rng);
@@ -378,7 +378,7 @@ fn a_search_is_never_worse_than_its_start_and_the_same_seed_gives_the_same_plan(
 
 /// Dropping history does not change what happens next.
 #[test]
-fn a_world_goes_on_as_before_when_it_forgets_what_is_stored() {
+fn forgetting_stored_sectors_does_not_change_what_follows() {
     let (mut forgotten, mut there) = (0, 0);
     for seed in 0..60 {
         let mut rng = Rng::new(90_000 + seed);
@@ -404,7 +404,7 @@ fn a_world_goes_on_as_before_when_it_forgets_what_is_stored() {
 }
 
 #[test]
-fn what_was_drawn_is_what_happens_and_steps_that_take_another_time_change_little_of_it() {
+fn a_world_keeps_to_its_plan_and_other_durations_change_little_of_it() {
     let (mut drawn, mut moved, mut moved_without) = (0, 0, 0);
     for seed in 0..120 {
         let mut rng = Rng::new(70_000 + seed);
@@ -448,7 +448,7 @@ fn with_one_more(rng: &mut Rng) -> (Fleet, Fleet) {
 /// In any scheduler of this kind more capacity can make a plan worse (Graham's anomaly, 1969). The
 /// search keeps this small and rare.
 #[test]
-fn one_more_machine_helps_and_seldom_does_harm() {
+fn one_more_machine_helps_and_seldom_harms() {
     let (mut cases, mut harmed, mut before, mut after) = (0, 0, 0, 0);
     for seed in 0..150 {
         let mut rng = Rng::new(50_000 + seed);
@@ -470,7 +470,7 @@ fn one_more_machine_helps_and_seldom_does_harm() {
 
 /// A machine that comes while a plan is carried out is let in only if it does no harm.
 #[test]
-fn a_machine_that_comes_never_worsens_the_plan() {
+fn a_new_machine_never_worsens_a_running_plan() {
     let (mut cases, mut before, mut after) = (0, 0, 0);
     for seed in 0..150 {
         let mut rng = Rng::new(50_000 + seed);
@@ -503,7 +503,7 @@ fn a_machine_that_comes_never_worsens_the_plan() {
 /// One order without urgency begins in the end, although a stream of urgent orders fills the fleet
 /// for ever.
 #[test]
-fn nothing_starves() {
+fn no_order_starves() {
     let mut rng = Rng::new(7);
     let mut fleet = Fleet { delays: Delays { ticket: 113_400, prove: 30 * DAY, ..Delays::default() }, ..Fleet::default() };
     fleet.kinds.push(Kind {

@@ -8,7 +8,7 @@ of the GPUs. Everything else (transfers, scratch while layers wait, gas, which o
 from ortools.linear_solver import pywraplp
 from sealbench.bounds import latency
 
-# A bound holds for every moment of release that is looked at; more of them make it better, and slower.
+# Release times examined. Each gives a valid bound; more make it tighter, but slower to compute.
 MOMENTS = 16
 
 

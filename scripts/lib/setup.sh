@@ -1,4 +1,4 @@
-# Shared by scripts/demo and scripts/test: system packages, a private PostgreSQL.
+# Shared by scripts/demo and scripts/test: installs system packages, runs a private PostgreSQL.
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 
@@ -20,7 +20,8 @@ install_missing() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# unpack_promtool DIR: Prometheus's checker of metrics, without installing the server, which would start.
+# unpack_promtool DIR: puts Prometheus's metrics checker there without installing the server, which
+# would start.
 unpack_promtool() {
   command -v promtool >/dev/null && return 0
   if [ ! -x "$1/promtool" ]; then
@@ -42,12 +43,13 @@ postgres_bin() {
   for dir in /usr/lib/postgresql/*/bin; do [ -x "$dir/initdb" ] && { echo "$dir"; return; }; done
 }
 
-# PostgreSQL refuses to run as root: run its programs as an unprivileged user then.
+# PostgreSQL refuses to run as root, so root runs its programs as an unprivileged user.
 as_postgres() {
   if [ "$(id -u)" = 0 ]; then setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"; else "$@"; fi
 }
 
-# start_postgres DIR: a private cluster in DIR on a socket there; prints the URL of the server (without a database).
+# start_postgres DIR: starts a private cluster in DIR on a socket there; prints the server's URL
+# (without a database).
 start_postgres() {
   local dir=$1 bin
   [ -n "$(postgres_bin)" ] || install_missing postgres-is-missing=postgresql

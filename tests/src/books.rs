@@ -1,4 +1,4 @@
-//! From the chain's records to the books: a day closes once, whole, and adds up.
+//! From the chain's records to the books: a day closes once, completely, and its figures add up.
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ use sealyard_core::{
 
 use crate::support::{NOW, SECTOR, investor, on_both, shop};
 
-/// 2026-10-30T00:00Z at epoch 0, 2,880 epochs a day.
+/// Epoch 0 is 2026-10-30T00:00Z, and a day has 2,880 epochs.
 pub const TIME: ChainTime = ChainTime { genesis_at: 1_793_318_400, epoch_seconds: 30 };
 
 pub fn buy(db: &Database, plan: &Plan, user: UserId, units: i64, key: &str) -> Contract {
@@ -44,7 +44,8 @@ pub fn buy(db: &Database, plan: &Plan, user: UserId, units: i64, key: &str) -> C
     .unwrap()
 }
 
-/// All sectors of `contracts` count from the given epochs on, and the chain is read up to `next`.
+/// The given sectors count from their epochs on, the wins are recorded, and the chain is read up to
+/// `next`.
 pub fn chain(db: &Database, pool: PoolId, starts: &[(SectorId, i64)], wins: &[(i64, &str)], next: i64) {
     db.write(|conn| {
         yields::init_cursor(conn, pool, TIME, 0)?;
@@ -56,7 +57,7 @@ pub fn chain(db: &Database, pool: PoolId, starts: &[(SectorId, i64)], wins: &[(i
             yields::record_win(conn, &win(pool, *epoch, reward, 0))?;
         }
         let cursor = yields::cursor(conn, pool)?.unwrap();
-        // Half a day and a little on, the chain has unlocked what it will of that.
+        // After half a day and a little more the chain has unlocked that day's part.
         assert!(yields::advance_cursor(conn, &cursor, next, next + 1441, "cid")?);
         Ok(())
     })
@@ -80,7 +81,7 @@ pub fn sectors(db: &Database, contract: &Contract) -> Vec<SectorId> {
 }
 
 #[test]
-fn a_day_is_split_by_power_and_time_to_the_last_atto() {
+fn a_day_is_split_by_power_and_time_to_the_last_attofil() {
     on_both(|db| {
         let (pool, plan, ada) = shop(db, 10);
         let bob = db.write(|conn| Ok(investor(conn, "bob@example.org"))).unwrap();
@@ -93,10 +94,11 @@ fn a_day_is_split_by_power_and_time_to_the_last_atto() {
 
         let day = &db.read(|conn| yields::days(conn, pool.id, 1).map_err(DbFault::from)).unwrap()[0];
         assert_eq!((day.posted_nano, day.carry_atto, day.wins), (5_000_000_000, 1, 2));
-        // Ada: 4 FIL gross, 20 % fee, 3.2 net, a quarter at once. Bob: a quarter of it.
+        // Ada has 4 FIL gross, 3.2 after the 20 % fee, and a quarter at once. Bob has a quarter of
+        // that.
         assert_eq!(posted(db, &AccountSpec::Available(ada.id)), 800_000_000);
         assert_eq!(posted(db, &AccountSpec::Vesting(ada.id)), 2_400_000_000);
-        // Half of what Bob was promised is missing: 1 FIL less the fee, from the operator.
+        // Half of what Bob was promised is missing. The operator pays him 1 FIL less the fee.
         assert_eq!(posted(db, &AccountSpec::Available(bob.id)), 200_000_000 + 800_000_000);
         assert_eq!(posted(db, &AccountSpec::Compensation(pool.id)), -800_000_000);
         let said = db.read(|conn| yields::explain(conn, bob.id, day.day)).unwrap().join("\n");
@@ -111,7 +113,7 @@ fn a_day_is_split_by_power_and_time_to_the_last_atto() {
 }
 
 #[test]
-fn a_day_closes_once_whoever_tries() {
+fn a_day_closes_once_when_several_workers_try() {
     on_both(|db| {
         let (pool, plan, ada) = shop(db, 10);
         let contract = buy(db, &plan, ada.id, 1, "ada");
@@ -121,13 +123,13 @@ fn a_day_closes_once_whoever_tries() {
             tries.into_iter().map(|t| t.join().unwrap()).sum()
         });
         assert_eq!(closed, 1);
-        assert_eq!(close_all(db, pool.id), 0, "again is no change");
+        assert_eq!(close_all(db, pool.id), 0, "closing again changes nothing");
         assert_eq!(posted(db, &AccountSpec::Available(ada.id)), 200_000_000);
     });
 }
 
 #[test]
-fn a_day_that_is_not_fully_read_does_not_close() {
+fn a_day_stays_open_until_it_is_fully_read() {
     on_both(|db| {
         let (pool, plan, ada) = shop(db, 10);
         let contract = buy(db, &plan, ada.id, 1, "ada");
@@ -137,7 +139,7 @@ fn a_day_that_is_not_fully_read_does_not_close() {
 }
 
 #[test]
-fn everything_vests_in_the_end_and_the_sum_is_exact() {
+fn every_reward_vests_in_full_and_to_the_last_nanofil() {
     on_both(|db| {
         let (pool, plan, ada) = shop(db, 10);
         let contract = buy(db, &plan, ada.id, 1, "ada");
@@ -153,11 +155,11 @@ fn everything_vests_in_the_end_and_the_sum_is_exact() {
 }
 
 #[test]
-fn a_months_statement_says_what_the_ledger_says_and_is_made_once() {
+fn a_monthly_statement_matches_the_ledger_and_is_made_once() {
     on_both(|db| {
         let (pool, plan, ada) = shop(db, 10);
         let contract = buy(db, &plan, ada.id, 1, "ada");
-        // 30 October to the end of November: 33 days.
+        // From 30 October to the end of November there are 33 days.
         let wins: Vec<(i64, &str)> = (0..33).map(|day| (day * 2880 + 7, "777777777777777777")).collect();
         chain(db, pool.id, &[(sectors(db, &contract)[0], 0)], &wins, 33 * 2880);
         assert_eq!(close_all(db, pool.id), 33);
@@ -182,7 +184,7 @@ fn a_months_statement_says_what_the_ledger_says_and_is_made_once() {
 }
 
 #[test]
-fn a_month_before_the_first_entry_has_no_statement_and_a_later_one_without_entries_has() {
+fn statements_start_with_the_first_entry_and_continue_in_months_without_entries() {
     on_both(|db| {
         let (pool, plan, ada) = shop(db, 10);
         let contract = buy(db, &plan, ada.id, 1, "ada");
@@ -194,14 +196,14 @@ fn a_month_before_the_first_entry_has_no_statement_and_a_later_one_without_entri
             all.iter().any(|s| s.month == month)
         };
         assert!(!stated("2026-09"));
-        assert!(!stated("2026-10"), "she has the contract, but nothing was booked yet");
+        assert!(!stated("2026-10"), "she has a contract, but nothing was booked yet");
         assert!(stated("2026-11"), "the first win was on 2 November");
-        assert!(stated("2027-01"), "a balance that only stands is told as well");
+        assert!(stated("2027-01"), "a balance without movements is stated as well");
     });
 }
 
 #[test]
-fn a_statement_waits_for_every_pool_in_which_its_owner_has_something() {
+fn a_statement_waits_for_every_pool_of_its_owner() {
     on_both(|db| {
         let (first, plan, ada) = shop(db, 10);
         let (second, other_plan) = db
@@ -227,7 +229,7 @@ fn a_statement_waits_for_every_pool_in_which_its_owner_has_something() {
 }
 
 #[test]
-fn the_auditor_finds_every_figure_that_does_not_follow_from_the_chain() {
+fn the_audit_finds_every_figure_that_does_not_follow_from_the_chain() {
     on_both(|db| {
         let (pool, plan, ada) = shop(db, 10);
         let contract = buy(db, &plan, ada.id, 2, "ada");
@@ -237,7 +239,7 @@ fn the_auditor_finds_every_figure_that_does_not_follow_from_the_chain() {
         assert_eq!(close_all(db, pool.id), 5);
         let audit = |db: &Database| db.read(yields::audit).unwrap().map(|difference| difference.to_string());
         // Withdrawable balances must be covered by what the miner can withdraw on chain.
-        assert!(audit(db).unwrap().starts_with("coverage > what investors can withdraw"), "no chain day says what is there");
+        assert!(audit(db).unwrap().starts_with("coverage > what investors can withdraw"), "no chain day exists yet");
         let day = yields::ChainDay {
             pool_id: pool.id,
             day: TIME.day(0) + 4,
@@ -284,11 +286,11 @@ fn the_auditor_finds_every_figure_that_does_not_follow_from_the_chain() {
             let Err(Spoilt(Some(found))) = found else { panic!("{spoil} was not found") };
             assert!(found.ends_with(path), "{spoil} was found as {found}");
         }
-        assert_eq!(audit(db), None, "nothing of it stayed");
+        assert_eq!(audit(db), None, "some spoilt value was kept");
     });
 }
 
-/// Takes a spoilt transaction back.
+/// An error that rolls a spoilt transaction back and carries what the audit found.
 #[derive(Debug)]
 pub struct Spoilt(pub Option<String>);
 
@@ -315,13 +317,14 @@ pub fn win(pool: PoolId, epoch: i64, reward: &str, tips: i64) -> Win {
     Win { pool_id: pool, epoch, cid: "c".into(), win_count: 1, reward_atto, tips_atto }
 }
 
-/// A sector that counts from an epoch on.
+/// A sector whose power counts from an epoch on.
 pub fn counts(pool: PoolId, number: i64, contract: Option<ContractId>, start_epoch: i64) -> PowerOn {
     let (pledge_atto, daily_fee_atto) = ("0".to_owned(), "0".to_owned());
     PowerOn { pool_id: pool, number, contract_id: contract, start_epoch, qa_power: SECTOR, pledge_atto, daily_fee_atto }
 }
 
-/// The connection dies when the `n`-th statement from now on is sent; `i64::MAX`: never.
+/// Makes the connection panic at the statement at which `left` reaches zero. `i64::MAX` means
+/// never.
 fn die_at(conn: &mut AnyConnection, left: &Arc<AtomicI64>) {
     let left = Arc::clone(left);
     let die = move |event: InstrumentationEvent<'_>| {
@@ -335,14 +338,14 @@ fn die_at(conn: &mut AnyConnection, left: &Arc<AtomicI64>) {
 }
 
 #[test]
-fn a_crash_at_any_statement_leaves_a_day_open_or_whole() {
+fn a_crash_at_any_sql_statement_leaves_a_day_open_or_fully_closed() {
     on_both(|db| {
         let (pool, plan, ada) = shop(db, 10);
         let bob = db.write(|conn| Ok(investor(conn, "bob@example.org"))).unwrap();
         let (first, second) = (buy(db, &plan, ada.id, 2, "ada"), buy(db, &plan, bob.id, 1, "bob"));
         let mut starts: Vec<_> = sectors(db, &first).into_iter().map(|id| (id, 0)).collect();
         starts.push((sectors(db, &second)[0], 100));
-        // The last day of the month: statements are asked for as well.
+        // The last day of the month also requests the statements.
         chain(db, pool.id, &starts, &[(10, "3560000000000000000"), (2000, "1440000000000000001")], 2 * 2880);
         for day in 0..2 {
             let mut statement = 1;
@@ -359,7 +362,7 @@ fn a_crash_at_any_statement_leaves_a_day_open_or_whole() {
                 assert_eq!(db.read(|conn| ledger::check(conn).map_err(DbFault::from)).unwrap(), [], "statement {statement}");
                 match tried {
                     Ok(closed) => {
-                        assert!(closed.unwrap().is_some(), "it closes in the end");
+                        assert!(closed.unwrap().is_some(), "the day closes in the end");
                         assert!(left > 0 && statement > 8, "day {day} died at each of {statement} statements");
                         break;
                     }
@@ -371,11 +374,11 @@ fn a_crash_at_any_statement_leaves_a_day_open_or_whole() {
                 statement += 1;
             }
         }
-        assert_eq!(close_state(db, pool.id), (2, 4), "two contracts on two days");
+        assert_eq!(close_state(db, pool.id), (2, 4), "two contracts have two lots each");
     });
 }
 
-/// Days that are closed, and lots in them.
+/// The number of closed days and of the lots in them.
 fn close_state(db: &Database, pool: PoolId) -> (usize, usize) {
     db.read(|conn| {
         let days = yields::days(conn, pool, i64::MAX)?;
@@ -387,7 +390,7 @@ fn close_state(db: &Database, pool: PoolId) -> (usize, usize) {
 }
 
 #[test]
-fn the_ledger_refuses_what_must_never_happen() {
+fn the_ledger_refuses_invalid_transfers() {
     on_both(|db| {
         let (pool, _, ada) = shop(db, 10);
         let transfer = |id: &str, from: AccountSpec, to: AccountSpec, amount: i64| Transfer {
@@ -405,7 +408,7 @@ fn the_ledger_refuses_what_must_never_happen() {
         let available = || AccountSpec::Available(ada.id);
         post(&transfer("a", chain(), available(), 100)).unwrap();
         post(&transfer("a", chain(), available(), 100)).unwrap();
-        assert_eq!(posted(db, &available()), 100, "the same id counts once");
+        assert_eq!(posted(db, &available()), 100, "a transfer id counts once");
         assert!(matches!(post(&transfer("a", chain(), available(), 101)), Err(LedgerError::Conflict(_))));
         let overdraft = transfer("b", available(), AccountSpec::Vesting(ada.id), 101);
         assert!(matches!(post(&overdraft), Err(LedgerError::Insufficient { free: 100, amount: 101, .. })));
@@ -418,10 +421,10 @@ fn the_ledger_refuses_what_must_never_happen() {
     });
 }
 
-/// What investors have been released, at the moment when each day closes, against the protocol's own vesting table. No service fee:
-/// the investors get everything that was won.
+/// Compares the amounts released to investors, at the moment each day closes, with the protocol's
+/// own vesting table. There is no service fee, so the investors get everything that was won.
 #[test]
-fn what_is_released_has_been_unlocked_by_the_chain_before() {
+fn the_books_never_release_more_than_the_chain_has_unlocked() {
     use fvm_shared::econ::TokenAmount;
     use proptest::{prelude::*, test_runner::TestRunner};
     use sealyard_core::{
@@ -444,7 +447,7 @@ fn what_is_released_has_been_unlocked_by_the_chain_before() {
     let members = |weights: &[u64]| -> Vec<Member> {
         weights.iter().map(|w| Member { power: u128::from(*w) + 1, missing: 0, bytes: 1, epochs_left: 0, rates }).collect()
     };
-    // Wins of the first days: day, epoch in it, attoFIL.
+    // Wins of the first days: day, epoch within the day, attoFIL.
     let wins = prop::collection::vec((0..8i64, 0..2880i64, 1u64..u64::MAX), 1..24);
     let cases = (wins, prop::collection::vec(0..1000u64, 1..6), 0..2880i64);
     let mut runner = TestRunner::new(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() });
@@ -459,7 +462,8 @@ fn what_is_released_has_been_unlocked_by_the_chain_before() {
             let mut next = 0;
             for day in 0..DAYS {
                 let closes = (day + 1) * 2880 + 1441;
-                // The chain goes on until the day closes; the next day's first wins come before that.
+                // The chain goes on until the day closes, so the first wins of the next day come
+                // before that.
                 while let Some((_, _, reward)) = wins.get(next).filter(|(on, epoch, _)| on * 2880 + epoch < closes) {
                     let epoch = wins[next].0 * 2880 + wins[next].1;
                     free_on_chain += chain.unlock(epoch).unwrap();
@@ -479,7 +483,7 @@ fn what_is_released_has_been_unlocked_by_the_chain_before() {
                     free_in_books += share.available + released;
                 }
                 locked.push(shares.iter().map(|s| s.locked).collect());
-                // Each win's rounding on the chain can hide one attoFIL.
+                // The chain's rounding of each win can hide one attoFIL.
                 let hidden = TokenAmount::from_atto(u64::try_from(next).unwrap());
                 prop_assert!(TokenAmount::from_nano(free_in_books) <= free_on_chain.clone() + hidden, "day {}", day);
             }
@@ -491,7 +495,7 @@ fn what_is_released_has_been_unlocked_by_the_chain_before() {
 
 /// Random transfers against a plain model of balances.
 #[test]
-fn random_histories_of_posts_holds_and_voids_agree_with_a_model() {
+fn random_ledger_histories_agree_with_a_plain_model() {
     use proptest::{prelude::*, test_runner::TestRunner};
 
     let operations = prop::collection::vec((0..4u8, 0..3i64, 1..40i64), 1..60);

@@ -1,4 +1,5 @@
-//! A customer buys in a real browser: sign up, quote, order, pay, see the contract; on a phone's width too.
+//! A customer buys in a real browser: signs up, gets a quote, orders, pays and sees the contract.
+//! The test repeats this at the width of a phone.
 
 use std::{
     path::Path,
@@ -17,7 +18,7 @@ use crate::{
     support::{machine, program},
 };
 
-/// A shop with a machine, a pool and a plan; no network is needed to buy.
+/// A shop with a machine, a pool and a plan. Buying needs no network.
 fn shop(dir: &Path) -> Shop {
     let shop = Shop::open(dir, &format!("parameters_dir = \"{}\"\n", dir.join("params").display()));
     let pool =
@@ -69,7 +70,7 @@ async fn buy(driver: &WebDriver, shop: &Shop, email: &str) -> WebDriverResult<St
     fill(driver, "email", email).await;
     fill(driver, "password", "long enough").await;
     click(driver, "main form .button").await;
-    // A visitor who leaves before the form is answered sees the answer's page afterwards.
+    // Wait for the answer. A visitor who leaves the page too early would see it later.
     driver.query(By::Css("form[action='/logout']")).first().await?;
     driver.goto(&shop.url).await?;
     click(driver, ".card .button").await;
@@ -77,7 +78,7 @@ async fn buy(driver: &WebDriver, shop: &Shop, email: &str) -> WebDriverResult<St
     click(driver, "#order").await;
     click(driver, "#pay").await;
     click(driver, "#pay").await;
-    // The webhook may come a moment after the customer does.
+    // The webhook may arrive a moment after the customer.
     let started = Instant::now();
     while !driver.source().await?.contains("See your contract") {
         assert!(started.elapsed() < Duration::from_secs(20), "the payment was not noticed");
@@ -90,7 +91,7 @@ async fn buy(driver: &WebDriver, shop: &Shop, email: &str) -> WebDriverResult<St
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_customer_buys_in_the_browser_on_desktop_and_phone() {
-    // Installs the TLS provider that the driver's client asks for.
+    // This installs the TLS provider that the driver client needs.
     sealyard_filecoin::http::client(Duration::from_secs(1)).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let shop = shop(dir.path());
@@ -108,5 +109,5 @@ async fn a_customer_buys_in_the_browser_on_desktop_and_phone() {
     }
     let db = Database::open(&database_url(dir.path()), 2).unwrap();
     let contracts = db.read(|conn| sealyard_core::contracts::recent(conn, 10).map_err(DbFault::from)).unwrap();
-    assert_eq!(contracts.len(), 2, "although every webhook was sent twice");
+    assert_eq!(contracts.len(), 2, "a webhook that arrives twice counts once");
 }

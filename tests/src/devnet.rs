@@ -1,4 +1,5 @@
-//! The RPC client against the devnet, and the devnet's own promises: permissions, persistence, refusal of forged proofs.
+//! The RPC client against the devnet, and the guarantees of the devnet itself: permissions,
+//! persistence and refusal of forged proofs.
 
 use std::{net::Ipv4Addr, path::Path, time::Duration};
 
@@ -60,7 +61,7 @@ async fn the_client_reads_the_chain() {
     assert_eq!(step(&node, 100).await, 100);
     let head = node.chain_head().await.unwrap();
     assert!(head.height <= 100 && head.cids.len() == head.blocks.len());
-    // A null round answers with the tipset before it.
+    // The answer for a null round is the tipset before it.
     for epoch in 0..=100 {
         assert!(node.tipset_by_height(epoch).await.unwrap().height <= epoch);
     }
@@ -83,12 +84,12 @@ async fn the_client_reads_the_chain() {
     let tag = RandomnessTag::SealRandomness;
     let (a, b) =
         (node.randomness_from_tickets(tag, 50, b"x").await.unwrap(), node.randomness_from_tickets(tag, 50, b"y").await.unwrap());
-    assert_ne!(a, b, "entropy must matter");
-    assert!(matches!(node.randomness_from_tickets(tag, 5000, b"x").await, Err(RpcError::Node { .. })), "the future is not known");
+    assert_ne!(a, b, "different entropy gives different randomness");
+    assert!(matches!(node.randomness_from_tickets(tag, 5000, b"x").await, Err(RpcError::Node { .. })), "the future is unknown");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reading_needs_no_token_sending_does_and_a_bad_one_is_refused() {
+async fn reading_needs_no_token_sending_does_and_forged_tokens_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (devnet, _) = start(dir.path()).await;
     let forged = node(&devnet.ready.url, "eyJhbGciOiJIUzI1NiJ9.eyJBbGxvdyI6WyJhZG1pbiJdfQ.AAAA");
@@ -108,7 +109,7 @@ async fn a_pushed_message_survives_a_restart_and_is_sent_once() {
     step(&node, 10).await;
     let request = message(Method::PreCommitSectorBatch2, &pre_commit(7, 1));
     let first = node.push(&request, &spec("uuid-1")).await.unwrap();
-    assert_eq!(first.cid, node.push(&request, &spec("uuid-1")).await.unwrap().cid, "the same uuid is the same message");
+    assert_eq!(first.cid, node.push(&request, &spec("uuid-1")).await.unwrap().cid, "the same UUID is the same message");
     let token = devnet.ready.token.clone();
     devnet.stop().await;
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -116,7 +117,7 @@ async fn a_pushed_message_survives_a_restart_and_is_sent_once() {
     let (_devnet, node) = start(dir.path()).await;
     assert_eq!(node.push(&request, &spec("uuid-1")).await.unwrap().cid, first.cid);
     assert_eq!(node.search_message(&first.cid.to_string(), 100).await.unwrap(), None);
-    assert_eq!(step(&node, 5).await, 11, "a step ends when messages landed");
+    assert_eq!(step(&node, 5).await, 11, "a step ends when messages land");
     let landed = node.search_message(&first.cid.to_string(), 100).await.unwrap().unwrap();
     assert_eq!((landed.receipt.exit_code, landed.height), (0, 11));
     let info = node.pre_commit_info(&Address::new_id(1000), 7, &Vec::new()).await.unwrap().unwrap();
@@ -126,7 +127,7 @@ async fn a_pushed_message_survives_a_restart_and_is_sent_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_chain_refuses_forged_proofs_old_tickets_and_used_numbers() {
+async fn the_chain_refuses_forged_proofs_future_tickets_and_used_numbers() {
     let dir = tempfile::tempdir().unwrap();
     let (_devnet, node) = start(dir.path()).await;
     step(&node, 10).await;
@@ -136,23 +137,23 @@ async fn the_chain_refuses_forged_proofs_old_tickets_and_used_numbers() {
         node.search_message(&sent.cid.to_string(), 10).await.unwrap().unwrap().receipt.exit_code
     };
     assert_eq!(send("good", Method::PreCommitSectorBatch2, pre_commit(1, 1)).await, 0);
-    assert_ne!(send("number", Method::PreCommitSectorBatch2, pre_commit(1, 1)).await, 0, "a sector number is used once");
-    assert_ne!(send("future", Method::PreCommitSectorBatch2, pre_commit(2, 5000)).await, 0, "a ticket comes from the past");
+    assert_ne!(send("number", Method::PreCommitSectorBatch2, pre_commit(1, 1)).await, 0, "a used sector number is refused");
+    assert_ne!(send("future", Method::PreCommitSectorBatch2, pre_commit(2, 5000)).await, 0, "a future ticket is refused");
     let forged = || actor::prove_commit(&[ProveCommit { number: 1, proof: vec![7; 192] }]).unwrap();
-    assert_ne!(send("early", Method::ProveCommitSectors3, forged()).await, 0, "before the seed nothing can be proven");
+    assert_ne!(send("early", Method::ProveCommitSectors3, forged()).await, 0, "a proof before the seed is refused");
     step(&node, 200).await;
     assert_ne!(send("forged", Method::ProveCommitSectors3, forged()).await, 0, "a forged proof is refused");
     assert_eq!(node.sector_info(&Address::new_id(1000), 1, &Vec::new()).await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_down_is_named() {
+async fn an_unreachable_node_is_named_in_the_error() {
     let error = node("http://127.0.0.1:9/rpc/v1", "x").chain_head().await.unwrap_err();
     assert!(error.is_temporary() && error.to_string().contains("http://127.0.0.1:9/rpc/v1"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_is_believed_only_if_its_name_fits() {
+async fn an_object_is_accepted_only_if_it_matches_its_cid() {
     let dir = tempfile::tempdir().unwrap();
     let (devnet, honest) = start(dir.path()).await;
     let miner = Address::new_id(1000);

@@ -1,4 +1,5 @@
-//! An installation whose parts are processes of their own, as an operator runs it, to be killed and started again one by one.
+//! An installation whose parts are separate processes, as an operator runs it. A test can kill and
+//! restart each of them.
 
 use std::{
     fs::{self, OpenOptions},
@@ -25,7 +26,7 @@ pub fn wait_for(address: SocketAddr) {
     }
 }
 
-/// A program that can be started again; it ends with the test, whatever comes.
+/// A program that can be restarted. It is killed when the test ends, even by a panic.
 pub struct Part {
     arguments: Vec<String>,
     log: PathBuf,
@@ -54,7 +55,7 @@ impl Part {
         self
     }
 
-    /// kill -9; then it is not there.
+    /// Kills the program with SIGKILL and waits until it is gone.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -62,7 +63,7 @@ impl Part {
         }
     }
 
-    /// Whether it has ended, and well.
+    /// `None` while it runs, otherwise whether it ended successfully.
     pub fn ended(&mut self) -> Option<bool> {
         self.child.as_mut().unwrap().try_wait().unwrap().map(|status| status.success())
     }
@@ -82,7 +83,7 @@ impl Drop for Part {
     }
 }
 
-/// Site and payment provider, which is all that buying needs.
+/// The site and the payment provider, all that a purchase needs.
 pub struct Shop {
     pub url: String,
     pub config: PathBuf,
@@ -91,12 +92,12 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// `more`: lines of configuration.
+    /// `more` holds further lines of configuration.
     pub fn open(dir: &Path, more: &str) -> Self {
         Self::on(dir, &database_url(dir), more)
     }
 
-    /// On a database of the test's choice.
+    /// Opens the shop on a database that the test chooses.
     pub fn on(dir: &Path, database: &str, more: &str) -> Self {
         let (site, stripe) = (free_address(), free_address());
         let url = format!("http://{site}");
@@ -123,8 +124,8 @@ pub fn database_url(dir: &Path) -> String {
     format!("sqlite://{}/house.db", dir.display())
 }
 
-/// Everything: shop, network, mail server, worker and three machines. The second one has a GPU (it says so), and PC2 is done there; the
-/// third one keeps what is sealed.
+/// A whole installation: shop, network, mail server, worker and three machines. The second machine
+/// claims to have a GPU and does PC2. The third stores sealed sectors.
 pub struct Fixture {
     pub shop: Shop,
     pub devnet: Part,
@@ -135,7 +136,7 @@ pub struct Fixture {
     _mail: Part,
 }
 
-/// 2026-09-28T00:00Z: the rest of September is lived through, and earns.
+/// 2026-09-28T00:00Z. The tests run through the rest of September, so it has earnings.
 const GENESIS: &str = "network_name = \"sealyard-devnet-test\"\ngenesis_timestamp = 1790553600\n";
 
 impl Fixture {
@@ -143,7 +144,7 @@ impl Fixture {
         Self::over(dir, "")
     }
 
-    /// Over a network with these settings besides.
+    /// Opens the installation over a network with these additional settings.
     pub fn over(dir: &Path, network: &str) -> Self {
         let parameters = root().join("var/proof-params").display().to_string();
         let (node, mail) = (free_address(), free_address());

@@ -1,5 +1,5 @@
-//! The whole main job with the real programs: sealing with C2, a month of WindowPoSts, the statement; once undisturbed, once
-//! with processes killed at random moments.
+//! The whole cycle with the real programs: sealing with C2, a month of WindowPoSts and the
+//! statement. It runs once undisturbed and once with processes killed at random moments.
 
 use std::{
     fs,
@@ -30,7 +30,7 @@ use crate::{
     support::{program, root},
 };
 
-/// Two C2s at once would not fit a small machine's memory or time.
+/// Two C2s at once would exceed the memory and time of a small machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn parameters() -> PathBuf {
@@ -61,7 +61,7 @@ fn count(dir: &Path, extension: &str) -> usize {
     entries.filter_map(Result::ok).filter(|e| e.path().extension().is_some_and(|x| x == extension)).count()
 }
 
-/// A small generator: the moments are random, and the same in every run.
+/// A small random generator. Its moments are the same in every run.
 struct Moments(u64);
 
 impl Moments {
@@ -71,7 +71,8 @@ impl Moments {
     }
 }
 
-/// Waits for a C2 to run, lets it go on for a moment, and kills its machine: the agent, and with it the step.
+/// If a machine is running C2, lets it go on for a random time, kills the agent together with the
+/// step, and starts the agent again.
 fn kill_in_the_middle_of_c2(fixture: &mut Fixture, moments: &mut Moments) -> bool {
     for agent in &mut fixture.agents {
         let steps = fs::read_dir("/proc").unwrap().filter_map(Result::ok).filter_map(|e| step_of(&e.path(), agent.pid()));
@@ -95,10 +96,11 @@ fn step_of(proc: &Path, agent: u32) -> Option<String> {
     Some(input["kind"].as_str()?.to_owned())
 }
 
-/// Server, worker, network and machines are processes of their own here, and each of them is killed with -9 at random moments,
-/// one machine in the middle of C2. In the end one contract, one statement, one mail, and sound books.
+/// The server, the worker, the network and the machines are separate processes here. Each is killed
+/// with -9 at random moments, and one machine in the middle of C2. In the end there is one
+/// statement and one mail, and the books are sound.
 #[test]
-fn the_job_finishes_although_every_process_is_killed_at_random_moments() {
+fn the_job_finishes_despite_random_kills_of_every_process() {
     let _one = ONE_AT_A_TIME.lock();
     let dir = tempfile::tempdir().unwrap();
     let mut moments = Moments(20_261_123);
@@ -131,18 +133,18 @@ fn the_job_finishes_although_every_process_is_killed_at_random_moments() {
         }
     };
     assert!(in_c2, "no machine was killed in the middle of C2");
-    assert!(kills.iter().all(|count| *count > 0), "everything was killed at least once: {kills:?}");
+    assert!(kills.iter().all(|count| *count > 0), "some process was never killed: {kills:?}");
     assert!(!story.contains("BROKEN"), "{story}");
     assert_eq!(count(&dir.path().join("mail"), "eml"), 1, "one statement, one mail");
     a_damaged_sector_becomes_faulty_and_recovers(dir.path(), &fixture);
     a_node_that_lies_brings_nothing_into_the_books(dir.path(), &mut fixture);
-    what_the_miner_pays_is_told_kind_by_kind(dir.path(), &fixture);
+    chain_days_explain_the_miners_balance(dir.path(), &fixture);
 }
 
-/// Machines really seal a sector. Each time that it comes to another stage, the chain's latest epochs are replaced by others in which
-/// what happened there happens some epochs later.
+/// Machines really seal a sector. At each new stage the latest epochs of the chain are replaced,
+/// and what happened in them happens some epochs later.
 #[test]
-fn a_sector_survives_a_reorganisation_at_each_of_its_stages() {
+fn a_sector_survives_a_reorganisation_at_every_stage() {
     let _one = ONE_AT_A_TIME.lock();
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::over(dir.path(), "reorg_depth = 30\n");
@@ -159,7 +161,7 @@ fn a_sector_survives_a_reorganisation_at_each_of_its_stages() {
         }
         active == 1
     };
-    // From the first stage on there are epochs that can be replaced.
+    // Epochs that can be replaced must exist before the first stage.
     let _: serde_json::Value = runtime.block_on(node.call("Devnet.Step", json!([{"Epochs": 40}]))).unwrap();
     buyer.start();
     let (started, mut stages) = (Instant::now(), Vec::new());
@@ -184,12 +186,12 @@ fn a_sector_survives_a_reorganisation_at_each_of_its_stages() {
         assert!(stages.contains(&stage), "no reorganisation at {stage:?}: {stages:?}");
     }
     assert!(!stages.contains(&SectorState::Quarantined), "{stages:?}");
-    // A proof over a seed that was replaced is made again, and nobody is to blame.
+    // A proof over a replaced seed is made again without counting as a failure.
     let sector = db.read(|conn| sealing::all_sectors(conn, 1).map_err(DbFault::from)).unwrap().pop().unwrap();
     assert_eq!(sector.failures, 0, "{:?}\n{}", sector.reason, fixture.work.log());
 }
 
-/// A node with a bad cache and a bad cable.
+/// A node that sometimes gives wrong answers.
 #[derive(Default)]
 struct Liar {
     answers: u64,
@@ -198,8 +200,9 @@ struct Liar {
 }
 
 impl Liar {
-    /// For some tipsets the one asked for before, as if the round had been null, more often when the miner has won it; now and then no
-    /// sectors; something else spoilt in the rest.
+    /// For some tipsets, and more often when the miner has won, answers with the tipset of the
+    /// previous request, as if the round had been null. Occasionally answers with no partitions,
+    /// and spoils some of the remaining answers.
     fn spoil(&mut self, method: &str, result: &mut serde_json::Value) {
         self.answers += 1;
         let lies = self.answers.is_multiple_of(100);
@@ -219,8 +222,8 @@ impl Liar {
     }
 }
 
-/// The worker follows such a node for two days: what it records is the chain's truth all the same, and once the node is
-/// honest again nothing is missing.
+/// The worker follows such a node for two days. It records only true wins, and once the node is
+/// honest again none is missing.
 fn a_node_that_lies_brings_nothing_into_the_books(dir: &Path, fixture: &mut Fixture) {
     let db = Database::open(&fixture::database_url(dir), 2).unwrap();
     let pool = db.read(|conn| capacity::pools(conn).map_err(DbFault::from)).unwrap()[0].id;
@@ -275,8 +278,9 @@ fn a_node_that_lies_brings_nothing_into_the_books(dir: &Path, fixture: &mut Fixt
     assert_eq!(difference, None);
 }
 
-/// The sector is ended before its time. Its fee and the fault's, deposit and pledge explain the miner's balance on every day to the attoFIL.
-fn what_the_miner_pays_is_told_kind_by_kind(dir: &Path, fixture: &Fixture) {
+/// Terminates the sector early. The termination fee, fault fee, deposits and pledge explain the
+/// miner's balance on every day to the attoFIL.
+fn chain_days_explain_the_miners_balance(dir: &Path, fixture: &Fixture) {
     let db = Database::open(&fixture::database_url(dir), 2).unwrap();
     let pool = db.read(|conn| capacity::pools(conn).map_err(DbFault::from)).unwrap()[0].id;
     let days = || db.read(|conn| yields::chain_days(conn, pool).map_err(DbFault::from)).unwrap();
@@ -322,21 +326,23 @@ fn what_the_miner_pays_is_told_kind_by_kind(dir: &Path, fixture: &Fixture) {
     assert_eq!(difference, None);
 }
 
-/// The installation of the test above goes on: its sector's replica disappears for two days, then comes back.
+/// Continues with the installation of the test above. The replica of its sector disappears until
+/// the sector is faulty and for another day, and then comes back.
 fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, fixture: &Fixture) {
     let db = Database::open(&fixture::database_url(dir), 2).unwrap();
     let machine = db.read(|conn| {
         let sector = sealing::all_sectors(conn, 1)?.remove(0);
         Ok::<_, DbFault>(fleet::machines(conn)?.into_iter().find(|m| Some(m.id) == sector.machine_id).unwrap().name)
     });
-    assert_eq!(machine.unwrap(), "quarry", "it was proven from where it is kept");
+    assert_eq!(machine.unwrap(), "quarry", "it was proven from the storage machine");
     let replica = dir.join("agents/quarry/store/s-f01000-1");
     let hidden = replica.with_extension("hidden");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let node = openrpc::node(&fixture.node_url, &fixture.node_token);
     runtime.block_on(openrpc::conforms(&fixture.node_url, &fixture.node_token, 1));
     let miner = Address::new_id(1000);
-    // Steps in small strides until the chain's faults are as wanted; the worker needs moments to do its part.
+    // Steps the chain in small strides until its faults are as wanted. The worker needs the pauses
+    // to do its part.
     let until = |faulty: bool, force: bool| {
         runtime.block_on(async {
             for _ in 0..1000 {
@@ -351,7 +357,7 @@ fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, fixture: &Fixture) {
     };
     fs::rename(&replica, &hidden).unwrap();
     until(true, true);
-    // Another day, for which the chain charges a fee.
+    // Let another day pass, for which the chain charges a fault fee.
     for _ in 0..2880 / 20 {
         runtime
             .block_on(async { node.call::<serde_json::Value>("Devnet.Step", json!([{"Epochs": 20, "Force": true}])).await })
@@ -361,9 +367,10 @@ fn a_damaged_sector_becomes_faulty_and_recovers(dir: &Path, fixture: &Fixture) {
     until(false, false);
 }
 
-/// Each machine does one PC1; PC2 and all that follows is done where the GPU is, with files that came from the other one.
+/// Each sealing machine does one PC1. PC2 runs on the machine with the GPU, which fetches the files
+/// of the other one.
 #[test]
-fn layers_go_to_the_machine_with_the_gpu() {
+fn layers_move_to_the_machine_with_the_gpu() {
     let _one = ONE_AT_A_TIME.lock();
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open(dir.path());
@@ -399,7 +406,7 @@ fn layers_go_to_the_machine_with_the_gpu() {
 }
 
 #[test]
-fn one_purchase_becomes_proven_sectors_and_a_statement_whose_figures_are_the_ledgers() {
+fn a_purchase_ends_in_proven_sectors_and_a_statement_that_matches_the_ledger() {
     let _one = ONE_AT_A_TIME.lock();
     let dir = tempfile::tempdir().unwrap();
     let status = demo(dir.path(), "2").wait().unwrap();
@@ -410,6 +417,6 @@ fn one_purchase_becomes_proven_sectors_and_a_statement_whose_figures_are_the_led
 
     let again = Instant::now();
     assert!(demo(dir.path(), "2").wait().unwrap().success());
-    assert!(story(dir.path()).matches("the story is told").count() == 2, "a second run finds everything there");
+    assert!(story(dir.path()).matches("the story is told").count() == 2, "a second run finds the story complete");
     assert!(again.elapsed() < Duration::from_secs(60), "a second run takes seconds, not {:?}", again.elapsed());
 }

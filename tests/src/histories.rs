@@ -1,6 +1,7 @@
-//! Random histories of an installation: orders, holds, payments in time and late, machines that fail, drain and come back, steps that end well
-//! and badly, files that move to a GPU, reports that come twice, contracts that end. After every event the books are sound, and every date it has given was
-//! one that its plan could keep.
+//! Random histories of an installation: orders, holds, payments in time and late, machines that
+//! fail, drain and return, steps that succeed and fail, files that move to a GPU, repeated reports,
+//! contracts that end. After every event the books are sound, and every promise was one that the
+//! schedule could keep when it was given.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,15 +25,17 @@ use sealyard_planner::Rng;
 
 use crate::support::{NOW, all_proven, done, hardware, machine, on_both, shop};
 
-/// Histories on each database; `SEALYARD_HISTORIES=5000` plays as many as the goal asks for.
+/// The number of histories on each database. `SEALYARD_HISTORIES=5000` runs as many as the project
+/// goal asks for.
 fn count() -> u64 {
     std::env::var("SEALYARD_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(25)
 }
 
 const EVENTS: usize = 100;
-/// A sector counts at the latest so long after its activation.
+/// A sector counts within this time after its activation.
 const FIRST_POST: i64 = DAY;
-/// C2 of a test sector: what has begun is not interrupted.
+/// C2 of a test sector. A running step is never interrupted, so a sale may delay others by this
+/// long.
 const LONGEST_STEP: i64 = 90 * SECOND;
 
 struct Fixture<'d> {
@@ -40,7 +43,7 @@ struct Fixture<'d> {
     plan: Plan,
     user: sealyard_core::ids::UserId,
     machines: Vec<Machine>,
-    /// One machine has a GPU, and all show each other their files.
+    /// One machine has a GPU, and all machines serve each other their files.
     split: bool,
     rng: Rng,
     now: i64,
@@ -56,7 +59,7 @@ struct Name {
     name: String,
 }
 
-/// An empty database again, tables and all.
+/// Empties all tables except those of the migrations.
 fn clear(db: &Database) {
     db.write(|conn| {
         match conn {
@@ -91,7 +94,7 @@ impl<'d> Fixture<'d> {
         let split = seed % 2 == 1;
         let show = |conn: &mut AnyConnection, machine: &Machine| {
             fleet::heartbeat(conn, machine, &hardware_of(machine, split), NOW)?;
-            // With a third machine that one keeps what is sealed.
+            // If there is a third machine, it stores the sealed sectors.
             let offer = Offer { files_url: Some("http://files"), keeps: machine.name == "third" };
             fleet::offer(conn, machine, offer).map(drop)
         };
@@ -130,7 +133,8 @@ impl<'d> Fixture<'d> {
         }
     }
 
-    /// A date is given only if the plan of this moment keeps it, and still keeps every older one that it kept before.
+    /// A promise is made only if the current schedule keeps it and still keeps every older promise
+    /// that it kept before.
     fn place(&mut self) {
         let before = self.outlook();
         let units = 1 + i64::try_from(self.rng.below(5)).unwrap();
@@ -144,8 +148,8 @@ impl<'d> Fixture<'d> {
         };
         self.db.transact(open).unwrap();
         let after = self.outlook();
-        let done = after.orders.get(&order.id.0).expect("what is promised is planned");
-        assert!(done + FIRST_POST <= order.promised_at, "the plan does not keep the date that was given");
+        let done = after.orders.get(&order.id.0).expect("a promised order is missing in the outlook");
+        assert!(done + FIRST_POST <= order.promised_at, "the schedule does not keep the promise just made");
         assert_nothing_broken(&self.promised(), &before, &after);
         self.placed.push(order);
     }
@@ -200,7 +204,7 @@ impl<'d> Fixture<'d> {
         self.db.transact(keep).unwrap();
     }
 
-    /// Tickets, assignments, and one step that ends.
+    /// Draws tickets, assigns tasks and ends one step.
     fn work(&mut self) {
         let now = self.now;
         self.db
@@ -232,7 +236,7 @@ impl<'d> Fixture<'d> {
         self.db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap()
     }
 
-    /// The next thing that the chain says to some sector.
+    /// Lets the chain take the next step for a random sector.
     fn chain(&mut self) {
         let states = [
             SectorState::PreCommitting,
@@ -264,7 +268,7 @@ impl<'d> Fixture<'d> {
             .unwrap();
     }
 
-    /// One machine falls silent for good or for a while; all others are heard.
+    /// One machine falls silent, for good or for a while. All others are heard.
     fn machine_fails(&mut self) {
         let (before, victim, split) = (self.now, self.rng.below(self.machines.len()), self.split);
         self.now += MINUTE;
@@ -291,8 +295,8 @@ impl<'d> Fixture<'d> {
             .unwrap();
     }
 
-    /// The site is down for a night, or its clock jumps. Nobody can have been heard: nothing is taken from anybody (but from those that
-    /// were lost before).
+    /// The site is down overnight, or its clock jumps. Nobody can have been heard, so no machine
+    /// loses a task unless it was lost before.
     fn away(&mut self) {
         let before = self.fingerprint();
         let all_there = self.db.read(|conn| Ok::<_, DbFault>(fleet::lost_machines(conn)?.is_empty())).unwrap();
@@ -308,7 +312,8 @@ impl<'d> Fixture<'d> {
         self.pass(0);
     }
 
-    /// A heartbeat that comes late, or twice: what it says of leases that have moved on is told to stop, the others are extended.
+    /// A heartbeat that comes late or twice. It extends the leases that the machine still holds,
+    /// and the machine is told to stop the others.
     fn beat_again(&mut self) {
         let at = self.rng.below(self.machines.len());
         let (id, now) = (self.machines[at].id, self.now);
@@ -331,7 +336,7 @@ impl<'d> Fixture<'d> {
                 sealing::leases_of(conn, id, &running, now + 4 * HOUR)
             });
             let answer = answer.unwrap();
-            assert!(answer.leases.is_empty(), "it works on all that it holds");
+            assert!(answer.leases.is_empty(), "it already works on all its leases");
             assert_eq!(answer.stop, old.iter().map(|run| run.task).collect::<Vec<_>>());
         }
         assert_eq!(before, self.fingerprint());
@@ -343,7 +348,8 @@ impl<'d> Fixture<'d> {
         self.db.write(|conn| fleet::set_draining(conn, id, how)).unwrap();
     }
 
-    /// A report that comes twice, or after its lease has moved on, changes nothing.
+    /// A report that comes twice, or after its lease has passed to another machine, changes
+    /// nothing.
     fn report_again(&mut self) {
         let Some((machine, report)) = self.pick(self.sent.clone()) else { return };
         let before = self.fingerprint();
@@ -374,7 +380,7 @@ impl<'d> Fixture<'d> {
         };
         let (sectors, open) = self.db.read(check).unwrap();
         let mut tasks: BTreeMap<i64, usize> = BTreeMap::new();
-        // A sector may become faulty, and count again, before its files are tidied.
+        // A sector may become faulty, and count again, before its files are finalized.
         let steps = open.iter().filter(|t| !["finalize", "move", "store"].contains(&t.kind.name()));
         for task in steps.filter_map(|t| t.sector_id) {
             *tasks.entry(task.0).or_default() += 1;
@@ -393,7 +399,7 @@ impl<'d> Fixture<'d> {
                 let from_elsewhere = fetch.state.name() == "leased" && fetch.machine_id != sector.machine_id;
                 assert!(from_elsewhere && pc2_waits && sector.state == SectorState::PreCommit2, "sector {}", sector.number);
             }
-            assert!(of_kind("move").count() <= 1, "sector {} goes to two machines", sector.number);
+            assert!(of_kind("move").count() <= 1, "sector {} moves to two machines", sector.number);
         }
     }
 }
@@ -439,7 +445,7 @@ fn assert_nothing_broken(promised: &(HashMap<i64, i64>, HashMap<i64, i64>), befo
 }
 
 #[test]
-fn no_history_oversells_loses_a_sector_or_gives_a_date_that_cannot_be_kept() {
+fn no_history_oversells_loses_a_sector_or_makes_an_impossible_promise() {
     on_both(|db| {
         let (mut ended, mut moved) = (0, 0);
         for seed in 0..count() {
@@ -460,7 +466,7 @@ fn no_history_oversells_loses_a_sector_or_gives_a_date_that_cannot_be_kept() {
                 .filter(|t| t.kind.name() == "move" && t.state.name() == "done")
                 .count();
         }
-        assert!(count() < 25 || ended > 0, "no history went as far as the end of a sector");
-        assert!(count() < 25 || moved > 0, "nothing moved");
+        assert!(count() < 25 || ended > 0, "no history reached the end of a sector");
+        assert!(count() < 25 || moved > 0, "no transfer was completed");
     });
 }

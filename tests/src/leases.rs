@@ -1,4 +1,5 @@
-//! Machines: enrolment, leases, fences. Two machines never hold one task, and a result with an old fence is not used.
+//! Machines: enrolment, leases and fences. Two machines never hold the same task, and a result with
+//! an old fence is rejected.
 
 use std::sync::Mutex;
 
@@ -24,7 +25,7 @@ use crate::{
     support::{self, NOW, all_proven, counts, hardware, machine, on_both, read_up_to, shop},
 };
 
-/// A bought sector with its PC1 waiting.
+/// A sold sector whose PC1 waits for a machine.
 fn sector_in_pc1(db: &Database) -> (Sector, TaskHead) {
     let (_, plan, user) = shop(db, 10);
     let contract = buy(db, &plan, user.id, 1, "key");
@@ -55,7 +56,7 @@ fn state(db: &Database, sector: &Sector) -> String {
 }
 
 #[test]
-fn an_enrolment_token_works_once_and_only_in_time() {
+fn an_enrolment_token_works_once_and_only_until_it_expires() {
     on_both(|db| {
         let token = db.write(|conn| fleet::new_token(conn, "a", NOW, NOW + DAY)).unwrap();
         let enrol = |token: &str, now| db.transact(|conn| fleet::enrol(conn, token, &hardware(), now));
@@ -67,7 +68,7 @@ fn an_enrolment_token_works_once_and_only_in_time() {
 }
 
 #[test]
-fn of_many_planners_one_grants_a_task() {
+fn only_one_of_many_planners_grants_a_task() {
     on_both(|db| {
         let (_, task) = sector_in_pc1(db);
         let machines: Vec<Machine> = (0..6).map(|i| machine(db, &format!("m{i}"))).collect();
@@ -79,9 +80,10 @@ fn of_many_planners_one_grants_a_task() {
     });
 }
 
-/// Clocks differ, leases run out and are granted again: 64 planners at once, each with its own connection.
+/// 64 planners work at once, each with its own connection. Their clocks differ, and leases expire
+/// and are granted again.
 #[test]
-fn of_64_planners_each_task_is_granted_to_one_at_a_time_with_a_growing_fence() {
+fn each_task_has_one_lease_at_a_time_and_a_growing_fence_under_64_planners() {
     on_both(|db| {
         let (_, plan, user) = shop(db, 40);
         machine(db, "second");
@@ -93,7 +95,7 @@ fn of_64_planners_each_task_is_granted_to_one_at_a_time_with_a_growing_fence() {
             Ok(())
         })
         .unwrap();
-        // Grants in the order of their commits, as each planner saw the fence it was given.
+        // Each grant with the fence that its planner saw.
         let grants: Mutex<Vec<(i64, i64)>> = Mutex::default();
         std::thread::scope(|scope| {
             for planner in 0..64_i64 {
@@ -110,7 +112,7 @@ fn of_64_planners_each_task_is_granted_to_one_at_a_time_with_a_growing_fence() {
                                     open.iter().filter(|t| t.state.name() == "leased" && t.machine_id == Some(machine.id));
                                 assert!(
                                     i64::try_from(running.count()).unwrap() <= machine.cores,
-                                    "{} does too much",
+                                    "{} runs more tasks than it has cores",
                                     machine.name
                                 );
                             }
@@ -127,37 +129,37 @@ fn of_64_planners_each_task_is_granted_to_one_at_a_time_with_a_growing_fence() {
         grants.sort_unstable();
         grants.dedup();
         assert_eq!(grants.len(), count, "a fence was given twice");
-        assert!(count > 16, "only {count} grants: leases did not run out");
+        assert!(count > 16, "only {count} grants: leases did not expire");
         let open = db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap();
         for task in open {
             let fences: Vec<i64> = grants.iter().filter(|(id, _)| *id == task.id.0).map(|(_, fence)| *fence).collect();
-            assert_eq!(fences, (1..=task.fence).collect::<Vec<_>>(), "each grant has the next fence");
+            assert_eq!(fences, (1..=task.fence).collect::<Vec<_>>(), "each grant raises the fence by one");
         }
     });
 }
 
 #[test]
-fn a_result_with_an_old_fence_is_not_used() {
+fn a_result_with_an_old_fence_is_rejected() {
     on_both(|db| {
         let (sector, task) = sector_in_pc1(db);
         let (slow, quick) = (machine(db, "slow"), machine(db, "quick"));
         assert!(assign(db, &task, &slow));
-        // The lease runs out, another machine gets the task.
+        // The lease expires, and another machine gets the task.
         db.write(|conn| sealing::expire_leases(conn, NOW + 11)).unwrap();
         assert!(assign(db, &task, &quick));
-        assert!(!report(db, &slow, task.id.0, 1, done()), "the first lease has moved on");
-        assert!(!report(db, &slow, task.id.0, 2, done()), "a fence of another machine's lease is no lease");
+        assert!(!report(db, &slow, task.id.0, 1, done()), "the first lease has expired");
+        assert!(!report(db, &slow, task.id.0, 2, done()), "the fence of another machine's lease is not accepted");
         assert_eq!(state(db, &sector), "pre_commit_1");
         assert!(report(db, &quick, task.id.0, 2, done()));
         assert_eq!(state(db, &sector), "pre_commit_2");
-        assert!(report(db, &quick, task.id.0, 2, done()), "the same report again is accepted");
+        assert!(report(db, &quick, task.id.0, 2, done()), "a repeated report is accepted");
         let open = db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap();
-        assert_eq!(open.iter().filter(|t| t.kind.name() == "pc2").count(), 1, "and changes nothing");
+        assert_eq!(open.iter().filter(|t| t.kind.name() == "pc2").count(), 1, "a repeated report creates no second task");
     });
 }
 
 #[test]
-fn a_heartbeat_keeps_what_runs_and_stops_what_was_taken_away() {
+fn a_heartbeat_extends_live_leases_and_stops_lost_ones() {
     on_both(|db| {
         let (_, task) = sector_in_pc1(db);
         let machine = machine(db, "m");
@@ -174,7 +176,7 @@ fn a_heartbeat_keeps_what_runs_and_stops_what_was_taken_away() {
 }
 
 #[test]
-fn where_sectors_are_to_begin_is_kept_until_they_do() {
+fn planned_begins_are_kept_until_the_sectors_begin() {
     on_both(|db| {
         let (_, plan, user) = shop(db, 10);
         let second = machine(db, "second");
@@ -196,7 +198,7 @@ fn where_sectors_are_to_begin_is_kept_until_they_do() {
         let (moved, first) = keep(NOW);
         assert!(moved == 0 && first.len() == 6 && first.iter().all(Option::is_some), "{first:?}");
         assert!(first.contains(&Some(second.id)));
-        assert_eq!(keep(NOW + 1), (0, first.clone()), "nothing has happened");
+        assert_eq!(keep(NOW + 1), (0, first.clone()), "an unchanged fleet keeps its plan");
         db.write(|conn| fleet::set_draining(conn, second.id, Draining::Start)).unwrap();
         let (moved, after) = keep(NOW + 2);
         let there = first.iter().filter(|at| **at == Some(second.id)).count();
@@ -210,12 +212,12 @@ fn where_sectors_are_to_begin_is_kept_until_they_do() {
         })
         .unwrap();
         let begun = keep(NOW + 10 * SECOND).1.iter().filter(|at| at.is_none()).count();
-        assert!(begun > 0, "what has begun is not expected to");
+        assert!(begun > 0, "a sector that has begun has no planned begin");
     });
 }
 
 #[test]
-fn files_are_dropped_once_the_sector_is_sealed_elsewhere_or_over_and_never_before() {
+fn files_are_dropped_only_when_the_sector_is_sealed_elsewhere_or_over() {
     on_both(|db| {
         let (sector, task) = sector_in_pc1(db);
         let (a, b) = (machine(db, "a"), machine(db, "b"));
@@ -223,14 +225,14 @@ fn files_are_dropped_once_the_sector_is_sealed_elsewhere_or_over_and_never_befor
         let all = [StoredSector { miner: 1001, ..here }, here, StoredSector { number: 999, ..here }];
         let over = |of: &Machine| db.read(|conn| sealing::not_needed(conn, of.id, &all, NOW).map_err(DbFault::from)).unwrap();
         let read_up_to = |epoch: i64| read_up_to(db, sector.pool_id, epoch);
-        assert_eq!(over(&a), [], "who has not read the chain does not know what is over");
+        assert_eq!(over(&a), [], "nothing is dropped before the chain is read");
         read_up_to(2880);
-        assert_eq!(over(&a), [here], "what was begun there is begun anew; what is not ours stays");
+        assert_eq!(over(&a), [here], "files of unfinished attempts can go, and files of unknown sectors stay");
         assert!(assign(db, &task, &a));
-        assert_eq!((over(&a), over(&b)), (vec![], vec![here]), "it is being sealed on the first one");
+        assert_eq!((over(&a), over(&b)), (vec![], vec![here]), "it is being sealed on the first machine");
         let expire = |conn: &mut AnyConnection| Ok::<_, DbFault>(sealing::expire_leases(conn, NOW + HOUR)?);
         assert!(db.transact(expire).unwrap() == 1 && assign(db, &task, &b));
-        assert_eq!((over(&a), over(&b)), (vec![here], vec![]), "another one took over what the first did not end");
+        assert_eq!((over(&a), over(&b)), (vec![here], vec![]), "another machine has taken over the task of the first");
         let outcome = Outcome::Failed { level: FailureLevel::Abort, reason: "damaged".into() };
         assert!(report(db, &b, task.id.0, 2, outcome));
         assert_eq!((over(&a), over(&b)), (vec![here], vec![here]));
@@ -244,24 +246,24 @@ fn files_are_dropped_once_the_sector_is_sealed_elsewhere_or_over_and_never_befor
             becomes(state, Some(100));
             assert_eq!(over(&a), [], "{state:?}");
             let stays = state.is_on_chain() || matches!(state, SectorState::ProveCommitting | SectorState::Quarantined);
-            assert_eq!(over(&b).is_empty(), stays, "{state:?}: what is on chain stays, wherever it lies");
+            assert_eq!(over(&b).is_empty(), stays, "{state:?}: sectors on chain keep all their copies");
         }
         becomes(SectorState::Expired, Some(100));
-        assert_eq!(over(&a), [], "the chain is not read as far as its end");
+        assert_eq!(over(&a), [], "the chain has not been read up to its expiration");
         read_up_to(5001);
         assert_eq!(over(&a), [here]);
         becomes(SectorState::Expired, None);
         read_up_to(2880);
-        assert_eq!(over(&a), [here], "it never was on chain");
+        assert_eq!(over(&a), [here], "it was never on chain");
         becomes(SectorState::Planned, None);
         assert_eq!(over(&b), [here]);
         counts(db, sector.pool_id, sector.number);
-        assert_eq!(over(&b), [], "whatever our rows say, the chain counts it");
+        assert_eq!(over(&b), [], "the chain counts it, whatever the sector row says");
     });
 }
 
 #[test]
-fn what_machines_run_is_not_taken_from_them_while_none_of_them_can_be_heard() {
+fn leases_are_not_taken_away_while_no_machine_can_be_heard() {
     on_both(|db| {
         let (_, task) = sector_in_pc1(db);
         let (works, other) = (machine(db, "works"), machine(db, "other"));
@@ -271,21 +273,21 @@ fn what_machines_run_is_not_taken_from_them_while_none_of_them_can_be_heard() {
         let lost = |now| db.write(|conn| fleet::mark_lost(conn, 10 * MINUTE, now)).unwrap();
         speak(&works, NOW).unwrap();
         speak(&other, NOW).unwrap();
-        assert_eq!(expired(NOW + 20 * MINUTE), 0, "the site was down for twenty minutes");
+        assert_eq!(expired(NOW + 20 * MINUTE), 0, "no machine was heard for twenty minutes");
         let night = NOW + 9 * HOUR;
         db.write(|conn| fleet::look(conn, night)).unwrap();
-        assert_eq!((expired(night), lost(night).len()), (0, 0), "or for a night");
+        assert_eq!((expired(night), lost(night).len()), (0, 0), "no machine was heard for a night");
         speak(&other, NOW + 20 * MINUTE).unwrap();
         assert_eq!(
             (expired(NOW + 20 * MINUTE), lost(NOW + 20 * MINUTE).len()),
             (0, 0),
-            "who speaks first is not the only one alive"
+            "the first machine to be heard may not be the only one alive"
         );
         for minute in 21..=32 {
             speak(&other, NOW + minute * MINUTE).unwrap();
         }
         let gone = lost(NOW + 32 * MINUTE);
-        assert!(gone.contains(&works.id) && !gone.contains(&other.id), "now it is only this one that is not heard");
+        assert!(gone.contains(&works.id) && !gone.contains(&other.id), "only one machine is silent now");
         assert_eq!(expired(NOW + 32 * MINUTE), 1);
     });
 }
@@ -305,7 +307,7 @@ fn a_sector_that_fails_on_two_machines_ends_in_quarantine_with_its_reason() {
         let sector = db.read(|conn| sealing::sector_by_id(conn, sector.id).map_err(DbFault::from)).unwrap();
         assert_eq!((sector.state.name(), sector.reason.as_deref()), ("quarantined", Some("the disk is broken")));
         assert!(db.read(|conn| sealing::open_tasks(conn).map_err(DbFault::from)).unwrap().is_empty());
-        // A person lets it begin again; the old failures do not count any more.
+        // A person releases it, and the old failures no longer count.
         let again = || db.write(|conn| sealing::release(conn, sector.id, NOW)).unwrap();
         assert!(again() && !again());
         assert_eq!(state(db, &sector), "planned");
@@ -322,7 +324,8 @@ fn a_sector_that_fails_on_two_machines_ends_in_quarantine_with_its_reason() {
     });
 }
 
-/// A sector of a partition on each of two machines, ready to be proven; returns their vanilla tasks.
+/// Begins the proof of a partition whose sectors are on two machines, and returns the vanilla
+/// tasks.
 fn vanilla_tasks(db: &Database, pool: PoolId, sectors: &[i64], round: i64, due_at: Micros) -> Vec<TaskHead> {
     db.write(|conn| {
         let new = NewPost {
@@ -337,14 +340,14 @@ fn vanilla_tasks(db: &Database, pool: PoolId, sectors: &[i64], round: i64, due_a
             due_at,
         };
         assert!(proving::begin(conn, &new, NOW)?);
-        assert!(!proving::begin(conn, &new, NOW)?, "a partition's proof is begun once");
+        assert!(!proving::begin(conn, &new, NOW)?, "the proof of a partition is begun once");
         let open = sealing::open_tasks(conn)?;
         Ok(open.into_iter().filter(|t| t.kind.name() == "vanilla").collect())
     })
     .unwrap()
 }
 
-/// Two sectors, each on its machine.
+/// Two sectors, each on its own machine.
 fn on_two_machines(db: &Database) -> (Pool, [Machine; 2], Vec<i64>) {
     let (pool, plan, user) = shop(db, 10);
     let machines = [machine(db, "a"), machine(db, "b")];
@@ -362,7 +365,7 @@ fn on_two_machines(db: &Database) -> (Pool, [Machine; 2], Vec<i64>) {
 }
 
 #[test]
-fn a_silent_machine_costs_its_own_sectors_of_a_proof_and_not_those_of_others() {
+fn a_silent_machine_costs_a_proof_only_its_own_sectors() {
     on_both(|db| {
         let (pool, [heard, silent], numbers) = on_two_machines(db);
         let due = NOW + 40 * MINUTE;
@@ -375,11 +378,11 @@ fn a_silent_machine_costs_its_own_sectors_of_a_proof_and_not_those_of_others() {
         let tasks = vanilla_tasks(db, pool.id, &numbers, 1, due);
         let of = |machine: &Machine, tasks: &[TaskHead]| tasks.iter().find(|t| t.pinned_to == Some(machine.id)).cloned().unwrap();
         read(&of(&heard, &tasks));
-        assert_eq!(without(NOW + 21 * MINUTE), 0, "there is time");
-        assert_eq!(without(NOW + 23 * MINUTE), 1, "what is left is for the SNARK");
+        assert_eq!(without(NOW + 21 * MINUTE), 0, "the silent machine still has time");
+        assert_eq!(without(NOW + 23 * MINUTE), 1, "the remaining time is needed for the SNARK");
         let post = posts(PostState::Proving).remove(0);
         assert_eq!((post.skipped_numbers(), post.sector_numbers()), (vec![numbers[1]], numbers.clone()));
-        assert!(!assign(db, &of(&silent, &tasks), &silent), "nobody waits for it any more");
+        assert!(!assign(db, &of(&silent, &tasks), &silent), "the task of the silent machine is closed");
 
         db.write(|conn| {
             fleet::heartbeat(conn, &heard, &hardware(), NOW + DAY)?;
@@ -388,18 +391,18 @@ fn a_silent_machine_costs_its_own_sectors_of_a_proof_and_not_those_of_others() {
         })
         .unwrap();
         let tasks = vanilla_tasks(db, pool.id, &numbers, 2, due);
-        assert_eq!(without(NOW + 6 * MINUTE), 0, "it may be back before the others are ready");
+        assert_eq!(without(NOW + 6 * MINUTE), 0, "it may return before the others are ready");
         read(&of(&heard, &tasks));
         assert_eq!((without(NOW + 4 * MINUTE), without(NOW + 6 * MINUTE)), (0, 1));
         let open = |conn: &mut AnyConnection| Ok::<_, DbFault>(sealing::open_tasks(conn)?.len());
         let before = db.read(open).unwrap();
         assert_eq!(miss_all(db, pool.id), 2);
-        assert_eq!(before - db.read(open).unwrap(), 2, "what a closed window would have needed is in nobody's way");
+        assert_eq!(before - db.read(open).unwrap(), 2, "the tasks of closed windows are withdrawn");
     });
 }
 
 #[test]
-fn a_snark_that_does_not_verify_is_made_again_by_another_machine() {
+fn an_invalid_snark_is_made_again_by_another_machine() {
     on_both(|db| {
         let (pool, machines, numbers) = on_two_machines(db);
         for task in vanilla_tasks(db, pool.id, &numbers, 1, NOW) {
@@ -426,12 +429,12 @@ fn a_snark_that_does_not_verify_is_made_again_by_another_machine() {
 }
 
 #[test]
-fn machines_that_report_their_part_of_a_proof_at_the_same_moment_do_not_leave_it_to_each_other() {
+fn the_snark_follows_when_machines_report_their_parts_at_the_same_moment() {
     on_both(|db| {
         let (pool, machines, numbers) = on_two_machines(db);
         for round in 1..=15 {
             let tasks = vanilla_tasks(db, pool.id, &numbers, round, NOW);
-            assert_eq!(tasks.len(), 2, "each machine proves what it stores");
+            assert_eq!(tasks.len(), 2, "each machine has a vanilla task");
             std::thread::scope(|scope| {
                 for task in &tasks {
                     let machine = machines.iter().find(|m| Some(m.id) == task.pinned_to).unwrap();
@@ -440,21 +443,21 @@ fn machines_that_report_their_part_of_a_proof_at_the_same_moment_do_not_leave_it
                 }
             });
             let proving = db.read(|conn| proving::in_state(conn, PostState::Proving).map_err(DbFault::from)).unwrap();
-            assert_eq!(i64::try_from(proving.len()).unwrap(), round, "the SNARK follows in every round");
+            assert_eq!(i64::try_from(proving.len()).unwrap(), round, "the SNARK task is missing in some round");
         }
     });
 }
 
 #[test]
-fn breakdowns_are_remembered_from_the_last_sign_of_life_to_the_next() {
+fn breakdowns_last_from_the_last_heartbeat_to_the_next() {
     on_both(|db| {
         let (silent, heard) = (machine(db, "a"), machine(db, "b"));
         db.write(|conn| {
             fleet::heartbeat(conn, &heard, &hardware(), NOW + DAY)?;
             assert_eq!(fleet::mark_lost(conn, DAY / 2, NOW + DAY)?, [silent.id]);
-            assert!(fleet::mark_lost(conn, DAY / 2, NOW + DAY)?.is_empty(), "it is lost once");
+            assert!(fleet::mark_lost(conn, DAY / 2, NOW + DAY)?.is_empty(), "a lost machine is reported once");
             let lost = fleet::breakdowns(conn, NOW - DAY, NOW + DAY)?;
-            assert_eq!((lost.watched, lost.failures, lost.repaired), (DAY, 1, 0), "only the other one has worked since");
+            assert_eq!((lost.watched, lost.failures, lost.repaired), (DAY, 1, 0), "only the other machine is watched since");
             let again = fleet::machines(conn)?.remove(0);
             fleet::heartbeat(conn, &again, &hardware(), NOW + DAY)?;
             let over = fleet::breakdowns(conn, NOW - DAY, NOW + 2 * DAY)?;
@@ -466,21 +469,21 @@ fn breakdowns_are_remembered_from_the_last_sign_of_life_to_the_next() {
 }
 
 #[test]
-fn a_machine_that_drains_goes_on_draining_whatever_it_suffers() {
+fn a_draining_machine_keeps_draining_after_it_is_lost_and_returns() {
     on_both(|db| {
         let silent = machine(db, "a");
         let now = |conn: &mut AnyConnection| fleet::machines(conn).map(|mut all| all.remove(0));
         db.write(|conn| {
             assert_eq!(fleet::mark_lost(conn, HOUR, NOW + DAY)?, [silent.id]);
             fleet::set_draining(conn, silent.id, Draining::Start)?;
-            assert!(fleet::mark_lost(conn, HOUR, NOW + DAY)?.is_empty(), "it is lost once, drained or not");
+            assert!(fleet::mark_lost(conn, HOUR, NOW + DAY)?.is_empty(), "a lost machine is reported once, draining or not");
             let lost = now(conn)?;
             fleet::heartbeat(conn, &lost, &hardware(), NOW + 2 * DAY)?;
-            assert!(now(conn)?.is_draining() && !now(conn)?.is_lost(), "back, and still without new work");
+            assert!(now(conn)?.is_draining() && !now(conn)?.is_lost(), "it is back and still draining");
             assert_eq!(fleet::mark_lost(conn, HOUR, NOW + 3 * DAY)?, [silent.id]);
             assert_eq!(fleet::breakdowns(conn, NOW - DAY, NOW + 3 * DAY)?.failures, 2);
             fleet::set_draining(conn, silent.id, Draining::Stop)?;
-            assert!(now(conn)?.is_lost(), "what the operator wants does not bring it back");
+            assert!(now(conn)?.is_lost(), "ending the drain does not bring a lost machine back");
             Ok(())
         })
         .unwrap();
@@ -488,7 +491,7 @@ fn a_machine_that_drains_goes_on_draining_whatever_it_suffers() {
 }
 
 #[test]
-fn a_loop_that_fails_is_shown_since_when_and_why_until_it_works() {
+fn a_failing_loop_is_shown_with_its_start_and_error_until_it_works() {
     on_both(|db| {
         let failing = || db.read(|conn| Ok::<_, DbFault>(jobs::failing(conn)?)).unwrap();
         let turn = |error: Option<&str>, now| {
@@ -509,7 +512,7 @@ fn a_loop_that_fails_is_shown_since_when_and_why_until_it_works() {
     });
 }
 
-/// Every window that has closed is missed; how many were.
+/// Marks every closed window as missed, and returns their number.
 fn miss_all(db: &Database, pool: PoolId) -> usize {
     db.write(|conn| {
         let mut missed = 0;

@@ -1,4 +1,5 @@
-//! Flows as users and attackers see them, on both databases where a database is involved.
+//! End-to-end flows, including hostile ones. Tests that use a database run on both SQLite and
+//! PostgreSQL.
 
 #![cfg(test)]
 

@@ -1,4 +1,5 @@
-//! Sectors' files on their way from the machine that did PC1 to one with a GPU.
+//! Transfers of sector files: from the machine that did PC1 to one with a GPU, and on to the
+//! machine that stores them.
 
 use diesel::{ExpressionMethods, QueryDsl, RunQueryDsl};
 use sealyard_core::{
@@ -17,12 +18,13 @@ use crate::{
     support::{self, NOW, counts, hardware, machine, on_both, read_up_to, shop},
 };
 
-/// A sector whose PC1 was done on the first machine, which shows its files to the second one, which has a GPU.
+/// A sector whose PC1 is done on the first machine. The first machine serves its files to the
+/// second, which has a GPU.
 struct Fixture<'d> {
     db: &'d Database,
     sector: Sector,
     first: Machine,
-    /// The first one's.
+    /// The key of the first machine.
     key: String,
     second: Machine,
 }
@@ -35,7 +37,7 @@ fn beat(conn: &mut AnyConnection, machine: &Machine, gpus: usize, now: Micros) -
     Ok(())
 }
 
-/// These are heard every minute, and the others are not.
+/// Sends a heartbeat every minute for these machines only.
 fn heard(conn: &mut AnyConnection, machines: &[(&Machine, usize)], until: Micros) -> Result<(), DbFault> {
     for minute in 1..=(until - NOW) / MINUTE {
         for (machine, gpus) in machines {
@@ -85,13 +87,13 @@ impl Fixture<'_> {
         self.db.read(|conn| Ok::<_, DbFault>(sealing::sector_by_id(conn, self.sector.id)?)).unwrap()
     }
 
-    /// By the machine that was to do it.
+    /// Reports as the machine that holds the lease.
     fn report(&self, task: &TaskHead, outcome: Outcome, now: Micros) -> bool {
         let report = ReportRequest { task: task.id.0, fence: task.fence, outcome, usage: Usage::default() };
         self.db.transact(|conn| sealing::report(conn, task.machine_id.unwrap(), &report, now)).unwrap()
     }
 
-    /// The lease of the one step that a machine is to begin.
+    /// The input of the only lease that a machine is offered.
     fn told(&self, machine: &Machine) -> MoveInput {
         let answer = self.db.transact(|conn| Ok::<_, DbFault>(sealing::leases_of(conn, machine.id, &[], NOW + HOUR)?)).unwrap();
         serde_json::from_str(answer.leases[0].input.get()).unwrap()
@@ -99,7 +101,7 @@ impl Fixture<'_> {
 }
 
 #[test]
-fn files_go_to_the_machine_with_the_gpu_and_pc2_follows_them() {
+fn files_move_to_the_gpu_machine_and_pc2_follows() {
     on_both(|db| {
         let fixture = fixture(db);
         assert_eq!(fixture.dispatch(NOW).len(), 1);
@@ -108,18 +110,18 @@ fn files_go_to_the_machine_with_the_gpu_and_pc2_follows_them() {
         let input = fixture.told(&fixture.second);
         let sector = StoredSector { miner: 1000, number: u64::try_from(fixture.sector.number).unwrap() };
         assert_eq!((input.sector.number, input.from.as_str()), (sector.number, "http://first"));
-        assert!(Pass::read(&input.pass, sector, &fixture.key, NOW).is_some(), "the first one lets it in");
-        assert_eq!(fixture.dispatch(NOW + SECOND), [], "it is on its way");
-        assert_eq!(fixture.sector().machine_id, Some(fixture.first.id), "what has not arrived is where it was");
+        assert!(Pass::read(&input.pass, sector, &fixture.key, NOW).is_some(), "the first machine accepts the pass");
+        assert_eq!(fixture.dispatch(NOW + SECOND), [], "the files are already in transit");
+        assert_eq!(fixture.sector().machine_id, Some(fixture.first.id), "they stay at the source until they arrive");
         assert!(fixture.report(&fetch, done(), NOW));
-        assert!(fixture.report(&fetch, done(), NOW), "told twice");
+        assert!(fixture.report(&fetch, done(), NOW), "a repeated report is accepted");
         assert_eq!(fixture.sector().machine_id, Some(fixture.second.id));
         let pc2 = fixture.open("pc2").unwrap();
         assert_eq!(fixture.dispatch(NOW + 2 * SECOND), [Assignment { task: pc2.id, machine: fixture.second.id }]);
         assert_eq!(fixture.open("pc2").unwrap().machine_id, Some(fixture.second.id));
         let over = |of: &Machine| db.read(|conn| Ok::<_, DbFault>(sealing::not_needed(conn, of.id, &[sector], NOW)?)).unwrap();
         read_up_to(db, fixture.sector.pool_id, 2880);
-        assert_eq!((over(&fixture.first), over(&fixture.second)), (vec![sector], vec![]), "the first one's copy can go");
+        assert_eq!((over(&fixture.first), over(&fixture.second)), (vec![sector], vec![]), "the first machine can delete it");
     });
 }
 
@@ -128,7 +130,7 @@ fn failed(reason: &str) -> Outcome {
 }
 
 #[test]
-fn a_transfer_that_fails_is_tried_again_later_and_is_no_fault_of_the_sectors() {
+fn a_failed_transfer_is_retried_later_without_blaming_the_sector() {
     on_both(|db| {
         let fixture = fixture(db);
         let mut now = NOW;
@@ -137,7 +139,7 @@ fn a_transfer_that_fails_is_tried_again_later_and_is_no_fault_of_the_sectors() {
             let fetch = fixture.open("move").unwrap();
             assert!(fixture.report(&fetch, failed("no route to host"), now));
             let pause = ((10 * MINUTE) << tried).min(HOUR);
-            assert_eq!(fixture.dispatch(now + pause - MINUTE), [], "not at once");
+            assert_eq!(fixture.dispatch(now + pause - MINUTE), [], "no retry before the pause is over");
             now += pause + MINUTE;
         }
         let sector = fixture.sector();
@@ -145,7 +147,7 @@ fn a_transfer_that_fails_is_tried_again_later_and_is_no_fault_of_the_sectors() {
     });
 }
 
-/// A transfer of another sector's from the first machine to the second, that ended so.
+/// Reports a transfer of another sector from the first machine to the second with this outcome.
 fn transfer(fixture: &Fixture<'_>, at: usize, outcome: &Outcome, now: Micros) {
     fixture
         .db
@@ -171,7 +173,7 @@ fn transfer(fixture: &Fixture<'_>, at: usize, outcome: &Outcome, now: Micros) {
 }
 
 #[test]
-fn layers_that_do_not_come_while_others_do_are_made_again() {
+fn layers_are_made_again_when_only_their_transfer_keeps_failing() {
     on_both(|db| {
         let fixture = fixture(db);
         let mut now = NOW;
@@ -189,12 +191,12 @@ fn layers_that_do_not_come_while_others_do_are_made_again() {
 }
 
 #[test]
-fn machines_are_to_blame_when_several_sectors_do_not_come_and_none_does() {
+fn machines_are_blamed_when_several_transfers_fail_and_none_succeeds() {
     on_both(|db| {
         let fixture = fixture(db);
         let blamed = |now| db.read(|conn| Ok::<_, DbFault>(sealing::setbacks(conn, now)?)).unwrap();
         for at in 0..3 {
-            assert!(blamed(NOW + MINUTE).machines.is_empty(), "{at} may be chance");
+            assert!(blamed(NOW + MINUTE).machines.is_empty(), "{at} failures may be chance");
             transfer(&fixture, at, &failed("no route to host"), NOW);
         }
         let mut both = blamed(NOW + MINUTE).machines;
@@ -203,17 +205,17 @@ fn machines_are_to_blame_when_several_sectors_do_not_come_and_none_does() {
         assert_eq!(blamed(NOW + MINUTE).sectors.len(), 3);
         assert!(blamed(NOW + 11 * MINUTE).machines.is_empty() && blamed(NOW + 11 * MINUTE).sectors.is_empty());
         transfer(&fixture, 0, &done(), NOW + MINUTE);
-        assert!(blamed(NOW + 2 * MINUTE).machines.is_empty(), "one that came shows that they are well");
+        assert!(blamed(NOW + 2 * MINUTE).machines.is_empty(), "one success clears both machines");
     });
 }
 
 #[test]
-fn layers_whose_ticket_is_too_old_begin_again_unless_they_are_on_their_way() {
+fn layers_with_an_expired_ticket_begin_again_unless_in_transit() {
     on_both(|db| {
         let fixture = fixture(db);
         let renew = || db.transact(|conn| Ok::<_, DbFault>(sealing::renew_ticket(conn, fixture.sector.id, NOW)?)).unwrap();
         fixture.dispatch(NOW);
-        assert!(!renew(), "they are on their way");
+        assert!(!renew(), "the layers are in transit");
         assert!(fixture.report(&fixture.open("move").unwrap(), failed("no route to host"), NOW));
         assert!(renew());
         assert_eq!((fixture.sector().state, fixture.sector().failures), (SectorState::Planned, 0));
@@ -222,7 +224,7 @@ fn layers_whose_ticket_is_too_old_begin_again_unless_they_are_on_their_way() {
 }
 
 #[test]
-fn a_machine_that_goes_silent_while_it_fetches_is_not_waited_for() {
+fn a_machine_that_falls_silent_during_a_transfer_loses_it_to_another() {
     on_both(|db| {
         let fixture = fixture(db);
         let third = machine(db, "third");
@@ -237,14 +239,14 @@ fn a_machine_that_goes_silent_while_it_fetches_is_not_waited_for() {
         .unwrap();
         assert!(fixture.open("move").is_none());
         assert_eq!((fixture.sector().state, fixture.sector().machine_id), (SectorState::PreCommit2, Some(fixture.first.id)));
-        assert!(!fixture.report(&fetch, done(), later), "it comes too late");
+        assert!(!fixture.report(&fetch, done(), later), "the report comes too late");
         assert_eq!(fixture.dispatch(later).len(), 1);
         assert_eq!(fixture.open("move").unwrap().machine_id, Some(third.id));
     });
 }
 
 #[test]
-fn a_sector_whose_files_are_lost_on_their_way_begins_again() {
+fn a_sector_begins_again_when_its_files_are_lost_in_transit() {
     on_both(|db| {
         let fixture = fixture(db);
         assert_eq!(fixture.dispatch(NOW).len(), 1);
@@ -259,12 +261,12 @@ fn a_sector_whose_files_are_lost_on_their_way_begins_again() {
         assert_eq!((fixture.sector().state, fixture.sector().machine_id), (SectorState::Planned, None));
         assert!(fixture.open("move").is_none() && fixture.open("pc2").is_none());
         assert!(!fixture.report(&fetch, done(), later));
-        assert_eq!(fixture.sector().machine_id, None, "files that came from a machine that is lost by now are of no use");
+        assert_eq!(fixture.sector().machine_id, None, "files from a machine that has been lost since are not used");
     });
 }
 
 #[test]
-fn who_shows_its_files_to_nobody_seals_to_the_end() {
+fn a_machine_that_serves_no_files_seals_its_sectors_to_the_end() {
     on_both(|db| {
         let fixture = fixture(db);
         for url in [None, Some("ftp://first")] {
@@ -280,7 +282,8 @@ fn who_shows_its_files_to_nobody_seals_to_the_end() {
     });
 }
 
-/// The sector is sealed, its files are on the second machine, and a third one keeps what is sealed.
+/// Marks the sector as sealed, with its files on the second machine, and adds a third machine that
+/// stores sealed sectors.
 fn sealed(fixture: &Fixture<'_>) -> Machine {
     let keeper = machine(fixture.db, "keeper");
     fixture
@@ -298,7 +301,7 @@ fn sealed(fixture: &Fixture<'_>) -> Machine {
 }
 
 #[test]
-fn a_sealed_sector_goes_where_it_is_kept_and_its_old_copy_goes_when_it_was_proven_there() {
+fn a_stored_sector_loses_its_old_copy_once_it_is_proven_from_the_new_place() {
     on_both(|db| {
         let fixture = fixture(db);
         let keeper = sealed(&fixture);
@@ -310,7 +313,7 @@ fn a_sealed_sector_goes_where_it_is_kept_and_its_old_copy_goes_when_it_was_prove
         assert_eq!((input.from.as_str(), input.sector.comm_r.as_str(), input.prove_with.len()), ("http://second", "33", 64));
         fixture.dispatch(NOW + SECOND);
         let twice = db.read(|conn| Ok::<_, DbFault>(sealing::open_tasks(conn)?)).unwrap();
-        assert_eq!(twice.iter().filter(|t| t.kind.name() == "store").count(), 1, "it goes once");
+        assert_eq!(twice.iter().filter(|t| t.kind.name() == "store").count(), 1, "the transfer is created once");
         assert!(fixture.report(&fetch, done(), NOW));
         assert_eq!((fixture.sector().state, fixture.sector().machine_id), (SectorState::Active, Some(keeper.id)));
         let sector = StoredSector { miner: 1000, number: u64::try_from(fixture.sector.number).unwrap() };
@@ -323,21 +326,21 @@ fn a_sealed_sector_goes_where_it_is_kept_and_its_old_copy_goes_when_it_was_prove
             let row = s::table.find(fixture.sector.id);
             db.transact(|conn| Ok::<_, DbFault>(diesel::update(row).set(s::state.eq(state)).execute(conn)?)).unwrap();
         };
-        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "the chain is not read so far");
+        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "the chain has not been read that far");
         read_until(NOW + 2 * DAY - MINUTE);
-        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "it may not have been proven from its new place");
+        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "it may not have been proven from the new place yet");
         read_until(NOW + 2 * DAY);
         becomes("faulty");
-        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "its copy may be what saves it");
+        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "the old copy may still save a faulty sector");
         becomes("active");
-        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "the new one has not said that it has it");
+        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "the new machine has not reported the sector yet");
         let tell = |of: &Machine, what: StoredSector, now| {
             db.transact(|conn| Ok::<_, DbFault>(sealing::copies_seen(conn, of.id, &[what], now)?)).unwrap();
         };
         tell(&keeper, sector, NOW + 2 * DAY - HOUR);
         tell(&keeper, StoredSector { number: sector.number + 1, ..sector }, NOW + 2 * DAY);
         tell(&fixture.second, sector, NOW + 2 * DAY);
-        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "not for an hour");
+        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "the last report of the new machine is an hour old");
         tell(&keeper, sector, NOW + 2 * DAY - MINUTE);
         assert_eq!((over(&fixture.second, NOW + 2 * DAY), over(&keeper, NOW + 2 * DAY)), (1, 0));
         let lost = |since: Option<Micros>| {
@@ -346,11 +349,11 @@ fn a_sealed_sector_goes_where_it_is_kept_and_its_old_copy_goes_when_it_was_prove
             db.transact(|conn| Ok::<_, DbFault>(diesel::update(row).set(m::lost_since.eq(since)).execute(conn)?)).unwrap();
         };
         lost(Some(NOW));
-        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "the new one is lost");
+        assert_eq!(over(&fixture.second, NOW + 2 * DAY), 0, "the new machine is lost");
         lost(None);
-        assert_eq!(over(&fixture.first, NOW + 2 * DAY), 0, "nothing went from there by our knowledge");
+        assert_eq!(over(&fixture.first, NOW + 2 * DAY), 0, "no transfer from this machine is on record");
         fixture.dispatch(NOW + 2 * DAY);
-        assert!(fixture.open("store").is_none(), "it stays where it is kept");
+        assert!(fixture.open("store").is_none(), "a stored sector is not moved again");
     });
 }
 
@@ -366,7 +369,7 @@ fn a_sector_that_cannot_be_stored_stays_where_it_is() {
         let sector = fixture.sector();
         assert_eq!((sector.state, sector.failures, sector.machine_id), (SectorState::Active, 0, Some(fixture.second.id)));
         fixture.dispatch(NOW + MINUTE);
-        assert!(fixture.open("store").is_none(), "not at once");
+        assert!(fixture.open("store").is_none(), "no retry before the pause is over");
         fixture.dispatch(NOW + 11 * MINUTE);
         assert!(fixture.open("store").is_some());
     });

@@ -1,9 +1,10 @@
-//! The client's requests and the devnet's answers against the field's published OpenRPC description of the v1 API
-//! (`tests/data/openrpc-v1.json`), and the client against nodes that answer badly.
+//! Checks the client's requests and the devnet's answers against the published OpenRPC description
+//! of the v1 API (`tests/data/openrpc-v1.json`), and the client against nodes that answer badly.
 //!
-//! The description is from the source of `forest-filecoin` 0.39.0 (MIT or Apache-2.0), its prose left out. Two places of it are
-//! corrected: it says `string` for `ApiDeadlineInfo` and `MinerInfo.WindowPoStProofType`, which the same source writes as an object of
-//! numbers and as a number (`src/rpc/types/mod.rs`, `src/lotus_json/registered_po_st_proof.rs`), as Lotus does.
+//! The description comes from the source of `forest-filecoin` 0.39.0 (MIT or Apache-2.0), without
+//! its prose. Two places are corrected. It says `string` for `ApiDeadlineInfo` and
+//! `MinerInfo.WindowPoStProofType`, but the same source writes an object of numbers and a number
+//! (`src/rpc/types/mod.rs`, `src/lotus_json/registered_po_st_proof.rs`), as Lotus does.
 
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
@@ -33,13 +34,13 @@ pub fn spec(uuid: &str) -> MessageSendSpec {
     MessageSendSpec { max_fee: "0".into(), msg_uuid: Some(uuid.to_owned()), maximize_fee_cap: false }
 }
 
-/// The message again under its nonce, for more.
+/// The same message under this nonce, with a higher gas price.
 fn dearer(message: &Message, nonce: u64) -> Message {
     let (gas_fee_cap, gas_premium) = (TokenAmount::from_atto(2_000_000), TokenAmount::from_atto(1_000_000));
     Message { nonce, gas_limit: 40_000_000, gas_fee_cap, gas_premium, ..message.clone() }
 }
 
-/// Calls every method of the client once, about `sector`; what each came to.
+/// Calls every method of the client once, about `sector`, and returns the outcomes.
 async fn call_everything(node: &Node, sector: u64) -> Vec<Result<(), RpcError>> {
     let miner = Address::new_id(1000);
     let tag = RandomnessTag::SealRandomness;
@@ -109,7 +110,8 @@ async fn call_everything(node: &Node, sector: u64) -> Vec<Result<(), RpcError>> 
     ]
 }
 
-/// Calls everything and validates what passed. Used on a fresh network here, and on one with a proven sector by the full cycle.
+/// Calls everything and validates what passed. The test below uses it on a fresh network, the full
+/// cycle on one with a proven sector.
 pub async fn conforms(url: &str, token: &str, sector: u64) {
     let proxy = Proxy::honest(url).await;
     call_everything(&node(&proxy.url, token), sector).await;
@@ -134,7 +136,7 @@ pub async fn conforms(url: &str, token: &str, sector: u64) {
         called.insert(name.to_owned());
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert_eq!(called, methods_we_call(), "every method of the client is called here");
+    assert_eq!(called, methods_we_call(), "some method of the client is not called here");
 }
 
 fn errors(description: &Value, schema: &Value, value: &Value, what: &str) -> Vec<String> {
@@ -145,7 +147,7 @@ fn errors(description: &Value, schema: &Value, value: &Value, what: &str) -> Vec
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_and_answers_are_as_the_published_description_says() {
+async fn requests_and_answers_match_the_published_description() {
     let dir = tempfile::tempdir().unwrap();
     let devnet = Devnet::start((Ipv4Addr::LOCALHOST, 0).into(), dir.path(), Config::default()).await.unwrap();
     let url = &devnet.ready.url;
@@ -199,9 +201,10 @@ pub fn spoil(document: &mut Value, rng: &mut u64) {
     *place = nonsense[roll(nonsense.len())].clone();
 }
 
-/// Missing fields, nulls for lists, huge numbers, cut off answers, errors of a proxy before the node: an error, never a panic.
+/// Missing fields, nulls for lists, huge numbers, truncated answers and proxy errors cause an
+/// error, never a panic.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_answers_badly_is_an_error_and_never_a_panic() {
+async fn a_malformed_answer_is_an_error_and_never_a_panic() {
     let dir = tempfile::tempdir().unwrap();
     let devnet = Devnet::start((Ipv4Addr::LOCALHOST, 0).into(), dir.path(), Config::default()).await.unwrap();
     let admin = node(&devnet.ready.url, &devnet.ready.token);
@@ -226,11 +229,11 @@ async fn a_node_that_answers_badly_is_an_error_and_never_a_panic() {
         let outcomes = call_everything(&node(&proxy.url, &devnet.ready.token), 1).await;
         failed += outcomes.iter().filter(|outcome| outcome.is_err()).count();
     }
-    assert!(failed > 500, "spoilt answers were taken for good ones: only {failed} errors");
+    assert!(failed > 500, "spoilt answers were accepted: only {failed} errors");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_node_times_out_and_the_next_one_of_the_same_network_is_asked() {
+async fn a_slow_node_times_out_and_the_next_one_on_its_network_answers() {
     let dir = tempfile::tempdir().unwrap();
     let devnet = Devnet::start((Ipv4Addr::LOCALHOST, 0).into(), dir.path(), Config::default()).await.unwrap();
     let other_dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Between the client and its node: writes down what passes, and may spoil the answers.
+//! A proxy between the client and its node. It records requests and answers, and can spoil the
+//! answers.
 
 use std::{
     sync::{Arc, Mutex},
@@ -11,7 +12,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// The client's answer in place of the node's.
+/// The answer that the client gets in place of the node's.
 pub struct Reply {
     pub status: u16,
     pub body: Vec<u8>,
@@ -25,7 +26,7 @@ impl Reply {
 }
 
 type Spoil = dyn Fn(&str, Vec<u8>) -> Reply + Send + Sync;
-/// Requests that do not reach the node, and what they get instead.
+/// Answers requests that are not to reach the node.
 type Gate = dyn Fn(&Value) -> Option<Reply> + Send + Sync;
 
 #[derive(Clone)]
@@ -39,7 +40,7 @@ struct Way {
 
 pub struct Proxy {
     pub url: String,
-    /// Requests, and the node's own answers to them.
+    /// Requests with the node's own answers.
     pub passed: Arc<Mutex<Vec<(Value, Value)>>>,
 }
 
@@ -53,7 +54,7 @@ impl Proxy {
         Self::open(node, "x-proxy: yes", |_| None, spoil).await
     }
 
-    /// As [`Self::start`], with a header in each answer.
+    /// Like [`Self::start`], with a header in each answer.
     pub async fn start_with_header(
         node: &str,
         header: &'static str,
@@ -62,7 +63,7 @@ impl Proxy {
         Self::open(node, header, |_| None, spoil).await
     }
 
-    /// With a gate before the node.
+    /// Starts a proxy with a gate before the node.
     pub async fn open(
         node: &str,
         header: &'static str,

@@ -1,4 +1,5 @@
-//! Days as they may come: power that begins and fails, luck, costs, and terms of every kind. Not an attoFIL is lost.
+//! Random days: power that begins and fails, random wins, costs, and terms of every kind. Not one
+//! attoFIL is lost.
 
 use sealyard_core::{
     catalog::{self, NewPlan, Plan, Pledge, Shortfall, Starts, Terms},
@@ -17,9 +18,9 @@ use crate::{
 
 const RANDOM_DAYS: i64 = 9;
 
-/// Random days with activations, faults, recoveries, unsold sectors and a lucky pool.
+/// Random days with activations, faults, recoveries, unsold sectors and random wins.
 #[test]
-fn random_days_conserve_every_atto_and_pass_the_audit() {
+fn random_days_conserve_every_attofil_and_pass_the_audit() {
     use proptest::{prelude::*, test_runner::TestRunner};
 
     let epochs = 0..RANDOM_DAYS * 2880;
@@ -47,7 +48,7 @@ fn live_and_audit(db: &Database, intervals: &[(i64, i64, i64)], wins: &[(i64, u6
             let row = sealing::sector_by_id(conn, *sector)?;
             yields::power_on(conn, &[counts(pool.id, row.number, Some(row.contract_id), *start)])?;
             yields::power_off(conn, pool.id, row.number, start + faulty_after)?;
-            // Some recover.
+            // Some sectors recover.
             if for_epochs % 2 == 0 {
                 yields::power_on(
                     conn,
@@ -88,7 +89,8 @@ fn live_and_audit(db: &Database, intervals: &[(i64, i64, i64)], wins: &[(i64, u6
     assert!(found.as_ref().is_none_or(|path| path.starts_with("coverage > ")), "{found:?}");
 }
 
-/// One whose contracts bear costs and grow longer, one that runs for two days from its activation.
+/// One plan whose contracts bear costs and are extended for missing power, and one that runs for
+/// two days from its activation.
 fn other_plans(db: &Database, pool: &sealyard_core::capacity::Pool) -> [Plan; 2] {
     let bearing = Terms {
         daily_fee_bp: 10_000,

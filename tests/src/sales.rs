@@ -54,7 +54,7 @@ fn a_paid_order_becomes_one_contract_with_its_sectors() {
 }
 
 #[test]
-fn the_same_form_twice_places_one_order() {
+fn a_form_submitted_twice_places_one_order() {
     on_both(|db| {
         let (pool, plan, user) = shop(db, 10);
         let first = place(db, user.id, &plan, 2, "same").unwrap();
@@ -95,7 +95,7 @@ fn a_wrong_amount_sells_nothing() {
 }
 
 #[test]
-fn many_buyers_at_once_cannot_buy_more_than_there_is() {
+fn concurrent_buyers_cannot_oversell_a_pool() {
     on_both(|db| {
         let (pool, plan, user) = shop(db, 5);
         let sold_out = AtomicUsize::new(0);
@@ -119,7 +119,7 @@ fn many_buyers_at_once_cannot_buy_more_than_there_is() {
 }
 
 #[test]
-fn an_unpaid_order_gives_its_capacity_back_and_a_late_payment_is_still_honoured_while_there_is_room() {
+fn a_late_payment_is_honoured_while_the_released_capacity_is_still_free() {
     on_both(|db| {
         let (pool, plan, user) = shop(db, 2);
         let order = place(db, user.id, &plan, 2, "key").unwrap();
@@ -134,7 +134,7 @@ fn an_unpaid_order_gives_its_capacity_back_and_a_late_payment_is_still_honoured_
 }
 
 #[test]
-fn a_date_that_moves_because_of_a_late_payment_leaves_the_first_one_on_record() {
+fn a_late_payment_moves_the_promise_and_keeps_the_first_date_on_record() {
     on_both(|db| {
         let (_, plan, user) = shop(db, 2);
         let order = place(db, user.id, &plan, 2, "key").unwrap();
@@ -154,7 +154,7 @@ fn a_date_that_moves_because_of_a_late_payment_leaves_the_first_one_on_record() 
 }
 
 #[test]
-fn a_late_payment_without_room_waits_for_its_refund() {
+fn a_late_payment_without_free_capacity_waits_for_its_refund() {
     on_both(|db| {
         let (pool, plan, user) = shop(db, 2);
         let order = place(db, user.id, &plan, 2, "first").unwrap();
@@ -166,20 +166,21 @@ fn a_late_payment_without_room_waits_for_its_refund() {
         let state = db.read(|conn| orders::by_public_id(conn, &order.public_id).map_err(DbFault::from)).unwrap().unwrap().state;
         assert_eq!(state.name(), "refund_due");
         let back = || db.transact(|conn| orders::refunded(conn, &order, user.id, NOW)).unwrap();
-        assert!(back() && !back(), "it goes back once");
-        assert!(pay(db, &order, 5000).unwrap().is_none(), "and a late report changes nothing");
+        assert!(back() && !back(), "it is refunded once");
+        assert!(pay(db, &order, 5000).unwrap().is_none(), "a late report changes nothing");
         let rail = AccountSpec::Rail { rail: "stripe".into(), currency: "USD".into() };
         let left = db.read(|conn| ledger::balance(conn, &rail).map_err(DbFault::from)).unwrap();
-        assert_eq!(left.posted, 0, "what came has gone");
+        assert_eq!(left.posted, 0, "the refund has left the account");
         assert_eq!(sound(db, pool.id).sold, 0);
     });
 }
 
-/// Machines whose disks hold so many sealed sectors each, one of them as the last to be made.
+/// Gives each machine a disk for this many sealed sectors. The scratch space of the last sector
+/// becomes its place.
 fn disks(db: &Database, sectors: i64) -> Vec<Machine> {
     const MIB: i64 = 1 << 20;
     let scratch = (Cost::of(TaskKind::PreCommit1, SECTOR).scratch_bytes + MIB - 1) / MIB * MIB;
-    // A place has at least a MiB.
+    // A sealed sector takes at least a MiB.
     let small = Hardware { disk_bytes: scratch + (sectors - 1) * MIB, ..hardware() };
     db.write(|conn| {
         for machine in fleet::machines(conn)? {
@@ -191,7 +192,7 @@ fn disks(db: &Database, sectors: i64) -> Vec<Machine> {
 }
 
 #[test]
-fn what_no_working_machine_has_room_for_is_down_and_not_sold() {
+fn capacity_without_a_working_machine_is_booked_down_and_not_sold() {
     on_both(|db| {
         let (pool, plan, user) = shop(db, 30);
         machine(db, "second");
@@ -210,15 +211,15 @@ fn what_no_working_machine_has_room_for_is_down_and_not_sold() {
         let drain = |how| db.write(|conn| fleet::set_draining(conn, machines[1].id, how)).unwrap();
         drain(Draining::Start);
         let half = book(NOW + 2);
-        assert_eq!((half.free, half.held, half.down), (16 * SECTOR, 4 * SECTOR, 10 * SECTOR), "20 sectors have a place");
-        assert_eq!(book(NOW + 3), half, "once is enough");
-        assert!(matches!(place(db, user.id, &plan, 17, "too much"), Err(PlaceError::NoDate)), "the plan knows as well");
+        assert_eq!((half.free, half.held, half.down), (16 * SECTOR, 4 * SECTOR, 10 * SECTOR), "one machine holds 20 sectors");
+        assert_eq!(book(NOW + 3), half, "a second booking changes nothing");
+        assert!(matches!(place(db, user.id, &plan, 17, "too much"), Err(PlaceError::NoDate)), "no date can be promised");
         open_payment(db, &order);
-        assert!(pay(db, &order, 10_000).unwrap().is_some(), "what is held is held");
+        assert!(pay(db, &order, 10_000).unwrap().is_some(), "held capacity can still be paid for");
         drain(Draining::Stop);
         assert!(
             matches!(place(db, user.id, &plan, 17, "too soon"), Err(PlaceError::Capacity(_))),
-            "it is down until it is booked back"
+            "capacity stays down until it is booked back"
         );
         let again = book(NOW + 4);
         assert_eq!((again.free, again.sold, again.down), (26 * SECTOR, 4 * SECTOR, 0));
@@ -226,7 +227,7 @@ fn what_no_working_machine_has_room_for_is_down_and_not_sold() {
 }
 
 #[test]
-fn a_pool_grows_with_its_machines_and_only_what_is_free_can_be_given_back() {
+fn a_pool_can_grow_but_shrinks_only_by_its_free_capacity() {
     on_both(|db| {
         let (pool, plan, user) = shop(db, 10);
         place(db, user.id, &plan, 4, "held").unwrap();
@@ -241,6 +242,6 @@ fn a_pool_grows_with_its_machines_and_only_what_is_free_can_be_given_back() {
         db.transact(|conn| capacity::book_down(conn, 6 * SECTOR, NOW + 5)).unwrap();
         resize(12, NOW + 6).unwrap();
         let rest = sound(db, pool.id);
-        assert_eq!((rest.free, rest.down), (6 * SECTOR, 2 * SECTOR), "what is down goes first");
+        assert_eq!((rest.free, rest.down), (6 * SECTOR, 2 * SECTOR), "capacity that is down is given back first");
     });
 }

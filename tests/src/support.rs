@@ -1,4 +1,4 @@
-//! A database per test, programs under test, waiting.
+//! Shared helpers: a database per test, a shop, machines and the programs under test.
 
 use std::{
     path::PathBuf,
@@ -23,10 +23,10 @@ use sealyard_core::{
 
 pub const NOW: i64 = 1_790_000_000_000_000;
 pub const SECTOR: i64 = 2048;
-/// At most so many at a time, opened when they are wanted.
+/// Upper limit. Connections are opened on demand.
 const CONNECTIONS: u32 = 64;
 
-/// A migrated, empty database of one test's own, and what keeps it alive.
+/// A migrated, empty database for one test, with the folder that it lives in.
 pub struct TestDb {
     pub db: Database,
     _dir: Option<tempfile::TempDir>,
@@ -49,15 +49,15 @@ fn postgres(server: &str) -> TestDb {
     TestDb { db, _dir: None }
 }
 
-/// Runs a test on both databases. PostgreSQL's server is started by `scripts/test`; without it the test fails rather than pass
-/// half-run.
+/// Runs a test on both databases. `scripts/test` starts the PostgreSQL server. Without it the test
+/// fails instead of passing on one database only.
 pub fn on_both(test: impl Fn(&Database)) {
     test(&sqlite().db);
     let server = std::env::var("SEALYARD_TEST_POSTGRES").expect("run the tests with scripts/test, which starts PostgreSQL");
     test(&postgres(&server).db);
 }
 
-/// A machine, a pool with room for `sectors`, a plan of one sector a unit, and an investor.
+/// A machine, a pool with a capacity of `sectors`, a plan of one sector per unit, and an investor.
 pub fn shop(db: &Database, sectors: i64) -> (Pool, Plan, User) {
     machine(db, "yard");
     db.write(|conn| {
@@ -98,7 +98,7 @@ pub fn investor(conn: &mut sealyard_core::store::AnyConnection, email: &str) -> 
     accounts::register(conn, &Registration::of(&new).unwrap(), NOW).unwrap()
 }
 
-/// The pool's chain, which began a day before [`NOW`], is read up to this epoch.
+/// Marks the pool's chain as read up to this epoch. The chain began a day before [`NOW`].
 pub fn read_up_to(db: &Database, pool: PoolId, epoch: i64) {
     use schema::chain_cursors as c;
     let begin = (c::pool_id.eq(pool), c::genesis_at.eq((NOW - DAY) / SECOND), c::epoch_seconds.eq(30), c::next_epoch.eq(epoch));
@@ -110,7 +110,7 @@ pub fn read_up_to(db: &Database, pool: PoolId, epoch: i64) {
     .unwrap();
 }
 
-/// The chain counts a sector, by what is read of it.
+/// Records that the chain counts the power of a sector.
 pub fn counts(db: &Database, pool: PoolId, number: i64) {
     use schema::sector_intervals as i;
     let values = (i::pool_id.eq(pool), i::number.eq(number), i::start_epoch.eq(1), i::qa_power.eq(2048));
@@ -123,7 +123,7 @@ pub fn done(output: serde_json::Value) -> Outcome {
     Outcome::done(&output).unwrap()
 }
 
-/// Vanilla proofs of every sector that a task names.
+/// The result of a vanilla task that proves all its sectors.
 pub fn all_proven(db: &Database, task: TaskId) -> Outcome {
     let input = db.read(|conn| sealing::task_by_id(conn, task).map_err(DbFault::from)).unwrap().input;
     let input: PostInput = serde_json::from_str(&input).unwrap();
@@ -136,7 +136,7 @@ pub fn snark() -> Outcome {
     done(serde_json::json!({"proof": "55".repeat(192)}))
 }
 
-/// Beside the test binary's folder, built by `scripts/test`.
+/// The path of a program that `scripts/test` has built, one folder above the test binary.
 pub fn program(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
     path.pop();

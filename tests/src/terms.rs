@@ -1,4 +1,5 @@
-//! What the terms of a contract say beyond a day's split: its end, what puts that off, and the investor's own pledge.
+//! The terms of a contract beyond the split of a day: its end, its extension, and the investor's
+//! own pledge.
 
 use sealyard_core::{
     accounts::{self, NewUser, Registration, Role},
@@ -29,7 +30,7 @@ fn plan(db: &Database, pool: &capacity::Pool, days: i64, terms: Terms) -> Plan {
     db.write(|conn| catalog::create_plan(conn, &new)).unwrap()
 }
 
-/// All its sectors count from an epoch on, and its days run.
+/// Activates all sectors of a contract and starts its term at this epoch.
 fn activate(db: &Database, contract: &Contract, epoch: i64) {
     db.write(|conn| contracts::mark_active(conn, contract.id, TIME.micros(epoch))).unwrap();
     run(db, &format!("UPDATE sectors SET state = 'active' WHERE contract_id = {}", contract.id));
@@ -53,7 +54,7 @@ fn lots(db: &Database, contract: &Contract) -> Vec<Lot> {
     lots
 }
 
-/// Nothing but what the miner has is left to find: these tests have no chain days.
+/// The audit may only report missing coverage, because these tests record no chain days.
 fn sound(db: &Database) {
     assert_eq!(db.read(|conn| ledger::check(conn).map_err(DbFault::from)).unwrap(), []);
     let found = db.read(yields::audit).unwrap().map(|difference| difference.to_string());
@@ -65,25 +66,25 @@ fn owned(db: &Database, pool: PoolId) -> capacity::Capacity {
 }
 
 #[test]
-fn after_its_days_a_contract_earns_no_more_and_its_sectors_are_the_operators() {
+fn an_ended_contract_earns_nothing_and_its_sectors_pass_to_the_operator() {
     on_both(|db| {
         let (pool, _, ada) = shop(db, 10);
         let plan = plan(db, &pool, 2, Terms { starts: Starts::PowerOn, ..Terms::standard(0) });
         let contract = buy(db, &plan, ada.id, 1, "ada");
-        // From noon of the first day: a half, a whole and a half day.
+        // The term runs from noon of the first day: a half, a whole and a half day.
         activate(db, &contract, DAY / 2);
         let wins: Vec<(i64, &str)> = (0..4).map(|day| (day * DAY + 7, WIN)).collect();
         chain(db, pool.id, &[(sectors(db, &contract)[0], DAY / 2)], &wins, 4 * DAY);
         assert_eq!(close_all(db, pool.id), 4);
         let gross: Vec<i64> = lots(db, &contract).iter().map(|lot| lot.gross_nano).collect();
-        assert_eq!(gross, [1_000_000_000, 1_000_000_000, 500_000_000, 0], "the only power there is, until noon of the third day");
+        assert_eq!(gross, [1_000_000_000, 1_000_000_000, 500_000_000, 0], "all the power is its own until noon of the third day");
         assert_eq!(posted(db, &AccountSpec::OperatorYield(pool.id)), 1_500_000_000);
         assert_eq!(now_is(db, &contract).state.name(), "ended");
         let capacity = owned(db, pool.id);
         assert_eq!(
             (capacity.sold, capacity.own_use, capacity.free),
             (0, SECTOR, 9 * SECTOR),
-            "not for sale while the sector lives"
+            "the capacity is not for sale while the sector lives"
         );
         sound(db);
         db.transact(|conn| contracts::end(conn, contract.id, NOW)).unwrap();
@@ -93,7 +94,7 @@ fn after_its_days_a_contract_earns_no_more_and_its_sectors_are_the_operators() {
 }
 
 #[test]
-fn what_was_never_sealed_is_given_up_with_the_term_and_its_bytes_can_be_sold_again() {
+fn unsealed_sectors_are_given_up_at_the_end_and_their_bytes_sold_again() {
     on_both(|db| {
         let (pool, _, ada) = shop(db, 10);
         let plan = plan(db, &pool, 2, Terms { starts: Starts::PowerOn, ..Terms::standard(0) });
@@ -106,7 +107,7 @@ fn what_was_never_sealed_is_given_up_with_the_term_and_its_bytes_can_be_sold_aga
         assert_eq!(close_all(db, pool.id), 3);
         let sector = |id| db.read(|conn| sealing::sector_by_id(conn, id).map_err(DbFault::from)).unwrap();
         assert_eq!((sector(stuck).state.name(), sector(counted).state.name()), ("expired", "active"));
-        assert_eq!(owned(db, pool.id).free, 8 * SECTOR, "one sector lives");
+        assert_eq!(owned(db, pool.id).free, 8 * SECTOR, "one sector is still alive");
         let gone = sector(counted);
         db.transact(|conn| sealing::mark_on_chain(conn, gone.clone(), sealing::OnChain::Gone, NOW)).unwrap();
         assert_eq!(owned(db, pool.id).free, 10 * SECTOR);
@@ -115,7 +116,7 @@ fn what_was_never_sealed_is_given_up_with_the_term_and_its_bytes_can_be_sold_aga
 }
 
 #[test]
-fn missing_power_puts_off_the_end_by_as_much_and_is_paid_for_when_the_end_cannot_be_put_off_further() {
+fn missing_power_extends_the_contract_up_to_its_limit_and_is_paid_beyond() {
     on_both(|db| {
         let (pool, _, ada) = shop(db, 10);
         let terms = Terms { shortfall: Shortfall::AddedDays { most: 1 }, starts: Starts::PowerOn, ..Terms::standard(0) };
@@ -126,14 +127,14 @@ fn missing_power_puts_off_the_end_by_as_much_and_is_paid_for_when_the_end_cannot
         let wins: Vec<(i64, &str)> = (0..6).map(|day| (day * DAY + 7, WIN)).collect();
         let sector = sectors(db, &contract)[0];
         chain(db, pool.id, &[(sector, 0)], &wins, 6 * DAY);
-        // Faulty for half of the first day, and for two thirds of the third.
+        // The sector is faulty for half of the first day and for two thirds of the third.
         let number = db.read(|conn| sealing::sector_by_id(conn, sector).map_err(DbFault::from)).unwrap().number;
         db.write(|conn| {
             yields::power_off(conn, pool.id, number, 1000)?;
             yields::power_on(conn, &[counts(pool.id, number, Some(contract.id), 2440)])?;
             yields::power_off(conn, pool.id, number, 2 * DAY)?;
             yields::power_on(conn, &[counts(pool.id, number, Some(contract.id), 2 * DAY + 1920)])?;
-            // The operator's own sector, so that missing power has a price.
+            // The operator's own sector earns, so missing power has a price.
             yields::power_on(conn, &[counts(pool.id, 99, None, 0)])
         })
         .unwrap();
@@ -143,13 +144,13 @@ fn missing_power_puts_off_the_end_by_as_much_and_is_paid_for_when_the_end_cannot
         assert_eq!(
             told,
             [(0, 1440, false), (1, 0, false), (2, 1440, true), (3, 0, false), (4, 0, false), (5, 0, false)],
-            "480 epochs of the third day are beyond the day that can be added"
+            "480 epochs of the third day exceed the one day that can be added"
         );
         let contract = now_is(db, &contract);
         assert_eq!((contract.ends_at, contract.added_epochs), (Some(TIME.micros(4 * DAY - 1)), DAY));
         assert_eq!(contract.state.name(), "ended");
         let earning: Vec<bool> = lots(db, &contract).iter().map(|lot| lot.gross_nano > 0).collect();
-        assert_eq!(earning, [true, true, true, true, false, false], "three days and one");
+        assert_eq!(earning, [true, true, true, true, false, false], "the term has three days and one added day");
         sound(db);
     });
 }
@@ -177,14 +178,14 @@ fn place(db: &Database, plan: &Plan, user: UserId, units: i64, key: &str, now: M
 }
 
 #[test]
-fn an_investors_own_pledge_is_put_up_with_the_order_and_comes_back_as_the_chain_gives_it_back() {
+fn an_investors_pledge_is_taken_with_the_order_and_returned_with_the_chains() {
     on_both(|db| {
         let (pool, _, ada) = shop(db, 10);
         let terms = Terms { pledge: Pledge::Investor { terminations_bp: 5000 }, ..Terms::standard(0) };
         let plan = plan(db, &pool, 200, terms);
         run(db, "UPDATE pools SET pledge_nano = NULL");
         let unknown = place(db, &plan, ada.id, 2, "unknown", NOW);
-        assert!(matches!(unknown, Err(PlaceError::Collateral)), "how much to pledge is not known yet: {unknown:?}");
+        assert!(matches!(unknown, Err(PlaceError::Collateral)), "the pledge of a sector is not known yet: {unknown:?}");
         db.write(|conn| capacity::set_collateral(conn, pool.id, 100, 2_000)).unwrap();
         give(db, pool.id, ada.id, 10_000);
         let balance = |spec: &AccountSpec| db.read(|conn| ledger::balance(conn, spec).map_err(DbFault::from)).unwrap();
@@ -193,9 +194,9 @@ fn an_investors_own_pledge_is_put_up_with_the_order_and_comes_back_as_the_chain_
         let too_much = place(db, &plan, ada.id, 6, "too much", NOW).unwrap_err().to_string();
         assert!(too_much.contains("a pledge of 0.000012000 FIL of your own; you have 0.000010000 FIL"), "{too_much}");
         place(db, &plan, ada.id, 3, "not paid", NOW).unwrap();
-        assert_eq!(balance(&available).free(), 4_000, "set aside");
+        assert_eq!(balance(&available).free(), 4_000, "the pledge is held");
         db.transact(|conn| orders::expire_due(conn, NOW + sealyard_core::clock::DAY)).unwrap();
-        assert_eq!(balance(&available).free(), 10_000, "not paid in time: back again");
+        assert_eq!(balance(&available).free(), 10_000, "the hold of an unpaid order is released");
 
         let contract = buy(db, &plan, ada.id, 2, "ada");
         assert_eq!((posted(db, &available), posted(db, &pledged)), (6_000, 4_000));
@@ -205,7 +206,7 @@ fn an_investors_own_pledge_is_put_up_with_the_order_and_comes_back_as_the_chain_
         chain(db, pool.id, &[], &[], 4 * DAY);
         db.write(|conn| {
             for flow in [
-                // The chain takes less for the first sector, and more for the second, which is the operator's affair.
+                // The operator pays what the second sector costs beyond the pledge.
                 flow(pool.id, FlowKind::PledgeIn, numbers[0], 10, 1_500),
                 flow(pool.id, FlowKind::PledgeIn, numbers[1], 20, 2_300),
                 flow(pool.id, FlowKind::PledgeBack, numbers[0], 2 * DAY, 1_500),
@@ -214,12 +215,12 @@ fn an_investors_own_pledge_is_put_up_with_the_order_and_comes_back_as_the_chain_
             ] {
                 yields::record_flows(conn, &[flow])?;
             }
-            // A sector of some other day's power, so that days close from here on.
+            // The operator's sector makes days close from here on.
             yields::power_on(conn, &[counts(pool.id, 99, None, 0)])
         })
         .unwrap();
         assert_eq!(close_all(db, pool.id), 4);
-        // Half of the fee, 350, is kept.
+        // Half of the fee, rounded down to 350, is kept.
         assert_eq!((posted(db, &available), posted(db, &pledged)), (10_000 - 350, 0));
         assert_eq!(posted(db, &AccountSpec::OperatorYield(pool.id)), 350);
         let kinds: Vec<(String, i64)> = db
@@ -233,7 +234,7 @@ fn an_investors_own_pledge_is_put_up_with_the_order_and_comes_back_as_the_chain_
         assert_eq!(told("pledge_not_needed"), [-500]);
         assert_eq!((told("pledge_returned").iter().sum::<i64>(), told("pledge_kept")), (-3_150, vec![-350]));
         sound(db);
-        // The auditor knows what is due.
+        // The audit derives what is due from the chain.
         let spoilt = db.transact(|conn| {
             sealyard_core::on_conn!(conn, |c| diesel::RunQueryDsl::execute(
                 diesel::sql_query(
@@ -250,7 +251,7 @@ fn an_investors_own_pledge_is_put_up_with_the_order_and_comes_back_as_the_chain_
 }
 
 #[test]
-fn a_correction_is_a_new_entry_in_an_open_day_that_names_what_it_corrects() {
+fn a_correction_is_a_new_entry_in_an_open_day_naming_the_corrected_one() {
     on_both(|db| {
         let (pool, plan, ada) = shop(db, 10);
         let boss = db
@@ -275,12 +276,12 @@ fn a_correction_is_a_new_entry_in_an_open_day_that_names_what_it_corrects() {
             let booked = book(&entry, 500, "we had the fee wrong").unwrap();
             assert_eq!((booked.corrects.as_str(), booked.reason.as_str()), (entry.as_str(), "we had the fee wrong"));
         }
-        assert_eq!(posted(db, &available), had + 500, "once, and out of the operator's pocket");
+        assert_eq!(posted(db, &available), had + 500, "it is booked once, at the operator's expense");
         assert_eq!(posted(db, &AccountSpec::Compensation(pool.id)), -500);
         let first = db.read(|conn| ledger::entries(conn, &available, 0..i64::MAX, i64::MAX).map_err(DbFault::from)).unwrap();
         let first = first.into_iter().find(|entry| entry.kind == "correction").unwrap();
-        assert_eq!(first.effective_day, TIME.day(0) + 1, "the day that is open");
-        // A correction can be corrected as well, but nobody is brought below zero by one.
+        assert_eq!(first.effective_day, TIME.day(0) + 1, "it belongs to the open day");
+        // A correction can be corrected as well, but it cannot make a balance negative.
         book(&first.transfer, -500, "it was right after all").unwrap();
         assert_eq!(posted(db, &available), had);
         assert!(matches!(book(&entry, -had - 1, "too much"), Err(CorrectionError::Ledger(_))));
@@ -293,7 +294,7 @@ fn a_correction_is_a_new_entry_in_an_open_day_that_names_what_it_corrects() {
 }
 
 #[test]
-fn of_a_pledge_that_was_taken_before_the_first_closed_day_all_comes_back() {
+fn a_pledge_taken_before_the_first_closed_day_comes_back_in_full() {
     on_both(|db| {
         let (pool, _, ada) = shop(db, 10);
         let terms = Terms { pledge: Pledge::Investor { terminations_bp: 0 }, ..Terms::standard(0) };
@@ -306,7 +307,7 @@ fn of_a_pledge_that_was_taken_before_the_first_closed_day_all_comes_back() {
         db.write(|conn| {
             yields::record_flows(conn, &[flow(pool.id, FlowKind::PledgeIn, number, 10, 1_500)])?;
             yields::record_flows(conn, &[flow(pool.id, FlowKind::PledgeBack, number, 2 * DAY, 1_500)])?;
-            // The first power of the pool, a day later.
+            // The pool has its first power a day later.
             yields::power_on(conn, &[counts(pool.id, 99, None, DAY)])
         })
         .unwrap();

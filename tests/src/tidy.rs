@@ -1,4 +1,5 @@
-//! The tree keeps its manners: sizes, arrows, paired migrations.
+//! Rules for the source tree: sizes of files and functions, dependencies between packages, and
+//! paired migrations.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -12,7 +13,7 @@ fn sources() -> Vec<(String, String)> {
     for package in ["planner", "core", "filecoin", "agent", "devnet", "web", "bench", "tests"] {
         walk(&root().join(package), &mut found);
     }
-    assert!(found.len() > 60, "the tree was not found");
+    assert!(found.len() > 60, "the sources were not found");
     found
 }
 
@@ -28,7 +29,7 @@ fn walk(folder: &Path, found: &mut Vec<(String, String)>) {
 }
 
 #[test]
-fn no_file_is_longer_than_a_reader_bears() {
+fn no_file_exceeds_the_length_limit() {
     let long: Vec<String> = sources()
         .into_iter()
         .filter(|(path, text)| text.lines().count() > LONGEST_FILE && !path.ends_with("schema.rs"))
@@ -38,7 +39,7 @@ fn no_file_is_longer_than_a_reader_bears() {
 }
 
 #[test]
-fn no_function_is_longer_than_a_screen() {
+fn no_function_exceeds_the_length_limit() {
     let mut long = Vec::new();
     for (path, text) in sources() {
         let lines: Vec<&str> = text.lines().collect();
@@ -70,7 +71,7 @@ fn no_function_is_longer_than_a_screen() {
 }
 
 #[test]
-fn rooms_know_only_whom_they_may_know() {
+fn packages_depend_only_on_allowed_packages() {
     let metadata = cargo_metadata::MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().unwrap();
     let allowed: &[(&str, &[&str])] = &[
         ("sealyard-planner", &[]),
@@ -85,14 +86,14 @@ fn rooms_know_only_whom_they_may_know() {
         let package = metadata.packages.iter().find(|p| p.name.as_str() == *name).unwrap();
         let knows: Vec<&str> =
             package.dependencies.iter().map(|d| d.name.as_str()).filter(|n| n.starts_with("sealyard")).collect();
-        assert!(knows.iter().all(|n| may.contains(n)), "{name} knows {knows:?}");
+        assert!(knows.iter().all(|n| may.contains(n)), "{name} depends on {knows:?}");
     }
 }
 
-/// A dependency that no source names: it costs every build and every audit.
+/// An unused dependency costs every build and every audit.
 #[test]
 fn every_dependency_is_used() {
-    /// Named for its features alone: the bundled SQLite.
+    /// Listed only for its features: the bundled SQLite.
     const FOR_ITS_FEATURES: [&str; 1] = ["libsqlite3-sys"];
     let metadata = cargo_metadata::MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().unwrap();
     let (all, mut seen) = (sources(), 0);
@@ -108,12 +109,12 @@ fn every_dependency_is_used() {
             seen += 1;
         }
     }
-    assert!(seen > 50, "{seen} dependencies were found");
+    assert!(seen > 50, "only {seen} dependencies were found");
 }
 
-/// States are enums; a typo in a text would compile.
+/// States are enums. A typo in a string would compile.
 #[test]
-fn no_query_or_page_compares_a_state_with_a_text() {
+fn no_query_or_page_compares_a_state_with_a_string() {
     let forbidden = ["state.eq(\"", "state.ne(\"", "state == \"", "state != \"", "state.as_str()"];
     for (path, text) in sources().iter().filter(|(path, _)| !path.starts_with("tests/") && !path.contains("/demo/")) {
         for (number, line) in text.lines().enumerate() {
@@ -138,7 +139,7 @@ fn migrations_are_paired_by_name() {
 }
 
 #[test]
-fn what_is_silenced_says_why() {
+fn every_silenced_lint_gives_a_reason() {
     for (path, text) in sources() {
         if path.ends_with("tidy.rs") {
             continue;

@@ -431,13 +431,13 @@ mod tests {
     }
 
     #[test]
-    fn a_short_secret_is_refused_with_advice() {
+    fn a_missing_session_secret_is_refused_with_advice() {
         let message = Config::default().check().unwrap_err().to_string();
         assert!(message.contains("openssl rand -hex 32"), "{message}");
     }
 
     #[test]
-    fn what_the_environment_says_is_read_as_its_key_wants_it_and_not_told() {
+    fn environment_values_are_parsed_by_key_and_never_shown_in_errors() {
         let config = load(
             "",
             &[
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_stops_the_start_and_says_what_to_write() {
+    fn an_unworkable_setting_stops_the_start_and_names_the_remedy() {
         let sound = "session_secret = \"0123456789abcdef0123456789abcdef\"\n";
         load(sound, &[]).unwrap().check().unwrap();
         for (line, words) in [

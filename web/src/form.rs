@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_keyboard_types_is_refused_and_named() {
+    fn control_characters_are_refused_and_the_field_is_named() {
         type Pairs = Vec<(String, String)>;
         assert!(parse::<Pairs>(b"name=Ada+Lindqvist&city=%C3%96rebro").is_ok());
         for bad in ["name=a%00b", "name=a%0ab", "name=%1b%5b31m", "name=a%7f"] {

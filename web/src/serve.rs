@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_with_characters_that_nobody_types_are_seen() {
+    fn control_characters_in_an_address_are_detected() {
         for (path, bad) in [
             ("/orders/ord_1", false),
             ("/a%20b?x=%C3%96", false),

@@ -1,4 +1,4 @@
-//! Acts of administrators and of the server itself, for those who answer for them later.
+//! The audit log: actions of administrators and of the server itself.
 
 use diesel::prelude::*;
 

@@ -1,14 +1,16 @@
-//! E-mail addresses as accounts are found by: what cannot be mailed is not accepted, and one mailbox has one spelling.
+//! E-mail addresses, by which accounts are found. Addresses that cannot be mailed are refused, and
+//! each mailbox has one spelling.
 
 use email_address::{EmailAddress, Options};
 
 use super::AccountError;
 
-/// Bytes of a local part and of a whole address (RFC 5321, 4.5.3.1).
+/// Longest local part and longest whole address, in bytes (RFC 5321, 4.5.3.1).
 const LONGEST_LOCAL: usize = 64;
 const LONGEST: usize = 254;
 
-/// The address in lower case, its domain in ASCII. Local parts are plain ASCII: few servers take others.
+/// The address in lower case, its domain in ASCII. Local parts must be ASCII: few servers accept
+/// others.
 pub fn normalised(text: &str) -> Result<String, AccountError> {
     let refuse = || AccountError::Email(text.chars().filter(|c| !c.is_control()).take(100).collect());
     let (local, domain) = text.trim().rsplit_once('@').ok_or_else(refuse)?;
@@ -30,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_checked_and_have_one_spelling() {
+    fn email_addresses_are_checked_and_normalised() {
         for (text, email) in [
             (" Ada@Example.ORG ", "ada@example.org"),
             ("a@ü.de", "a@xn--tda.de"),

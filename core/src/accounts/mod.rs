@@ -1,4 +1,4 @@
-//! People: who they are, how they prove it, what they may do, and a record of what administrators did.
+//! Accounts: identity, authentication, roles, and the audit log of administrators.
 
 pub mod attempts;
 mod audit;

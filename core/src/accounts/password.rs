@@ -7,7 +7,7 @@ use argon2::{
 
 pub const SHORTEST: usize = 10;
 
-/// `None` when the system gives no randomness.
+/// `None` when the system provides no randomness.
 pub fn hash(password: &str) -> Option<String> {
     Argon2::default().hash_password(password.as_bytes()).ok().map(|hash| hash.to_string())
 }

@@ -30,7 +30,7 @@ pub fn start_session(conn: &mut AnyConnection, user: UserId, now: Micros, expire
     Ok(id)
 }
 
-/// Whose session it is; `None` when it ended.
+/// The user of a session; `None` when the session has ended.
 pub fn session_user(conn: &mut AnyConnection, id: &str, now: Micros) -> DbResult<Option<User>> {
     sessions::table
         .inner_join(users::table.on(users::id.eq(sessions::user_id)))

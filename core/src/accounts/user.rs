@@ -81,7 +81,7 @@ struct Row<'a> {
     created_at: Micros,
 }
 
-/// Checked, its password hashed: what is slow is done before anything is locked.
+/// A checked registration. The slow password hash is computed before anything is locked.
 #[derive(Clone, Debug)]
 pub struct Registration {
     email: String,
@@ -102,7 +102,7 @@ impl Registration {
     }
 }
 
-/// Of a password that is long enough.
+/// Hashes a password. Refuses one that is too short.
 pub fn password_hash(text: &str) -> Result<String, AccountError> {
     if text.chars().count() < password::SHORTEST {
         return Err(AccountError::Password);
@@ -110,7 +110,7 @@ pub fn password_hash(text: &str) -> Result<String, AccountError> {
     password::hash(text).ok_or(AccountError::Randomness)
 }
 
-/// Sets a new password and ends every session: whoever knew the old one is out.
+/// Sets a new password and ends every session, so that anyone who knew the old one is signed out.
 pub fn set_password(conn: &mut AnyConnection, email: &str, hash: &str, now: Micros) -> Result<(), AccountError> {
     let user = by_email(conn, email)?.ok_or(AccountError::Unknown)?;
     diesel::update(users::table.find(user.id)).set(users::password_hash.eq(hash)).execute(conn)?;
@@ -135,8 +135,8 @@ pub fn register(conn: &mut AnyConnection, new: &Registration, now: Micros) -> Re
         .map_err(|error| if dialect::is_unique_violation(&error) { AccountError::Taken } else { error.into() })
 }
 
-/// Whether `password` is that of the user found by an address. The same answer, and about the same time, for an unknown address and a
-/// wrong password.
+/// Returns the user if `password` is right. An unknown address (`user` is `None`) and a wrong
+/// password give the same error, after about the same time.
 pub fn verified(user: Option<User>, password: &str) -> Result<User, AccountError> {
     const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2VhbHlhcmRzZWFseWFyZA$MZ3qf0CzrTsF9uXm0rUbl7tUk7Qo1QhbnX5QGsbL6ZA";
     let hash = user.as_ref().map_or(NOBODY, |user| user.password_hash.as_str());
@@ -145,7 +145,7 @@ pub fn verified(user: Option<User>, password: &str) -> Result<User, AccountError
 }
 
 pub fn by_email(conn: &mut AnyConnection, email: &str) -> DbResult<Option<User>> {
-    // Text that is no address belongs to nobody.
+    // Text that is not an address belongs to nobody.
     let Ok(email) = normalised(email) else { return Ok(None) };
     users::table.filter(users::email.eq(email)).first(conn).optional()
 }

@@ -1,4 +1,4 @@
-//! Capacity that would be free if all machines worked: it is not sold until they do.
+//! Capacity that would be free if all machines worked. It is not sold until they do.
 
 use super::{capacity, hold::moved, pools};
 use crate::{
@@ -8,8 +8,9 @@ use crate::{
     store::AnyConnection,
 };
 
-/// Books what of the pools' free bytes has no place on machines that work (`backed` bytes have) as down, whole sectors of each pool in
-/// proportion, and back again. Returns by how much each pool's down changed.
+/// Books free bytes that working machines cannot hold as down, and back again once they can.
+/// Working machines hold `backed` bytes. The pools share the shortfall in proportion, each in whole
+/// sectors. Returns the change of each pool's down bytes.
 pub fn book_down(conn: &mut AnyConnection, backed: i64, now: Micros) -> Result<Vec<(PoolId, i64)>, LedgerError> {
     let pools = pools(conn)?;
     let mut books = Vec::new();
@@ -28,7 +29,7 @@ pub fn book_down(conn: &mut AnyConnection, backed: i64, now: Micros) -> Result<V
         let id = format!("down:{}:{now}", pool.id);
         match ledger::post(conn, &moved(id, from, to, (&pool.public_id, change.abs()), now)) {
             Ok(()) => changes.push((pool.id, change)),
-            // Somebody bought it meanwhile: next time.
+            // Somebody bought it meanwhile; the next run tries again.
             Err(LedgerError::Insufficient { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -36,7 +37,8 @@ pub fn book_down(conn: &mut AnyConnection, backed: i64, now: Micros) -> Result<V
     Ok(changes)
 }
 
-/// Bytes of each pool that are down, so that no more than `backed` are left: whole sectors, shared in proportion.
+/// Bytes of each pool to book as down, so that at most `backed` bytes remain. The pools share them
+/// in proportion, in whole sectors.
 fn shares(pools: &[(i64, i64)], backed: i64) -> Vec<i64> {
     let all: i128 = pools.iter().map(|(bytes, _)| i128::from((*bytes).max(0))).sum();
     let short = (all - i128::from(backed.max(0))).max(0);
@@ -55,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_down_is_shared_in_whole_sectors() {
+    fn capacity_is_booked_down_in_whole_sectors() {
         assert_eq!(shares(&[(100, 10), (50, 10)], 150), [0, 0]);
         assert_eq!(shares(&[(100, 10), (50, 10)], 200), [0, 0], "more room than capacity is no capacity");
         assert_eq!(shares(&[(100, 10), (50, 10)], 90), [40, 20]);
@@ -66,7 +68,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_more_is_left_than_machines_can_hold(
+        fn no_more_capacity_is_left_than_machines_can_hold(
             pools in prop::collection::vec((0..1_000_i64, 1..9_i64), 0..6),
             backed in 0..6000_i64,
         ) {

@@ -25,7 +25,7 @@ impl From<LedgerError> for CapacityError {
 }
 
 impl CapacityError {
-    /// The database's part of it, for retry.
+    /// The database fault in it, if there is one, for retrying.
     pub fn into_fault(self) -> Result<DbFault, Self> {
         match self {
             Self::Ledger(LedgerError::Db(fault)) => Ok(fault),
@@ -56,7 +56,7 @@ pub fn release_hold(conn: &mut AnyConnection, order: &str, now: Micros) -> Resul
     ledger::void(conn, &pending(order, now))
 }
 
-/// A contract's sectors are gone: its bytes are free again, from `from`.
+/// Frees the bytes of a contract whose sectors are gone, out of `from`.
 fn free(conn: &mut AnyConnection, from: AccountSpec, (pool, contract, bytes): Part<'_>, now: Micros) -> Result<(), LedgerError> {
     ledger::post(conn, &moved(format!("end:{contract}"), from, AccountSpec::Free(pool), (contract, bytes), now))
 }
@@ -64,25 +64,26 @@ fn free(conn: &mut AnyConnection, from: AccountSpec, (pool, contract, bytes): Pa
 /// Pool, contract (its public id) and bytes.
 type Part<'a> = (PoolId, &'a str, i64);
 
-/// Bytes that change hands.
+/// A transfer of bytes between two capacity accounts.
 pub(super) fn moved(id: String, from: AccountSpec, to: AccountSpec, (subject, amount): (&str, i64), now: Micros) -> Transfer {
     let (kind, subject, effective_day) = ("capacity", subject.to_owned(), now.div_euclid(DAY));
     Transfer { id, from, to, amount, kind, subject, effective_day, booked_at: now }
 }
 
-/// The term is over, but the sectors live on: their bytes are the operator's own until then.
+/// The term is over but the sectors live on. Until they end, their bytes count as the operator's
+/// own use.
 pub fn keep_sold(conn: &mut AnyConnection, part: Part<'_>, now: Micros) -> Result<(), LedgerError> {
     let (pool, contract, bytes) = part;
     let (from, to) = (AccountSpec::Sold(pool), AccountSpec::OwnUse(pool));
     ledger::post(conn, &moved(format!("over:{contract}"), from, to, (contract, bytes), now))
 }
 
-/// Sold bytes whose sectors are gone are free again.
+/// Frees sold bytes whose sectors are gone.
 pub fn return_sold(conn: &mut AnyConnection, part: Part<'_>, now: Micros) -> Result<(), LedgerError> {
     free(conn, AccountSpec::Sold(part.0), part, now)
 }
 
-/// As [`return_sold`], of what [`keep_sold`] kept.
+/// As [`return_sold`], for bytes that [`keep_sold`] moved to own use.
 pub fn return_kept(conn: &mut AnyConnection, part: Part<'_>, now: Micros) -> Result<(), LedgerError> {
     free(conn, AccountSpec::OwnUse(part.0), part, now)
 }

@@ -1,4 +1,4 @@
-//! Pools: a miner actor and the bytes that its machines can hold.
+//! Pools: a miner actor, and the bytes that its machines can hold.
 
 use diesel::prelude::*;
 
@@ -22,9 +22,10 @@ pub struct Pool {
     pub sector_bytes: i64,
     pub next_sector: i64,
     pub created_at: Micros,
-    /// Sectors that the miner's available funds could pledge when they were last looked at.
+    /// Sectors that the miner's available funds could pledge at the last check.
     pub collateral_sectors: Option<i64>,
-    /// nanoFIL of a new sector's initial pledge, with care for how it moves while it is sealed; as of then.
+    /// nanoFIL of a new sector's initial pledge at that check, with a margin for changes while the
+    /// sector is sealed.
     pub pledge_nano: Option<i64>,
 }
 
@@ -46,7 +47,8 @@ impl NewPool {
         Self::from_sector(1, name, miner_id, sector_bytes, now)
     }
 
-    /// Its sectors are numbered from `next_sector` on: a miner that has had sectors takes no number twice.
+    /// Numbers its sectors from `next_sector` on. A miner that has had sectors must not reuse a
+    /// number.
     #[must_use]
     pub fn from_sector(next_sector: i64, name: &str, miner_id: i64, sector_bytes: i64, now: Micros) -> Self {
         Self {
@@ -73,7 +75,7 @@ pub fn pool_by_id(conn: &mut AnyConnection, id: PoolId) -> DbResult<Pool> {
     pools::table.find(id).first(conn)
 }
 
-/// The pool's next `count` sector numbers; returns the first.
+/// Takes the pool's next `count` sector numbers; returns the first.
 pub fn take_numbers(conn: &mut AnyConnection, pool: PoolId, count: i64) -> DbResult<i64> {
     let after: i64 = diesel::update(pools::table.find(pool))
         .set(pools::next_sector.eq(pools::next_sector + count))
@@ -82,18 +84,18 @@ pub fn take_numbers(conn: &mut AnyConnection, pool: PoolId, count: i64) -> DbRes
     Ok(after - count)
 }
 
-/// The pool's next sector number.
+/// Takes the pool's next sector number.
 pub fn take_number(conn: &mut AnyConnection, pool: PoolId) -> DbResult<i64> {
     take_numbers(conn, pool, 1)
 }
 
-/// Numbers below `next` are used on chain. True when the books did not know.
+/// Records that the chain has used the numbers below `next`. True when the books did not know.
 pub fn numbers_used(conn: &mut AnyConnection, pool: PoolId, next: i64) -> DbResult<bool> {
     let behind = pools::table.filter(pools::id.eq(pool).and(pools::next_sector.lt(next)));
     diesel::update(behind).set(pools::next_sector.eq(next)).execute(conn).map(|rows| rows == 1)
 }
 
-/// Notes how many sectors the miner's funds can pledge, and nanoFIL of one sector's pledge.
+/// Records how many sectors the miner's funds can pledge, and one sector's pledge in nanoFIL.
 pub fn set_collateral(conn: &mut AnyConnection, pool: PoolId, sectors: i64, pledge_nano: i64) -> DbResult<()> {
     diesel::update(pools::table.find(pool))
         .set((pools::collateral_sectors.eq(sectors), pools::pledge_nano.eq(pledge_nano)))
@@ -101,14 +103,14 @@ pub fn set_collateral(conn: &mut AnyConnection, pool: PoolId, sectors: i64, pled
         .map(drop)
 }
 
-/// Takes `bytes` of new machines into the books. `id` makes a repetition harmless.
+/// Adds `bytes` of new machines to the books. Repeating a call with the same `id` changes nothing.
 pub fn grow(conn: &mut AnyConnection, pool: PoolId, id: &str, bytes: i64, now: Micros) -> Result<(), LedgerError> {
     let (owned, free) = (AccountSpec::Owned(pool), AccountSpec::Free(pool));
     ledger::post(conn, &moved(format!("grow:{pool}:{id}"), owned, free, (id, bytes), now))
 }
 
-/// Sets what a pool owns to `bytes`: machines were bought, or are given back. What is down goes first, then what is free; nothing else
-/// can. Returns what it was.
+/// Sets a pool's owned capacity to `bytes`, after machines were bought or given back. A reduction
+/// takes down bytes first, then free bytes, and no others. Returns the previous capacity.
 pub fn resize(conn: &mut AnyConnection, pool: &Pool, bytes: i64, now: Micros) -> Result<i64, LedgerError> {
     let Capacity { owned: before, down, .. } = capacity(conn, pool.id)?;
     let (owned, free) = (AccountSpec::Owned(pool.id), AccountSpec::Free(pool.id));

@@ -1,4 +1,4 @@
-//! Plans: units of power of one pool, for so many days, at a price.
+//! Plans: units of one pool's power for a number of days, at a price.
 
 use diesel::prelude::*;
 
@@ -21,17 +21,17 @@ pub struct Plan {
     pub unit_bytes: i64,
     pub max_units: i64,
     pub days: i64,
-    /// Of one unit for the whole term.
+    /// Price of one unit for the whole term, in minor units of `currency`.
     pub price_minor: i64,
     pub currency: String,
     pub on_sale: bool,
     pub created_at: Micros,
-    /// Of the contracts that are sold under it.
+    /// Terms of the contracts that are sold under this plan.
     pub terms: Terms,
 }
 
 impl Plan {
-    /// Bytes and price of `units`, or `None` beyond the plan's bounds.
+    /// Bytes and price of `units`; `None` outside the plan's bounds.
     #[must_use]
     pub fn priced(&self, units: i64) -> Option<(Bytes, Fiat)> {
         if !(1..=self.max_units).contains(&units) {

@@ -1,4 +1,5 @@
-//! The terms of a contract, as the investor saw them when buying. Stored once for all contracts that share them, and never changed.
+//! The terms of a contract, as the investor saw them when buying. Contracts with equal terms share
+//! one stored text, which never changes.
 
 use diesel::{
     backend::Backend,
@@ -19,24 +20,26 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, FromSqlRow, AsExpression)]
 #[diesel(sql_type = Text)]
 pub struct Terms {
-    /// Version of this text; a reader of old contracts needs it.
+    /// Version of this text, for readers of old contracts.
     pub version: u32,
     pub service_fee_bp: i64,
-    /// Of each day's net: available at once, basis points; the rest vests.
+    /// Part of each day's net that is available at once, in basis points. The rest vests.
     pub available_bp: i64,
-    /// Daily parts in which the rest is released.
+    /// Days over which the rest is released in daily parts.
     pub vesting_days: i64,
-    /// How much of its part, by power, of the protocol's daily fee (FIP-0100), of the fees for faults and of the gas of the pool's messages
-    /// the contract bears, basis points. The rest, and fees for early ends, are the operator's.
+    /// Parts of its share, by power, of the pool's costs that the contract bears, in basis points:
+    /// of the protocol's daily fee (FIP-0100), of fault fees, and of the gas of the pool's
+    /// messages. The operator bears the rest, and termination fees except as [`Pledge::Investor`]
+    /// says.
     #[serde(default)]
     pub daily_fee_bp: i64,
     #[serde(default)]
     pub faults_bp: i64,
     #[serde(default)]
     pub gas_bp: i64,
-    /// Whose FIL secures the sectors.
+    /// The source of the FIL that secures the sectors.
     pub pledge: Pledge,
-    /// From when power is promised.
+    /// The moment from which power is promised.
     pub starts: Starts,
     /// The remedy when promised power is missing.
     #[serde(default)]
@@ -46,21 +49,23 @@ pub struct Terms {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pledge {
-    /// The operator's, free of charge.
+    /// The operator pledges, free of charge.
     Operator,
-    /// The operator's, for this part of each day's gross.
+    /// The operator pledges, for this part of each day's gross.
     OperatorFor { charge_bp: i64 },
-    /// The investor's own, put up with the order from what is available. It comes back as the chain returns each sector's, less this
-    /// part of the fee for one that ended early.
+    /// The investor pledges with the order, out of the available balance. Each sector's pledge
+    /// comes back when the chain returns it, less this part of the termination fee if the sector
+    /// ended early.
     Investor { terminations_bp: i64 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Starts {
-    /// With the first successful WindowPoSt of all sectors, whenever that is.
+    /// When all sectors have passed their first WindowPoSt, whenever that is.
     PowerOn,
-    /// Then, or on the promised date if that is earlier: from it on, power that is missing is made up for.
+    /// As `PowerOn`, or on the promised date if that is earlier. Power that is missing from the
+    /// promised date on is made up for.
     PromisedDate,
 }
 
@@ -69,9 +74,11 @@ pub enum Starts {
 pub enum Shortfall {
     #[default]
     None,
-    /// The operator pays what the missing power would have earned that day, by the pool's own rate, less the service fee.
+    /// The operator pays the amount that the missing power would have earned that day, at the
+    /// pool's own rate, less the service fee.
     PaidInFil,
-    /// The term becomes as much longer, by at most so many days; what goes beyond is paid as above.
+    /// The term is extended to make up for it, by at most `most` days. Anything beyond is paid as
+    /// with `PaidInFil`.
     AddedDays { most: i64 },
 }
 
@@ -116,7 +123,7 @@ impl ToSql<Text, diesel::pg::Pg> for Terms {
     }
 }
 
-/// The row of a text of terms, made on first use.
+/// The row id of a terms text. The row is created on first use.
 pub fn terms_row(conn: &mut AnyConnection, text: &str) -> DbResult<i64> {
     let there = terms::table.filter(terms::text.eq(text)).select(terms::id);
     if let Some(id) = there.first(conn).optional()? {

@@ -1,4 +1,4 @@
-//! From a paid order to a contract with its sectors planned.
+//! Turns a paid order into a contract with planned sectors.
 
 use super::contract::ContractState;
 use diesel::prelude::*;
@@ -44,7 +44,8 @@ struct Row {
     ends_at: Option<Micros>,
 }
 
-/// The contract with the order's terms, and one planned sector per sector size. Sector numbers are never reused.
+/// Creates the contract with the order's terms, and plans its sectors: one for each sector size of
+/// bytes. Sector numbers are never reused.
 pub fn create(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<Contract, ContractError> {
     let pool = pool_by_id(conn, order.pool_id)?;
     let plan = plan_for(conn, order.plan_id)?;

@@ -44,14 +44,14 @@ pub struct Contract {
     pub terms_id: i64,
     /// nanoFIL that the investor put up for each sector.
     pub pledge_each_nano: i64,
-    /// The end of the term. `None`: it has not begun, and no date begins it.
+    /// The end of the term. `None`: the term begins with its power, which is not on yet.
     pub ends_at: Option<Micros>,
-    /// Epochs by which missing power has put off the end.
+    /// Epochs by which missing power has postponed the end.
     pub added_epochs: i64,
 }
 
 impl Contract {
-    /// Its bytes are sold: its sectors are not gone yet, and its term is not over.
+    /// Whether its bytes are sold: its sectors are not gone yet, and its term is not over.
     #[must_use]
     pub fn is_running(&self) -> bool {
         matches!(self.state, ContractState::Sealing | ContractState::Active)
@@ -74,8 +74,8 @@ pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Contract>> {
     contracts::table.order(contracts::id.desc()).limit(limit).load(conn)
 }
 
-/// When the last sector ends that a user has put up a pledge for: its own end once it is on chain, or the contract's. `None`: there is no
-/// such sector.
+/// The latest end of the sectors that a user put up a pledge for. A contract's own end stands in
+/// until its sectors are on chain. `None`: there is no such sector, or no end is known yet.
 pub fn pledge_back_by(conn: &mut AnyConnection, user: UserId) -> DbResult<Option<Micros>> {
     let mine = contracts::user_id.eq(user).and(contracts::pledge_each_nano.gt(0));
     let rows: Vec<(ContractId, PoolId, Option<Micros>)> =
@@ -91,7 +91,7 @@ pub fn pledge_back_by(conn: &mut AnyConnection, user: UserId) -> DbResult<Option
     Ok(last)
 }
 
-/// The term is over. What its sectors earn until they run out is the operator's.
+/// Ends the term. From now on, its sectors earn for the operator until they run out.
 pub fn over(conn: &mut AnyConnection, id: ContractId, now: Micros) -> Result<Contract, LedgerError> {
     let contract: Contract = contracts::table.find(id).first(conn)?;
     if set_ended(conn, id)? {
@@ -100,26 +100,28 @@ pub fn over(conn: &mut AnyConnection, id: ContractId, now: Micros) -> Result<Con
     Ok(contract)
 }
 
-/// All sectors have run out: the bytes can be sold again.
+/// All sectors have run out, so the bytes can be sold again.
 pub fn end(conn: &mut AnyConnection, id: ContractId, now: Micros) -> Result<(), LedgerError> {
     let contract: Contract = contracts::table.find(id).first(conn)?;
     let part = (contract.pool_id, contract.public_id.as_str(), contract.bytes);
     if set_ended(conn, id)? { return_sold(conn, part, now) } else { return_kept(conn, part, now) }
 }
 
-/// False: it had ended before. Of two that end it at once, one moves the bytes.
+/// False when it had ended before. Of two concurrent calls, only one gets true.
 fn set_ended(conn: &mut AnyConnection, id: ContractId) -> DbResult<bool> {
     let open = contracts::table.filter(contracts::id.eq(id).and(contracts::state.ne(ContractState::Ended)));
     diesel::update(open).set(contracts::state.eq(ContractState::Ended)).execute(conn).map(|rows| rows == 1)
 }
 
-/// All sectors count, since `at`: the contract is fully live. Its days run from then on, or have run since the promised date.
+/// Marks a contract fully live: all its sectors have counted since `at`. Its days run from `at`, or
+/// from the promised date if the terms say so and that was earlier.
 pub fn mark_active(conn: &mut AnyConnection, id: ContractId, at: Micros) -> DbResult<()> {
     let contract: Contract = contracts::table.find(id).first(conn)?;
     if contract.state != ContractState::Sealing {
         return Ok(());
     }
-    // Without an end it runs from its activation, whenever that is; what has put off its end since has done so already.
+    // Without an end, the term runs from activation, whenever that is. An existing end already
+    // includes every postponement.
     let from_then = at.saturating_add(contract.days.saturating_mul(DAY));
     let early = contract.promised_at.saturating_sub(at).max(0);
     let ends_at = contract.ends_at.map_or(from_then, |end| end.saturating_sub(early));
@@ -129,7 +131,7 @@ pub fn mark_active(conn: &mut AnyConnection, id: ContractId, at: Micros) -> DbRe
         .map(drop)
 }
 
-/// Missing power puts off the end by `epochs`, which are `by` microseconds.
+/// Postpones the end because of missing power, by `epochs`, which last `by` microseconds.
 pub fn put_off_end(conn: &mut AnyConnection, id: ContractId, epochs: i64, by: Micros) -> DbResult<()> {
     diesel::update(contracts::table.find(id))
         .set((contracts::added_epochs.eq(contracts::added_epochs + epochs), contracts::ends_at.eq(contracts::ends_at + by)))

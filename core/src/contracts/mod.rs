@@ -1,4 +1,4 @@
-//! Contracts: what was sold, its sectors, its life.
+//! Contracts: the purchase, its sectors and its life cycle.
 
 mod allocate;
 mod contract;

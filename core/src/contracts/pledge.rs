@@ -1,4 +1,5 @@
-//! An investor's own pledge: set aside with the order, put up with the contract. `yields` gives it back as the chain does.
+//! An investor's own pledge: set aside with the order, put up with the contract. `yields` returns
+//! it when the chain does.
 
 use crate::{
     clock::{DAY, Micros},
@@ -11,7 +12,7 @@ fn hold_id(order: &str) -> String {
     format!("pledge:{order}")
 }
 
-/// Sets an order's pledge aside, nanoFIL; nothing when there is none to put up.
+/// Sets an order's pledge of `nano` nanoFIL aside; does nothing when it is zero.
 pub fn hold_pledge(conn: &mut AnyConnection, user: UserId, order: &str, nano: i64, now: Micros) -> Result<(), LedgerError> {
     if nano == 0 {
         return Ok(());
@@ -29,12 +30,12 @@ pub fn hold_pledge(conn: &mut AnyConnection, user: UserId, order: &str, nano: i6
     ledger::hold(conn, &transfer)
 }
 
-/// The order became a contract.
+/// Puts up the pledge: the order became a contract.
 pub fn put_up_pledge(conn: &mut AnyConnection, order: &str, nano: i64, now: Micros) -> Result<(), LedgerError> {
     if nano == 0 { Ok(()) } else { ledger::complete(conn, &pending(order, now)) }
 }
 
-/// The order came to nothing.
+/// Releases the pledge: the order ended without a contract.
 pub fn release_pledge(conn: &mut AnyConnection, order: &str, nano: i64, now: Micros) -> Result<(), LedgerError> {
     if nano == 0 { Ok(()) } else { ledger::void(conn, &pending(order, now)) }
 }

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_machine_can_have_is_refused() {
+    fn impossible_hardware_and_usage_are_refused() {
         assert_eq!(hardware(&mut sound()), Ok(()));
         for spoil in [
             |h: &mut Hardware| h.cores = 0,
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_made_plain_and_short() {
+    fn texts_are_cleaned_and_shortened() {
         assert_eq!(plain("a\0b\nc"), "a b c");
         let long = plain(&"ä".repeat(100_000));
         assert_eq!((long.chars().count(), long.ends_with('…')), (500, true));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_fetched_from_addresses_alone() {
+    fn files_are_fetched_only_from_http_and_https_addresses() {
         for (url, host) in [
             ("http://10.0.0.7:7350", Some("10.0.0.7")),
             ("https://yard.example/files", Some("yard.example")),

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_silent_while_nobody_is_heard_is_given_time() {
+    fn a_silent_machine_is_given_time_while_nobody_is_heard() {
         let now = 1000 * HOUR;
         let patience = 10 * MINUTE;
         let line_is_up = Listening { since: 0, heard_at: now - MINUTE, looking_since: 0 };
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_looked_after_for_a_night_is_not_lost_in_the_morning() {
+    fn machines_are_not_lost_when_the_server_was_down_overnight() {
         let (now, patience) = (1000 * HOUR, 10 * MINUTE);
         let back = Listening { since: 0, heard_at: now - 9 * HOUR, looking_since: now };
         assert!(back.is_deaf(now) && !back.is_silent(now - 9 * HOUR, patience, now));

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pass_is_good_for_one_sector_of_one_machine_and_not_for_ever() {
+    fn a_pass_covers_one_sector_of_one_machine_until_it_expires() {
         let seven = StoredSector { miner: 1000, number: 7 };
         let pass = Pass { sector: seven, until: 100 * SECOND };
         let text = pass.sign(&digest("the key"));

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_grow_to_a_bound() {
+    fn retry_delays_grow_to_a_limit() {
         assert_eq!(retry_delay(1), SECOND);
         assert_eq!(retry_delay(4), 8 * SECOND);
         assert_eq!(retry_delay(100), 15 * MINUTE);

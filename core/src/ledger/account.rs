@@ -1,4 +1,4 @@
-//! Account rows: found by code, made on first use.
+//! Account rows: found by code, created on first use.
 
 use diesel::prelude::*;
 
@@ -29,7 +29,7 @@ pub struct Account {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Balance {
     pub posted: i64,
-    /// Held back from it by pending transfers.
+    /// Held back by pending transfers.
     pub held: i64,
 }
 

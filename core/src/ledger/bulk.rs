@@ -1,4 +1,4 @@
-//! The fastest ways into either database: a day's lots and the balances they move.
+//! Bulk writes of a day's lots and the balances they move, the fastest way for each database.
 
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Rows of one statement.
+/// Rows per insert statement.
 const ROWS_AT_ONCE: usize = 64;
 
 /// Amounts into and out of one account.
@@ -30,7 +30,7 @@ pub struct Movement {
     pub paid_out: i64,
 }
 
-/// Writes lots. None of them may be there yet.
+/// Inserts lots. None of them may exist yet.
 pub fn insert_lots(conn: &mut AnyConnection, lots: &[Lot]) -> DbResult<()> {
     match conn {
         AnyConnection::Postgres(c) => {
@@ -39,7 +39,7 @@ pub fn insert_lots(conn: &mut AnyConnection, lots: &[Lot]) -> DbResult<()> {
             }
         }
         AnyConnection::Sqlite(c) => {
-            // Whole arrays use one prepared statement again and again.
+            // Full chunks reuse one prepared statement.
             let (whole, rest) = lots.as_chunks::<ROWS_AT_ONCE>();
             for rows in whole {
                 diesel::insert_into(yield_lots::table).values(rows).execute(c)?;
@@ -50,10 +50,11 @@ pub fn insert_lots(conn: &mut AnyConnection, lots: &[Lot]) -> DbResult<()> {
     Ok(())
 }
 
-/// Adds to balances, each account once. An account that may not be negative and would be, refuses everything.
+/// Adds movements to balances; each account occurs at most once. Fails if an account that must not
+/// be negative would be; the caller's transaction must then roll back.
 pub fn apply(conn: &mut AnyConnection, movements: &[Movement], now: Micros) -> Result<(), LedgerError> {
     let moving: Vec<&Movement> = movements.iter().filter(|m| m.paid_in != 0 || m.paid_out != 0).collect();
-    // PostgreSQL looks through all accounts for each statement, SQLite takes few variables.
+    // PostgreSQL scans all accounts for each statement; SQLite allows few variables.
     let at_once = if matches!(conn, AnyConnection::Postgres(_)) { 200_000 } else { 5000 };
     for some in moving.chunks(at_once) {
         let codes: Vec<String> = some.iter().map(|m| m.account.code()).collect();
@@ -61,7 +62,7 @@ pub fn apply(conn: &mut AnyConnection, movements: &[Movement], now: Micros) -> R
         if changed == some.len() {
             continue;
         }
-        // Accounts that are new have not been changed; whatever else was not would be overdrawn.
+        // New accounts have not been changed. Any other unchanged account would be overdrawn.
         let known: HashSet<String> = ledger_accounts::table
             .filter(ledger_accounts::code.eq_any(&codes))
             .select(ledger_accounts::code)
@@ -80,7 +81,7 @@ pub fn apply(conn: &mut AnyConnection, movements: &[Movement], now: Micros) -> R
     Ok(())
 }
 
-/// Changes those of the accounts that exist and may; returns how many.
+/// Updates the accounts that exist and would not be overdrawn; returns how many.
 fn add(conn: &mut AnyConnection, codes: &[String], movements: &[&Movement]) -> DbResult<usize> {
     const CHANGE: &str =
         "UPDATE ledger_accounts SET posted_in = posted_in + v.paid_in, posted_out = posted_out + v.paid_out FROM ";

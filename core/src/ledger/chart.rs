@@ -1,4 +1,4 @@
-//! The chart of accounts: every account is named here and nowhere else.
+//! The chart of accounts. Every account is named here and nowhere else.
 
 use crate::ids::{PoolId, UserId};
 
@@ -24,17 +24,19 @@ impl Asset {
     }
 }
 
-/// An account by its meaning. Sources outside the books (the chain, a payment rail, the operator's disks and pocket) may go negative: what
-/// they are short of is what came in through them.
+/// An account by its meaning. Sources outside the books (the chain, a payment rail, the operator's
+/// disks and pocket) may go negative: their deficit is the amount that came in through them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountSpec {
     /// Block rewards of a pool's miner, as the chain awards them.
     ChainRewards(PoolId),
     /// The operator's service fees.
     Fees(PoolId),
-    /// The operator's own and unsold power.
+    /// Earnings of the operator's own and unsold power, and payments by investors other than the
+    /// service fee: costs, kept pledges and corrections.
     OperatorYield(PoolId),
-    /// Compensation that the operator pays for power that was promised and missing.
+    /// Compensation that the operator pays for promised power that was missing, and corrections in
+    /// an investor's favour.
     Compensation(PoolId),
     /// An investor's FIL that can be withdrawn.
     Available(UserId),
@@ -42,7 +44,7 @@ pub enum AccountSpec {
     Vesting(UserId),
     /// An investor's FIL that secures sectors.
     Pledged(UserId),
-    /// Money that a payment rail has taken for us.
+    /// Money that a payment rail has collected for us.
     Rail {
         rail: String,
         currency: String,
@@ -51,7 +53,7 @@ pub enum AccountSpec {
     Sales {
         currency: String,
     },
-    /// Money that came and fits no order: a person decides whose it is.
+    /// Money that was received and fits no order; a person decides whose it is.
     Suspense {
         currency: String,
     },

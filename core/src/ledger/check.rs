@@ -1,4 +1,4 @@
-//! The auditor: recomputes every balance from the transfers and lots and compares.
+//! The auditor: recomputes every balance from the transfers and lots, and compares.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::store::{
     schema::{ledger_accounts, ledger_transfers},
 };
 
-/// Something that must never happen.
+/// A breach of a rule that must always hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub account: String,
@@ -25,7 +25,8 @@ struct Sums {
     pending_out: i64,
 }
 
-/// Empty when the books balance: every account equals its transfers and lots, none that may not be negative is, and every asset sums to
+/// Checks that the books balance, and returns nothing if they do. Every account must equal its
+/// transfers and lots, no account may be negative that must not be, and every asset must sum to
 /// zero over all accounts.
 pub fn check(conn: &mut AnyConnection) -> DbResult<Vec<Finding>> {
     let accounts = ledger_accounts::table.order(ledger_accounts::code.asc()).load::<Account>(conn)?;

@@ -1,5 +1,6 @@
-//! Lots: what a contract gets of a day, as one compound entry. A day of a million contracts is a million lots and as many balances as
-//! there are accounts, not several million transfers. This module alone says which accounts a lot moves.
+//! Lots: a contract's share of a day, as one compound entry. A day of a million contracts takes a
+//! million lots and one balance update per account, not several million transfers. Only this module
+//! says which accounts a lot moves.
 
 use std::ops::Range;
 
@@ -27,21 +28,21 @@ pub struct Lot {
     /// Raw bytes times epochs that were promised and did not count.
     pub missing_epochs: String,
     pub gross_nano: i64,
-    /// Of the service.
+    /// The service fee.
     pub fee_nano: i64,
     /// The chain's costs that the contract bears, and the charge for the operator's pledge.
     pub cost_nano: i64,
     pub available_nano: i64,
     pub locked_nano: i64,
-    /// Of earlier lots, released today.
+    /// Released today from earlier lots.
     pub released_nano: i64,
     /// The whole parts of this and earlier lots that the next day releases.
     pub rate_nano: i64,
     /// The amount still to be released.
     pub vesting_nano: i64,
-    /// The earnings of power that was missing, paid by the operator.
+    /// The lost earnings of missing power, paid by the operator.
     pub compensation_nano: i64,
-    /// By how many epochs missing power made the term longer.
+    /// Epochs by which missing power extended the term.
     pub added_epochs: i64,
 }
 
@@ -70,7 +71,7 @@ impl LotSums {
         })
     }
 
-    /// The accounts of a pool that its lots move.
+    /// Movements of the pool's own accounts.
     fn of_pool(&self, pool: PoolId) -> [Movement; 4] {
         [
             Movement { account: AccountSpec::ChainRewards(pool), paid_in: 0, paid_out: self.gross },
@@ -80,7 +81,7 @@ impl LotSums {
         ]
     }
 
-    /// The accounts of an investor that lots of the investor's contracts move.
+    /// Movements of an investor's accounts, from lots of that investor's contracts.
     fn of_user(&self, user: UserId) -> [Movement; 2] {
         let at_once = self.available + self.released + self.compensation;
         [
@@ -90,7 +91,8 @@ impl LotSums {
     }
 }
 
-/// Books a day's lots: the rows, and every balance that they move. Each lot comes with its contract's owner.
+/// Books a day's lots: the rows, and every balance that they move. `owners` are the owners of the
+/// lots' contracts, in the same order.
 pub fn book_lots(
     conn: &mut AnyConnection,
     pool: PoolId,
@@ -102,7 +104,7 @@ pub fn book_lots(
     bulk::apply(conn, &lot_movements(pool, lots, owners)?, now)
 }
 
-/// Movements of a day's lots of one pool: each account once.
+/// Movements that a day's lots of one pool cause, each account once.
 pub fn lot_movements(pool: PoolId, lots: &[Lot], owners: &[UserId]) -> Result<Vec<Movement>, LedgerError> {
     let mut total = LotSums::default();
     let mut by_owner: Vec<(UserId, &Lot)> = owners.iter().copied().zip(lots).collect();
@@ -120,7 +122,7 @@ pub fn lot_movements(pool: PoolId, lots: &[Lot], owners: &[UserId]) -> Result<Ve
     Ok(movements)
 }
 
-/// Lots of a pool's day, by contract.
+/// Lots of a pool's day, ordered by contract.
 pub fn lots_on(conn: &mut AnyConnection, pool: PoolId, day: i64) -> DbResult<Vec<Lot>> {
     let here = yield_lots::table.filter(yield_lots::pool_id.eq(pool).and(yield_lots::day.eq(day)));
     here.order(yield_lots::contract_id.asc()).load(conn)
@@ -131,7 +133,7 @@ pub fn lot(conn: &mut AnyConnection, pool: PoolId, day: i64, contract: ContractI
     yield_lots::table.find((pool, day, contract)).first(conn).optional()
 }
 
-/// A contract's lots of `days`, the newest first. Each day is looked up by the whole key.
+/// A contract's lots of `days`, newest first. Each day is looked up by the whole key.
 pub fn lots_of_contract(conn: &mut AnyConnection, contract: ContractId, days: Range<i64>, limit: i64) -> DbResult<Vec<Lot>> {
     use crate::store::schema::contracts;
     let pool: PoolId = contracts::table.find(contract).select(contracts::pool_id).first(conn)?;
@@ -144,7 +146,7 @@ pub fn lots_of_contract(conn: &mut AnyConnection, contract: ContractId, days: Ra
         .load(conn)
 }
 
-/// Pool, first day, day after the last, contract, most rows.
+/// Parameters: pool, first day, day after the last, contract, row limit.
 pub const LOTS_OF_CONTRACT: &str = "WITH days AS MATERIALIZED \
      (SELECT pool_id, day FROM pool_days WHERE pool_id = $1 AND day >= $2 AND day < $3) \
      SELECT l.* FROM days CROSS JOIN yield_lots l \
@@ -161,8 +163,8 @@ struct OfUser {
     lot: Lot,
 }
 
-/// Owner, first day, day after the last. The whole keys of the lots are there before they are looked up: PostgreSQL would look through
-/// a pool's lots otherwise.
+/// Parameters: owner, first day, day after the last. The query builds the whole keys of the lots
+/// before it looks them up, because PostgreSQL would otherwise scan a pool's lots.
 pub const LOTS_OF_USER: &str = "WITH keys AS MATERIALIZED \
      (SELECT c.id AS contract_id, c.public_id AS contract, d.pool_id AS pool_id, d.day AS day, d.closed_at AS closed_at \
       FROM contracts c CROSS JOIN pool_days d \
@@ -171,7 +173,7 @@ pub const LOTS_OF_USER: &str = "WITH keys AS MATERIALIZED \
      WHERE l.pool_id = keys.pool_id AND l.day = keys.day AND l.contract_id = keys.contract_id \
      ORDER BY l.day, l.contract_id";
 
-/// The amount that lots moved in one of an investor's accounts.
+/// Entries that lots make in one of an investor's accounts.
 pub(super) fn entries_of_user(conn: &mut AnyConnection, spec: &AccountSpec, days: &Range<i64>) -> DbResult<Vec<Entry>> {
     let Some(user) = spec.user() else { return Ok(Vec::new()) };
     let rows: Vec<OfUser> = diesel::sql_query(LOTS_OF_USER)
@@ -220,7 +222,7 @@ struct Sums {
     compensation: i64,
 }
 
-/// Movements of all lots together, account by account.
+/// Total movements of all lots, one for each account.
 pub(super) fn all_movements(conn: &mut AnyConnection) -> DbResult<Vec<Movement>> {
     let sums = |key: &str, from: &str| {
         let part = |name: &str| format!("CAST(SUM(l.{name}_nano) AS BIGINT) AS {name}");

@@ -1,8 +1,9 @@
 //! Double entry for three kinds of asset: FIL (nanoFIL), fiat (minor units) and capacity (bytes of one pool).
 //!
-//! Transfers are append-only, their ids are chosen by the caller and make repetition harmless. A transfer may be held as pending
-//! and then completed or voided. A day's yields are booked as lots, one compound entry a contract. An account's balances are kept on
-//! its row and always equal the sum of its transfers and lots.
+//! Transfers are append-only. The caller chooses their ids, which makes repetition harmless. A
+//! transfer may be held as pending and then completed or voided. A day's yields are booked as lots,
+//! one compound entry for each contract. An account's row holds its balances, which always equal
+//! the sum of its transfers and lots.
 
 mod account;
 mod bulk;

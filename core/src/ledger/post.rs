@@ -1,4 +1,4 @@
-//! Posting: the only code that writes transfers and balances. Runs inside the caller's transaction.
+//! Posting: the only code that writes transfers. It runs inside the caller's transaction.
 
 use diesel::prelude::*;
 
@@ -39,14 +39,14 @@ crate::carries_db_faults!(LedgerError);
 /// A movement between two accounts of one asset.
 #[derive(Clone, Debug)]
 pub struct Transfer {
-    /// Chosen by the caller; the same id again does nothing.
+    /// Chosen by the caller. Posting the same transfer again does nothing.
     pub id: String,
     pub from: AccountSpec,
     pub to: AccountSpec,
     pub amount: i64,
     /// Its kind, for statements: `reward`, `fee`, `vesting`…
     pub kind: &'static str,
-    /// Its subject: a contract's, an order's public id.
+    /// The public id of its subject, such as a contract or an order.
     pub subject: String,
     /// UTC day, counted from 1970-01-01, in which it takes effect.
     pub effective_day: i64,
@@ -81,17 +81,17 @@ pub fn post(conn: &mut AnyConnection, transfer: &Transfer) -> Result<(), LedgerE
     record(conn, transfer, "posted", Side::Posted)
 }
 
-/// Sets an amount aside: it can no longer leave `from` otherwise, and has not arrived at `to`.
+/// Sets an amount aside: it can no longer be spent from `from`, and has not arrived at `to`.
 pub fn hold(conn: &mut AnyConnection, transfer: &Transfer) -> Result<(), LedgerError> {
     record(conn, transfer, "pending", Side::Pending)
 }
 
-/// Lets a held amount arrive.
+/// Delivers a held amount to `to`.
 pub fn complete(conn: &mut AnyConnection, pending: &Pending) -> Result<(), LedgerError> {
     settle(conn, pending, "completes")
 }
 
-/// Lets a held amount go back.
+/// Returns a held amount to `from`.
 pub fn void(conn: &mut AnyConnection, pending: &Pending) -> Result<(), LedgerError> {
     settle(conn, pending, "voids")
 }
@@ -107,7 +107,7 @@ fn settle(conn: &mut AnyConnection, pending: &Pending, phase: &str) -> Result<()
         booked_at: pending.booked_at,
         ..held.clone()
     };
-    // A hold can be settled once: the unique pending_id decides between two that try.
+    // A hold settles once: the unique pending_id decides between two concurrent attempts.
     if insert_row(conn, &row)? == 0 {
         let earlier = ledger_transfers::table.filter(ledger_transfers::pending_id.eq(&held.id)).first::<Row>(conn)?;
         return if earlier.phase == phase { Ok(()) } else { Err(LedgerError::NotPending(held.id)) };
@@ -122,7 +122,8 @@ fn settle(conn: &mut AnyConnection, pending: &Pending, phase: &str) -> Result<()
     Ok(())
 }
 
-/// Nothing is written before the balance allowed it: a caller may go on after `Insufficient` in the same transaction.
+/// Writes no transfer and no balance unless the balance allows it, so that a caller may continue
+/// after `Insufficient` in the same transaction.
 fn record(conn: &mut AnyConnection, transfer: &Transfer, phase: &str, side: Side) -> Result<(), LedgerError> {
     if transfer.amount <= 0 {
         return Err(LedgerError::Amount(transfer.amount));
@@ -153,7 +154,8 @@ fn record(conn: &mut AnyConnection, transfer: &Transfer, phase: &str, side: Side
     if insert_row(conn, &row)? == 1 { Ok(()) } else { Err(raced().into()) }
 }
 
-/// Another transaction wrote the same transfer between our look and our insert: run again, and it will be found.
+/// Another transaction wrote the same transfer between our lookup and our insert. A retry will find
+/// it.
 fn raced() -> diesel::result::Error {
     let said = Box::new("the same transfer was posted at the same moment".to_owned());
     diesel::result::Error::DatabaseError(diesel::result::DatabaseErrorKind::SerializationFailure, said)
@@ -169,7 +171,8 @@ enum Side {
     Pending,
 }
 
-/// Adds to what went out; the condition keeps a never-negative account from being overdrawn under any concurrency.
+/// Books an amount out of an account. The condition keeps a never-negative account from being
+/// overdrawn under any concurrency.
 fn take(conn: &mut AnyConnection, from: &Account, amount: i64, side: Side) -> Result<(), LedgerError> {
     use ledger_accounts::{id, never_negative, pending_out, posted_in, posted_out};
     let enough = never_negative.eq(false).or((posted_in - posted_out - pending_out).ge(amount));

@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// An account that was never used holds nothing.
+/// The balance of an account; zero when the account was never used.
 pub fn balance(conn: &mut AnyConnection, spec: &AccountSpec) -> DbResult<Balance> {
     Ok(find(conn, &spec.code())?.map(|account| account.balance()).unwrap_or_default())
 }
@@ -29,7 +29,8 @@ pub struct Entry {
     pub booked_at: Micros,
 }
 
-/// Posted movements of an account, and for an investor's those of lots, that take effect in `[first_day, end_day)`, oldest first, at most `limit`.
+/// Posted movements of an account that take effect in `days`, oldest first, at most `limit`. An
+/// investor's account includes the movements of lots.
 pub fn entries(conn: &mut AnyConnection, spec: &AccountSpec, days: std::ops::Range<i64>, limit: i64) -> DbResult<Vec<Entry>> {
     use ledger_transfers::{booked_at, effective_day, from_account, id, phase, to_account};
     let Some(account) = find(conn, &spec.code())? else { return Ok(Vec::new()) };
@@ -77,7 +78,7 @@ pub fn posted_amount(conn: &mut AnyConnection, id: &str) -> DbResult<Option<i64>
     posted.select(ledger_transfers::amount).first(conn).optional()
 }
 
-/// Every account of a pool, by code.
+/// The balances of a pool's accounts, ordered by code.
 pub fn pool_balances(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<(String, Balance)>> {
     let accounts = ledger_accounts::table
         .filter(ledger_accounts::pool_id.eq(pool))

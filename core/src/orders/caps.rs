@@ -1,4 +1,5 @@
-//! Limits on what one account may reserve without paying: a hold keeps capacity from everybody else.
+//! Limits on the capacity that one account may reserve without paying: a hold keeps it from
+//! everybody else.
 
 use diesel::prelude::*;
 
@@ -15,12 +16,13 @@ use crate::{
     units::Bytes,
 };
 
-/// Unpaid orders at a time, and how much of what a pool has free or held they may hold together, percent.
+/// The most unpaid orders at a time, and the most they may hold together: percent of the pool's
+/// free and held capacity.
 #[derive(Clone, Copy, Debug)]
 pub struct Caps {
     pub orders: i64,
     pub percent: i64,
-    /// The same for accounts that have never paid for an order.
+    /// The same, for accounts that have never paid for an order.
     pub new_orders: i64,
     pub new_percent: i64,
 }
@@ -31,7 +33,8 @@ impl Default for Caps {
     }
 }
 
-/// Refuses an order that would hold too much, before anything that others wait for is locked. The same form again is no further order.
+/// Refuses an order that would hold too much, before it takes any lock that other accounts wait
+/// for. Sending the same form again does not count as another order.
 pub fn check(
     conn: &mut AnyConnection,
     user: UserId,
@@ -64,7 +67,8 @@ pub fn check(
     Ok(())
 }
 
-/// Unpaid orders of an account, in all pools, and the bytes that they hold in the plan's.
+/// The number of an account's unpaid orders in all pools, and the bytes they hold in the plan's
+/// pool. Orders whose payment is under way do not count.
 fn reserved(conn: &mut AnyConnection, user: UserId, plan: &Plan) -> DbResult<(i64, i64)> {
     let unpaid = orders::user_id.eq(user).and(orders::state.eq(OrderState::Placed)).and(orders::paying_since.is_null());
     let count = orders::table.filter(unpaid).count().get_result(conn)?;

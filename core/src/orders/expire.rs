@@ -1,4 +1,5 @@
-//! Orders that end without a payment give their capacity back: the time to pay ran out, the buyer cancelled, the payment failed.
+//! Orders that end without a payment release their capacity: the time to pay ran out, the buyer
+//! cancelled, or the payment failed.
 
 use diesel::prelude::*;
 
@@ -15,9 +16,9 @@ use crate::{
     },
 };
 
-/// Orders of one look.
+/// The most orders that one call of [`due`] returns.
 const AT_ONCE: i64 = 200;
-/// A hold is renewed for a buyer who waits for a payment page for so long at most.
+/// A hold can be renewed until its order is this old.
 const LONGEST_HOLD: Micros = DAY;
 
 /// Orders whose time to pay has run out, each with its latest payment page.
@@ -32,7 +33,8 @@ pub fn due(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<(Order, Option
     Ok(with_pages)
 }
 
-/// Expires what is due; returns how many. Whoever has a rail asks it about each order first.
+/// Expires the orders that are due; returns how many. Callers with a payment rail ask it about each
+/// order first.
 pub fn expire_due(conn: &mut AnyConnection, now: Micros) -> Result<usize, PayError> {
     let mut expired = 0;
     for (order, _) in due(conn, now)? {
@@ -46,7 +48,7 @@ pub fn expire(conn: &mut AnyConnection, id: OrderId, now: Micros) -> Result<bool
     end(conn, id, now, |order| order.paying_since.is_none() && order.expires_at <= now)
 }
 
-/// The buyer does not want it any more. False: it is paid, being paid, or over.
+/// Cancels an order for its buyer. False: it is paid, being paid, or over.
 pub fn cancel(conn: &mut AnyConnection, id: OrderId, now: Micros) -> Result<bool, PayError> {
     let ended = end(conn, id, now, |order| order.paying_since.is_none())?;
     if ended {
@@ -55,7 +57,8 @@ pub fn cancel(conn: &mut AnyConnection, id: OrderId, now: Micros) -> Result<bool
     Ok(ended)
 }
 
-/// The rail says that a payment under way has failed. False: there was none.
+/// Ends an order whose payment under way has failed, as the rail reports. False: no payment was
+/// under way.
 pub fn payment_failed(conn: &mut AnyConnection, id: OrderId, now: Micros) -> Result<bool, PayError> {
     end(conn, id, now, |order| order.paying_since.is_some())
 }
@@ -75,7 +78,8 @@ fn end(conn: &mut AnyConnection, id: OrderId, now: Micros, ends: impl Fn(&Order)
     Ok(true)
 }
 
-/// The rail says that the money is on its way: the capacity is held until it says what came of it. False: the order is over.
+/// Notes that the rail reports money on its way. The capacity is held until the rail reports the
+/// outcome. False: the order is over.
 pub fn payment_under_way(conn: &mut AnyConnection, id: OrderId, now: Micros) -> DbResult<bool> {
     lock(conn, Turn::Order(id))?;
     let placed = orders::table.filter(orders::id.eq(id).and(orders::state.eq(OrderState::Placed)));
@@ -83,7 +87,8 @@ pub fn payment_under_way(conn: &mut AnyConnection, id: OrderId, now: Micros) -> 
     placed.count().get_result::<i64>(conn).map(|placed| placed == 1)
 }
 
-/// Gives a buyer who has no payment page yet the whole time to pay again. Returns the order as it is now.
+/// Restarts the time to pay, for a buyer who has no payment page yet. Returns the order as it is
+/// now.
 pub fn renew_hold(conn: &mut AnyConnection, id: OrderId, now: Micros) -> DbResult<Order> {
     lock(conn, Turn::Order(id))?;
     let placed = orders::id.eq(id).and(orders::state.eq(OrderState::Placed)).and(orders::created_at.gt(now - LONGEST_HOLD));
@@ -91,7 +96,8 @@ pub fn renew_hold(conn: &mut AnyConnection, id: OrderId, now: Micros) -> DbResul
     orders::table.find(id).first(conn)
 }
 
-/// The rail has answered a request for a payment page with an error: it would repeat it under the same key.
+/// Counts an error that the rail gave for a payment page. The next request then uses a new
+/// idempotency key: under the same key, the rail would repeat the error.
 pub fn checkout_failed(conn: &mut AnyConnection, order: &Order) -> DbResult<()> {
     let same = orders::table.filter(orders::id.eq(order.id).and(orders::checkout_attempts.eq(order.checkout_attempts)));
     diesel::update(same).set(orders::checkout_attempts.eq(order.checkout_attempts + 1)).execute(conn).map(drop)

@@ -1,4 +1,4 @@
-//! Orders: quote, place (holds capacity), pay, expire, refund. Payment rails report here and nowhere else.
+//! Orders: quote, place (holds capacity), pay, expire, refund. Every payment report ends up here.
 
 mod caps;
 mod expire;

@@ -20,9 +20,10 @@ pub enum OrderState {
     Placed,
     /// Paid: the contract exists.
     Fulfilled,
-    /// The hold went back before a payment came.
+    /// The hold was released before a payment came.
     Expired,
-    /// Paid after the hold had expired and the capacity was gone: the money goes back.
+    /// Paid too late: the time to pay had run out, and the order could no longer be sold. The money
+    /// goes back.
     RefundDue,
 }
 
@@ -53,14 +54,17 @@ pub struct Order {
     pub paid_at: Option<Micros>,
     /// nanoFIL that the buyer puts up for each sector.
     pub pledge_each_nano: i64,
-    /// When the money of an order that waited for its refund went back.
+    /// When an order that was due a refund was refunded.
     pub refunded_at: Option<Micros>,
-    /// The date that was computed when it was placed, whatever date the buyer had been shown.
+    /// The date computed when the order was placed, even if the buyer was shown and promised an
+    /// earlier one.
     pub computed_at: Micros,
-    /// Since when its payment is under way: a bank debit takes days, and its capacity is held until the rail says what came of it.
+    /// When its payment got under way. A bank debit takes days; the capacity is held until the rail
+    /// reports the outcome.
     pub paying_since: Option<Micros>,
     pub cancelled_at: Option<Micros>,
-    /// How often the rail has answered the request for a payment page with an error, which it would repeat.
+    /// Errors that the rail has given for payment page requests. It repeats an error under the same
+    /// key, so this number is part of the key.
     pub checkout_attempts: i64,
 }
 
@@ -82,7 +86,7 @@ impl Order {
     }
 }
 
-/// Whether a payment page's money has come.
+/// Whether a payment page has been paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Text)]
 pub enum PaymentState {
@@ -102,7 +106,7 @@ pub struct Payment {
     pub state: PaymentState,
     pub created_at: Micros,
     pub paid_at: Option<Micros>,
-    /// The rail's name for the money, which refunds and disputes refer to.
+    /// The rail's id of the payment, which refunds and disputes refer to.
     pub intent: Option<String>,
 }
 
@@ -118,7 +122,7 @@ pub fn of_user(conn: &mut AnyConnection, user: UserId) -> DbResult<Vec<Order>> {
     orders::table.filter(orders::user_id.eq(user)).order(orders::id.desc()).limit(100).load(conn)
 }
 
-/// Not paid yet, and still holding capacity.
+/// Orders that are not paid yet and still hold capacity.
 pub fn placed(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<Order>> {
     let holding = orders::expires_at.gt(now).or(orders::paying_since.is_not_null());
     let open = orders::state.eq(OrderState::Placed).and(holding);
@@ -129,7 +133,7 @@ pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Order>> {
     orders::table.order(orders::id.desc()).limit(limit).load(conn)
 }
 
-/// How many orders were paid when there was no room for them any more, and wait for their refund.
+/// Number of orders that were paid too late and await their refund.
 pub fn refunds_due(conn: &mut AnyConnection) -> DbResult<i64> {
     let due = orders::state.eq(OrderState::RefundDue).and(orders::refunded_at.is_null());
     orders::table.filter(due).count().get_result(conn)

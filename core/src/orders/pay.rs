@@ -1,4 +1,5 @@
-//! Payments: what a rail was asked for, and the one function through which every rail reports money received.
+//! Payments: the payment pages requested from rails, and the one function that takes every rail's
+//! report of money received.
 
 use super::order::PaymentState;
 use diesel::prelude::*;
@@ -56,7 +57,8 @@ struct NewPayment<'a> {
     created_at: Micros,
 }
 
-/// Remembers where an order can be paid. The rail's own idempotency makes a repetition return the same reference.
+/// Records an order's payment page. Repeating is harmless: the rail's own idempotency returns the
+/// same reference.
 pub fn open_payment(
     conn: &mut AnyConnection,
     order: OrderId,
@@ -82,8 +84,8 @@ pub struct Paid<'a> {
     pub currency: &'a str,
 }
 
-/// Books the money, turns the hold into a sale and makes the contract. Any number of reports of one payment have one effect.
-/// `None`: the capacity was gone, the order waits for its refund.
+/// Books the money, turns the hold into a sale and creates the contract. Any number of reports of
+/// one payment have one effect. `None`: the payment came too late, and the order awaits its refund.
 pub fn fulfil(conn: &mut AnyConnection, paid: &Paid<'_>, now: Micros) -> Result<Option<Contract>, PayError> {
     let unknown = || PayError::Unknown { rail: paid.rail.to_owned(), rail_ref: paid.rail_ref.to_owned() };
     let found = payment_by_ref(conn, paid.rail, paid.rail_ref)?.ok_or_else(unknown)?;
@@ -118,7 +120,7 @@ pub fn fulfil(conn: &mut AnyConnection, paid: &Paid<'_>, now: Micros) -> Result<
     if sold { Ok(Some(contracts::create(conn, &order, now)?)) } else { Ok(None) }
 }
 
-/// Two computations of one date may differ by so much.
+/// Sampling may move two computations of one date this far apart.
 const DRAWN_WITHIN: Micros = HOUR;
 
 fn receipt(order: &Order, paid: &Paid<'_>, now: Micros) -> Transfer {
@@ -145,8 +147,9 @@ fn pledge(conn: &mut AnyConnection, order: &Order) -> DbResult<i64> {
     Ok(order.pledge_nano(pool_by_id(conn, order.pool_id)?.sector_bytes))
 }
 
-/// The time to pay had run out before the money came: sell if there is still room, and if the order can still be done behind what was
-/// promised meanwhile, as much later as it was paid late.
+/// Handles money that came after the time to pay had run out. Sells if there is still capacity, and
+/// if the order, queued behind all later promises, is delayed by no more than the time since it was
+/// placed.
 fn sell_late(conn: &mut AnyConnection, order: &mut Order, now: Micros) -> Result<bool, PayError> {
     let held = order.is(OrderState::Placed);
     let holds = move_date(conn, order, now)?;
@@ -163,14 +166,15 @@ fn sell_late(conn: &mut AnyConnection, order: &mut Order, now: Micros) -> Result
     }
 }
 
-/// Gives a late order its new date. False: there is none that is near enough.
+/// Gives a late order its new date. False: no date is near enough.
 fn move_date(conn: &mut AnyConnection, order: &mut Order, now: Micros) -> DbResult<bool> {
     lock(conn, Turn::Promise)?;
     let sector_bytes = pool_by_id(conn, order.pool_id)?.sector_bytes;
     let snapshot = scheduler::load(conn, now)?;
     let calibration = scheduler::calibration(conn, order.pool_id)?;
     let promised = scheduler::promise(&snapshot, sector_bytes, order.bytes / sector_bytes, calibration);
-    // Beside what was computed then, not beside the date that the buyer had seen a moment before. Drawn luck moves dates a little.
+    // Compare with the date computed then, not with the earlier date that the buyer may have been
+    // shown. Sampling moves dates a little.
     let latest = order.computed_at.saturating_add(now - order.created_at).saturating_add(DRAWN_WITHIN);
     let Some(date) = promised.filter(|date| date.p95 <= latest) else { return Ok(false) };
     if date.p95 > order.promised_at {

@@ -19,13 +19,14 @@ use crate::{
     },
 };
 
-/// How long a checkout may take; payment sessions end a little earlier.
+/// The time allowed for a checkout. Payment sessions end a little earlier.
 pub const HOLD: Micros = 65 * MINUTE;
 
-/// A date shown so shortly ago that it differs by no more is kept.
+/// A date that the buyer was shown is kept if the new one is later by no more than this and the
+/// fleet can still meet the shown one.
 const KEPT_SHOWN: Micros = 60 * MINUTE;
 
-/// A date further away than this is no offer: the sale is refused.
+/// The longest lead time. A sale with a later date is refused.
 pub const LONGEST_LEAD: Micros = 60 * DAY;
 
 #[derive(Debug, thiserror::Error)]
@@ -68,9 +69,9 @@ pub struct PlaceOrder<'a> {
     pub user: UserId,
     pub plan: &'a Plan,
     pub units: i64,
-    /// From the form; sending the same form twice places one order.
+    /// From the form. Sending the same form twice places one order.
     pub request_key: &'a str,
-    /// The date that the buyer was shown, if one was.
+    /// The date that the buyer was shown, if any.
     pub shown: Option<Micros>,
 }
 
@@ -96,7 +97,7 @@ struct Row<'a> {
 }
 
 pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) -> Result<Order, PlaceError> {
-    // First of all: of two forms that are sent at once the second finds the first one's order.
+    // Lock first, so that of two forms sent at once the second finds the first one's order.
     lock(conn, Turn::Promise)?;
     let same = orders::table
         .filter(orders::user_id.eq(request.user).and(orders::request_key.eq(request.request_key)))

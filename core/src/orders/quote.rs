@@ -1,4 +1,4 @@
-//! The price of a purchase, and the date when it would be live.
+//! The price of a purchase, and the date when its power would be live.
 
 use crate::{
     capacity::{capacity, pool_by_id},
@@ -16,7 +16,7 @@ pub enum Stock {
     Enough,
     /// Too few bytes are free.
     NoCapacity,
-    /// The miner's funds cannot pledge so many sectors on top of those that are owed.
+    /// The miner's funds cannot pledge this many sectors on top of those already owed.
     NoCollateral,
 }
 
@@ -26,14 +26,14 @@ pub struct Quote {
     pub sectors: i64,
     pub price: Fiat,
     pub terms: Terms,
-    /// nanoFIL that the buyer puts up for each sector; 0 where the operator does.
+    /// nanoFIL that the buyer puts up for each sector; 0 if the operator pledges.
     pub pledge_each_nano: i64,
     pub stock: Stock,
     /// When the power should count. `None`: no machine here can seal it at present.
     pub promised: Option<Promised>,
 }
 
-/// `None` when the plan does not sell so many units.
+/// `None` when the plan does not sell this many units.
 pub fn quote(conn: &mut AnyConnection, plan: &Plan, units: i64, now: Micros) -> DbResult<Option<Quote>> {
     let Some((bytes, price)) = plan.priced(units) else { return Ok(None) };
     let pool = pool_by_id(conn, plan.pool_id)?;
@@ -50,9 +50,9 @@ pub fn quote(conn: &mut AnyConnection, plan: &Plan, units: i64, now: Micros) -> 
     };
     let stock = match pledgeable {
         _ if free < bytes.0 => Stock::NoCapacity,
-        // How much to put up is not known.
+        // The pledge for each sector is not known yet.
         _ if pledge_each.is_none() => Stock::NoCollateral,
-        // The chain was not asked yet.
+        // The miner's funds have not been read yet.
         None => Stock::NoCollateral,
         Some(left) if left < sectors => Stock::NoCollateral,
         Some(_) => Stock::Enough,

@@ -1,4 +1,4 @@
-//! Money that went back: an order that was paid when there was no room for it any more.
+//! Refunds of orders that were paid too late to be sold.
 
 use diesel::prelude::*;
 
@@ -11,7 +11,8 @@ use crate::{
     store::{AnyConnection, schema::orders},
 };
 
-/// Books that an administrator has sent an order's money back at the rail that it came from. False: the order waits for no refund.
+/// Books a refund that an administrator has made at the rail that the money came from. False: the
+/// order awaits no refund.
 pub fn refunded(conn: &mut AnyConnection, order: &Order, by: UserId, now: Micros) -> Result<bool, LedgerError> {
     let Some(payment) = latest_payment(conn, order.id)? else { return Ok(false) };
     let waits = orders::state.eq(OrderState::RefundDue).and(orders::refunded_at.is_null());

@@ -1,4 +1,5 @@
-//! The inbox: every event that a rail sends is kept, and is applied, not ours, or waits for a person. Never silent.
+//! The inbox keeps every event that a rail sends. Each is applied, found not to be ours, or left
+//! for a person; none is dropped silently.
 
 use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
@@ -20,7 +21,7 @@ use crate::{
 #[diesel(sql_type = Text)]
 pub enum Fate {
     Applied,
-    /// Of somebody else who uses the same account.
+    /// It belongs to somebody else who uses the same account.
     NotOurs,
     NeedsAPerson,
 }
@@ -31,7 +32,8 @@ stored_as_text!(Fate {
     NeedsAPerson => "needs_a_person",
 });
 
-/// The content of an event, in no rail's own words. `page` is the rail's name of a payment page, `order` the order that it was made for.
+/// The content of an event, independent of the rail. `page` is the rail's id of a payment page,
+/// `order` the order that the page was made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
     Paid {
@@ -55,7 +57,7 @@ pub enum Happening {
         page: String,
         order: Option<String>,
     },
-    /// Money went back; the whole of it, so far.
+    /// Money went back. `minor` is the total so far.
     Refunded {
         intent: String,
         minor: i64,
@@ -70,7 +72,7 @@ pub enum Happening {
     Other,
 }
 
-/// An event as it came.
+/// An event as received.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
     pub id: &'a str,
@@ -79,7 +81,8 @@ pub struct Incoming<'a> {
     pub raw: &'a str,
 }
 
-/// Applies an event and keeps it with its fate, in one transaction. The same event again changes nothing.
+/// Applies an event and stores it with its fate, in one transaction. Receiving it again changes
+/// nothing.
 pub fn receive(conn: &mut AnyConnection, incoming: &Incoming<'_>, happening: &Happening, now: Micros) -> Result<Fate, PayError> {
     let values = (
         webhook_events::id.eq(incoming.id),
@@ -108,11 +111,11 @@ pub fn receive(conn: &mut AnyConnection, incoming: &Incoming<'_>, happening: &Ha
 
 type Outcome = (Fate, String);
 
-/// Whose page it is.
+/// The owner of a payment page.
 enum Owner {
     /// One of our orders.
     Order(Box<Order>),
-    /// An order of ours that these books do not have.
+    /// One of our orders that is missing from these books.
     Lost(String),
     Nobody,
 }
@@ -124,7 +127,7 @@ fn owner(conn: &mut AnyConnection, rail: &str, page: &str, order: Option<&str>, 
     let Some(named) = order.filter(|named| named.starts_with("ord_")) else { return Ok(Owner::Nobody) };
     match orders::by_public_id(conn, named)? {
         Some(order) => {
-            // The event came before the answer that named the page.
+            // The event came before the rail's answer that names the page.
             orders::open_payment(conn, order.id, rail, page, "", now)?;
             Ok(Owner::Order(Box::new(order)))
         }
@@ -197,7 +200,7 @@ fn paid(
     }
 }
 
-/// Money that fits no order: it is in the books, and a person decides whose it is.
+/// Books money that fits no order as suspense; a person decides whose it is.
 fn suspend(
     conn: &mut AnyConnection,
     (rail, page): (&str, &str),
@@ -249,7 +252,7 @@ fn refunded(conn: &mut AnyConnection, rail: &str, intent: &str, (minor, currency
     ))
 }
 
-/// An event that waits for a person.
+/// An event that needs a person.
 #[derive(Clone, Debug, Queryable)]
 pub struct Waiting {
     pub id: String,
@@ -258,7 +261,7 @@ pub struct Waiting {
     pub received_at: Micros,
 }
 
-/// The oldest first.
+/// Events that need a person, oldest first.
 pub fn waiting(conn: &mut AnyConnection) -> DbResult<Vec<Waiting>> {
     webhook_events::table
         .filter(webhook_events::fate.eq(Fate::NeedsAPerson))
@@ -268,7 +271,7 @@ pub fn waiting(conn: &mut AnyConnection) -> DbResult<Vec<Waiting>> {
         .load(conn)
 }
 
-/// A person has seen to an event. False: it does not wait.
+/// Marks an event as dealt with by a person. False: it did not need one.
 pub fn settle(conn: &mut AnyConnection, id: &str, by: UserId, now: Micros) -> DbResult<bool> {
     let row = webhook_events::table.filter(webhook_events::id.eq(id).and(webhook_events::fate.eq(Fate::NeedsAPerson)));
     if diesel::update(row).set(webhook_events::fate.eq(Fate::Applied)).execute(conn)? == 0 {

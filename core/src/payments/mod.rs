@@ -1,4 +1,5 @@
-//! Reports of payment rails, whatever the rail: each event has a fate, and money that fits no order stands in suspense.
+//! Payment reports from any rail. Each event has a fate, and money that fits no order is booked as
+//! suspense.
 
 mod inbox;
 

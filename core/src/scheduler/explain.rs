@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn each_machine_says_why_the_sector_is_there_or_not() {
+    fn each_machine_explains_why_it_has_the_sector_or_not() {
         let fleet_model = fleet_model();
         let lines =
             |sector| why(&fleet_model, SectorId(sector)).unwrap().machines.into_iter().map(|(_, why)| why).collect::<Vec<_>>();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_told_apart_by_its_pool() {
+    fn sector_numbers_are_distinguished_by_their_pool() {
         let mut fleet_model = fleet_model();
         (fleet_model.commitments[1].pool, fleet_model.commitments[1].sectors[0].number) = (PoolId(2), 1);
         assert_eq!(numbered(&fleet_model, 1), [(PoolId(1), SectorId(1)), (PoolId(2), SectorId(2))]);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_is_named_and_what_helps_most_comes_first() {
+    fn the_bottleneck_is_named_and_the_largest_gain_comes_first() {
         let mut fleet_model = fleet_model();
         let now = outlook(&fleet_model);
         assert_eq!(bottleneck(&now), Bottleneck::SealingSlots, "{:?}", now.waits);

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_is_judged_by_its_own_steps_then_by_the_fleets_then_by_others() {
+    fn a_machine_is_judged_by_its_own_steps_then_the_fleets_then_typical_ones() {
         let step = |machine, ms| (TaskKind::PreCommit1, 2048, MachineId(machine), ms);
         let few = History::of(&[step(1, 9000); 4]);
         assert_eq!(few.seconds(TaskKind::PreCommit1, 2048, MachineId(1)), typical_seconds(TaskKind::PreCommit1, 2048));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_expected_to_fail_as_seldom_as_elsewhere_until_they_have_failed_here() {
+    fn step_failures_start_from_the_usual_rate_and_follow_the_fleets_own() {
         let failure_model =
             |well, failed| History::with_failures(TaskKind::PreCommit2, (well, failed)).failure_model().step_failures;
         assert_eq!(failure_model(0, 0), StepFailures { p1: 5, p2: 5, c2: 5 });
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn breakdowns_are_expected_as_published_until_the_fleet_has_shown_its_own() {
+    fn breakdowns_start_from_published_rates_and_follow_the_fleets_own() {
         let failure_model = |breakdowns| History { breakdowns, ..History::default() }.failure_model();
         let published = FailureModel::default();
         let none = failure_model(Breakdowns::default());

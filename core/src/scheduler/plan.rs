@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn due_proofs_come_first_and_the_earliest_promised_date_next() {
+    fn due_proofs_come_first_and_then_the_earliest_promise() {
         let proof = task(3, TaskKind::Vanilla, 99);
         let with_proof = snapshot(vec![machine(1, 1)], vec![commitment(1, 10), commitment(2, 5)], vec![proof]);
         assert_eq!(plan(&with_proof, None), [given(3, 1)]);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sector_begins_where_it_was_expected_unless_that_would_be_slower() {
+    fn a_sector_begins_where_it_was_planned_unless_that_would_be_slower() {
         let mut fleet_model = snapshot(vec![machine(1, 2), machine(2, 2)], vec![commitment(1, 5), commitment(2, 6)], Vec::new());
         assert_eq!(plan(&fleet_model, None), [given(1, 1), given(2, 2)]);
         let expect = |fleet_model: &mut crate::scheduler::Snapshot, contract: usize, machine| {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_wait_for_their_machine_and_an_avoided_one_is_avoided() {
+    fn a_pinned_step_waits_for_its_machine_and_an_avoided_one_is_a_last_resort() {
         let (mut layers, mut pinned) = commitment(1, 1);
         layers.sectors[0].state = SectorState::PreCommit2;
         layers.sectors[0].machine = Some(MachineId(2));
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_go_to_a_gpu_and_no_more_of_them_than_it_can_soon_use() {
+    fn a_gpu_fetches_no_more_layers_than_it_can_use_soon() {
         let mut fleet_model = split(3);
         assert_eq!(plan(&fleet_model, None), [given(1, 2), given(2, 2)], "PC2 is to be done there: one now, one next");
         fleet_model.tasks.push(on_the_way(1, 2));
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_are_gpus_cores_do_no_c2() {
+    fn cores_do_no_c2_while_a_usable_gpu_exists() {
         let mut fleet_model = split(1);
         (fleet_model.commitments[0].sectors[0].state, fleet_model.tasks[0].kind) = (SectorState::Commit2, TaskKind::Commit2);
         (fleet_model.tasks[0].pinned_to, fleet_model.tasks[0].cost) = (None, Cost::of(TaskKind::Commit2, 32 * GIB));
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draining_machine_gets_only_what_it_stores() {
+    fn a_draining_machine_gets_only_steps_that_are_pinned_to_it() {
         let mut draining = machine(1, 4);
         draining.takes_new = false;
         let mut stored = task(1, TaskKind::Commit1, 1);
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_late_anyway_does_not_make_everything_else_late() {
+    fn a_hopelessly_late_sector_does_not_make_others_late() {
         // One sector takes twenty hours and its date has passed; another takes three hours and can
         // still be in time. There is scratch for one.
         let ((mut late, mut long), (mut commitment, mut short)) = (commitment(1, -1), commitment(2, 0));
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_disk_has_room_for_does_not_keep_the_rest_from_being_in_time() {
+    fn a_sector_that_fits_no_disk_does_not_make_others_late() {
         // As above, and a third sector that the disk can never hold as well.
         let ((mut late, mut long), (mut good, mut short), (mut last, mut never)) =
             (commitment(1, -1), commitment(2, 0), commitment(3, 30));
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_is_promised_once_although_what_has_just_begun_has_written_nothing() {
+    fn disk_space_is_reserved_before_a_new_step_has_written_anything() {
         let large = |id| {
             let (mut commitment, mut task) = commitment(id, 5);
             (commitment.sector_bytes, task.cost) = (32 * GIB, Cost::of(TaskKind::PreCommit1, 32 * GIB));
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_due_proof_keeps_its_room_free_and_is_made_by_a_draining_machine_if_there_is_no_other() {
+    fn a_due_proof_reserves_its_memory_and_may_run_on_a_draining_machine() {
         let contracts = (1..=4).map(|id| commitment(id, 4 + id)).collect();
         let mut waiting = snapshot(vec![machine(1, 2), machine(2, 2)], contracts, Vec::new());
         waiting.machines[0].memory_bytes = 200 << 20;
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn who_avoids_a_machine_does_not_keep_others_from_it_nor_waits_for_one_that_is_too_small() {
+    fn a_sector_that_avoids_a_machine_does_not_block_it_for_others() {
         let (contract, avoiding) = commitment(1, 5);
         let mut second = contract.sectors[0].clone();
         second.id = SectorId(2);
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_to_begin_gets_the_ticket() {
+    fn the_sector_that_begins_next_gets_the_ticket() {
         // The search begins the short sector first. By due dates alone the long one would be first.
         let ((mut late, _), (mut short, _)) = (commitment(1, -1), commitment(2, 0));
         (late.sector_bytes, short.sector_bytes) = (64 * GIB, 32 * GIB);
@@ -504,7 +504,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_machine_is_over_its_capacity_and_nothing_is_given_twice(
+        fn no_machine_exceeds_its_capacity_and_no_task_is_assigned_twice(
             cores in prop::collection::vec(1..5i64, 1..5),
             contracts in prop::collection::vec((0..5usize, 0..9i64, 0..5i64), 0..30),
             beside in prop::collection::vec((0..4usize, 0..3i64), 0..8),

@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_counts_for_the_sectors_that_its_machine_can_seal() {
+    fn a_disk_counts_only_for_sectors_that_its_machine_can_seal() {
         let mut fleet_model = fleet_model(10, 0);
         assert_eq!(disk_left(&fleet_model), 11 * 32 * GIB);
         fleet_model.sizes.push(64 * GIB);
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_is_kept_where_there_is_room_for_it() {
+    fn sealed_sectors_are_kept_where_there_is_free_space() {
         let can =
             |fleet_model: &Snapshot, sectors| promise(fleet_model, 32 * GIB, sectors, (Calibration::default(), 0)).is_some();
         let mut fleet_model = split();
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn where_steps_fail_often_dates_are_later() {
+    fn frequent_step_failures_make_promises_later() {
         let date = |failed: i64| {
             let mut fleet_model = fleet_model(50, 0);
             fleet_model.history = History::with_failures(TaskKind::PreCommit1, (300, failed));
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_disk_can_keep_is_not_promised() {
+    fn sectors_that_no_disk_can_keep_are_not_promised() {
         let can =
             |fleet_model: &Snapshot, sectors| promise(fleet_model, 32 * GIB, sectors, (Calibration::default(), 0)).is_some();
         let empty = fleet_model(10, 0);

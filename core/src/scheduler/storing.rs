@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn one_machine_gives_one_sector_at_a_time_to_the_emptiest() {
+    fn a_machine_sends_one_sector_at_a_time_to_the_emptiest_store() {
         let mut fleet_model = fleet_model(3);
         fleet_model.machines[2].disk_free_bytes = 900 * GIB;
         assert_eq!(storing(&fleet_model), [(SectorId(1), MachineId(4))]);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_goes_where_there_is_no_room_or_no_way() {
+    fn no_sector_goes_to_a_store_that_is_full_or_unreachable() {
         let changed = |change: fn(&mut Snapshot)| {
             let mut fleet_model = fleet_model(1);
             fleet_model.machines.pop();

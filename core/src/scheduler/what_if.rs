@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_on_a_draining_machine_ends_in_its_own_time_and_what_is_lost_begins_again() {
+    fn running_steps_survive_a_drain_and_begin_again_after_a_loss() {
         let fleet_model = fleet_model();
         let drained = what_if(&fleet_model, &Change::Drain(MachineId(1)));
         let (before, after) = (hours(&drained.before), hours(&drained.after));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_longer_needs_its_machine_goes_on_when_it_is_lost() {
+    fn a_sector_on_its_way_to_the_chain_survives_the_loss_of_its_machine() {
         let mut fleet_model = fleet_model();
         fleet_model.tasks.retain(|task| task.sector != Some(fleet_model.commitments[0].sectors[0].id));
         fleet_model.commitments[0].sectors[0].state = SectorState::ProveCommitting;
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn one_more_machine_is_as_quick_as_its_like_and_empty() {
+    fn an_added_machine_is_as_fast_as_its_model_and_empty() {
         let mut fleet_model = fleet_model();
         fleet_model.machines[1].disk_free_bytes = 0;
         fleet_model.machines[1].stored_bytes = fleet_model.machines[1].disk_bytes;

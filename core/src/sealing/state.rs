@@ -239,7 +239,7 @@ mod tests {
     ];
 
     #[test]
-    fn the_happy_path_goes_from_planned_to_expired() {
+    fn the_happy_path_leads_from_planned_to_expired() {
         let mut state = SectorState::Planned;
         for event in &EVENTS[..12] {
             let Transition::To(to) = next(state, *event) else { panic!("{state:?} {event:?}") };
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_chain_knows_is_never_sealed_again() {
+    fn a_sector_on_chain_is_never_sealed_again() {
         for state in SectorState::ALL.into_iter().filter(|s| s.is_on_chain()) {
             assert_eq!(next(state, Event::MachineLost), Transition::Ignore, "{state:?}");
             for level in [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort, FailureLevel::Critical] {
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_end_in_quarantine_and_not_in_a_circle() {
+    fn repeated_failures_end_in_quarantine() {
         for level in [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort] {
             for (failures, machines) in [(MOST_FAILURES, 1), (MOST_MACHINES, MOST_MACHINES)] {
                 let event = Event::StepFailed { level, failures, machines, needs_files: false };
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reorganisation_takes_back_is_done_again_and_nothing_else() {
+    fn a_reorganisation_undoes_only_the_stages_that_it_takes_back() {
         use SectorState as S;
         for (event, from, to) in [
             (Event::PreCommitLost, vec![S::WaitSeed, S::Commit1, S::Commit2, S::Verifying, S::ProveCommitting], S::PreCommitting),

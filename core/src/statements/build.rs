@@ -35,11 +35,11 @@ pub struct Statement {
     pub month: String,
     /// JSON of a [`StatementModel`].
     pub model: String,
-    /// The mail's Message-ID: a second delivery of the same statement carries the same one.
+    /// The mail's Message-ID. A second delivery of the same statement carries the same one.
     pub message_id: String,
     pub created_at: Micros,
     pub sent_at: Option<Micros>,
-    /// When the mailbox refused it for good, and what its server said.
+    /// When the mail server refused it for good, and the server's answer.
     pub refused_at: Option<Micros>,
     pub refusal: Option<String>,
 }
@@ -50,8 +50,8 @@ impl Statement {
     }
 }
 
-/// Builds and stores a user's statement of a closed month and asks for its mail; a second call changes nothing. A month that ends
-/// before the account's first ledger entry has no statement.
+/// Builds and stores a user's statement of a closed month, and queues its mail. A second call
+/// changes nothing. A month that ends before the account's first ledger entry has no statement.
 pub fn produce(conn: &mut AnyConnection, user: UserId, month: Month, now: Micros) -> Result<(), StatementError> {
     let key = month.to_string();
     let there = statements::table.filter(statements::user_id.eq(user).and(statements::month.eq(&key)));
@@ -85,7 +85,8 @@ fn has_entries_by(conn: &mut AnyConnection, user: UserId, month: Month) -> Resul
     Ok(false)
 }
 
-/// From ledger entries only: the same books always give the same statement.
+/// Builds the figures from ledger entries only, so that the same books always give the same
+/// statement.
 fn build(conn: &mut AnyConnection, user: UserId, month: Month) -> Result<StatementModel, StatementError> {
     let (first_day, end_day) = month.days().ok_or_else(|| StatementError::Month(month.to_string()))?;
     let person = accounts::by_id(conn, user)?;
@@ -97,7 +98,7 @@ fn build(conn: &mut AnyConnection, user: UserId, month: Month) -> Result<Stateme
         if let Some(line) = days.get_mut(&entry.effective_day) {
             match entry.kind.as_str() {
                 "vested" => line.vested += entry.amount,
-                // Pledges that are put up and come back are not earnings; the balances show them.
+                // Pledges put up and returned are not earnings; the balances show them.
                 "pledge" | "pledge_not_needed" | "pledge_returned" => {}
                 _ => line.to_available += entry.amount,
             }
@@ -158,7 +159,7 @@ pub fn mark_sent(conn: &mut AnyConnection, statement: &Statement, now: Micros) -
     diesel::update(statements::table.find(statement.id)).set(statements::sent_at.eq(now)).execute(conn).map(drop)
 }
 
-/// The mailbox refuses it for good: it is not mailed any more, and can be read on the site.
+/// The mail server refuses it for good. It is not mailed again, and can be read on the site.
 pub fn mark_refused(conn: &mut AnyConnection, statement: &Statement, refusal: &str, now: Micros) -> DbResult<()> {
     diesel::update(statements::table.find(statement.id))
         .set((statements::refused_at.eq(now), statements::refusal.eq(refusal)))

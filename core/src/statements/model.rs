@@ -39,12 +39,12 @@ pub struct ContractLine {
     #[serde(default)]
     pub cost: i64,
     pub net: i64,
-    /// For power that was promised and missing.
+    /// Compensation for promised power that was missing.
     #[serde(default)]
     pub compensation: i64,
 }
 
-/// One day over all contracts.
+/// One day, summed over all contracts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DayLine {
     pub day: i64,

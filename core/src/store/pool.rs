@@ -358,7 +358,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_has_gone_without_a_word_is_given_up() {
+    fn postgres_urls_get_timeouts_unless_they_set_their_own() {
         let limited = with_limits("postgres://u@h/db");
         assert!(limited.starts_with("postgres://u@h/db?connect_timeout=5&"), "{limited}");
         assert!(limited.ends_with("&tcp_user_timeout=20000"), "{limited}");
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_scheme_stops_the_start_and_shows_no_password() {
+    fn an_unknown_url_scheme_is_refused_without_showing_the_password() {
         for url in ["mysql://root:secret@host/db", "plain.db", "", "postgre://x", "sqlite://"] {
             let error = Database::open(url, 1).map(drop).unwrap_err().to_string();
             assert!(error.contains("unknown scheme"), "{url}: {error}");
@@ -377,13 +377,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unreachable_server_says_so() {
+    fn an_unreachable_server_is_reported_without_its_password() {
         let error = Database::open("postgres://nobody:secret@127.0.0.1:1/none", 1).map(drop).unwrap_err().to_string();
         assert!(error.contains("cannot be opened") && !error.contains("secret"), "{error}");
     }
 
     #[test]
-    fn migrations_run_once_and_a_schema_that_is_not_ours_is_refused() {
+    fn migrations_run_once_and_a_schema_of_another_release_is_refused() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.db");

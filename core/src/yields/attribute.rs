@@ -1,8 +1,9 @@
-//! Splitting a day: pure. Power times epochs is the weight; parts are exact and add up.
+//! Splits a day; pure functions. The weight is power times epochs. Parts are exact and add up.
 
 use crate::money::{BasisPoints, split};
 
-/// Epochs `[start, end)` in which a sector counted with `qa_power` quality-adjusted bytes; no end: it still does.
+/// Epochs `[start, end)` in which a sector counted with `qa_power` quality-adjusted bytes. Without
+/// an end, it still counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval {
     pub start: i64,
@@ -19,7 +20,7 @@ pub fn power_epochs(interval: &Interval, first: i64, end: i64) -> u128 {
     epochs * u128::try_from(interval.qa_power).unwrap_or(0)
 }
 
-/// As [`power_epochs`], of the raw bytes of a sector.
+/// As [`power_epochs`], for the raw bytes of a sector.
 #[must_use]
 pub fn raw_epochs(interval: &Interval, sector_bytes: u128, first: i64, end: i64) -> u128 {
     power_epochs(&Interval { qa_power: 1, ..*interval }, first, end) * sector_bytes
@@ -39,22 +40,23 @@ impl Interval {
 pub enum MadeUp {
     Not,
     InFil,
-    /// The term becomes longer; in FIL as far as it may not.
+    /// The term is extended; anything beyond its limit is paid in FIL.
     InTime,
 }
 
 /// A contract's terms for a day, in basis points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
-    /// Of gross, for the service.
+    /// The service fee, as a part of gross.
     pub fee: BasisPoints,
-    /// Of gross, for the operator's pledge.
+    /// The charge for the operator's pledge, as a part of gross.
     pub pledge_charge: BasisPoints,
-    /// Of its part of the chain's daily fee, of fees for faults, and of gas.
+    /// Parts that the contract bears of its share of the chain's daily fee, of fault fees, and of
+    /// gas.
     pub daily_fee: BasisPoints,
     pub fault_fee: BasisPoints,
     pub gas: BasisPoints,
-    /// Of net, available at once.
+    /// The part of net that is available at once.
     pub available: BasisPoints,
     pub made_up: MadeUp,
 }
@@ -64,11 +66,11 @@ pub struct Rates {
 pub struct Member {
     /// Quality-adjusted, as the chain counted it.
     pub power: u128,
-    /// Raw, promised and not counted.
+    /// Raw power that was promised and did not count.
     pub missing: u128,
     /// Raw bytes that were bought.
     pub bytes: u128,
-    /// Epochs by which the term may still become longer.
+    /// Epochs by which the term may still be extended.
     pub epochs_left: i64,
     pub rates: Rates,
 }
@@ -79,7 +81,7 @@ pub struct Costs {
     /// The chain's fees for the sectors (FIP-0100), and for faulty ones.
     pub daily_fee: i64,
     pub fault_fee: i64,
-    /// Of the messages that landed.
+    /// Gas of the messages that landed.
     pub gas: i64,
 }
 
@@ -88,9 +90,9 @@ pub struct Costs {
 pub struct Day {
     pub total: i64,
     pub costs: Costs,
-    /// The operator's own and unsold power: a party like any other.
+    /// The operator's own and unsold power, a party like any other.
     pub own_power: u128,
-    /// Raw bytes times epochs of all that counted.
+    /// Raw bytes times epochs of all sectors that counted.
     pub raw_power: u128,
 }
 
@@ -103,20 +105,20 @@ pub struct Share {
     pub available: i64,
     pub locked: i64,
     pub compensation: i64,
-    /// Epochs by which the term becomes longer, rounded up.
+    /// Epochs by which the term is extended, rounded up.
     pub added_epochs: i64,
 }
 
-/// Splits a day over the contracts; the second value is the operator's part. Without any power the operator gets it all. Fee,
-/// costs, compensation, and the part that is available at once are rounded down. A contract never pays more than it earned.
-/// `None`: a number does not fit.
+/// Splits a day over the contracts; the second value is the operator's part. Without any power the
+/// operator gets everything. Fees, costs, lost earnings, and the part that is available at once are
+/// rounded down. A contract never pays more than it earned. `None`: a number does not fit.
 #[must_use]
 pub fn attribute(day: &Day, members: &[Member]) -> Option<(Vec<Share>, i64)> {
     let mut weights: Vec<u128> = members.iter().map(|m| m.power).collect();
     weights.push(day.own_power);
     let power = weights.iter().try_fold(0u128, |sum, w| sum.checked_add(*w))?;
     if power == 0 {
-        // Nothing is earned and nothing lost, but time is.
+        // Without power, nothing is earned and nothing is paid for, but terms are still extended.
         let longer = |member| Share { added_epochs: added_epochs(member), ..Share::default() };
         return (day.total >= 0).then(|| (members.iter().map(longer).collect(), day.total));
     }
@@ -199,7 +201,8 @@ mod tests {
         assert_eq!(power_epochs(&interval(0, Some(50)), 100, 200), 0);
     }
 
-    /// Bitdeer's published plan: a fee of 20 %, a quarter at once, the rest over 180 days (`filecoin.md` 7).
+    /// Bitdeer's published plan: a 20 % fee, a quarter at once, the rest over 180 days
+    /// (`filecoin.md` 7).
     #[test]
     fn bitdeers_two_published_payouts_are_reproduced() {
         let (first, _) = attribute(&day(28_157_070), &[member(1, 2000)]).unwrap();
@@ -210,19 +213,19 @@ mod tests {
     }
 
     #[test]
-    fn rewards_without_power_are_the_operators() {
+    fn rewards_without_power_go_to_the_operator() {
         let (shares, own) = attribute(&day(7), &[member(0, 0)]).unwrap();
         assert_eq!((shares, own), (vec![Share::default()], 7));
     }
 
     #[test]
-    fn unsold_power_takes_part_like_any_other() {
+    fn unsold_power_earns_like_sold_power() {
         let (shares, own) = attribute(&Day { own_power: 3, ..day(1000) }, &[member(1, 0)]).unwrap();
         assert_eq!((shares[0].gross, own), (250, 750));
     }
 
     #[test]
-    fn costs_are_borne_as_the_terms_say_and_never_exceed_what_was_earned() {
+    fn costs_follow_the_terms_and_never_exceed_the_earnings() {
         let costs = Costs { daily_fee: 40, fault_fee: 30, gas: 20 };
         let half = Day { costs, own_power: 1, ..day(2000) };
         let mut bearing = member(1, 1000);
@@ -242,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_power_is_made_up_for_at_the_days_own_rate() {
+    fn missing_power_is_compensated_at_the_rate_of_its_day() {
         let mut faulty = member(300, 2000);
         (faulty.missing, faulty.rates.made_up) = (100, MadeUp::InFil);
         let faulty_day = Day { raw_power: 1000, own_power: 700, ..day(5000) };
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_power_makes_the_term_longer_as_far_as_it_may_and_is_paid_beyond() {
+    fn missing_power_extends_the_term_up_to_its_limit_and_is_paid_beyond() {
         let mut faulty = member(300, 2000);
         (faulty.missing, faulty.epochs_left, faulty.rates.made_up) = (101, 20, MadeUp::InTime);
         let faulty_day = Day { raw_power: 1000, own_power: 700, ..day(5000) };
@@ -263,7 +266,7 @@ mod tests {
         assert_eq!(made_up(faulty), (4, 244), "61 of 1000 of 5000, less 20 %");
         faulty.epochs_left = 0;
         assert_eq!(made_up(faulty), (0, 404));
-        // On a day without any power there is nothing to be paid, but time to be added.
+        // On a day without any power, nothing is paid but the term is extended.
         (faulty.power, faulty.epochs_left) = (0, 20);
         let (shares, _) = attribute(&day(0), &[faulty]).unwrap();
         assert_eq!((shares[0].added_epochs, shares[0].compensation), (11, 0));
@@ -281,7 +284,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_of_parts_add_up(
+        fn shares_and_their_parts_add_up_to_the_total(
             total in 0..1i64 << 60,
             weights in prop::collection::vec((0..1u128 << 55, 0..=10_000i64, 0..=10_000i64, 0..1u128 << 50), 1..30),
             own in 0..1u128 << 55,

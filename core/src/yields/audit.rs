@@ -1,4 +1,5 @@
-//! The auditor of yields: every closed day again, from what the chain said up to what was booked, and the way to one figure.
+//! The auditor of yields: recomputes every closed day from the chain's records up to the booked
+//! entries, and explains how a figure came about.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -26,7 +27,7 @@ use crate::{
     },
 };
 
-/// A figure that is not what it should be, and the way to it.
+/// A wrong figure, and the path to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     pub path: String,
@@ -40,7 +41,7 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// Compares step by step; the first difference ends it.
+/// Compares figures along a path. The first difference stops the audit.
 struct Path(String);
 
 impl Path {
@@ -64,7 +65,7 @@ impl<E: Into<CloseError>> From<E> for Stop {
     }
 }
 
-/// Everything from the chain's records up. `None`: all of it holds.
+/// Audits everything, from the chain's records up. `None`: no difference was found.
 pub fn audit(conn: &mut AnyConnection) -> Result<Option<Difference>, CloseError> {
     match all(conn) {
         Ok(()) => Ok(None),
@@ -122,7 +123,7 @@ fn audit_day(conn: &mut AnyConnection, pool: &Pool, day: &PoolDay, carry: i64) -
     let time = cursor(conn, pool.id)?.ok_or(CloseError::NotFollowed(pool.id))?.time();
     let lots = ledger::lots_on(conn, pool.id, day.day)?;
     let counted = counted_in(conn, pool.id, day.first_epoch, day.end_epoch)?;
-    // A contract may have sectors that count and no lot: its term is over.
+    // A contract whose term is over may have sectors that count, but no lot.
     let ids: BTreeSet<ContractId> =
         lots.iter().map(|lot| lot.contract_id).chain(counted.iter().filter_map(|sector| sector.contract)).collect();
     let ids: Vec<ContractId> = ids.into_iter().collect();
@@ -150,7 +151,7 @@ fn audit_day(conn: &mut AnyConnection, pool: &Pool, day: &PoolDay, carry: i64) -
     Ok(())
 }
 
-/// Epochs by which missing power made terms longer, seen from a day.
+/// Epochs by which missing power extended terms, before a day and since.
 struct Grown(HashMap<ContractId, (i64, i64)>);
 
 impl Grown {
@@ -166,12 +167,12 @@ impl Grown {
         Ok(Self(grown))
     }
 
-    /// On earlier days.
+    /// Epochs added on earlier days.
     fn before(&self, contract: ContractId) -> i64 {
         self.0.get(&contract).map_or(0, |grown| grown.0)
     }
 
-    /// On that day and later ones.
+    /// Epochs added on that day and later.
     fn since(&self, contract: ContractId) -> i64 {
         self.0.get(&contract).map_or(0, |grown| grown.1)
     }
@@ -195,7 +196,7 @@ fn audit_lot(conn: &mut AnyConnection, path: &Path, lot: &Lot, share: &Share, n:
     path.same("left to release", &lot.vesting_nano, &vesting.left)
 }
 
-/// The chain's count for a day, added up anew.
+/// The power that the chain counted on a day, summed anew.
 struct Powers {
     of: HashMap<ContractId, u128>,
     own: u128,
@@ -222,7 +223,7 @@ fn powers(counted: &[Counted], pool: &Pool, day: &PoolDay, ends: impl Fn(Contrac
     powers
 }
 
-/// How a user's figures of a day came about, line by line, down to the tipsets.
+/// Explains line by line how a user's figures of a day came about, down to the blocks won.
 pub fn explain(conn: &mut AnyConnection, user: UserId, day: i64) -> Result<Vec<String>, CloseError> {
     let mine: Vec<(ContractId, String, PoolId)> = contracts::table
         .filter(contracts::user_id.eq(user))

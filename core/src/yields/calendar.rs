@@ -1,4 +1,4 @@
-//! The calendar of releases if nothing more is earned from now on.
+//! The calendar of coming releases if nothing more is earned.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// nanoFIL that each coming day releases to an investor from what is locked already.
+/// nanoFIL already locked that each coming day releases to an investor.
 pub fn calendar(conn: &mut AnyConnection, user: UserId) -> Result<BTreeMap<i64, i64>, CloseError> {
     let mine: Vec<(ContractId, PoolId)> =
         contracts::table.filter(contracts::user_id.eq(user)).select((contracts::id, contracts::pool_id)).load(conn)?;
@@ -36,7 +36,8 @@ pub fn calendar(conn: &mut AnyConnection, user: UserId) -> Result<BTreeMap<i64, 
     Ok(days)
 }
 
-/// Adds what `coming` days release of amounts locked on earlier days, by running over the days once.
+/// Adds the releases of `coming` days from amounts locked on earlier days, in one pass over the
+/// days.
 fn add(days: &mut BTreeMap<i64, i64>, locked: &[(i64, i64)], n: i64, coming: Range<i64>) {
     let mut rate: i64 = locked.iter().map(|(_, amount)| part(*amount, n)).sum();
     let mut ends: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
@@ -63,7 +64,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_calendar_releases_all_that_is_left_of_every_lot(
+        fn the_calendar_releases_the_rest_of_every_lot(
             locked in prop::collection::vec(0..1i64 << 40, 1..30),
             n in 30..200i64,
         ) {

@@ -1,4 +1,4 @@
-//! Closing a pool's day: everything in one transaction, exactly once, in order.
+//! Closes a pool's days in order, each exactly once and in one transaction.
 
 use std::collections::HashSet;
 
@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// The chain unlocks what vests twice a day. A day closes when so many seconds have passed after it: then everything that it
-/// releases to contracts has been released to the miner.
+/// The chain unlocks vesting funds twice a day. A day closes once this many seconds have passed
+/// after its end: by then the miner has received everything that the day releases to contracts.
 pub const CHAIN_UNLOCKS_WITHIN: i64 = 43_200;
 
 #[derive(Debug, thiserror::Error)]
@@ -53,11 +53,12 @@ crate::carries_ledger_errors!(CloseError);
 pub struct Closed {
     pub day: i64,
     pub posted: NanoFil,
-    /// Contracts that it was booked for.
+    /// Contracts that got a lot.
     pub lots: usize,
 }
 
-/// The earliest day that is fully read and not closed, once the chain has unlocked all that it will release.
+/// The earliest day that is fully read and not closed, once the chain has unlocked everything that
+/// the day releases.
 pub fn next_day_to_close(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Option<i64>> {
     let Some(cursor) = cursor(conn, pool)? else { return Ok(None) };
     let day = day_to_close(conn, &cursor)?;
@@ -67,18 +68,18 @@ pub fn next_day_to_close(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Opt
     Ok((end <= cursor.next_epoch && unlocked).then_some(day))
 }
 
-/// The day that is closed next, whenever it can be.
+/// The next day to close, whether or not it can be closed yet.
 fn day_to_close(conn: &mut AnyConnection, cursor: &Cursor) -> DbResult<i64> {
     let closed = pool_days::table.filter(pool_days::pool_id.eq(cursor.pool_id));
     match closed.select(diesel::dsl::max(pool_days::day)).first::<Option<i64>>(conn)? {
         Some(day) => Ok(day + 1),
-        // The day in which reading began: the epoch before the first recorded one is where it stood.
+        // No day is closed yet: begin with the first recorded one.
         None => first_day(conn, cursor),
     }
 }
 
-/// The first day with anything recorded, or the day of the cursor. Days without power close as well: promises are kept or broken on
-/// them, and pledges taken.
+/// The first day with anything recorded, or else the day of the cursor. Days without power close
+/// too: promises are kept or broken on them, and pledges are taken.
 fn first_day(conn: &mut AnyConnection, cursor: &Cursor) -> DbResult<i64> {
     let recorded = chain_days::table.filter(chain_days::pool_id.eq(cursor.pool_id));
     if let Some(day) = recorded.select(diesel::dsl::min(chain_days::day)).first::<Option<i64>>(conn)? {
@@ -90,7 +91,7 @@ fn first_day(conn: &mut AnyConnection, cursor: &Cursor) -> DbResult<i64> {
     Ok(cursor.time().day(first.unwrap_or(cursor.next_epoch)))
 }
 
-/// Closes the next day that can be closed. `None`: there is none, or another worker was faster.
+/// Closes the next day that can be closed. `None`: no day can be, or another worker was faster.
 pub fn close_day(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> Result<Option<Closed>, CloseError> {
     dialect::lock(conn, Turn::ClosingPool(pool))?;
     let Some(day) = next_day_to_close(conn, pool)? else { return Ok(None) };
@@ -150,7 +151,7 @@ pub fn close_day(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> Result<
     Ok(Some(Closed { day, posted: total, lots: lots.len() }))
 }
 
-/// Puts off the ends of terms that missing power makes longer, and ends those that are over.
+/// Postpones the ends of terms that missing power extends, and ends the terms that are over.
 fn end_terms(
     conn: &mut AnyConnection,
     cursor: &Cursor,
@@ -174,7 +175,7 @@ fn end_terms(
     Ok(())
 }
 
-/// attoFIL that wins brought together; `None`: too much for the books.
+/// Total attoFIL of wins. `None`: the sum overflows.
 pub fn won(wins: &[Win]) -> Result<Option<i128>, CloseError> {
     let mut sum = Some(0i128);
     for win in wins {
@@ -197,7 +198,7 @@ fn costs(conn: &mut AnyConnection, pool: PoolId, (day, first, end): (i64, i64, i
     })
 }
 
-/// `None`: the contract had no power, missed none, and nothing of it was vesting.
+/// `None`: the contract had no power, was missing none, and had nothing vesting.
 fn lot(pool: PoolId, day: i64, party: &Party, share: &Share) -> Option<(Lot, UserId)> {
     let (released, vesting) = party.vesting.day(share.locked, party.ending, party.vesting_days);
     if party.member.power == 0 && party.member.missing == 0 && party.vesting.left == 0 {
@@ -238,8 +239,8 @@ fn in_pools_to_close(conn: &mut AnyConnection, pool: PoolId, day: i64) -> DbResu
     Ok(users.load(conn)?.into_iter().collect())
 }
 
-/// The last day of a month asks for the statements of everybody who has a contract in the pool; of those who have one in others as
-/// well, whichever pool closes the day last.
+/// On the last day of a month, queues the statements of everybody with a contract in the pool. A
+/// user with contracts in several pools gets one when the last of them closes the day.
 fn close_month(conn: &mut AnyConnection, pool: PoolId, day: i64, now: Micros) -> DbResult<()> {
     let Some(month) = Month::of_day(day) else { return Ok(()) };
     if month.days().is_none_or(|(_, end)| end != day + 1) {

@@ -1,4 +1,5 @@
-//! Corrections: no entry is ever changed. A new one, in a day that is still open, names what it corrects and says why.
+//! Corrections never change an entry. A new entry, on a day that is still open, names the one it
+//! corrects and the reason.
 
 use diesel::prelude::*;
 
@@ -30,9 +31,10 @@ pub enum CorrectionError {
 crate::carries_ledger_errors!(CorrectionError);
 
 pub struct NewCorrection<'a> {
-    /// An entry of an investor's accounts, as [`ledger::Entry::transfer`] has it.
+    /// An entry of an investor's accounts, as named by [`ledger::Entry::transfer`].
     pub corrects: &'a str,
-    /// nanoFIL. More than 0: to the investor, out of the operator's own pocket. Less: back to the operator.
+    /// nanoFIL. Positive: to the investor, out of the operator's own pocket. Negative: back to the
+    /// operator.
     pub nano: i64,
     pub reason: &'a str,
     pub made_by: UserId,
@@ -48,14 +50,14 @@ pub struct Correction {
     pub made_at: Micros,
 }
 
-/// Whose an entry is.
+/// The owner, pool and subject of an entry.
 struct Corrected {
     user: UserId,
     pool: PoolId,
     subject: String,
 }
 
-/// Books a correction in the pool's first day that is not closed. The same one again changes nothing.
+/// Books a correction on the pool's first day that is not closed. Repeating it changes nothing.
 pub fn correct(conn: &mut AnyConnection, new: &NewCorrection<'_>, now: Micros) -> Result<Correction, CorrectionError> {
     let reason = new.reason.trim();
     if reason.is_empty() {
@@ -96,7 +98,8 @@ pub fn correct(conn: &mut AnyConnection, new: &NewCorrection<'_>, now: Micros) -
     Ok(row)
 }
 
-/// The entry that a transfer corrects. `None`: it is no correction.
+/// The correction that a transfer made, with the entry it corrects. `None`: the transfer is not a
+/// correction.
 pub fn correction(conn: &mut AnyConnection, transfer: &str) -> DbResult<Option<Correction>> {
     corrections::table.find(transfer).first(conn).optional()
 }

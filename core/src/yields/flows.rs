@@ -1,4 +1,5 @@
-//! Amounts that the chain took from a miner and gave back: fees at the end of a deadline, deposits and pledge of sectors.
+//! Amounts that the chain took from a miner or gave back: fees, and the deposits and pledges of
+//! sectors.
 
 use std::collections::BTreeMap;
 
@@ -15,17 +16,17 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, AsExpression, FromSqlRow)]
 #[diesel(sql_type = Text)]
 pub enum FlowKind {
-    /// Of a deadline's sectors (FIP-0100).
+    /// The daily fee of a deadline's sectors (FIP-0100).
     DailyFee,
-    /// Of a deadline's sectors that were faulty before and still are.
+    /// The fee for a deadline's sectors that were faulty before and still are.
     FaultFee,
-    /// Of a sector that ended before its time.
+    /// The fee for a sector that ended before its time.
     TerminationFee,
-    /// A PreCommit's.
+    /// The deposit of a PreCommit.
     DepositIn,
-    /// The sector was proven in time.
+    /// The deposit of a sector that was proven in time.
     DepositBack,
-    /// It was not.
+    /// The deposit of a sector that was not proven in time.
     DepositLost,
     /// A sector's initial pledge.
     PledgeIn,
@@ -58,12 +59,12 @@ pub struct Flow {
     pub atto: String,
 }
 
-/// Those that are recorded already stay as they are.
+/// Records flows. Those already recorded stay as they are.
 pub fn record_flows(conn: &mut AnyConnection, flows: &[Flow]) -> DbResult<()> {
     insert_new!(conn, chain_flows::table, flows)
 }
 
-/// Whether anything of a kind was ever recorded.
+/// Whether any flow of a kind was ever recorded.
 pub fn has_flows(conn: &mut AnyConnection, pool: PoolId, kind: FlowKind) -> DbResult<bool> {
     let there = chain_flows::table.filter(chain_flows::pool_id.eq(pool).and(chain_flows::kind.eq(kind)));
     diesel::select(diesel::dsl::exists(there)).get_result(conn)
@@ -80,7 +81,7 @@ impl FlowSums {
     }
 }
 
-/// Sums of epochs `[first, end)`.
+/// Sums of the flows in epochs `[first, end)`.
 pub fn flow_sums(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> Result<FlowSums, CloseError> {
     let flows: Vec<Flow> = chain_flows::table
         .filter(chain_flows::pool_id.eq(pool).and(chain_flows::epoch.ge(first)).and(chain_flows::epoch.lt(end)))
@@ -94,7 +95,8 @@ pub fn flow_sums(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -
     Ok(sums)
 }
 
-/// Sectors (`None`: all) whose deposit or pledge (`came`) has not left again by one of `left`, and when it came.
+/// The `came` flows, deposits or pledges, of the sectors `numbers` (`None`: all) that none of the
+/// `left` kinds has followed.
 pub fn open_flows(
     conn: &mut AnyConnection,
     pool: PoolId,

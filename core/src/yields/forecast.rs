@@ -1,4 +1,5 @@
-//! Earnings that a plan may bring: the protocol's own projection, with the spread of block wins. Every forecast is kept beside what came.
+//! Forecasts of a plan's earnings: the protocol's own projection, with the spread of block wins.
+//! Every forecast is kept, to be compared with the outcome.
 
 use diesel::prelude::*;
 use sealyard_planner::Rng;
@@ -20,13 +21,14 @@ use crate::{
 pub struct Projection {
     /// attoFIL that the plan's power can expect on each day of its life, winner's share included.
     pub daily_atto: Vec<i128>,
-    /// Blocks that the pool can expect to win a day, millionths.
+    /// Blocks that the pool can expect to win in a day, in millionths.
     pub wins_millionths: i64,
     pub fee: BasisPoints,
     pub seed: u64,
 }
 
-/// Net nanoFIL after the service fee: one time in ten it is less than `p10`, or more than `p90`.
+/// Net nanoFIL, after the service fee. One outcome in ten is below `p10`, and one in ten is above
+/// `p90`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Range {
     pub p10: i64,
@@ -34,9 +36,10 @@ pub struct Range {
     pub p90: i64,
 }
 
-/// Lives that are played.
+/// Simulated lives.
 const ROUNDS: u64 = 400;
-/// With more wins in the time looked at, luck changes less than two per cent: it is not played.
+/// With this many expected wins, chance changes the earnings by less than two per cent, so lives
+/// are not simulated.
 const PLENTY: i64 = 20_000;
 const MILLION: i64 = 1_000_000;
 const SECONDS_A_DAY: i64 = 86_400;
@@ -58,12 +61,13 @@ pub fn forecast(projection: &Projection, days: usize) -> Option<Range> {
     Some(Range { p10: at(1)?, p50: at(5)?, p90: at(9)? })
 }
 
-/// One life: wins come after exponential waits, each brings its day's expected part.
+/// Simulates one life. Wins follow exponential waits, and each brings its day's expected part.
 fn life(projection: &Projection, daily: &[i128], rng: &mut Rng) -> Option<i128> {
     if projection.wins_millionths <= 0 {
         return Some(0);
     }
-    // Waits are drawn in hundredths of a second at most, so that a mean of minutes is not cut to whole seconds.
+    // Sample waits in hundredths of a second when wins are frequent, so that a short mean is not
+    // cut to whole seconds.
     let unit = if projection.wins_millionths > MILLION { 100 } else { 1 };
     let mean = i32::try_from(SECONDS_A_DAY * unit * MILLION / projection.wins_millionths).unwrap_or(i32::MAX);
     let (mut at, mut sum) = (0i64, 0i128);
@@ -84,7 +88,7 @@ fn net(atto: i128, fee: BasisPoints) -> Option<i64> {
 #[diesel(table_name = forecasts)]
 pub struct Forecast {
     pub plan_id: PlanId,
-    /// On which it was made.
+    /// The day on which it was made.
     pub day: i64,
     /// Days of the contract's life that it looks at.
     pub horizon: i64,
@@ -96,19 +100,20 @@ pub struct Forecast {
     pub made_at: Micros,
 }
 
-/// Keeps a forecast; a day's first one stays.
+/// Stores a forecast. A day's first one stays.
 pub fn keep_forecast(conn: &mut AnyConnection, forecast: &Forecast) -> DbResult<()> {
     on_conn!(&mut *conn, |c| diesel::insert_into(forecasts::table).values(forecast).on_conflict_do_nothing().execute(c)).map(drop)
 }
 
-/// The latest day's forecasts of a plan, the shortest horizon first.
+/// The forecasts of a plan's latest day, shortest horizon first.
 pub fn latest_forecasts(conn: &mut AnyConnection, plan: PlanId) -> DbResult<Vec<Forecast>> {
     let of_plan = forecasts::table.filter(forecasts::plan_id.eq(plan));
     let Some(day) = of_plan.select(diesel::dsl::max(forecasts::day)).first::<Option<i64>>(conn)? else { return Ok(Vec::new()) };
     of_plan.filter(forecasts::day.eq(day)).order(forecasts::horizon.asc()).load(conn)
 }
 
-/// How many contracts, bought on a day with a forecast, came out where for a horizon that is over.
+/// Contracts that were bought on a day with a forecast, counted by where their earnings came out
+/// after its horizon.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Outcomes {
     pub below: i64,
@@ -116,7 +121,8 @@ pub struct Outcomes {
     pub above: i64,
 }
 
-/// Past forecasts of a plan against what the contracts bought on their days have earned, by horizon.
+/// Compares a plan's past forecasts with the earnings of the contracts that were bought on their
+/// days, by horizon.
 pub fn outcomes(conn: &mut AnyConnection, plan: PlanId, today: i64) -> DbResult<Vec<(i64, Outcomes)>> {
     let bought: Vec<(ContractId, i64, Micros, Option<Micros>)> = contracts::table
         .inner_join(orders::table.on(orders::id.eq(contracts::order_id)))
@@ -151,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn luck_spreads_a_small_pool_and_hardly_a_large_one() {
+    fn forecasts_of_small_pools_spread_more_than_those_of_large_ones() {
         // 10 TiB of 14,760 PiB: 0.0095 wins a day. 1 PiB: one a day. 100 PiB: 98 a day.
         let (small, middle, large) = (projection(9_500), projection(975_000), projection(97_500_000));
         let spread = |p: &Projection| {

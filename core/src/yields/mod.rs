@@ -1,4 +1,5 @@
-//! From the chain to the books: what the chain said, whose power earned it, what is free and what vests, and closing a day once.
+//! From the chain to the books: the chain's records, the split of earnings by power, vesting, and
+//! closing each day once.
 
 mod attribute;
 mod audit;

@@ -1,4 +1,5 @@
-//! The parties of a pool's day, read from the store: contracts with power, with something to release, or with power missing.
+//! The parties of a pool's day, read from the store: contracts with power, with missing power, or
+//! with something to release.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -33,10 +34,10 @@ pub(super) struct Party {
     pub owner: UserId,
     pub member: Member,
     pub vesting: Vesting,
-    /// The amount that it locked as many days ago as vesting takes.
+    /// The amount that it locked `vesting_days` ago, whose last part is due today.
     pub ending: i64,
     pub vesting_days: i64,
-    /// The first epoch after its term; the last one that there is while the term has no end.
+    /// The first epoch after its term; `i64::MAX` while the term has no end.
     pub ends: i64,
     starts: Starts,
     /// Raw byte-epochs that counted.
@@ -45,22 +46,22 @@ pub(super) struct Party {
 
 /// A pool's day before it is split.
 pub(super) struct Parties {
-    /// By contract.
+    /// Ordered by contract.
     pub all: Vec<Party>,
     pub own_power: u128,
     pub raw_power: u128,
 }
 
-/// The terms as far as a day needs them.
+/// The part of the terms that a day needs.
 struct Deal {
     rates: Rates,
     vesting_days: i64,
     starts: Starts,
-    /// Days by which missing power may make the term longer.
+    /// Most days by which missing power may extend the term.
     most_added_days: i64,
 }
 
-/// Most contracts share a few texts of terms.
+/// Terms by row id. Most contracts share a few texts.
 #[derive(Default)]
 struct Deals(HashMap<i64, Rc<Deal>>);
 
@@ -96,7 +97,7 @@ impl Deals {
     }
 }
 
-/// The terms of contracts that have lots, for whoever splits their day again.
+/// The terms of contracts, for recomputing the split of a day.
 pub(super) struct Agreed(HashMap<ContractId, Bought>);
 
 /// The purchase, and its terms.
@@ -121,7 +122,8 @@ impl Agreed {
         Ok(Self(agreed))
     }
 
-    /// The basis that the contract's day was split by, as its lot and `added`, the epochs that earlier lots have added, say.
+    /// Rebuilds the basis of a contract's split from its lot. `added` is the number of epochs that
+    /// earlier lots added to the term.
     pub fn member(&self, lot: &Lot, added: i64, time: ChainTime) -> Result<Member, CloseError> {
         let amount = |text: &String| text.parse::<u128>().map_err(|_| CloseError::Amount(text.clone()));
         let unknown = || CloseError::Terms { contract: lot.contract_id, reason: "there is no such contract".into() };
@@ -135,12 +137,12 @@ impl Agreed {
         })
     }
 
-    /// The first epoch after a contract's term as it was before `added` epochs were added to it.
+    /// The first epoch after a contract's term, as it was before `added` epochs were added.
     pub fn ends(&self, contract: ContractId, added: i64, time: ChainTime) -> i64 {
         self.0.get(&contract).map_or(i64::MAX, |bought| end_epoch(time, bought.ends_at).saturating_sub(added))
     }
 
-    /// Missing power can make the term longer.
+    /// Whether missing power can extend the term.
     pub fn can_grow(&self, contract: ContractId) -> bool {
         self.0.get(&contract).is_some_and(|bought| bought.deal.most_added_days > 0)
     }
@@ -150,7 +152,7 @@ impl Agreed {
     }
 }
 
-/// A contract: what every day needs of it.
+/// The columns of a contract that every day needs.
 type Row = (ContractId, UserId, i64, i64, Option<Micros>);
 const ROW: (contracts::id, contracts::user_id, contracts::bytes, contracts::terms_id, contracts::ends_at) =
     (contracts::id, contracts::user_id, contracts::bytes, contracts::terms_id, contracts::ends_at);
@@ -169,7 +171,7 @@ fn epochs_of(time: ChainTime, days: i64) -> i64 {
     days.saturating_mul(86_400) / time.epoch_seconds
 }
 
-/// Contracts looked at again with one query.
+/// Contracts read by one query.
 const AT_ONCE: usize = 1000;
 
 pub(super) struct Reader<'c> {
@@ -201,7 +203,7 @@ impl<'c> Reader<'c> {
         let begins = Some(self.time.micros(self.first));
         let rows: Vec<Row> = contracts::table
             .filter(contracts::pool_id.eq(self.pool))
-            // Whose sectors ended before their term is still owed the rest of it.
+            // A contract whose sectors ended before its term is still owed the rest of it.
             .filter(
                 contracts::state
                     .ne(ContractState::Ended)
@@ -234,7 +236,8 @@ impl<'c> Reader<'c> {
         })
     }
 
-    /// Adds up what the chain counted; returns the operator's own power, and everybody's raw power.
+    /// Adds up the power that the chain counted. Returns the operator's own power, and everybody's
+    /// raw power.
     fn count(&mut self, all: &mut Vec<Party>, counted: &[Counted]) -> Result<(u128, u128), CloseError> {
         let (mut own_power, mut raw_power) = (0u128, 0u128);
         for sector in counted {
@@ -247,7 +250,8 @@ impl<'c> Reader<'c> {
             let at = match find(all, contract) {
                 Ok(at) => at,
                 Err(at) => {
-                    // It ended on the day on which it began.
+                    // Not among the rows read: it has ended and nothing is vesting, but its sectors
+                    // counted.
                     let row = contracts::table.find(contract).select(ROW).first(self.conn)?;
                     all.insert(at, self.party(row)?);
                     at
@@ -263,7 +267,7 @@ impl<'c> Reader<'c> {
         Ok((own_power, raw_power))
     }
 
-    /// Today's release, from yesterday's lots and those whose last part is due.
+    /// Reads the inputs of today's release: yesterday's lots, and the lots whose last part is due.
     fn vesting(&mut self, all: &mut [Party]) -> DbResult<()> {
         let here = |day: i64| yield_lots::table.filter(yield_lots::pool_id.eq(self.pool).and(yield_lots::day.eq(day)));
         let yesterday: Vec<(ContractId, i64, i64)> = here(self.day - 1)
@@ -287,7 +291,8 @@ impl<'c> Reader<'c> {
         Ok(())
     }
 
-    /// Power that was promised for the day and did not count. Only contracts without their full power are looked at again.
+    /// Computes the promised power that did not count that day. Only contracts without their full
+    /// power are read again.
     fn missing(&mut self, all: &mut [Party], counted: &[Counted]) -> Result<(), CloseError> {
         let epochs = u128::try_from(self.end - self.first).unwrap_or(0);
         let full = |party: &Party| party.raw >= party.member.bytes * epochs;
@@ -333,7 +338,7 @@ impl<'c> Reader<'c> {
     fn promised(&self, party: &Party, promised_at: Micros, active_at: Option<Micros>) -> Promised {
         let starts = match (party.starts, active_at) {
             (Starts::PromisedDate, _) => epoch_at(self.time, promised_at),
-            // The first whole day.
+            // From the first whole day after activation.
             (Starts::PowerOn, Some(at)) => self.time.first_epoch(at.div_euclid(DAY) + 1),
             (Starts::PowerOn, None) => self.end,
         };
@@ -351,7 +356,7 @@ struct Promised {
     kept: u128,
 }
 
-/// Where a contract is, or would be.
+/// The index of a contract, or the one where it would be inserted.
 fn find(all: &[Party], contract: ContractId) -> Result<usize, usize> {
     all.binary_search_by_key(&contract, |party| party.contract)
 }

@@ -1,4 +1,4 @@
-//! Investors' own pledges on the way back, as the chain's records say.
+//! Returns investors' own pledges, as the chain's records say.
 
 use std::collections::HashMap;
 
@@ -49,8 +49,10 @@ fn backed(conn: &mut AnyConnection, pool: PoolId, numbers: &[i64]) -> DbResult<H
     Ok(found)
 }
 
-/// What epochs `[first, end)`, which are UTC day `day`, gave back of the pledges of investors: what the chain did not need of them when
-/// it took a sector's, and the sector's when it returned that, less the part of an early end's fee that the terms put on it.
+/// Transfers of investors' pledges that epochs `[first, end)`, which are UTC day `day`, make due.
+/// When the chain takes a sector's pledge, the part that it did not need goes back. When the chain
+/// returns the pledge, the rest goes back, less the part of a termination fee that the terms put on
+/// it.
 pub(super) fn pledges_due(
     conn: &mut AnyConnection,
     pool: PoolId,
@@ -84,13 +86,13 @@ pub(super) fn pledges_due(
         };
         if kind == FlowKind::PledgeIn {
             let taken = of_sector(conn, pool, FlowKind::PledgeIn, number)?.min(sector.each);
-            // It may come so late that all of it has been given back.
+            // The chain may take it so late that all of it has already gone back.
             if returned.is_none_or(|there| there != sector.each) {
                 due.push(transfer("pledge-rest", AccountSpec::Available(sector.user), sector.each - taken, "pledge_not_needed"));
             }
             continue;
         }
-        // The part that is still here.
+        // The part that has not gone back yet.
         let here = sector.each - returned.unwrap_or_default();
         let fee = of_sector(conn, pool, FlowKind::TerminationFee, number)?;
         let kept = borne(conn, sector.terms)?.of(fee).ok_or(CloseError::Overflow { pool, day })?.min(here);
@@ -101,7 +103,7 @@ pub(super) fn pledges_due(
     Ok(due)
 }
 
-/// A sector's amount of a kind, whole nanoFIL, rounded up.
+/// A sector's amount of one kind, in whole nanoFIL, rounded up.
 fn of_sector(conn: &mut AnyConnection, pool: PoolId, kind: FlowKind, number: i64) -> Result<i64, CloseError> {
     let found: Option<String> = chain_flows::table
         .filter(chain_flows::pool_id.eq(pool).and(chain_flows::kind.eq(kind)).and(chain_flows::subject.eq(number)))
@@ -114,7 +116,7 @@ fn of_sector(conn: &mut AnyConnection, pool: PoolId, kind: FlowKind, number: i64
     i64::try_from((atto + ATTO_PER_NANO - 1) / ATTO_PER_NANO).map_err(|_| CloseError::Amount(text))
 }
 
-/// The part of an early end's fee that these terms put on the investor's pledge.
+/// The part of a termination fee that these terms put on the investor's pledge.
 fn borne(conn: &mut AnyConnection, id: i64) -> DbResult<BasisPoints> {
     Ok(match terms_by_id(conn, id)?.pledge {
         Pledge::Investor { terminations_bp } => BasisPoints(terminations_bp),
@@ -122,7 +124,7 @@ fn borne(conn: &mut AnyConnection, id: i64) -> DbResult<BasisPoints> {
     })
 }
 
-/// The term is over and some sectors never came to be: what was put up for them comes back.
+/// Returns the pledges of sectors that never came to be, once the term is over.
 pub(super) fn return_unused(conn: &mut AnyConnection, contract: &Contract, now: Micros) -> Result<(), LedgerError> {
     if contract.pledge_each_nano == 0 {
         return Ok(());
@@ -138,7 +140,8 @@ pub(super) fn return_unused(conn: &mut AnyConnection, contract: &Contract, now: 
             continue;
         }
         let transfer = Transfer {
-            // The same name as that of what the chain did not need: of either kind there is one.
+            // The same id as for the part that the chain did not need: a sector has only one of the
+            // two.
             id: format!("pledge-rest:{}:{number}", contract.public_id),
             from: AccountSpec::Pledged(contract.user_id),
             to: AccountSpec::Available(contract.user_id),

@@ -1,4 +1,4 @@
-//! Rows from the chain: how far it was read, blocks won, when sectors counted.
+//! Records from the chain: how far it was read, blocks won, and when sectors counted.
 
 use std::collections::HashSet;
 
@@ -24,9 +24,9 @@ pub struct Cursor {
     /// Everything before it is recorded.
     pub next_epoch: i64,
     pub head_epoch: i64,
-    /// The tipset before `next_epoch`, to notice a chain that rolled back.
+    /// The tipset before `next_epoch`, to detect that the chain rolled back.
     pub last_cid: String,
-    /// Its name; empty before it was first asked for.
+    /// The network's name; empty until it is read.
     pub network: String,
 }
 
@@ -37,7 +37,7 @@ impl Cursor {
     }
 }
 
-/// Starts reading at `next_epoch`; does nothing when reading has started.
+/// Starts reading at `next_epoch`. Does nothing when reading has already started.
 pub fn init_cursor(conn: &mut AnyConnection, pool: PoolId, time: ChainTime, next_epoch: i64) -> DbResult<()> {
     let values = (
         chain_cursors::pool_id.eq(pool),
@@ -65,24 +65,25 @@ pub fn advance_cursor(conn: &mut AnyConnection, from: &Cursor, next_epoch: i64, 
     Ok(moved == 1)
 }
 
-/// Remembers the network that is followed; an earlier answer stays.
+/// Stores the name of the network. An earlier name stays.
 pub fn name_network(conn: &mut AnyConnection, pool: PoolId, network: &str) -> DbResult<()> {
     let unnamed = chain_cursors::table.filter(chain_cursors::pool_id.eq(pool).and(chain_cursors::network.eq("")));
     diesel::update(unnamed).set(chain_cursors::network.eq(network)).execute(conn).map(drop)
 }
 
-/// The chain's record of a pool's miner: flows of a day, and the actor at its end. attoFIL and bytes, decimal.
+/// The chain's record of a pool's miner: the flows of a day, and the actor's state at its end.
+/// Amounts are attoFIL or bytes, in decimal.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Insertable)]
 #[diesel(table_name = chain_days)]
 pub struct ChainDay {
     pub pool_id: PoolId,
     pub day: i64,
-    /// The state is that before the messages of this epoch's tipset.
+    /// The state precedes the messages of this epoch's tipset.
     pub at_epoch: i64,
     pub network_version: i64,
     pub reward_atto: String,
     pub daily_fee_atto: String,
-    /// Other changes of the balance less the fee debt: deposits and withdrawals.
+    /// Other changes of the balance less fee debt, such as deposits and withdrawals.
     pub other_atto: String,
     pub balance_atto: String,
     pub locked_atto: String,
@@ -101,7 +102,7 @@ pub struct ChainDay {
     pub pledge_back_atto: String,
     /// The part of the day's rewards and tips that the chain locked.
     pub locked_in_atto: String,
-    /// The part of earlier ones that vested, or was taken for fees.
+    /// The part of earlier rewards that vested, or was taken for fees.
     pub unlocked_atto: String,
 }
 
@@ -126,7 +127,7 @@ pub struct Win {
     pub epoch: i64,
     pub cid: String,
     pub win_count: i64,
-    /// attoFIL, decimal: the reward, and the tips of the messages that the block brought in.
+    /// attoFIL, decimal: the reward, and the tips of the messages that the block included.
     pub reward_atto: String,
     pub tips_atto: String,
 }
@@ -135,7 +136,7 @@ pub fn record_win(conn: &mut AnyConnection, win: &Win) -> DbResult<()> {
     on_conn!(&mut *conn, |c| diesel::insert_into(block_wins::table).values(win).on_conflict_do_nothing().execute(c)).map(drop)
 }
 
-/// Wins of `[first, end)`.
+/// Wins in epochs `[first, end)`.
 pub fn wins(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> DbResult<Vec<Win>> {
     block_wins::table
         .filter(block_wins::pool_id.eq(pool).and(block_wins::epoch.ge(first)).and(block_wins::epoch.lt(end)))
@@ -143,7 +144,7 @@ pub fn wins(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> DbR
         .load(conn)
 }
 
-/// Those of these sectors that count at the cursor, by pool and number.
+/// Those of the given sectors that count at the cursor, by pool and number.
 pub fn counting(conn: &mut AnyConnection, pools: &[PoolId], numbers: &[i64]) -> DbResult<HashSet<(PoolId, i64)>> {
     let open = sector_intervals::pool_id
         .eq_any(pools)
@@ -157,7 +158,7 @@ pub fn counting(conn: &mut AnyConnection, pools: &[PoolId], numbers: &[i64]) -> 
 pub fn counting_now(conn: &mut AnyConnection, pool: PoolId) -> DbResult<(Vec<i64>, i128)> {
     let open = sector_intervals::pool_id.eq(pool).and(sector_intervals::end_epoch.is_null());
     let numbers = sector_intervals::table.filter(open).select(sector_intervals::number).load(conn)?;
-    // Few powers occur, and a sum of them all may not fit into 64 bits.
+    // Grouped, because few distinct powers occur and their total may not fit into 64 bits.
     let powers: Vec<(i64, i64)> = sector_intervals::table
         .filter(open)
         .group_by(sector_intervals::qa_power)
@@ -166,7 +167,7 @@ pub fn counting_now(conn: &mut AnyConnection, pool: PoolId) -> DbResult<(Vec<i64
     Ok((numbers, powers.into_iter().map(|(power, count)| i128::from(power) * i128::from(count)).sum()))
 }
 
-/// Quality-adjusted bytes of those of these sectors that count at the cursor.
+/// Quality-adjusted bytes of those of the given sectors that count at the cursor.
 pub fn power_counting(conn: &mut AnyConnection, pool: PoolId, numbers: &[i64]) -> DbResult<i128> {
     let mut power = 0;
     for some in numbers.chunks(ROWS_AT_ONCE) {
@@ -180,7 +181,7 @@ pub fn power_counting(conn: &mut AnyConnection, pool: PoolId, numbers: &[i64]) -
     Ok(power)
 }
 
-/// A sector that counted for some time, and for whom; `None`: the operator itself.
+/// An interval in which a sector counted. `contract` is `None` for the operator's own sectors.
 #[derive(Queryable)]
 pub(super) struct Counted {
     pub number: i64,
@@ -196,7 +197,7 @@ impl Counted {
     }
 }
 
-/// Everything that counted for some of `[first, end)`, in no order.
+/// All intervals that overlap epochs `[first, end)`, in no particular order.
 pub(super) fn counted_in(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> DbResult<Vec<Counted>> {
     let not_before = sector_intervals::end_epoch.is_null().or(sector_intervals::end_epoch.gt(first));
     sector_intervals::table
@@ -224,12 +225,12 @@ pub struct PowerOn {
     pub daily_fee_atto: String,
 }
 
-/// Those that are recorded already stay as they are.
+/// Records sectors that began to count. Those already recorded stay as they are.
 pub fn power_on(conn: &mut AnyConnection, rows: &[PowerOn]) -> DbResult<()> {
     insert_new!(conn, sector_intervals::table, rows)
 }
 
-/// A sector ceased to count at `epoch`.
+/// Records that a sector ceased to count at `epoch`.
 pub fn power_off(conn: &mut AnyConnection, pool: PoolId, number: i64, epoch: i64) -> DbResult<()> {
     let open = sector_intervals::table.filter(
         sector_intervals::pool_id.eq(pool).and(sector_intervals::number.eq(number)).and(sector_intervals::end_epoch.is_null()),
@@ -251,7 +252,8 @@ pub struct PoolDay {
     pub carry_atto: i64,
     pub power_epochs: String,
     pub closed_at: Micros,
-    /// The day's costs as known then. The parts that contracts bear are split by these.
+    /// The day's costs as known at its close. The parts that contracts bear are computed from
+    /// these.
     pub daily_fee_nano: i64,
     pub fault_fee_nano: i64,
     pub gas_nano: i64,

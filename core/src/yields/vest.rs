@@ -1,8 +1,9 @@
-//! The vesting rule: of an amount locked on one day, each of the next `n` days releases the `n`-th part, rounded down; the last one
-//! also what is left over. Days of a contract therefore release the sum of whole parts, which changes by one part a day: a day
+//! The vesting rule: each of the next `n` days releases the `n`-th part of an amount locked on one
+//! day, rounded down, and the last day also releases the remainder. A contract's daily release is
+//! therefore a running sum of whole parts. Only the amounts that begin and end change it, so a day
 //! costs the same however many lots are vesting.
 
-/// The release of each day.
+/// The whole part that each day releases.
 #[must_use]
 pub fn part(locked: i64, n: i64) -> i64 {
     if n > 0 { locked / n } else { 0 }
@@ -14,7 +15,7 @@ pub fn rest(locked: i64, n: i64) -> i64 {
     if n > 0 { locked % n } else { locked }
 }
 
-/// The release of the `k`-th day.
+/// The release of the `k`-th day, counted from 1.
 #[must_use]
 pub fn tranche(locked: i64, k: i64, n: i64) -> i64 {
     if (1..n).contains(&k) {
@@ -36,7 +37,8 @@ pub struct Vesting {
 }
 
 impl Vesting {
-    /// A day that locks `locked`, and `n` days after one that locked `ending`: what it releases, and what is vesting then.
+    /// Advances by a day that locks `locked`, `n` days after one that locked `ending`. Returns the
+    /// day's release, and the amounts that vest after it.
     #[must_use]
     pub fn day(self, locked: i64, ending: i64, n: i64) -> (i64, Self) {
         let released = self.rate + rest(ending, n);
@@ -61,9 +63,9 @@ mod tests {
             prop_assert_eq!((tranche(locked, 0, n), tranche(locked, n + 1, n)), (0, 0));
         }
 
-        /// Three numbers say what a look at every lot would.
+        /// The running rate gives the same releases as a look at every lot.
         #[test]
-        fn the_running_rate_releases_what_every_lots_own_tranches_do(
+        fn the_running_rate_releases_the_sum_of_all_tranches(
             locked in prop::collection::vec(0..1i64 << 40, 1..60),
             n in 1..20i64,
         ) {

@@ -1,4 +1,4 @@
-//! A block store in memory that remembers what is not on disk yet.
+//! A block store in memory that tracks which blocks are not on disk yet.
 
 use std::{
     collections::HashMap,
@@ -42,7 +42,7 @@ impl Blockstore for Blocks {
     }
 }
 
-/// The CID under which a piece of CBOR is known on chain: dag-cbor, blake2b-256.
+/// The on-chain CID of a piece of CBOR: dag-cbor, blake2b-256.
 #[must_use]
 pub fn block_cid(bytes: &[u8]) -> Cid {
     const DAG_CBOR: u64 = 0x71;

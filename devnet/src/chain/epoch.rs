@@ -1,5 +1,5 @@
-//! How an epoch passes: messages, block wins, cron. Everything random is drawn from the seed and the epoch, so that the same
-//! messages at the same epochs give the same chain.
+//! Passes an epoch: messages, block wins, cron. Everything random is drawn from the seed and the
+//! epoch, so that the same messages at the same epochs give the same chain.
 
 use anyhow::{Context, Result};
 use fvm_ipld_encoding::CborStore;
@@ -20,7 +20,7 @@ use crate::miner::{self, Outcome};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stopped {
-    /// As many epochs as asked for have passed.
+    /// All requested epochs have passed.
     Done,
     /// Messages landed in the last epoch.
     MessagesLanded,
@@ -29,8 +29,8 @@ pub enum Stopped {
 }
 
 impl Chain {
-    /// Passes up to `epochs` epochs. Ends early when messages landed, and never closes a deadline whose proofs are missing
-    /// unless `force` says so.
+    /// Passes up to `epochs` epochs. Stops early when messages have landed, and before a deadline
+    /// closes with proofs missing, unless `force` is set.
     pub fn step(&mut self, epochs: i64, force: bool) -> Result<Stopped> {
         let mut stopped = Stopped::Done;
         for _ in 0..epochs {
@@ -62,7 +62,8 @@ impl Chain {
         message.gas_fee_cap >= TokenAmount::from_atto(self.world.base_fee)
     }
 
-    /// Those of the mempool that are included now: of each sender in the order of nonces, up to the first that does not pay enough.
+    /// Takes the messages to include now from the mempool: each sender's in order of nonce, up to
+    /// the first that does not pay enough.
     fn included(&mut self) -> Vec<Message> {
         let mut waiting = std::mem::take(&mut self.world.mempool);
         waiting.sort_by_key(|message| message.nonce);
@@ -126,7 +127,7 @@ impl Chain {
         Ok(())
     }
 
-    /// Each of the epoch's leaders is ours with the probability of our power share at the lookback.
+    /// Each of the epoch's winners is ours with the probability of our power share at the lookback.
     fn draw_wins(&self, epoch: i64, rng: &mut ChaCha20Rng) -> Result<i64> {
         let Some(past) = self.state_after(epoch - self.config.election_lookback) else { return Ok(0) };
         if past.raw_power < BigInt::from(self.config.minimum_power) || past.qa_power == BigInt::from(0) {
@@ -148,7 +149,8 @@ impl Chain {
         hash.as_bytes().try_into().unwrap_or([0; 32])
     }
 
-    /// Burns the base fee and over-estimation, returns the tip.
+    /// Charges the sender for gas: burns the base fee, including that of over-estimated gas, and
+    /// returns the tip.
     fn charge_gas(&mut self, message: &Message, gas_used: i64) -> TokenAmount {
         let GasCost { burnt, tip } = message.gas_offer().cost(gas_used, &TokenAmount::from_atto(self.world.base_fee));
         if let Some(wallet) = self.wallet_id(&message.from.to_string()).and_then(|id| self.world.accounts.get_mut(&id)) {
@@ -176,7 +178,7 @@ impl Chain {
         record.messages.push(cid);
     }
 
-    /// attoFIL out of the burnt funds' point of view.
+    /// Moves `amount` from the miner's balance to the burnt funds.
     pub fn burn_from_miner(&mut self, amount: &TokenAmount) {
         self.world.miner_balance -= amount;
         self.world.burnt += amount;

@@ -1,4 +1,4 @@
-//! The mempool: what a wallet signs and what becomes of it.
+//! The mempool: estimating, signing, queueing and replacing messages.
 
 use anyhow::Result;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -18,7 +18,7 @@ const PREMIUM: i64 = 100_000;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MessageRecord {
     pub message: Message,
-    /// The epoch whose tipset includes it, and what came of it there.
+    /// The epoch whose tipset includes the message, and its receipt there.
     pub landed: Option<(i64, Receipt)>,
     #[serde(skip)]
     pub unsaved: bool,
@@ -41,7 +41,8 @@ pub enum PushError {
 }
 
 impl Chain {
-    /// Fills in gas, as `GasEstimateMessageGas`: no more than the specification's fee, and all of it if that says so.
+    /// Fills in gas like `GasEstimateMessageGas`. The fee stays within the specification's maximum,
+    /// and uses all of it if `maximize_fee_cap` is set.
     pub fn estimate(&self, message: &Message, spec: &MessageSendSpec) -> Message {
         let mut message = message.clone();
         if message.gas_limit == 0 {
@@ -64,7 +65,7 @@ impl Chain {
         message
     }
 
-    /// Signs and queues a message, or returns the one that was sent under the same UUID.
+    /// Signs and queues a message, or returns the one already sent under the same UUID.
     pub fn push(&mut self, message: &Message, spec: &MessageSendSpec) -> Result<SignedMessage, PushError> {
         let uuid = spec.msg_uuid.as_deref();
         if let Some(earlier) = uuid.and_then(|uuid| self.world.sent.get(uuid)).and_then(|cid| self.messages.get(cid)) {
@@ -88,8 +89,8 @@ impl Chain {
         Ok(signed)
     }
 
-    /// Takes a message that its sender has signed: a new one, or one in place of another that waits under its nonce, for a premium that is a
-    /// quarter higher.
+    /// Queues a message that its sender has signed. It may replace a waiting message with the same
+    /// nonce if its premium is a quarter higher.
     pub fn push_signed(&mut self, sent: &SignedMessage) -> Result<CidJson, PushError> {
         let wallet = self.wallet_of(&sent.message)?;
         let same = |m: &Message| m.from == sent.message.from && m.nonce == sent.message.nonce;
@@ -116,7 +117,7 @@ impl Chain {
         Ok(signed)
     }
 
-    /// A message signed by one of the node's wallets; nothing is sent.
+    /// Signs a message with one of the node's wallets, without sending it.
     pub fn sign(&self, message: &Message) -> Result<SignedMessage, PushError> {
         self.wallet_of(message)?;
         Ok(signed(message)?)
@@ -145,14 +146,15 @@ impl Chain {
         Ok(())
     }
 
-    /// Actor id of one of the node's wallets; a robust address is not needed on a network of one.
+    /// Actor id of one of the node's wallets. Only ID addresses are known: a network of one node
+    /// needs no robust ones.
     pub fn wallet_id(&self, address: &str) -> Option<u64> {
         let id = address.get(2..).filter(|_| address.starts_with("f0") || address.starts_with("t0"))?.parse().ok()?;
         self.world.accounts.contains_key(&id).then_some(id)
     }
 }
 
-/// The devnet's wallets sign with a digest: nobody else has to check it.
+/// The devnet's wallets sign with a digest: nobody verifies the signatures.
 fn signed(message: &Message) -> Result<SignedMessage> {
     let mut message = message.clone();
     message.cid = None;

@@ -1,4 +1,4 @@
-//! The chain: one state per epoch, tipsets, the mempool, and how an epoch passes.
+//! The chain: one state per epoch, tipsets, the mempool, and the passing of epochs.
 
 mod blocks;
 mod epoch;
@@ -28,7 +28,7 @@ use store::Store;
 pub const OWNER_ID: u64 = 100;
 pub const WORKER_ID: u64 = 101;
 
-/// A chain with its state in memory and every change on disk before it is answered.
+/// A chain. Its state is in memory, and every change is on disk before the request is answered.
 pub struct Chain {
     pub config: Config,
     pub policy: Policy,
@@ -47,7 +47,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Opens the chain in `data_dir`, or makes its genesis there.
+    /// Opens the chain in `data_dir`, or creates it there with its genesis.
     pub fn open(data_dir: &Path, config: Config) -> Result<Self> {
         let (store, saved) = Store::open(data_dir)?;
         let policy = config.policy();
@@ -105,7 +105,7 @@ impl Chain {
         }
     }
 
-    /// Writes everything new in one transaction. Nothing is answered before this returns.
+    /// Writes all changes in one transaction. No request is answered before this returns.
     pub fn commit(&mut self) -> Result<()> {
         self.store.commit(&self.world, &self.blocks, &self.tipsets, &self.snapshots, &self.messages)
     }
@@ -143,7 +143,7 @@ impl Chain {
         self.miner_at(self.snapshots.last().context("no state yet")?)
     }
 
-    /// Everything that the network locks or burns is counted against this constant supply, as far as the miner sees it.
+    /// A constant: the supply does not follow what the network locks or burns.
     #[must_use]
     pub fn circulating(&self) -> TokenAmount {
         TokenAmount::from_whole(self.config.circulating_supply)

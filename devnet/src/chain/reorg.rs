@@ -1,4 +1,4 @@
-//! Reorganisations: the latest epochs are taken back, and pass again with their messages included later.
+//! Reorganisations: replaces the latest epochs by others that include the messages later.
 
 use anyhow::{Context, Result, ensure};
 use sealyard_filecoin::rpc::Message;
@@ -6,7 +6,7 @@ use sealyard_filecoin::rpc::Message;
 use super::Chain;
 
 impl Chain {
-    /// Keeps the world before an epoch passes, as far back as a reorganisation may go.
+    /// Saves the world before an epoch passes, for as many epochs as a reorganisation may replace.
     pub(super) fn remember(&mut self) {
         if self.config.reorg_depth == 0 {
             return;
@@ -17,14 +17,14 @@ impl Chain {
         }
     }
 
-    /// How often what lies before `epoch` was exchanged for another chain.
+    /// How many reorganisations branched off before `epoch`.
     #[must_use]
     pub fn forks_before(&self, epoch: i64) -> usize {
         self.world.forks.iter().filter(|fork| **fork < epoch).count()
     }
 
-    /// Takes back `depth` epochs and passes as many others: for the first `shift` of them no message is included, whatever waits.
-    /// Messages that had landed wait again, under the nonces that they have.
+    /// Replaces the latest `depth` epochs by as many new ones. The first `shift` of them include no
+    /// messages, whatever waits. Messages that had landed wait again, with the same nonces.
     pub fn reorg(&mut self, depth: i64, shift: i64) -> Result<()> {
         ensure!(depth >= 1 && (0..=depth).contains(&shift), "Depth must be at least 1, Shift between 0 and Depth");
         let head = self.head();

@@ -66,7 +66,7 @@ impl Store {
                 table.insert(cid.to_bytes().as_slice(), bytes.as_slice())?;
             }
             let mut table = write.open_table(TIPSETS)?;
-            // A reorganisation rewrites what had been saved.
+            // A reorganisation replaces tipsets and snapshots that were already saved.
             let rewritten = world.forks.len() != self.saved_forks;
             if rewritten {
                 (self.saved_tipsets, self.saved_snapshots) = (0, 0);

@@ -1,4 +1,4 @@
-//! The chain's state besides the miner actor's own.
+//! The chain's state apart from the miner actor's own.
 
 use std::collections::BTreeMap;
 
@@ -22,25 +22,26 @@ pub struct World {
     pub epoch: i64,
     #[serde(with = "atto")]
     pub miner_balance: TokenAmount,
-    /// Bytes that count for elections.
+    /// Bytes of power that count in elections, raw and (below) quality-adjusted.
     #[serde(with = "decimal")]
     pub raw_power: BigInt,
     #[serde(with = "decimal")]
     pub qa_power: BigInt,
     /// Wallets by actor id.
     pub accounts: BTreeMap<u64, Account>,
-    /// In the order in which they arrived.
+    /// In order of arrival.
     pub mempool: Vec<Message>,
     /// `MsgUuid` to message CID.
     pub sent: BTreeMap<String, String>,
     #[serde(with = "atto")]
     pub burnt: TokenAmount,
-    /// Secret of the RPC tokens.
+    /// Secret that signs the RPC tokens.
     pub token_secret: String,
     /// attoFIL per gas unit.
     #[serde(default = "usual_base_fee")]
     pub base_fee: i64,
-    /// Epochs behind which another chain was once taken for this one's: what is drawn from tickets differs from there on.
+    /// Epochs after which a reorganisation replaced the chain. Randomness from tickets differs from
+    /// there on.
     #[serde(default)]
     pub forks: Vec<i64>,
 }
@@ -64,11 +65,11 @@ pub struct Snapshot {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TipsetRecord {
     pub epoch: i64,
-    /// The only block's CID; for a null round, the parent's.
+    /// CID of the only block; for a null round, the parent's.
     pub cid: Cid,
     pub parent: Option<Cid>,
     pub null: bool,
-    /// How often our miner was drawn; 0 means that somebody else made the block.
+    /// How many times our miner won; 0 means that another miner made the block.
     pub win_count: i64,
     /// CIDs of the messages included, in order of execution.
     pub messages: Vec<String>,

@@ -1,4 +1,4 @@
-//! Events of the miner without a message: rewards, and the end of each deadline (builtin-actors v18
+//! Miner events that no message causes: rewards, and the end of each deadline (builtin-actors v18
 //! `handle_proving_deadline`).
 
 use anyhow::Result;
@@ -9,7 +9,7 @@ use sealyard_filecoin::economics::{EPOCHS_PER_DAY, locked_part};
 use super::{estimate, faults::process_early_terminations, post::add_power};
 use crate::chain::Chain;
 
-/// Pays a block reward with its tips: three quarters vest, the rest is free.
+/// Pays a block reward with its tips: three quarters vest, the rest is available at once.
 pub fn award(chain: &mut Chain, state: &mut State, epoch: ChainEpoch, reward: TokenAmount) -> Result<()> {
     chain.world.miner_balance += &reward;
     state.add_locked_funds(&chain.blocks, epoch, &locked_part(&reward), &chain.config.vesting())?;
@@ -29,7 +29,7 @@ pub fn cron(chain: &mut Chain, state: &mut State, epoch: ChainEpoch) -> Result<(
     let result = state.advance_deadline(&policy, &chain.blocks, epoch)?;
     add_power(chain, &result.power_delta);
     let estimate = estimate(chain, epoch);
-    // Newly missed sectors pay nothing on their first day; those already faulty pay again.
+    // Newly missed sectors pay no fee on their first day; sectors that were already faulty do.
     state.apply_penalty(&estimate.fault_fee(&result.previously_faulty_power.qa))?;
     let day_reward = estimate.expected_reward(&result.live_power.qa, EPOCHS_PER_DAY);
     state.apply_penalty(&daily_proof_fee_payable(&policy, &result.daily_fee, &day_reward))?;

@@ -15,7 +15,7 @@ fn sector_size(chain: &Chain) -> Result<SectorSize, Abort> {
     chain.config.seal_proof().map_err(Abort::state)?.chain().sector_size().map_err(Abort::state)
 }
 
-/// The next time that `deadline` opens; refuses when its faults can no longer be declared.
+/// The next opening of `deadline`. Aborts if it is too late to declare its faults.
 fn declarable(chain: &Chain, state: &State, epoch: ChainEpoch, deadline: u64) -> Result<DeadlineInfo, Abort> {
     let start = state.current_proving_period_start(&chain.policy, epoch);
     let info = new_deadline_info(&chain.policy, start, deadline, epoch).next_not_elapsed();
@@ -99,7 +99,7 @@ pub fn terminate(chain: &mut Chain, state: &mut State, epoch: ChainEpoch, params
     fvm_ipld_encoding::to_vec(&TerminateSectorsReturn { done: state.early_terminations.is_empty() }).map_err(Abort::state)
 }
 
-/// Charges termination fees and releases the pledge of sectors that ended early.
+/// Charges termination fees for sectors that ended early, and releases their pledge.
 pub fn process_early_terminations(chain: &mut Chain, state: &mut State, epoch: ChainEpoch) -> anyhow::Result<()> {
     let policy = chain.policy.clone();
     let (result, _) =

@@ -1,4 +1,5 @@
-//! The miner actor: our method bodies over the protocol's own state machine (`fil_actor_miner_state::v18`).
+//! The miner actor: our own method bodies on the protocol's state machine
+//! (`fil_actor_miner_state::v18`).
 
 mod cron;
 mod faults;
@@ -36,7 +37,7 @@ pub struct Outcome {
     pub reason: Option<String>,
 }
 
-/// Why a method refuses; the state stays as it was.
+/// The reason why a method aborts. The state stays as it was.
 #[derive(Debug)]
 pub struct Abort {
     code: ExitCode,
@@ -66,7 +67,7 @@ fn decode<T: serde::de::DeserializeOwned>(params: &[u8]) -> Result<T, Abort> {
         .map_err(|error| Abort { code: ExitCode::USR_SERIALIZATION, reason: format!("parameters: {error}") })
 }
 
-/// The state and world of a network of one miner that has sealed nothing.
+/// The genesis state and world: one miner that has sealed nothing.
 pub fn genesis(config: &Config, policy: &Policy, blocks: &Blocks) -> Result<(Cid, World)> {
     let proof = config.seal_proof()?.chain_window();
     let error = |error: fil_actors_shared::v18::ActorError| anyhow::anyhow!("genesis: {error}");
@@ -95,7 +96,7 @@ pub fn genesis(config: &Config, policy: &Policy, blocks: &Blocks) -> Result<(Cid
     Ok((root, world))
 }
 
-/// The network's estimates at `epoch`, as formulas take them.
+/// The network's estimates at `epoch`, as inputs for the protocol's formulas.
 pub fn estimate(chain: &Chain, epoch: ChainEpoch) -> NetworkEstimate {
     let constant = |value: BigInt| FilterEstimate { position: value << 128, velocity: BigInt::from(0) };
     let reward = chain.config.reward().unwrap_or_default();
@@ -111,7 +112,7 @@ pub fn estimate(chain: &Chain, epoch: ChainEpoch) -> NetworkEstimate {
     }
 }
 
-/// Gas that a message uses: a table after FIP-0100's figures.
+/// Gas that a message uses: a table based on FIP-0100's figures.
 #[must_use]
 pub fn gas_of(message: &Message) -> i64 {
     match Method::from_number(message.method) {
@@ -125,7 +126,8 @@ pub fn gas_of(message: &Message) -> i64 {
     }
 }
 
-/// Executes a message: value first, then the method. A method that aborts leaves no trace but its gas.
+/// Executes a message: value first, then the method. A method that aborts costs gas but changes
+/// nothing else.
 pub fn execute(chain: &mut Chain, state: &mut State, epoch: ChainEpoch, message: &Message) -> Outcome {
     let gas_used = gas_of(message);
     let (saved_state, saved_world) = (state.clone(), chain.world.clone());
@@ -179,7 +181,7 @@ fn call(chain: &mut Chain, state: &mut State, epoch: ChainEpoch, message: &Messa
     Ok(out)
 }
 
-/// Pays what the miner owes before it may commit, recover or withdraw.
+/// Pays the miner's debts, which must come before it may commit, recover or withdraw.
 fn repay_debts(chain: &mut Chain, state: &mut State) -> Result<(), Abort> {
     let debt = state.repay_debts(&chain.world.miner_balance).map_err(|error| Abort::funds(error.to_string()))?;
     chain.burn_from_miner(&debt);

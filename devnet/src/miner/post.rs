@@ -1,5 +1,5 @@
-//! SubmitWindowedPoSt: every proof is verified at once. (Mainnet accepts them optimistically and lets others dispute; a devnet
-//! has nobody to dispute.)
+//! SubmitWindowedPoSt: every proof is verified at once. (Mainnet accepts proofs optimistically and
+//! lets others dispute them; a devnet has no others.)
 
 use fil_actor_miner_state::v18::{Deadline, PowerPair, Sectors, State, SubmitWindowedPoStParams};
 use fvm_ipld_bitfield::BitField;
@@ -83,7 +83,7 @@ fn verify(
     }
 }
 
-/// Adds to the power that elections count.
+/// Adds to the power that counts in elections.
 pub fn add_power(chain: &mut Chain, delta: &PowerPair) {
     chain.world.raw_power += &delta.raw;
     chain.world.qa_power += &delta.qa;

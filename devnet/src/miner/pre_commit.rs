@@ -1,4 +1,4 @@
-//! PreCommitSectorBatch2: deposits, sector numbers, the clock towards the seed.
+//! PreCommitSectorBatch2: deposits, sector numbers, and the start of the wait for the seed.
 
 use fil_actor_miner_state::v18::{
     CollisionPolicy, PreCommitSectorBatchParams2, SectorPreCommitInfo, SectorPreCommitOnChainInfo, State,
@@ -80,7 +80,7 @@ fn check(chain: &Chain, epoch: ChainEpoch, sector: &SectorPreCommitInfo) -> Resu
     check_expiration(chain, epoch, sector)
 }
 
-/// As if the sector were activated at the last legal moment.
+/// Checks the expiration as if the sector were activated at the last legal moment.
 fn check_expiration(chain: &Chain, epoch: ChainEpoch, sector: &SectorPreCommitInfo) -> Result<(), Abort> {
     let policy = &chain.policy;
     let activation = max_prove_commit_duration(policy, sector.seal_proof).map_or(epoch, |window| epoch + window);

@@ -1,5 +1,6 @@
-//! Randomness as the chain draws it: blake2b over tag, base, round and entropy. The base is the ticket or beacon of the round,
-//! or of the last round before it that was not null.
+//! Randomness as the chain draws it: blake2b over tag, base, round and entropy. For tickets, the
+//! base is that of the round, or of the last round before it that was not null. For beacons, it is
+//! that of the round itself.
 
 use fvm_shared::clock::ChainEpoch;
 use sealyard_filecoin::hash::Hash32;

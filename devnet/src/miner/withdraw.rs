@@ -1,4 +1,5 @@
-//! WithdrawBalance: only what is neither locked, pledged, deposited nor owed, and to the owner alone.
+//! WithdrawBalance: pays only funds that are not locked, pledged, deposited or owed, and only to
+//! the owner.
 
 use fil_actor_miner_state::v18::{State, WithdrawBalanceParams, WithdrawBalanceReturn};
 use fvm_shared::{clock::ChainEpoch, error::ExitCode};

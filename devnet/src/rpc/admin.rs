@@ -1,4 +1,4 @@
-//! `Devnet.*`: the clock of a stepped network, and what may go wrong on one.
+//! `Devnet.*`: moves a stepped clock, and simulates trouble on the network.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Params, RpcFailure};
 use crate::{chain::Chain, config::Clock};
 
-/// Most epochs of one step: the request must answer in seconds.
+/// Most epochs of one step, so that the request is answered within seconds.
 const MOST_EPOCHS: i64 = 100_000;
 
 #[derive(Deserialize)]
@@ -17,7 +17,7 @@ struct Step {
     force: bool,
 }
 
-/// Epochs that are taken back, and those of the new ones in which no message is included.
+/// `depth` epochs are replaced; the first `shift` new ones include no messages.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "PascalCase")]
 struct Reorg {

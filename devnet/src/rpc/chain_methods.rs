@@ -20,14 +20,14 @@ use crate::{
 
 type Answer = Result<Value, RpcFailure>;
 
-/// Another miner's id, for the blocks that ours did not win.
+/// Another miner's id, for blocks that ours did not win.
 const SOMEBODY_ELSE: u64 = 1999;
 
 pub fn call(chain: &mut Chain, name: &str, params: &Params) -> Option<Answer> {
     Some(match name {
         "Version" => version(chain),
         "ChainHead" => by_height(chain, chain.head()),
-        // Beyond the depth of a reorg.
+        // A reorganisation cannot reach further back.
         "ChainGetFinalizedTipSet" => {
             let depth = i64::try_from(chain.config.reorg_depth).unwrap_or(i64::MAX);
             by_height(chain, chain.head().saturating_sub(depth).max(0))
@@ -52,7 +52,7 @@ pub fn call(chain: &mut Chain, name: &str, params: &Params) -> Option<Answer> {
         "WalletSignMessage" => params.get::<Message>(1).and_then(|m| Ok(serde_json::to_value(chain.sign(&m).map_err(failed)?)?)),
         "GasEstimateMessageGas" => estimate(chain, params),
         "StateSearchMsg" => params.get::<CidJson>(1).and_then(|cid| lookup(chain, &cid)),
-        // Everything that is sent lands in the next epoch, so waiting is searching again.
+        // Searches once and does not wait: no epoch can pass while this request holds the chain.
         "StateWaitMsg" => params.get::<CidJson>(0).and_then(|cid| match lookup(chain, &cid)? {
             Value::Null => Err(RpcFailure::new(1, "the message has not landed yet; step the clock")),
             found => Ok(found),
@@ -61,7 +61,7 @@ pub fn call(chain: &mut Chain, name: &str, params: &Params) -> Option<Answer> {
     })
 }
 
-/// The bytes of an object of the miner's state.
+/// The bytes of an object in the block store.
 fn object(chain: &Chain, cid: &CidJson) -> Answer {
     let bytes = chain.blocks.get(&cid.cid)?.ok_or_else(|| RpcFailure::new(1, format!("blockstore: block {cid} not found")))?;
     Ok(json!(BASE64_STANDARD.encode(bytes)))
@@ -120,7 +120,7 @@ fn block(chain: &Chain, params: &Params) -> Answer {
     Ok(serde_json::to_value(header(chain, record_of(chain, params)?))?)
 }
 
-/// The parent that a genesis block names, here as on the main network.
+/// The parent that the genesis block names: it has one, as on the main network.
 fn before_genesis() -> CidJson {
     CidJson::from(block_cid(b"sealyard-devnet before genesis"))
 }
@@ -132,7 +132,7 @@ fn message(chain: &Chain, params: &Params) -> Answer {
     Ok(serde_json::to_value(&entry.message)?)
 }
 
-/// Everything that is sent here is signed as if by a BLS wallet.
+/// All messages are listed as BLS-signed.
 fn block_messages(chain: &Chain, params: &Params) -> Answer {
     let record = record_of(chain, params)?;
     let mut found = BlockMessages::default();
@@ -144,7 +144,7 @@ fn block_messages(chain: &Chain, params: &Params) -> Answer {
     Ok(serde_json::to_value(found)?)
 }
 
-/// Messages of the parent tipset, with what became of each.
+/// Messages of the parent tipset, with their receipts.
 fn parents<'a>(chain: &'a Chain, params: &Params) -> Result<Vec<(&'a str, &'a Message, &'a Receipt)>, RpcFailure> {
     let Some(parent) = record_of(chain, params)?.parent else { return Ok(Vec::new()) };
     let epoch = chain.epoch_of(&parent.to_string()).unwrap_or_default();
@@ -215,7 +215,8 @@ fn wallet<'a>(chain: &'a Chain, params: &Params) -> Result<&'a crate::chain::Acc
     id.and_then(|id| chain.world.accounts.get(&id)).ok_or_else(|| RpcFailure::new(1, format!("actor not found: {address}")))
 }
 
-/// The height is that of the tipset that includes the message: here it is executed in the same epoch.
+/// The height is that of the tipset that includes the message: the devnet executes it in the same
+/// epoch.
 fn lookup(chain: &Chain, cid: &CidJson) -> Answer {
     let Some((epoch, receipt)) = chain.messages.get(&cid.to_string()).and_then(|m| m.landed.as_ref()) else {
         return Ok(Value::Null);

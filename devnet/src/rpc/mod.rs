@@ -1,4 +1,5 @@
-//! JSON-RPC 2.0 over the chain: names, parameters and results of Lotus v1, and `Devnet.*` to drive the clock.
+//! JSON-RPC 2.0 over the chain: names, parameters and results of Lotus v1, and `Devnet.*` to
+//! control the network.
 
 mod admin;
 mod chain_methods;
@@ -13,7 +14,7 @@ pub use params::{Params, RpcFailure};
 
 use crate::chain::Chain;
 
-/// Cumulative, as in Lotus tokens.
+/// Each permission includes those above it, as in Lotus tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Permission {
     Read,

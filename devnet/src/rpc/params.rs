@@ -66,7 +66,8 @@ impl Params {
         chain.epoch_of(cid).ok_or_else(|| RpcFailure::new(1, format!("tipset {cid} not found")))
     }
 
-    /// State as `State*` methods read it: before the tipset's own messages. For the head, the newest state that exists.
+    /// State as `State*` methods read it: before the tipset's own messages. At the head, the newest
+    /// state.
     pub fn state<'a>(&self, chain: &'a Chain, position: usize) -> Result<&'a Snapshot, RpcFailure> {
         let epoch = self.epoch(chain, position)?;
         let at = if epoch == chain.head() { epoch } else { epoch - 1 };

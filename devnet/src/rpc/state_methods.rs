@@ -33,11 +33,11 @@ pub fn call(chain: &Chain, name: &str, params: &Params) -> Option<Answer> {
     })
 }
 
-/// Upgrades of the main network by name: here all but the last lie before genesis.
+/// Names of the main network's upgrades. Here all but the last lie before genesis.
 const UPGRADES: &str = "Smoke Breeze Ignition Liftoff Assembly Refuel Tape Kumquat Calico Persian Orange Claus Trust Norwegian Turbo \
     Hyperdrive Chocolate OhSnap Skyr Shark Hygge Lightning Thunder Watermelon Dragon Phoenix Waffle Tuktuk Teep Tock GoldenWeek \
     FireHorse";
-/// Far enough in the future not to come.
+/// An epoch that is never reached.
 const NEVER: i64 = 999_999_999;
 
 fn network_params(chain: &Chain) -> Value {
@@ -55,7 +55,7 @@ fn network_params(chain: &Chain) -> Value {
     })
 }
 
-/// On a network without keys an account's ID address is its key address.
+/// This network has no keys, so an account's ID address is also its key address.
 fn known(chain: &Chain, address: String) -> Answer {
     let is_miner = address.get(1..) == Some(format!("0{}", chain.config.miner_id).as_str());
     if is_miner || chain.wallet_id(&address).is_some() {

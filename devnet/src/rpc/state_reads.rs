@@ -1,4 +1,4 @@
-//! `StateMiner*` and `StateSector*`: what the miner's state says at a tipset.
+//! `StateMiner*` and `StateSector*`: the miner's state at a tipset.
 
 use fil_actor_miner_state::v18::{Deadline, Deadlines, Partition, SectorOnChainInfo, State};
 use fvm_ipld_bitfield::BitField;
@@ -179,7 +179,7 @@ impl View<'_> {
         Ok(serde_json::to_value(view)?)
     }
 
-    /// Includes what has vested but was not swept yet, as Lotus does.
+    /// Includes funds that have vested but are not unlocked yet, as in Lotus.
     fn available_balance(&self) -> Answer {
         let vested = self.state.check_vested_funds(&self.chain.blocks, self.epoch)?;
         let available = self.state.get_available_balance(&self.snapshot.miner_balance)?;

@@ -9,7 +9,7 @@ use crate::hash::Hash32;
 #[error("{0} is not the CID of a sealed sector")]
 pub struct NotACommitment(Cid);
 
-/// The CID of a CommR. Every 32 bytes have one, so this cannot fail.
+/// The CID of a CommR. It cannot fail: any 32 bytes have one.
 #[must_use]
 pub fn sealed_cid(comm_r: Hash32) -> Cid {
     let hash = cid::multihash::Multihash::wrap(POSEIDON_BLS12_381_A1_FC1, &comm_r.0).unwrap_or_default();
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_commitment_survives_the_round_trip() {
+    fn a_commitment_survives_a_round_trip() {
         let comm_r = Hash32([7; 32]);
         let cid = sealed_cid(comm_r);
         assert!(cid.to_string().starts_with("bagboea4b5abc"), "{cid}");

@@ -1,5 +1,5 @@
-//! Messages to the miner actor: method numbers, CBOR parameters and the commitments' CIDs. Parameter structs are the protocol's
-//! own (`fil_actor_miner_state::v18`).
+//! Messages to the miner actor: method numbers, CBOR parameters and commitment CIDs. Parameter
+//! structs are the protocol's own (`fil_actor_miner_state::v18`).
 
 mod commitment;
 mod params;
@@ -10,7 +10,7 @@ pub use params::{
     prove_commit, submit_window_post, terminate_sectors, withdraw_balance,
 };
 
-/// Actors of the protocol that we address or read.
+/// Protocol actors that we address or read.
 pub mod ids {
     pub const REWARD: u64 = 2;
     pub const POWER: u64 = 4;
@@ -111,12 +111,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entropy_is_the_address_in_cbor() {
+    fn miner_entropy_is_the_address_in_cbor() {
         assert_eq!(miner_entropy(1000), [0x43, 0x00, 0xe8, 0x07]);
     }
 
     #[test]
-    fn method_numbers_are_the_actors() {
+    fn method_numbers_match_the_miner_actor() {
         use fil_actor_miner_state::v18::Method as Actor;
         #[expect(clippy::as_conversions, reason = "the crate's enum has no other way to its numbers")]
         let number = |actor: Actor| actor as u64;

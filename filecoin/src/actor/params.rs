@@ -57,7 +57,8 @@ pub struct ProveCommit {
     pub proof: Vec<u8>,
 }
 
-/// ProveCommitSectors3 with one proof per sector; fails as a whole if one sector cannot be activated.
+/// ProveCommitSectors3 with one proof per sector. It fails as a whole if any sector cannot be
+/// activated.
 pub fn prove_commit(sectors: &[ProveCommit]) -> Result<Vec<u8>, ParamsError> {
     let manifests = sectors.iter().map(|s| SectorActivationManifest { sector_number: s.number, pieces: Vec::new() }).collect();
     encode(&ProveCommitSectors3Params {

@@ -26,7 +26,7 @@ type PorepCompound = StackedCompound<Shape, DefaultPieceHasher>;
 type Post = FallbackPoSt<'static, Shape>;
 type PostCompound = FallbackPoStCompound<Shape>;
 
-/// A circuit without witnesses. Synthesis consumes a circuit, so this makes a new one each time.
+/// A circuit without witnesses. Synthesis consumes its circuit, so this makes a new one each time.
 pub enum Circuit {
     Porep(<Porep as storage_proofs_core::proof::ProofScheme<'static>>::PublicParams),
     Post(<Post as storage_proofs_core::proof::ProofScheme<'static>>::PublicParams),
@@ -78,7 +78,7 @@ fn post_config(which: Which) -> Result<PoStConfig> {
     Ok(PoStConfig { sector_size, challenge_count, sector_count, typ, priority: true, api_version: ApiVersion::V1_1_0 })
 }
 
-/// Shared by both readers: names are ignored, variables are numbered in order.
+/// Shared by both readers: names are ignored, variables are numbered in order of allocation.
 macro_rules! reader {
     () => {
         type Root = Self;
@@ -117,7 +117,7 @@ macro_rules! reader {
     };
 }
 
-/// Counts inputs (the constant one included), auxiliary variables and constraints.
+/// Counts inputs (including the constant one), auxiliary variables and constraints.
 pub struct Counter {
     pub input_count: usize,
     pub aux_count: usize,
@@ -158,7 +158,7 @@ pub struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    /// `lagrange` holds L_i(tau) for each constraint i, the input constraints at the end included.
+    /// `lagrange` holds L_i(tau) for each constraint i, including the input constraints at the end.
     pub fn run(circuit: &Circuit, count: &Counter, lagrange: &'a [Scalar]) -> Result<Self> {
         let zeros = |n: usize| std::array::from_fn(|_| vec![Scalar::ZERO; n]);
         let (inputs, aux) = (zeros(count.input_count), zeros(count.aux_count));

@@ -24,7 +24,8 @@ where
     P: Curve + Group<Scalar = Scalar> + Send + for<'a> AddAssign<&'a <P as Curve>::AffineRepr>,
     P::AffineRepr: Copy + Default + Send + Sync,
 {
-    /// Tables for `base`; `window` bits per step (12 suits G1, 11 suits G2: tables stay within the second-level cache).
+    /// Builds tables for `base`, with `window` bits per step. 12 suits G1 and 11 suits G2: the
+    /// tables then fit in the second-level cache.
     pub fn new(base: P, window: usize) -> Self {
         let mut step = base;
         let rows = (0..SCALAR_BITS.div_ceil(window))

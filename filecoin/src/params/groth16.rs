@@ -1,6 +1,7 @@
-//! A Groth16 common reference string from a seeded generator, byte for byte what bellperson's own generator makes from the
-//! same numbers, about ten times cheaper: Lagrange coefficients in closed form, two passes over the circuit instead of its
-//! columns in memory, fixed-base tables for the multiples.
+//! A Groth16 common reference string from a seeded generator. The bytes equal those of bellperson's
+//! own generator for the same numbers, at about a tenth of the cost: Lagrange coefficients in
+//! closed form, two passes over the circuit instead of storing its columns, fixed-base tables for
+//! the multiples.
 
 use std::{
     io::{self, Write},
@@ -24,7 +25,8 @@ use super::{
 
 const G1_WINDOW: usize = 12;
 const G2_WINDOW: usize = 11;
-/// A multiplication in G2 costs about as much as three in G1; a synthesised constraint about as much as four.
+/// A multiplication in G2 costs about as much as three in G1; synthesising a constraint costs about
+/// as much as four.
 const G2_COST: u64 = 3;
 const CONSTRAINT_COST: u64 = 4;
 
@@ -165,7 +167,7 @@ fn non_zero(inputs: &[Scalar], aux: &[Scalar]) -> Vec<Scalar> {
     inputs.iter().chain(aux).filter(|s| !bool::from(s.is_zero())).copied().collect()
 }
 
-/// Turns finished work into `report(done, total)`.
+/// Reports finished work as `report(done, total)`.
 struct Meter<'a> {
     done: AtomicU64,
     total: u64,

@@ -1,8 +1,9 @@
 //! Groth16 parameters for the devnet's 2 KiB sectors, made on this machine from a public seed.
 //!
-//! Everybody can make them, so everybody knows their trapdoor and can forge proofs with them: they are for the devnet only and
-//! live in a folder of their own, marked as such; [`DevnetParams::open`] refuses any other network. The verifying keys are part
-//! of this crate and every generated file is checked against them.
+//! Anybody can make them, so anybody knows their trapdoor and can forge proofs with them. They are
+//! for the devnet only and are kept in a separate, marked folder; [`DevnetParams::open`] refuses
+//! any other network. The verifying keys are part of this crate, and every generated file is
+//! checked against them.
 
 mod circuits;
 mod fixed_base;
@@ -19,7 +20,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use sha2::{Digest, Sha256};
 
-/// The only network that these parameters may serve.
+/// Names of networks that may use these parameters start with this.
 pub const DEVNET_NAME_PREFIX: &str = "sealyard-devnet";
 const MARKER: &str = "DEVNET-ONLY";
 const SECTOR_BYTES: u64 = 2048;
@@ -60,7 +61,7 @@ impl Which {
         }
     }
 
-    /// Size of the whole `.params` file; a shorter one was not written to its end.
+    /// Size of the complete `.params` file; a shorter file was not fully written.
     const fn params_bytes(self) -> u64 {
         match self {
             Self::Window => 11_501_496,
@@ -87,7 +88,7 @@ pub enum ParamsError {
     Generate { which: &'static str, reason: String },
 }
 
-/// Work done and to do, in arbitrary but proportional units.
+/// Work done and work in total, in arbitrary but proportional units.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     pub which: Which,
@@ -102,7 +103,7 @@ pub struct DevnetParams {
 }
 
 impl DevnetParams {
-    /// Opens or creates the folder and writes the verifying keys, which is all that verification needs.
+    /// Opens or creates the folder and writes the verifying keys; verification needs nothing else.
     pub fn open(dir: &Path, network: &str) -> Result<Self, ParamsError> {
         let shown = dir.display().to_string();
         if !network.starts_with(DEVNET_NAME_PREFIX) {
@@ -131,14 +132,15 @@ impl DevnetParams {
         Ok(params)
     }
 
-    /// True when the proving parameters of `which` are there, whole.
+    /// True if the proving parameters of `which` are there and complete.
     pub fn present(&self, which: Which) -> Result<bool, ParamsError> {
         let path = self.path(which, "params")?;
         Ok(fs::metadata(path).is_ok_and(|m| m.len() == which.params_bytes()))
     }
 
-    /// Makes the proving parameters of `which` unless they are there. PoRep: 1.04 GiB, one to three minutes on two cores,
-    /// 1.2 GiB of memory. An interrupted run leaves only a temporary file, which the next run overwrites.
+    /// Makes the proving parameters of `which` unless they are there. PoRep: 1.04 GiB, one to three
+    /// minutes on two cores, 1.2 GiB of memory. An interrupted run leaves only a temporary file,
+    /// which the next run overwrites.
     pub fn ensure(&self, which: Which, progress: &(dyn Fn(Progress) + Sync)) -> Result<(), ParamsError> {
         if self.present(which)? {
             return Ok(());
@@ -155,7 +157,7 @@ impl DevnetParams {
         fs::rename(&temporary, &path).map_err(io)
     }
 
-    /// Generates parameters and their verifying key's bytes without writing anything.
+    /// Generates the parameters and the bytes of their verifying key, without writing anything.
     fn generate(&self, which: Which, progress: &(dyn Fn(Progress) + Sync)) -> Result<(groth16::Crs, Vec<u8>), ParamsError> {
         let fail = |reason: String| ParamsError::Generate { which: which.name(), reason };
         let mut rng = ChaCha20Rng::from_seed(Sha256::digest(which.seed_label()).into());
@@ -180,7 +182,7 @@ impl DevnetParams {
     }
 }
 
-/// Writes a small file so that it is there whole or not at all.
+/// Writes a small file atomically: it is complete or absent.
 fn write_renamed(path: &Path, bytes: &[u8]) -> Result<(), ParamsError> {
     let io = |source| ParamsError::Io { path: path.display().to_string(), source };
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
@@ -192,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_any_network_but_the_devnet() {
+    fn development_parameters_refuse_any_network_but_the_devnet() {
         let dir = tempfile::tempdir().unwrap();
         for network in ["mainnet", "calibrationnet", ""] {
             let error = DevnetParams::open(dir.path(), network).unwrap_err();
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_folder_with_other_files() {
+    fn development_parameters_refuse_a_folder_with_other_files() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("v28-something.params"), "x").unwrap();
         let error = DevnetParams::open(dir.path(), "sealyard-devnet-1").unwrap_err();

@@ -1,4 +1,5 @@
-//! Making and verifying real proofs with `filecoin-proofs-api`. Call order and traps: each function's own comment.
+//! Makes and verifies real proofs with `filecoin-proofs-api`. Each function's comment says when to
+//! call it and what to watch for.
 //!
 //! The proofs library reads its settings once, from the environment. A process that proves or verifies must therefore be
 //! started with [`environment`]; [`check_environment`] says whether it was.
@@ -19,7 +20,7 @@ const PARAMETER_CACHE: &str = "FIL_PROOFS_PARAMETER_CACHE";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProofError {
-    /// The inputs, not the machine: retrying the same step cannot help.
+    /// The inputs are at fault, not the machine: retrying the same step cannot help.
     #[error("{step}: {reason}")]
     Rejected { step: &'static str, reason: String },
     /// Files of this sector are missing or damaged.
@@ -38,13 +39,13 @@ impl ProofError {
 /// The environment for a process that proves or verifies with the parameters in `params_dir`.
 #[must_use]
 pub fn environment(params_dir: &Path) -> Vec<(OsString, OsString)> {
-    // The library joins the second one by plain concatenation: the trailing slash is needed.
+    // The library concatenates the second one without a separator, so it needs the trailing slash.
     let mut caches = params_dir.as_os_str().to_owned();
     caches.push("/");
     vec![(PARAMETER_CACHE.into(), params_dir.into()), ("FIL_PROOFS_CACHE_DIR".into(), caches)]
 }
 
-/// True when this process was started with [`environment`] of the same folder.
+/// True if this process was started with the [`environment`] of the same folder.
 #[must_use]
 pub fn check_environment(params_dir: &Path) -> bool {
     environment(params_dir).into_iter().all(|(key, value)| std::env::var_os(key).is_some_and(|v| v == value))

@@ -1,5 +1,5 @@
-//! WindowPoSt in two parts: a cheap vanilla proof per sector on the machine that stores it, then one SNARK per partition
-//! anywhere.
+//! WindowPoSt in two parts: a cheap vanilla proof per sector on the machine that stores it, then
+//! one SNARK per partition on any machine.
 
 use std::{collections::BTreeMap, panic, path::PathBuf};
 
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{ProofError, SealFiles};
 use crate::{hash::Hash32, sector::SectorIdent};
 
-/// A stored sector, as its machine knows it.
+/// A stored sector, as the machine that stores it sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Replica {
     pub sector: SectorIdent,
@@ -30,15 +30,15 @@ pub struct VanillaProof {
     pub proof: Vec<u8>,
 }
 
-/// Vanilla proofs that could be made, and the sectors that could not be proven, each with its reason.
+/// The vanilla proofs, and the sectors that could not be proven, each with the reason.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct VanillaOutcome {
     pub proofs: Vec<VanillaProof>,
     pub faulty: Vec<(u64, String)>,
 }
 
-/// Reads the challenged leaves of each replica. A replica that cannot be proven (missing, truncated, damaged) is reported
-/// faulty and does not stop the others.
+/// Reads the challenged leaves of each replica. A replica that cannot be proven (missing, truncated
+/// or damaged) is reported faulty; the others are still proven.
 #[must_use]
 pub fn window_vanilla(replicas: &[Replica], randomness: Hash32) -> VanillaOutcome {
     let mut outcome = VanillaOutcome::default();
@@ -55,12 +55,13 @@ fn vanilla_of(replica: &Replica, randomness: Hash32) -> Result<Vec<u8>, String> 
     let kind = replica.sector.proof.window_prover();
     let id = SectorId::from(replica.sector.number);
     let prover = replica.sector.prover_id();
-    // In window proofs 1.2 a challenge depends on randomness and sector number, not on the place in the partition.
+    // In window proofs 1.2 a challenge depends on the randomness and the sector number, not on the
+    // position in the partition.
     let challenges = generate_fallback_sector_challenges(kind, &randomness.as_field_element().0, &[id], prover)
         .map_err(|error| format!("{error:#}"))?;
     let challenge = challenges.get(&id).ok_or("no challenge was drawn for this sector")?;
     let private = PrivateReplicaInfo::new(kind, replica.comm_r.0, replica.files.cache.clone(), replica.files.sealed.clone());
-    // A replica that was overwritten with bytes that are no field elements panics inside the proofs library.
+    // The proofs library panics on a replica overwritten with bytes that are not field elements.
     panic::catch_unwind(panic::AssertUnwindSafe(|| generate_single_vanilla_proof(kind, id, &private, challenge)))
         .map_err(|_| "the replica holds bytes that no sealing could have written".to_owned())?
         .map_err(|error| format!("{error:#}"))
@@ -81,7 +82,7 @@ pub fn window_post(sector: &SectorIdent, vanilla: &[VanillaProof], randomness: H
     }
 }
 
-/// The chain's facts of a stored sector.
+/// The chain's data about a stored sector.
 #[derive(Clone, Copy, Debug)]
 pub struct PublicReplica {
     pub number: u64,
@@ -103,8 +104,8 @@ pub fn verify_window_post(
     undecided_only_without_keys("verify WindowPoSt", result)
 }
 
-/// The library reports malformed proofs as errors ("not on curve", wrong length). To a verifier they are wrong proofs; only a
-/// missing verifying key leaves the question open.
+/// The library reports malformed proofs as errors ("not on curve", wrong length). To a verifier
+/// they are simply wrong proofs; only a missing verifying key leaves the question open.
 pub(super) fn undecided_only_without_keys(step: &'static str, result: anyhow::Result<bool>) -> Result<bool, ProofError> {
     match result {
         Ok(verdict) => Ok(verdict),
@@ -119,7 +120,7 @@ pub(super) fn undecided_only_without_keys(step: &'static str, result: anyhow::Re
     }
 }
 
-/// Folders of sectors, by number, on one machine.
+/// The folder of a sector in a machine's store.
 #[must_use]
 pub fn sector_folder(store: &std::path::Path, sector: &SectorIdent) -> PathBuf {
     store.join(folder_name(sector.miner, sector.number))
@@ -131,7 +132,8 @@ pub fn folder_name(miner: u64, number: u64) -> String {
     format!("s-f0{miner}-{number}")
 }
 
-/// Miner and number of the sector whose folder is called so. `None`: it is no sector's.
+/// Miner and number of the sector to which a folder belongs, by the folder's name. `None` if the
+/// name is not a sector's.
 #[must_use]
 pub fn sector_of_folder(name: &str) -> Option<(u64, u64)> {
     let (miner, number) = name.strip_prefix("s-f0")?.split_once('-')?;

@@ -1,6 +1,7 @@
 //! Interactive PoRep of committed-capacity sectors: PC1, PC2, (seed), C1, C2, verify, finalize.
 //!
-//! Steps hand over as JSON bytes, so that each can run in its own process, and C2 on another machine.
+//! Steps pass their results on as JSON bytes, so that each can run in its own process, and C2 on
+//! another machine.
 
 use std::{fs, io::Read, path::PathBuf};
 
@@ -16,7 +17,7 @@ use crate::{
     sector::{SealProof, SectorIdent},
 };
 
-/// Where a sector lives on its machine while it is sealed and afterwards.
+/// Locations of a sector's files on its machine, during and after sealing.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SealFiles {
     /// The replica, one sector size.
@@ -40,7 +41,7 @@ pub struct Sealed {
     pub pc2: serde_json::Value,
 }
 
-/// Pieces of a sector without data: one piece of zeros that fills it.
+/// The pieces of a sector without data: a single piece of zeros that fills it.
 fn zero_pieces(proof: SealProof) -> Result<Vec<PieceInfo>, ProofError> {
     let unpadded = UnpaddedBytesAmount::from(PaddedBytesAmount(proof.sector_bytes()));
     let zeros = std::io::repeat(0).take(u64::from(unpadded));
@@ -54,7 +55,8 @@ pub fn zero_comm_d(proof: SealProof) -> Result<Hash32, ProofError> {
     seal::compute_comm_d(proof.prover(), &zero_pieces(proof)?).map(Hash32).map_err(ProofError::failed("CommD"))
 }
 
-/// PC1: the sequential SDR layers. Starts from nothing: leftovers of an earlier try are removed. Returns JSON for [`pc2`].
+/// PC1: the sequential SDR layers. Starts afresh: files of an earlier try are removed. Returns JSON
+/// for [`pc2`].
 pub fn pc1(sector: &SectorIdent, files: &SealFiles, ticket: Hash32) -> Result<Vec<u8>, ProofError> {
     let step = "PC1";
     let io = |error: std::io::Error| ProofError::Failed { step, reason: format!("preparing {}: {error}", files.cache.display()) };
@@ -94,7 +96,8 @@ pub struct C1Input {
     pub pc2: serde_json::Value,
 }
 
-/// C1: vanilla proofs for the challenges that the seed picks. Output is 100 KB for 2 KiB sectors, tens of MB for 32 GiB.
+/// C1: vanilla proofs for the challenges that the seed selects. The output is 100 KB for 2 KiB
+/// sectors, tens of MB for 32 GiB.
 pub fn c1(sector: &SectorIdent, files: &SealFiles, input: &C1Input) -> Result<Vec<u8>, ProofError> {
     let step = "C1";
     let pc2: SealPreCommitPhase2Output = serde_json::from_value(input.pc2.clone())
@@ -113,7 +116,8 @@ pub fn c1(sector: &SectorIdent, files: &SealFiles, input: &C1Input) -> Result<Ve
     encode(step, &out)
 }
 
-/// C2: the Groth16 proof (192 bytes for test sizes, 1,920 for 32 and 64 GiB). Needs the PoRep parameters, no sector files.
+/// C2: the Groth16 proof (192 bytes for test sizes, 1,920 for 32 and 64 GiB). Needs the PoRep
+/// parameters but no sector files.
 pub fn c2(sector: &SectorIdent, c1_output: &[u8]) -> Result<Vec<u8>, ProofError> {
     let step = "C2";
     let c1: SealCommitPhase1Output = decode(step, c1_output)?;
@@ -122,12 +126,12 @@ pub fn c2(sector: &SectorIdent, c1_output: &[u8]) -> Result<Vec<u8>, ProofError>
         .map_err(ProofError::failed(step))
 }
 
-/// Drops layers and big trees; what remains is enough for WindowPoSt.
+/// Deletes the layers and large trees; the rest is enough for WindowPoSt.
 pub fn finalize(files: &SealFiles) -> Result<(), ProofError> {
     seal::clear_cache(&files.cache).map_err(ProofError::failed("finalize"))
 }
 
-/// The claim of a PoRep proof.
+/// The statement that a PoRep proof proves.
 #[derive(Clone, Copy, Debug)]
 pub struct SealClaim {
     pub sector: SectorIdent,
@@ -137,8 +141,9 @@ pub struct SealClaim {
     pub seed: Hash32,
 }
 
-/// Verifies a PoRep proof; milliseconds, needs only the verifying key. A malformed proof is `Ok(false)` like a wrong one;
-/// `Err` means that this machine could not decide (no verifying key).
+/// Verifies a PoRep proof. Takes milliseconds and needs only the verifying key. A malformed proof
+/// is `Ok(false)`, like a wrong one; `Err` means that this machine could not decide (no verifying
+/// key).
 pub fn verify_seal(claim: &SealClaim, proof: &[u8]) -> Result<bool, ProofError> {
     let result = seal::verify_seal(
         claim.sector.proof.prover(),

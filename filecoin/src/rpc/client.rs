@@ -1,4 +1,5 @@
-//! The client: Lotus' methods by name. Every call is safe to repeat: pushes carry a `MsgUuid`.
+//! The client: Lotus' methods by name. Every call is safe to repeat: a push carries a `MsgUuid`, a
+//! replacement its nonce.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fvm_shared::{address::Address, econ::TokenAmount};
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{actor::RandomnessTag, economics::NetworkEstimate, hash::Hash32};
 
-/// Nodes of one network, ready to be asked. Cheap to share behind a reference.
+/// The nodes of one network. Share it by reference.
 pub struct Node {
     transport: Transport,
 }
@@ -26,18 +27,18 @@ impl Node {
         self.transport.url()
     }
 
-    /// Whether the node that is asked first now is the first one of the configuration.
+    /// Whether the node to be asked next is the first one in the configuration.
     #[must_use]
     pub fn is_first(&self) -> bool {
         self.transport.order().is_ok_and(|order| order.first() == Some(&0))
     }
 
-    /// Reads, by a method's full name.
+    /// Calls a reading method by its full name.
     pub async fn call<T: DeserializeOwned>(&self, method: &str, params: Value) -> Result<T, RpcError> {
         self.transport.read(method, &params).await
     }
 
-    /// Looks at every node's head; those that are behind are not used until they have caught up.
+    /// Checks every node's head. Nodes that are behind are not used until they have caught up.
     pub async fn look_at_heads(&self, freshness: Freshness) -> Vec<HeadHealth> {
         self.transport.look_at_heads(freshness).await
     }
@@ -62,7 +63,8 @@ impl Node {
         self.tipset("Filecoin.ChainHead", json!([])).await
     }
 
-    /// The height of the newest tipset that the node holds for final (F3, or else EC's 900 epochs). `None`: it does not tell.
+    /// The height of the newest tipset that the node considers final (F3, or else EC's 900 epochs).
+    /// `None` if the node does not say.
     pub async fn finalized(&self) -> Result<Option<i64>, RpcError> {
         match self.tipset("Filecoin.ChainGetFinalizedTipSet", json!([])).await {
             Err(RpcError::Node { .. } | RpcError::Malformed { .. }) => Ok(None),
@@ -74,7 +76,7 @@ impl Node {
         self.tipset("Filecoin.ChainGetGenesis", json!([])).await
     }
 
-    /// The tipset at `epoch`, or the one before it when that round was null.
+    /// The tipset at `epoch`, or the last one before it if that round was null.
     pub async fn tipset_by_height(&self, epoch: i64) -> Result<TipSet, RpcError> {
         let method = "Filecoin.ChainGetTipSetByHeight";
         let tipset = self.tipset(method, json!([epoch, null])).await?;
@@ -109,7 +111,7 @@ impl Node {
         self.call("Filecoin.StateMinerPower", json!([miner.to_string(), tsk])).await
     }
 
-    /// Those of `numbers` (each of which must exist), whether they count or not.
+    /// The sectors with these `numbers`, whether active or not. Each must exist.
     pub async fn sectors(
         &self,
         miner: &Address,
@@ -124,7 +126,7 @@ impl Node {
         self.call("Filecoin.StateSectorGetInfo", json!([miner.to_string(), number, tsk])).await
     }
 
-    /// `None` when the sector is not pre-committed (a node may also answer with an error).
+    /// `None` if the sector is not pre-committed (a node may also answer with an error).
     pub async fn pre_commit_info(
         &self,
         miner: &Address,
@@ -171,12 +173,12 @@ impl Node {
         self.call("Filecoin.StateMinerFaults", json!([miner.to_string(), null])).await
     }
 
-    /// Faulty sectors that were declared recovered and have to be proven next.
+    /// Faulty sectors that were declared recovered and must be proven next.
     pub async fn recoveries(&self, miner: &Address) -> Result<super::BitFieldJson, RpcError> {
         self.call("Filecoin.StateMinerRecoveries", json!([miner.to_string(), null])).await
     }
 
-    /// Numbers that sectors have had at some time.
+    /// All sector numbers that were ever allocated.
     pub async fn allocated_sectors(&self, miner: &Address, tsk: &TipSetKey) -> Result<super::BitFieldJson, RpcError> {
         self.call("Filecoin.StateMinerAllocated", json!([miner.to_string(), tsk])).await
     }
@@ -232,14 +234,16 @@ impl Node {
         Hash32::from_slice(&bytes).map_err(|error| malformed(error.to_string()))
     }
 
-    /// Has a node sign and send a message. Repeating it with the same `uuid` at the same node returns the message sent the first time, which
-    /// the caller has to compare with this one: the node looks at nothing but the UUID.
+    /// Has a node sign and send a message. A repeated call with the same `uuid` at the same node
+    /// returns the message that was sent first. The caller must compare it with this one, because
+    /// the node compares only the UUID.
     pub async fn push(&self, message: &Message, spec: &MessageSendSpec) -> Result<SignedMessage, RpcError> {
         let at = self.sender(&message.from).await?;
         self.transport.ask(at, "Filecoin.MpoolPushMessage", &json!([message, spec])).await
     }
 
-    /// The node that sends for an address: the best one that is well, the first as it is, others only if they hold the key.
+    /// The node that sends for an address: the best usable one. The first of the configuration is
+    /// taken unchecked; others must hold the key.
     async fn sender(&self, from: &Address) -> Result<usize, RpcError> {
         for at in self.transport.order()? {
             let has = self.transport.ask::<bool>(at, "Filecoin.WalletHas", &json!([from.to_string()])).await;
@@ -250,29 +254,30 @@ impl Node {
         Err(RpcError::Stale(format!("no healthy node holds the key of {from}")))
     }
 
-    /// Whether a node that is well holds the key of an address, so that it can send.
+    /// Whether the node in use holds an address's key, so that it can send.
     pub async fn wallet_has(&self, address: &Address) -> Result<bool, RpcError> {
         self.call("Filecoin.WalletHas", json!([address.to_string()])).await
     }
 
-    /// The address with its key, as messages that were signed name it.
+    /// The key address, as signed messages name it.
     pub async fn account_key(&self, address: &Address) -> Result<Address, RpcError> {
         let Key(key) = self.call("Filecoin.StateAccountKey", json!([address.to_string(), null])).await?;
         Ok(key)
     }
 
-    /// Messages that wait to be included.
+    /// Messages that wait for inclusion.
     pub async fn mempool(&self) -> Result<Vec<SignedMessage>, RpcError> {
         let pending: Option<_> = self.call("Filecoin.MpoolPending", json!([null])).await?;
         Ok(pending.unwrap_or_default())
     }
 
-    /// The message with gas limit, fee cap and premium as the node would set them now.
+    /// The message with the gas limit, fee cap and premium that the node would set now.
     pub async fn estimate_gas(&self, message: &Message, spec: &MessageSendSpec) -> Result<Message, RpcError> {
         self.call("Filecoin.GasEstimateMessageGas", json!([message, spec, null])).await
     }
 
-    /// Signs a message with a nonce of the caller's choice and sends it: in place of one that does not land.
+    /// Signs and sends a message with a nonce of the caller's choice, to replace one that does not
+    /// land.
     pub async fn replace(&self, message: &Message) -> Result<SignedMessage, RpcError> {
         let at = self.sender(&message.from).await?;
         let params = json!([message.from.to_string(), message]);
@@ -281,8 +286,8 @@ impl Node {
         Ok(signed)
     }
 
-    /// The receipt of a message that is on chain, searched back `lookback` epochs; or of the one that has replaced it: `message`
-    /// says which it is.
+    /// The receipt of a message, searched back `lookback` epochs; or that of the message that
+    /// replaced it: the answer's `message` says which.
     pub async fn search_message(&self, cid: &str, lookback: i64) -> Result<Option<MsgLookup>, RpcError> {
         self.call("Filecoin.StateSearchMsg", json!([null, {"/": cid}, lookback, true])).await
     }

@@ -46,13 +46,15 @@ mod text {
 pub struct BitFieldJson(pub Vec<u64>);
 
 impl BitFieldJson {
-    /// The numbers that are set. A node's answer is not trusted: more than `limit` numbers is an error (`None`).
+    /// The numbers in the set. A node's answer is not trusted: `None` if there are more than
+    /// `limit`.
     #[must_use]
     pub fn numbers(&self, limit: usize) -> Option<Vec<u64>> {
         self.new_since(&Self::default(), limit)
     }
 
-    /// Numbers that are set here and not in `earlier`; `None`: more than `limit`. Ranges that both have cost nothing, however long.
+    /// Numbers in this set but not in `earlier`; `None` if there are more than `limit`. The length
+    /// of common ranges does not matter.
     #[must_use]
     pub fn new_since(&self, earlier: &Self, limit: usize) -> Option<Vec<u64>> {
         let new = Numbers::from_bits(self)?.minus(&Numbers::from_bits(earlier)?);
@@ -78,7 +80,7 @@ impl BitFieldJson {
     }
 }
 
-/// Ascending numbers; what is not is left out.
+/// Expects ascending numbers; others are left out.
 impl FromIterator<u64> for BitFieldJson {
     fn from_iter<I: IntoIterator<Item = u64>>(numbers: I) -> Self {
         let mut runs: Vec<u64> = Vec::new();
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_start_with_zeros() {
+    fn bit_field_runs_start_with_zeros() {
         for (numbers, runs) in [(vec![5], vec![5, 1]), (vec![], vec![0]), (vec![0, 1, 2, 7], vec![0, 3, 4, 1])] {
             let bits = BitField::try_from_bits(numbers.iter().copied()).unwrap();
             let json = BitFieldJson::from(&bits);
@@ -135,12 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_new_are_found_however_many_are_known() {
+    fn new_numbers_are_found_however_many_are_known() {
         let field = |runs: &[u64]| BitFieldJson(runs.to_vec());
         let masked = field(&[0, 1 << 60]);
         assert_eq!(field(&[0, (1 << 60) + 2]).new_since(&masked, 10), Some(vec![1 << 60, (1 << 60) + 1]));
         assert_eq!(masked.new_since(&field(&[0]), 10), None);
-        // 2, 3, 4, 9 with 3 and 9 known; 1 known and gone.
+        // The set is 2, 3, 4, 9. Of these 3 and 9 were known; 1 was known and is gone.
         assert_eq!(field(&[2, 3, 4, 1]).new_since(&field(&[1, 1, 1, 1, 5, 1]), 10), Some(vec![2, 4]));
         assert_eq!(field(&[0]).new_since(&masked, 10), Some(Vec::new()));
         assert_eq!(field(&[5, 2]).new_since(&field(&[0]), 10), Some(vec![5, 6]));

@@ -1,4 +1,5 @@
-//! Sets of sector numbers: ranges, so that a million consecutive sectors cost as much as one.
+//! Sets of sector numbers, stored as ranges so that a million consecutive sectors cost as much as
+//! one.
 
 use std::ops::Range;
 
@@ -9,13 +10,13 @@ use super::BitFieldJson;
 pub struct Numbers(Vec<Range<u64>>);
 
 impl Numbers {
-    /// `None`: the run lengths add up to more than 64 bits.
+    /// `None` if the run lengths add up to more than 64 bits.
     #[must_use]
     pub fn from_bits(bits: &BitFieldJson) -> Option<Self> {
         Some(Self::union([&Self(bits.ranges()?)]))
     }
 
-    /// Everything that is in some of `sets`.
+    /// The numbers that are in at least one of `sets`.
     #[must_use]
     pub fn union<'a>(sets: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut all: Vec<Range<u64>> = sets.into_iter().flat_map(|set| set.0.iter().cloned()).collect();
@@ -30,7 +31,8 @@ impl Numbers {
         Self(merged)
     }
 
-    /// The numbers here that are not in `other`. Ranges that both have cost nothing, however long.
+    /// The numbers here that are not in `other`. The cost depends on the number of ranges, not on
+    /// their length.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
         let (mut rest, mut others) = (Vec::new(), other.0.iter().peekable());
@@ -69,7 +71,7 @@ impl Numbers {
     }
 }
 
-/// In any order.
+/// Accepts numbers in any order.
 impl FromIterator<u64> for Numbers {
     fn from_iter<I: IntoIterator<Item = u64>>(numbers: I) -> Self {
         let mut numbers: Vec<u64> = numbers.into_iter().collect();
@@ -100,7 +102,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_behave_as_the_sets_that_they_stand_for(
+        fn number_ranges_behave_like_sets(
             a in prop::collection::btree_set(0u64..40, 0..30), b in prop::collection::btree_set(0u64..40, 0..30),
         ) {
             let (left, right) = (numbers(&a), numbers(&b));
@@ -117,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn long_ranges_cost_nothing() {
+    fn long_ranges_stay_cheap() {
         let masked = Numbers::from_bits(&BitFieldJson(vec![0, 1 << 60])).unwrap();
         let more = Numbers::from_bits(&BitFieldJson(vec![0, (1 << 60) + 2])).unwrap();
         assert_eq!(more.minus(&masked).iter().collect::<Vec<_>>(), [1 << 60, (1 << 60) + 1]);

@@ -1,4 +1,5 @@
-//! Pieces of a miner's state by their CIDs. What a CID names never changes: a deadline that has the same one need not be read again.
+//! Reads parts of a miner's state by CID. The object of a CID never changes, so a deadline with the
+//! same CID need not be read again.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use cid::Cid;
@@ -10,16 +11,16 @@ use serde_json::json;
 
 use super::{BitFieldJson, CidJson, Node, Numbers, Partition, RpcError, TipSetKey};
 
-/// The multihash code of BLAKE2b-256, by which the chain names its objects.
+/// The multihash code of BLAKE2b-256, which the chain uses for its objects' CIDs.
 const BLAKE2B_256: u64 = 0xb220;
 const READ: &str = "Filecoin.ChainReadObj";
 
-/// Totals of a deadline's object over all its sectors.
+/// A deadline's totals, as its object records them.
 #[derive(Clone, Debug)]
 pub struct DeadlineTotals {
     /// Quality-adjusted bytes of its live sectors.
     pub live_qa_power: BigInt,
-    /// Of its active sectors, for a day (FIP-0100).
+    /// Fee of its sectors per day (FIP-0100).
     pub daily_fee: TokenAmount,
 }
 
@@ -34,7 +35,7 @@ pub struct DeadlineSectors {
 }
 
 impl DeadlineSectors {
-    /// `None`: a bitfield is longer than 64 bits.
+    /// `None` if a bitfield is longer than 64 bits.
     #[must_use]
     pub fn of(partitions: &[Partition]) -> Option<Self> {
         let union = |of: fn(&Partition) -> &BitFieldJson| {
@@ -50,7 +51,7 @@ impl DeadlineSectors {
 }
 
 impl Node {
-    /// The bytes that a CID names, checked against it.
+    /// The bytes of the object with this CID, verified against it.
     pub async fn read_object(&self, cid: &Cid) -> Result<Vec<u8>, RpcError> {
         let malformed = |reason: String| RpcError::Malformed { method: READ.to_owned(), reason };
         let text: String = self.call(READ, json!([CidJson::from(*cid)])).await?;
@@ -70,7 +71,7 @@ impl Node {
         from_slice(&bytes).map_err(|error| RpcError::Malformed { method: READ.to_owned(), reason: format!("{cid}: {error}") })
     }
 
-    /// Names of a miner's deadlines, by index. `deadlines` comes from the miner's state.
+    /// CIDs of a miner's deadlines, by index. `deadlines` comes from the miner's state.
     pub async fn deadline_cids(&self, deadlines: &Cid) -> Result<Vec<Cid>, RpcError> {
         let (due,) = self.object::<(Vec<Cid>,)>(deadlines).await?;
         Ok(due)

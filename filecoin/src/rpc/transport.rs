@@ -1,5 +1,5 @@
-//! How a node is reached: a bearer token, a timeout per call, retry with backoff, and other nodes that stand in for one that is away or
-//! behind.
+//! Calls to a node: a bearer token, a timeout per call, retry with backoff, and fallback nodes when
+//! one is unreachable or behind.
 
 use std::{
     sync::{
@@ -14,13 +14,14 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::TipSet;
 
-/// Tries of one call at one node, the first included.
+/// Tries of one call at one node, including the first.
 const TRIES: u32 = 3;
-/// A node that asks for a longer pause is left alone meanwhile; the caller learns of it at once.
+/// A node that asks for a longer pause is not called again until then, and the caller gets the
+/// error at once.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Longest answer that is read, bytes.
+/// Longest accepted answer, bytes.
 const LONGEST_ANSWER: usize = 64 << 20;
-/// How long a fallback is asked before the first node is tried again.
+/// How long a fallback is preferred before the first node is tried again.
 const AWAY: Duration = Duration::from_secs(60);
 const NETWORK_NAME: &str = "Filecoin.StateNetworkName";
 const CHAIN_HEAD: &str = "Filecoin.ChainHead";
@@ -46,15 +47,15 @@ impl Endpoint {
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     pub first: Endpoint,
-    /// Asked in turn when the first is away or behind. They must be on the same network.
+    /// Asked in turn if the first is unreachable or behind. They must be on the same network.
     pub fallbacks: Vec<Endpoint>,
     pub timeout: Duration,
-    /// Pause before the second try of a call; each further one is four times as long.
+    /// Pause before the second try of a call; each later pause is four times as long.
     pub backoff: Duration,
 }
 
 impl NodeConfig {
-    /// A pause that lets a node that stumbled get up, and keeps nobody waiting.
+    /// Long enough for a node to recover from a hiccup, too short to delay anybody.
     pub const BACKOFF: Duration = Duration::from_millis(100);
 }
 
@@ -77,7 +78,7 @@ pub enum RpcError {
 }
 
 impl RpcError {
-    /// True when the same call may succeed later.
+    /// True if the same call may succeed later.
     #[must_use]
     pub const fn is_temporary(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Stale(_))
@@ -100,26 +101,26 @@ struct ErrorObject {
 /// The known state of an endpoint.
 #[derive(Clone, Debug, Default)]
 struct State {
-    /// Why it is not used, as of the last look at its head.
+    /// Why the node is not used, as of the last check of its head.
     unhealthy: Option<String>,
-    /// It asked to be left alone until then.
+    /// The node asked for no calls until then.
     resting: Option<Instant>,
 }
 
-/// The outcome of a look at a node's head.
+/// The outcome of checking a node's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeadHealth {
     pub url: String,
-    /// Why the node is not used; `None`: it is well.
+    /// The reason not to use the node; `None` if it is healthy.
     pub problem: Option<String>,
 }
 
 /// When a head counts as behind.
 #[derive(Clone, Copy, Debug)]
 pub struct Freshness {
-    /// Unix seconds now; `None`: the chain's clock is not this one's.
+    /// Unix seconds now; `None` if the chain does not follow this clock.
     pub now: Option<i64>,
-    /// Epochs that a head may be behind the clock and the other nodes.
+    /// Most epochs that a head may be behind the clock and the other nodes.
     pub most_epochs: i64,
     pub epoch_seconds: i64,
 }
@@ -131,9 +132,9 @@ pub(super) struct Transport {
     http: reqwest::Client,
     backoff: Duration,
     next_id: AtomicU64,
-    /// The one that answered last, and since when it is not the first.
+    /// The endpoint that answered last, and since when.
     current: Mutex<(usize, Instant)>,
-    /// Of the first answer.
+    /// The network of the first node that answered.
     network: OnceLock<String>,
 }
 
@@ -153,7 +154,7 @@ impl Transport {
         self.endpoints.first().map_or("", |first| &first.url)
     }
 
-    /// Asks the nodes in turn, those that are well first, until one answers.
+    /// Asks the usable nodes in turn, best first, until one answers.
     pub async fn read<T: DeserializeOwned>(&self, method: &str, params: &Value) -> Result<T, RpcError> {
         let mut failed = None;
         for at in self.order()? {
@@ -178,7 +179,7 @@ impl Transport {
         Err(failed.unwrap_or_else(|| RpcError::Unreachable { url: self.url().to_owned(), reason: "no node".into() }))
     }
 
-    /// Positions of the endpoints that may be asked, best first.
+    /// Indices of the usable endpoints, best first.
     pub fn order(&self) -> Result<Vec<usize>, RpcError> {
         let states = self.states.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let well: Vec<usize> = (0..states.len()).filter(|at| states.get(*at).is_some_and(|s| s.unhealthy.is_none())).collect();
@@ -218,7 +219,7 @@ impl Transport {
         }
     }
 
-    /// A fallback on another network, or before any network is known, is not used.
+    /// Rejects a fallback on another network, and any fallback before the network is known.
     async fn same_network(&self, endpoint: &Endpoint) -> Result<(), RpcError> {
         let found = self.network_of(endpoint).await?;
         match self.network.get() {
@@ -230,8 +231,8 @@ impl Transport {
         }
     }
 
-    /// Looks at every node's head, and uses those that are behind no more until they have caught up. One that does not answer keeps its
-    /// standing: each call finds out by itself.
+    /// Checks every node's head. Nodes that are behind are not used until they have caught up. A
+    /// node that does not answer keeps its state: each call will find out by itself.
     pub async fn look_at_heads(&self, freshness: Freshness) -> Vec<HeadHealth> {
         let mut heads: Vec<Result<TipSet, RpcError>> = Vec::new();
         for endpoint in &self.endpoints {
@@ -254,7 +255,7 @@ impl Transport {
         found
     }
 
-    /// One node's answer, after a few tries.
+    /// Asks one node, trying again a few times.
     pub async fn ask<T: DeserializeOwned>(&self, at: usize, method: &str, params: &Value) -> Result<T, RpcError> {
         let none = || RpcError::Unreachable { url: self.url().to_owned(), reason: "no such node".into() };
         let endpoint = self.endpoints.get(at).ok_or_else(none)?;
@@ -303,7 +304,7 @@ impl Transport {
         let unavailable = |reason: String| RpcError::Unavailable { url: url(), status, reason, retry_after };
         let answer: Answer<'_> = match serde_json::from_slice(&bytes) {
             Ok(answer) => answer,
-            // A proxy's page, an empty or a cut answer is no fault of the question.
+            // A proxy's page, or an empty or truncated answer, is not the request's fault.
             Err(_) => return Err(unavailable(excerpt(&bytes))),
         };
         match answer {
@@ -318,19 +319,19 @@ impl Transport {
     }
 }
 
-/// Statuses that say nothing against the question.
+/// HTTP statuses that are not the request's fault.
 const fn is_passing(status: u16) -> bool {
     status == 408 || status == 425 || status == 429 || status >= 500
 }
 
-/// `Retry-After` in seconds; the form with a date is not used by nodes.
+/// `Retry-After` in seconds. The date form is ignored: nodes do not use it.
 fn pause_asked(response: &reqwest::Response) -> Option<Duration> {
     const LONGEST: u64 = 3600;
     let header = response.headers().get("retry-after")?.to_str().ok()?;
     header.trim().parse().ok().map(|seconds: u64| Duration::from_secs(seconds.min(LONGEST)))
 }
 
-/// The beginning of an answer that cannot be read, on one line.
+/// The beginning of an unreadable answer, on one line.
 fn excerpt(bytes: &[u8]) -> String {
     const LENGTH: usize = 120;
     if bytes.is_empty() {
@@ -341,7 +342,7 @@ fn excerpt(bytes: &[u8]) -> String {
     format!("the answer is not JSON-RPC: {}", text.trim())
 }
 
-/// Why a head is behind: the other nodes, or the clock. `None`: it is not.
+/// Why a head counts as behind: other nodes, or the clock, are ahead. `None` if it is not behind.
 fn behind(head: &TipSet, best: i64, freshness: Freshness) -> Option<String> {
     let most = freshness.most_epochs;
     if best - head.height > most {
@@ -352,7 +353,7 @@ fn behind(head: &TipSet, best: i64, freshness: Freshness) -> Option<String> {
     (late > most).then(|| format!("its head, {}, is {late} epochs behind the clock", head.height))
 }
 
-/// The innermost reason: reqwest's outer ones repeat the URL.
+/// The innermost cause: reqwest's outer errors repeat the URL.
 fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {

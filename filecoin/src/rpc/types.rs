@@ -1,6 +1,7 @@
 //! Shapes of requests and answers, Lotus v1 (docs: Filecoin OpenRPC v1). The client reads them, the devnet writes them.
 //!
-//! Unknown fields are ignored and null stands for an empty list, as the field's nodes do it. Big numbers are decimal strings.
+//! Unknown fields are ignored and null stands for an empty list, as real nodes do. Big numbers are
+//! decimal strings.
 
 use fil_actors_shared::v18::reward::FilterEstimate;
 use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
@@ -61,7 +62,7 @@ pub mod address {
     }
 }
 
-/// The empty list, or null: the heaviest tipset.
+/// An empty list or null means the heaviest tipset.
 pub type TipSetKey = Vec<CidJson>;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,7 +76,7 @@ pub struct TipSet {
 }
 
 impl TipSet {
-    /// A contradiction in it; `None`: it is consistent.
+    /// A contradiction within the tipset; `None` if it is consistent.
     #[must_use]
     pub fn fault(&self) -> Option<&'static str> {
         let first = self.blocks.first();
@@ -90,7 +91,7 @@ impl TipSet {
         }
     }
 
-    /// The tipset that it was built on.
+    /// The tipset on which it was built.
     #[must_use]
     pub fn parents(&self) -> &[CidJson] {
         self.blocks.first().map_or(&[], |block| &block.parents)
@@ -121,7 +122,7 @@ pub struct BlockHeader {
     pub timestamp: i64,
     pub block_sig: Option<Signature>,
     pub fork_signaling: u64,
-    /// Per gas unit of the messages in this block.
+    /// Base fee per gas unit for the messages in this block.
     #[serde(with = "atto")]
     pub parent_base_fee: TokenAmount,
 }
@@ -195,7 +196,7 @@ pub struct MessageSendSpec {
     pub max_fee: String,
     #[serde(default)]
     pub msg_uuid: Option<String>,
-    /// Forest refuses a specification without it.
+    /// Forest rejects a specification without this field.
     #[serde(default)]
     pub maximize_fee_cap: bool,
 }
@@ -223,7 +224,7 @@ pub struct MsgLookup {
     pub height: i64,
 }
 
-/// A block's messages in the order of execution: first BLS-signed ones.
+/// A block's messages in order of execution: BLS-signed ones first.
 #[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct BlockMessages {
@@ -259,7 +260,7 @@ pub struct Version {
     pub agent: String,
 }
 
-/// Of `StateGetNetworkParams`, what we need.
+/// The fields of `StateGetNetworkParams` that we need.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct NetworkParams {
@@ -289,7 +290,7 @@ pub struct MinerInfo {
 }
 
 impl MinerInfo {
-    /// Addresses that may send proofs besides the worker; those that cannot be read are left out.
+    /// Addresses besides the worker's that may send proofs. Unreadable ones are left out.
     #[must_use]
     pub fn control_addresses(&self) -> Vec<Address> {
         let listed = self.rest.get("ControlAddresses").and_then(serde_json::Value::as_array);
@@ -341,7 +342,7 @@ pub struct SectorInfo {
     pub flags: u64,
     #[serde(with = "atto", default)]
     pub daily_fee: TokenAmount,
-    /// Kept by old actors only; attoFIL.
+    /// Set by old actors only; attoFIL.
     #[serde(default)]
     pub expected_day_reward: Option<String>,
     #[serde(default)]
@@ -359,7 +360,7 @@ pub struct PreCommitInfo {
     pub info: PreCommitted,
 }
 
-/// A PreCommit's content, as far as it is needed.
+/// The content of a PreCommit, as far as we need it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PreCommitted {
@@ -510,7 +511,7 @@ pub struct MinerState {
     pub proving_period_start: i64,
     pub current_deadline: u64,
     pub deadline_cron_active: bool,
-    /// The object that names the miner's deadlines.
+    /// CID of the object that lists the miner's deadlines.
     #[serde(default)]
     pub deadlines: Option<CidJson>,
     /// The vesting table's first entry, its tail as a CID.

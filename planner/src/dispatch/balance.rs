@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_go_anywhere_gives_way_where_others_need_longer_anyway() {
+    fn flexible_sectors_leave_a_pool_to_bound_ones_that_need_it_longer() {
         assert_eq!(parts(90, 190 * HOUR, 0), [0, 30], "though due earlier: the first pool has enough to do without it");
         let [in_first, in_second] = parts(20, 190 * HOUR, 0);
         assert!(in_first >= 8 && in_second >= 8, "the second alone would need longer: {in_first} and {in_second}");

@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_time_to_spare_leaves_slots_for_what_hurries() {
+    fn sectors_with_time_to_spare_leave_slots_for_urgent_ones() {
         // Eight PC1 steps of 4 h at a time, and a GPU that takes half an hour for a sector.
         let fleet = fleet();
         let begin = |burst| {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_need_not_be_done_by_a_gpu() {
+    fn lost_sectors_do_not_count_as_work_for_the_gpu() {
         let mut fleet = fleet();
         fleet.machines.push(Machine { pool: PoolIx::of(0), class: ClassIx::of(0), down: Vec::new(), drains: false });
         let mut world = World::new(&fleet, Policy { burst: Some(HOUR), ..Policy::default() });

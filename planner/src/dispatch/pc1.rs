@@ -318,7 +318,7 @@ mod tests {
     };
 
     #[test]
-    fn layers_leave_before_the_machine_is_down() {
+    fn a_sector_begins_only_if_its_layers_can_leave_before_the_downtime() {
         // PC1 takes 4 h and a move 360 s. Two sectors that end together leave one after the other.
         for (down, begins) in [(4 * HOUR + 720, 0), (4 * HOUR + 719, 20 * HOUR)] {
             let mut fleet = fleet();

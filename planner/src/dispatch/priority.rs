@@ -140,7 +140,7 @@ mod tests {
     };
 
     #[test]
-    fn what_is_due_in_days_is_told_apart() {
+    fn orders_due_in_days_are_ranked_by_date_and_weight() {
         let fleet = fleet();
         let mut world = World::new(&fleet, Policy::default());
         let terms = [(101, 1), (100, 1), (104, 6), (130, 6)];
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_that_have_waited_are_not_overtaken_for_ever() {
+    fn layers_that_have_waited_long_enough_go_first() {
         let fleet = fleet();
         let mut world = World::new(&fleet, Policy::default());
         let [patient, urgent] = [45, 40].map(|hours| world.add_order(order(None, 1, hours * HOUR)));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_c2_goes_before_layers_or_after_them() {
+    fn the_policy_decides_whether_c2_goes_before_layers() {
         let fleet = fleet();
         let goes_first = |c2_first| {
             let mut world = World::new(&fleet, Policy { c2_first, ..Policy::default() });

@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drawn_factors_have_the_spread_that_was_asked_for() {
+    fn sampled_factors_have_the_requested_spread() {
         let factors = log_normal(250);
         assert!(factors.is_sorted() && factors.len() == 64);
         assert_eq!((factors[31], factors[32]), (995, 1005), "half are below the usual duration");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_exponential_and_may_be_short() {
+    fn waits_are_exponential_with_the_requested_mean() {
         assert_eq!((WAITS.len(), WAITS[0], WAITS[32], WAITS[63]), (64, 0, 693_147, 4_158_883), "ln 1, ln 2, ln 64");
         let mut rng = Rng::new(1);
         let waits: Vec<i64> = (0..200_000).map(|_| i64::from(rng.wait(1_000_000))).collect();

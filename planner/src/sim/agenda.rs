@@ -115,7 +115,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn moments_come_in_order_and_none_is_lost(pushes in prop::collection::vec((0..5000i32, 0..3usize), 1..300)) {
+        fn the_agenda_keeps_every_event_in_order(pushes in prop::collection::vec((0..5000i32, 0..3usize), 1..300)) {
             let mut agenda = Agenda::default();
             let mut expected: Vec<Secs> = Vec::new();
             let mut got = Vec::new();

@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn gpus_do_what_they_are_relatively_quick_at() {
+    fn each_gpu_prefers_the_step_at_which_it_is_relatively_fast() {
         let (quick, slow) = ((2, 600, 420), (1, 780, 900));
         assert_eq!(
             preferences(&[slow, quick, slow]),

@@ -1,4 +1,4 @@
-//! A site's plain duties: methods, headers, characters, times, and what it tells those who watch it.
+//! The basic duties of a site: methods, headers, characters, timeouts, and monitoring.
 
 use std::{
     io::{Read, Write},
@@ -14,7 +14,7 @@ use crate::{
     outside::customer::{self, Customer},
 };
 
-/// Status, headers and body of a request as it goes over the wire.
+/// Sends a raw request. Returns the status and headers in lower case, and the body.
 fn raw(shop: &Shop, request: &str) -> (String, String) {
     let address = shop.url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
@@ -36,7 +36,7 @@ fn status(head: &str) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn head_is_answered_as_get_is_without_the_body() {
+async fn head_requests_get_the_status_of_get_without_a_body() {
     let dir = tempfile::tempdir().unwrap();
     let (shop, _db) = customer::shop(dir.path(), "");
     for (path, expected) in
@@ -46,15 +46,15 @@ async fn head_is_answered_as_get_is_without_the_body() {
         assert_eq!((status(&get), status(&head)), (expected, expected), "{path}");
         assert!(!text.is_empty() && none.is_empty(), "{path}: {none}");
     }
-    assert_eq!(status(&ask(&shop, "GET", "/metrics").0), "404", "what the operator watches is not the public's");
+    assert_eq!(status(&ask(&shop, "GET", "/metrics").0), "404", "the public cannot read the metrics");
     for path in ["/orders/%00", "/plans/a%0d%0ab", "/?x=%1b"] {
         assert_eq!(status(&ask(&shop, "GET", path).0), "404", "{path}");
     }
-    assert!(!shop.serve.log().contains('\u{1b}'), "no colours where nobody looks: {}", shop.serve.log());
+    assert!(!shop.serve.log().contains('\u{1b}'), "a log file has no colour codes: {}", shop.serve.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_are_not_kept_and_errors_sign_nobody_out() {
+async fn pages_are_not_cached_and_errors_sign_nobody_out() {
     let dir = tempfile::tempdir().unwrap();
     let (shop, db) = customer::shop(dir.path(), "");
     let ada = Customer::signed_up(&shop, "ada@example.org").await;
@@ -67,16 +67,16 @@ async fn pages_are_not_kept_and_errors_sign_nobody_out() {
         assert!(head.contains("cache-control: no-store"), "{path}: {head}");
         assert!(text.contains("Sign out"), "{path}: {text}");
     }
-    // A form that is wrong, too.
+    // The same holds for a form that is refused.
     let refused = ada.post(&format!("/orders/{}/cancel", "x".repeat(20)), &[]).await;
     assert!(refused.status == 404 && refused.text.contains("Sign out"), "{}", refused.text);
-    assert!(ask(&shop, "GET", "/static/site.css").0.contains("max-age"), "what never changes may be kept");
-    assert!(ask(&shop, "GET", "/").1.contains("Sign in"), "a stranger is a stranger");
+    assert!(ask(&shop, "GET", "/static/site.css").0.contains("max-age"), "static files may be cached");
+    assert!(ask(&shop, "GET", "/").1.contains("Sign in"), "a visitor without a session is signed out");
     assert!(ask(&shop, "GET", &format!("/orders/{}", placed.public_id)).0.contains("no-store"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn characters_that_nobody_types_are_named_and_refused() {
+async fn control_characters_in_a_form_are_refused_and_the_field_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let (shop, db) = customer::shop(dir.path(), "");
     let visitor = Customer::visitor(&shop);
@@ -89,7 +89,7 @@ async fn characters_that_nobody_types_are_named_and_refused() {
         assert_eq!(answer.status, 422, "{field}");
         assert!(answer.text.contains(&format!("The field {field}")), "{}", answer.text);
     }
-    assert_eq!(visitor.post("/signup", &good).await.status, 303, "the good one is not refused");
+    assert_eq!(visitor.post("/signup", &good).await.status, 303, "a valid form is accepted");
     let ada = Customer::signed_up(&shop, "eve@example.org").await;
     let (path, key, shown) = ada.quote(&db, 1).await;
     let placed = ada.post(&path, &[("units", "1"), ("request_key", &format!("{key}\0")), ("shown", &shown)]).await;
@@ -97,7 +97,7 @@ async fn characters_that_nobody_types_are_named_and_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_never_ends_is_not_waited_for() {
+async fn a_request_body_that_never_ends_times_out() {
     let dir = tempfile::tempdir().unwrap();
     let (shop, _db) = customer::shop(dir.path(), "");
     let began = Instant::now();
@@ -107,9 +107,9 @@ async fn a_body_that_never_ends_is_not_waited_for() {
     assert!(began.elapsed() < Duration::from_secs(25));
 }
 
-/// Prometheus's own checker has nothing to say about the metrics.
+/// The checker of Prometheus itself accepts the metrics.
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_and_details_are_on_the_operators_address() {
+async fn metrics_and_details_are_served_on_the_operators_address() {
     let dir = tempfile::tempdir().unwrap();
     let operator = free_address();
     let (mut shop, db) = customer::shop(dir.path(), "");
@@ -138,7 +138,7 @@ async fn metrics_and_details_are_on_the_operators_address() {
     db.write(|conn| jobs::raise(conn, AlertKind::Node, "test", told, 0)).unwrap();
     let details = http.get(format!("http://{operator}/readyz")).send().await.unwrap().text().await.unwrap();
     assert!(details.contains("9 epochs behind"), "{details}");
-    assert_eq!(ask(&shop, "GET", "/readyz").1.trim(), "ready", "the public reads no details");
+    assert_eq!(ask(&shop, "GET", "/readyz").1.trim(), "ready", "the public gets no details");
     let text = http.get(format!("http://{operator}/metrics")).send().await.unwrap().text().await.unwrap();
     assert!(text.contains("sealyard_alerts{kind=\"node\"} 1"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! A customer who uses the site's own forms, and what a test does to the shop meanwhile.
+//! A customer who uses the site's real forms, and helpers that change the shop meanwhile.
 
 use std::{io::Write, path::Path, time::Duration};
 
@@ -24,7 +24,7 @@ pub fn shop(dir: &Path, more: &str) -> (Shop, Database) {
     let db = Database::open(&database_url(dir), 4).unwrap();
     machine(&db, "yard");
     let pledgeable = |conn: &mut AnyConnection| {
-        // It has just been heard: no agent runs here.
+        // No agent runs here, so the machine is marked as just heard.
         let now = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap();
         diesel::update(schema::machines::table).set(schema::machines::seen_at.eq(now)).execute(conn)?;
         let pool = capacity::pools(conn)?.remove(0);
@@ -34,7 +34,7 @@ pub fn shop(dir: &Path, more: &str) -> (Shop, Database) {
     (shop, db)
 }
 
-/// The worker's loops that need no node: orders, jobs.
+/// Starts a worker. Only its loops that need no node work: orders and jobs.
 pub fn worker(dir: &Path, shop: &Shop) -> Part {
     Part::new(dir, "work", &["sealyard", "--config", &shop.config.display().to_string(), "work"]).started()
 }
@@ -46,7 +46,7 @@ pub struct Customer {
     cookie: String,
 }
 
-/// An answer's content.
+/// The parts of an answer that tests look at.
 pub struct Page {
     pub status: u16,
     pub location: String,
@@ -68,7 +68,7 @@ impl Customer {
         customer
     }
 
-    /// Made on the command line, signed in on the site.
+    /// An administrator who is created on the command line and signed in on the site.
     pub async fn operator(shop: &Shop) -> Self {
         let mut command = std::process::Command::new(program("sealyard"));
         command.arg("--config").arg(&shop.config).args(["admin", "operator@example.org", "Operator"]);
@@ -105,7 +105,7 @@ impl Customer {
         Self::page(self.http.post(format!("{}{path}", self.url)).header("cookie", &self.cookie).form(form)).await
     }
 
-    /// As if through a proxy that says where the visitor is.
+    /// Posts as if through a proxy that reports this address of the visitor.
     pub async fn post_from(&self, address: &str, path: &str, form: &[(&str, &str)]) -> Page {
         let request = self.http.post(format!("{}{path}", self.url)).header("x-forwarded-for", address);
         Self::page(request.form(form)).await
@@ -120,7 +120,7 @@ impl Customer {
         assert!(sent.status().is_success());
     }
 
-    /// The order form of a quote, filled in: key and shown date.
+    /// The path, request key and shown date of the order form on a quote.
     pub async fn quote(&self, db: &Database, units: i64) -> (String, String, String) {
         let plan = db.read(|conn| sealyard_core::catalog::plans_on_sale(conn).map_err(DbFault::from)).unwrap().remove(0);
         let path = format!("/plans/{}", plan.public_id);
@@ -129,7 +129,7 @@ impl Customer {
         (path, field("request_key"), field("shown"))
     }
 
-    /// Orders through the real form; the order's row.
+    /// Orders through the real form and returns the order.
     pub async fn order(&self, db: &Database, units: i64) -> Order {
         let (path, key, shown) = self.quote(db, units).await;
         assert!(!shown.is_empty(), "the quote shows a date");
@@ -140,14 +140,14 @@ impl Customer {
         order(db, &id)
     }
 
-    /// The id of the session on which an order can be paid.
+    /// The id of the payment session of an order.
     pub async fn session(&self, order: &Order) -> String {
         let page = self.get(&format!("/orders/{}", order.public_id)).await;
         let url = between(&page.text, "id=\"pay\" href=\"", "\"").unwrap_or_else(|| panic!("no page to pay on: {}", page.text));
         url.rsplit('/').next().unwrap().to_owned()
     }
 
-    /// Waits until the order's page says so.
+    /// Waits until the page of the order contains these words.
     pub async fn until(&self, order: &Order, words: &str) {
         let started = std::time::Instant::now();
         loop {
@@ -170,7 +170,7 @@ pub fn order(db: &Database, id: &str) -> Order {
     db.read(|conn| orders::by_public_id(conn, id).map_err(DbFault::from)).unwrap().unwrap()
 }
 
-/// So long passes for an order: everything about it is earlier.
+/// Lets this much time pass for an order by moving all its times back.
 pub fn later(db: &Database, order: &Order, by: i64) {
     use schema::orders as o;
     db.write(|conn| {

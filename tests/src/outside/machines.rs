@@ -1,4 +1,4 @@
-//! Machines that report nonsense, are revoked, or are silent.
+//! Machines that report nonsense, lose their keys, or fall silent.
 
 use std::collections::HashSet;
 
@@ -36,7 +36,7 @@ fn key_of(db: &Database, name: &str) -> String {
     .unwrap()
 }
 
-/// Sends a machine's requests, from outside any runtime.
+/// Sends the requests of a machine, from outside any async runtime.
 struct Agent {
     runtime: tokio::runtime::Handle,
     http: reqwest::Client,
@@ -60,7 +60,7 @@ fn sound() -> Value {
     serde_json::to_value(hardware()).unwrap()
 }
 
-/// Any JSON, with the numbers and texts that hurt.
+/// Any JSON, including the numbers and texts that tend to break parsers.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -80,7 +80,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A request that is sound but for some of its fields.
+/// A sound request with one value replaced by any JSON.
 fn spoilt() -> impl Strategy<Value = (&'static str, Value)> {
     let heartbeat = json!({
         "hardware": sound(), "running": [{"task": 1, "fence": 1, "progress": "x"}], "stored": [{"miner": 1000, "number": 1}],
@@ -117,9 +117,10 @@ fn agent(runtime: &tokio::runtime::Runtime, shop: &Shop, key: String) -> Agent {
     Agent { runtime: runtime.handle().clone(), http, url: shop.url.clone(), key }
 }
 
-/// Whatever a machine sends: no panic, no error of ours, and quotes and other machines go on.
+/// Whatever a machine sends, the server neither panics nor answers with an error of its own, and
+/// quotes and other machines are not affected.
 #[test]
-fn no_request_of_a_machine_stops_anything() {
+fn no_request_of_a_machine_breaks_the_server() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (shop, db) = runtime.block_on(async { shop(dir.path(), "") });
@@ -154,17 +155,17 @@ fn no_request_of_a_machine_stops_anything() {
     runtime.block_on(async {
         let ada = Customer::signed_up(&shop, "ada@example.org").await;
         let (_, _, shown) = ada.quote(&db, 1).await;
-        assert!(!shown.is_empty(), "quotes go on");
+        assert!(!shown.is_empty(), "quotes still work");
     });
     assert!(!shop.serve.log().contains("panicked"), "{}", shop.serve.log());
-    assert_eq!(bad.beat(&sound()), 200, "who says what can be is believed again");
+    assert_eq!(bad.beat(&sound()), 200, "a machine that reports sound values is believed again");
     let alerts = db.read(|conn| jobs::alerts(conn).map_err(DbFault::from)).unwrap();
     assert!(!alerts.iter().any(|a| a.text.contains("in its heartbeat")), "{alerts:?}");
 }
 
-/// Rows that were written before anything was checked.
+/// Such rows may have been written before values were checked.
 #[test]
-fn the_planner_bears_machines_that_cannot_be() {
+fn the_planner_survives_impossible_machines() {
     on_both(|db| {
         let (_, plan, user) = support::shop(db, 10);
         use diesel::{ExpressionMethods, RunQueryDsl};
@@ -199,7 +200,7 @@ fn report(db: &Database, machine: &Machine, task: &TaskHead, outcome: Outcome) -
 }
 
 #[test]
-fn a_result_is_what_the_task_asked_for_or_a_failure_of_the_machine() {
+fn a_result_that_does_not_fit_its_task_is_a_failure_of_the_machine() {
     on_both(|db| {
         let (_, plan, user) = support::shop(db, 10);
         let contract = buy(db, &plan, user.id, 1, "key");
@@ -213,16 +214,16 @@ fn a_result_is_what_the_task_asked_for_or_a_failure_of_the_machine() {
         assert!(report(db, &yard, &task_of_kind(db, "pc1"), done(json!({}))));
         let long = json!({"comm_r": "33".repeat(50_000), "comm_d": "44".repeat(32), "pc2": {}});
         assert!(report(db, &yard, &task_of_kind(db, "pc2"), done(long)));
-        assert_eq!(sector().comm_r, None, "a CommR of 100,000 characters is none");
+        assert_eq!(sector().comm_r, None, "a CommR of 100,000 characters is not stored");
         assert!(sector().reason.unwrap().contains("CommR is not 32 bytes of hex"));
         let alerts = db.read(|conn| jobs::alerts(conn).map_err(DbFault::from)).unwrap();
         assert!(alerts.iter().any(|a| a.text.contains("machine yard reported an invalid result of pc2")), "{alerts:?}");
-        assert_eq!(sector().state, SectorState::Planned, "it starts again, elsewhere if there is another machine");
+        assert_eq!(sector().state, SectorState::Planned, "it starts again, on another machine if there is one");
     });
 }
 
 #[test]
-fn a_machine_speaks_of_its_own_sectors_and_a_snark_is_a_proof() {
+fn results_about_other_sectors_and_malformed_snarks_are_rejected() {
     on_both(|db| {
         let (pool, plan, user) = support::shop(db, 10);
         let yard = db.read(|conn| fleet::machines(conn).map_err(DbFault::from)).unwrap().remove(0);
@@ -287,22 +288,22 @@ fn a_machine_speaks_of_its_own_sectors_and_a_snark_is_a_proof() {
 }
 
 #[test]
-fn keys_and_tokens_can_be_withdrawn_and_renewed() {
+fn machine_keys_and_tokens_can_be_withdrawn_and_renewed() {
     on_both(|db| {
         let yard = machine(db, "yard");
         let known = |key: &str| db.read(|conn| fleet::by_key(conn, key).map_err(DbFault::from)).unwrap().is_some();
         let token = |db: &Database| db.write(|conn| fleet::new_key_token(conn, &yard, NOW, NOW + DAY)).unwrap();
         let enrol = |token: &str| db.transact(|conn| fleet::enrol(conn, token, &hardware(), NOW));
         let renewed = enrol(&token(db)).unwrap();
-        assert_eq!(renewed.machine, yard.public_id, "the same machine, with what it stores");
+        assert_eq!(renewed.machine, yard.public_id, "it is still the same machine");
         assert!(known(&renewed.key));
         let again = enrol(&token(db)).unwrap();
         let early = token(db);
-        assert!(known(&again.key) && !known(&renewed.key), "the old key is worth nothing");
+        assert!(known(&again.key) && !known(&renewed.key), "the old key no longer works");
         assert!(db.write(|conn| fleet::revoke(conn, yard.id, NOW)).unwrap());
-        assert!(!db.write(|conn| fleet::revoke(conn, yard.id, NOW)).unwrap(), "once");
+        assert!(!db.write(|conn| fleet::revoke(conn, yard.id, NOW)).unwrap(), "a key is revoked once");
         assert!(!known(&again.key));
-        assert!(matches!(enrol(&early), Err(EnrolError::TokenWithdrawn)), "who had it may be who the key is withdrawn from");
+        assert!(matches!(enrol(&early), Err(EnrolError::TokenWithdrawn)), "an earlier token may be in the wrong hands, too");
         assert!(db.read(|conn| fleet::lost_machines(conn).map_err(DbFault::from)).unwrap().contains(&yard.id));
         let unused = token(db);
         let open = db.read(|conn| fleet::open_tokens(conn, NOW).map_err(DbFault::from)).unwrap();
@@ -316,7 +317,7 @@ fn keys_and_tokens_can_be_withdrawn_and_renewed() {
 }
 
 #[test]
-fn files_are_fetched_from_the_host_that_a_machine_named_first() {
+fn files_are_fetched_only_from_the_host_that_a_machine_named_first() {
     on_both(|db| {
         let offer = |machine: &Machine, url: &str| {
             let offer = fleet::Offer { files_url: Some(url), keeps: false };
@@ -325,21 +326,21 @@ fn files_are_fetched_from_the_host_that_a_machine_named_first() {
         let yard = || db.read(|conn| fleet::machines(conn).map_err(DbFault::from)).unwrap().remove(0);
         machine(db, "yard");
         assert!(offer(&yard(), "http://10.0.0.7:7350"));
-        assert!(offer(&yard(), "http://10.0.0.7:7351"), "another port is another start");
+        assert!(offer(&yard(), "http://10.0.0.7:7351"), "a restarted agent may use another port");
         assert_eq!(yard().files_url.as_deref(), Some("http://10.0.0.7:7351"));
         assert!(!offer(&yard(), "http://169.254.169.254/latest"));
-        assert_eq!(yard().files_url, None, "nobody fetches from there");
+        assert_eq!(yard().files_url, None, "files are not fetched from a foreign host");
         assert!(offer(&yard(), "http://10.0.0.7:7351"));
-        // A machine that moved gets a new key, and is where it says then.
+        // A machine that has moved gets a new key and may then name its new host.
         let token = db.write(|conn| fleet::new_key_token(conn, &yard(), NOW, NOW + DAY)).unwrap();
         db.transact(|conn| fleet::enrol(conn, &token, &hardware(), NOW)).unwrap();
         assert!(offer(&yard(), "http://10.0.0.8:7350"));
     });
 }
 
-/// The whole life of keys and tokens on the operator's page.
+/// The whole life cycle of keys and tokens on the fleet page.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_console_withdraws_renews_and_removes() {
+async fn the_console_withdraws_and_renews_keys_and_removes_machines() {
     let dir = tempfile::tempdir().unwrap();
     let (shop, db) = shop(dir.path(), "");
     let operator = Customer::operator(&shop).await;
@@ -356,7 +357,7 @@ async fn the_console_withdraws_renews_and_removes() {
     assert_eq!(operator.post("/admin/fleet/tokens/withdraw", &[("token", &digest)]).await.status, 422);
     let refused = db.transact(|conn| fleet::enrol(conn, &format!("enrol_{token}"), &hardware(), NOW));
     assert!(matches!(refused, Err(EnrolError::TokenWithdrawn)));
-    assert_eq!(operator.post(&at("remove"), &[]).await.status, 422, "its key is good");
+    assert_eq!(operator.post(&at("remove"), &[]).await.status, 422, "a machine with a valid key cannot be removed");
     assert_eq!(operator.post(&at("revoke"), &[]).await.status, 303);
     assert!(operator.get("/admin/fleet").await.text.contains("key withdrawn"));
     let renewed = operator.post(&at("key"), &[]).await.text;
@@ -369,7 +370,7 @@ async fn the_console_withdraws_renews_and_removes() {
 }
 
 #[test]
-fn a_silent_machine_is_given_nothing_while_another_one_is_idle() {
+fn a_silent_machine_gets_no_work_while_another_one_is_idle() {
     on_both(|db| {
         let (_, plan, user) = support::shop(db, 10);
         let idle = machine(db, "idle");
@@ -388,7 +389,7 @@ fn a_silent_machine_is_given_nothing_while_another_one_is_idle() {
             })
             .unwrap()
         };
-        assert!(granted(db).is_empty(), "nobody has been heard for a minute");
+        assert!(granted(db).is_empty(), "no machine has been heard for a minute");
         db.write(|conn| fleet::heartbeat(conn, &idle, &hardware(), now)).unwrap();
         let given: HashSet<(TaskId, _)> = granted(db).into_iter().map(|given| (given.task, given.machine)).collect();
         assert!(given.len() == 1 && given.iter().all(|(_, machine)| *machine == idle.id), "{given:?}");

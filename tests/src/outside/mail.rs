@@ -1,4 +1,5 @@
-//! Mail servers that refuse for good, for now, and whom they are told to be.
+//! Mail servers that refuse permanently or temporarily, the name in the greeting, and the checks of
+//! email addresses.
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,7 +21,8 @@ use tokio::{
 use super::customer::{shop, worker};
 use crate::support::on_both;
 
-/// Answers RCPT with one line, and notes who says hello and how often somebody tried.
+/// A mail server that answers RCPT with this line. It records the name in the greeting and the
+/// number of attempts.
 async fn server(answer: &'static str) -> (u16, Arc<Mutex<(String, usize)>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -58,7 +60,7 @@ async fn server(answer: &'static str) -> (u16, Arc<Mutex<(String, usize)>>) {
     (port, seen)
 }
 
-/// A statement that waits for its mail.
+/// Creates a statement whose mail is waiting to be sent.
 fn statement(db: &Database) {
     use schema::statements as s;
     db.write(|conn| {
@@ -89,7 +91,7 @@ fn stored(db: &Database) -> (Statement, String, i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mailbox_that_does_not_exist_is_given_up_and_told_and_a_full_one_is_tried_again() {
+async fn a_permanent_mail_refusal_is_reported_and_a_temporary_one_retried() {
     for (answer, is_permanent) in
         [("550 5.1.1 no such mailbox", true), ("451 4.3.0 try later", false), ("535 5.7.8 who are you", false)]
     {
@@ -102,12 +104,12 @@ async fn a_mailbox_that_does_not_exist_is_given_up_and_told_and_a_full_one_is_tr
         let _work = worker(dir.path(), &shop);
         let started = Instant::now();
         while stored(&db).2 == 0 || stored(&db).1 == "running" {
-            assert!(started.elapsed() < Duration::from_secs(20), "nobody tried: {answer}");
+            assert!(started.elapsed() < Duration::from_secs(20), "no delivery was attempted: {answer}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         tokio::time::sleep(Duration::from_millis(1500)).await;
         let (statement, state, attempts) = stored(&db);
-        assert_eq!((attempts, seen.lock().unwrap().1), (1, 1), "{answer}: not again within a moment");
+        assert_eq!((attempts, seen.lock().unwrap().1), (1, 1), "{answer}: no immediate second attempt");
         assert_eq!(seen.lock().unwrap().0, "yard.example");
         assert_eq!(statement.refused_at.is_some(), is_permanent, "{answer}");
         assert_eq!(state, if is_permanent { "failed" } else { "ready" }, "{answer}");
@@ -120,7 +122,7 @@ async fn a_mailbox_that_does_not_exist_is_given_up_and_told_and_a_full_one_is_tr
 }
 
 #[test]
-fn one_mailbox_is_one_account_and_what_cannot_be_mailed_is_none() {
+fn a_mailbox_has_one_account_and_an_invalid_address_has_none() {
     on_both(|db| {
         let register = |email: &str| {
             let new = NewUser { email, name: "Ada", password: "long enough", role: Role::Investor };

@@ -1,4 +1,4 @@
-//! Messages have an identity of their own, and the chain is asked what became of them.
+//! Messages have UUIDs of their own, and the worker asks the chain about their outcome.
 
 use std::sync::{
     Arc,
@@ -22,7 +22,8 @@ use crate::{
     support::{NOW, on_both},
 };
 
-/// Sectors that are waited for; PreCommits are refused for tickets of the future only.
+/// The ticket epoch of sealed sectors. The devnet refuses only PreCommits whose ticket is in the
+/// future or older than its look-back.
 const TICKET: i64 = 5;
 
 fn uuid_of(db: &Database, request: impl Fn(&mut AnyConnection) -> MessageRequest<'static>) -> String {
@@ -35,7 +36,7 @@ fn uuid_of(db: &Database, request: impl Fn(&mut AnyConnection) -> MessageRequest
 }
 
 #[test]
-fn two_messages_never_have_one_identity_whatever_rows_they_stand_in() {
+fn two_messages_never_share_a_uuid_even_under_the_same_row() {
     let seen = std::sync::Mutex::new(Vec::new());
     on_both(|db| {
         let pool = db.write(|conn| create_pool(conn, &NewPool::new("Test", 1000, 2048, NOW))).unwrap().id;
@@ -44,23 +45,23 @@ fn two_messages_never_have_one_identity_whatever_rows_they_stand_in() {
         let first = uuid_of(db, |_| request(0, b"a"));
         assert_eq!(first, uuid_of(db, |_| request(0, b"a")), "the same attempt is the same message");
         assert_ne!(first, uuid_of(db, |_| request(1, b"a")));
-        // A backup is restored: the same rows are written again, for another proof.
+        // A restored backup writes the same rows again, for another proof.
         let forget = |db: &Database| {
             use diesel::RunQueryDsl;
             db.write(|conn| diesel::sql_query("DELETE FROM messages").execute(conn)).unwrap();
         };
         forget(db);
-        assert_ne!(first, uuid_of(db, |_| request(0, b"b")), "another message under the old row");
+        assert_ne!(first, uuid_of(db, |_| request(0, b"b")), "another message under the old row has another UUID");
         forget(db);
-        assert_eq!(first, uuid_of(db, |_| request(0, b"a")), "the very same message is known to the node");
+        assert_eq!(first, uuid_of(db, |_| request(0, b"a")), "the same message keeps its UUID, so the node knows it");
         seen.lock().unwrap().push(first);
     });
     let seen = seen.into_inner().unwrap();
-    assert_ne!(seen[0], seen[1], "two installations on one node");
+    assert_ne!(seen[0], seen[1], "two installations on one node have different UUIDs");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_the_node_refuses_does_not_keep_the_next_from_being_pushed() {
+async fn a_refused_message_does_not_block_the_next_one() {
     let mut yard = Yard::open(Config::default(), "", 2).await;
     yard.step(50).await;
     yard.sealed(1, 0x11, TICKET);
@@ -72,7 +73,7 @@ async fn a_message_that_the_node_refuses_does_not_keep_the_next_from_being_pushe
         if asked["method"] != "Filecoin.MpoolPushMessage" {
             return None;
         }
-        // The first message of all, again and again.
+        // Refuse the first message every time.
         let params = asked["params"][0]["Params"].clone();
         let bad = first.lock().unwrap().get_or_insert_with(|| params.clone()).clone();
         (params == bad).then(|| {
@@ -91,9 +92,9 @@ async fn a_message_that_the_node_refuses_does_not_keep_the_next_from_being_pushe
     assert!(refused.load(Ordering::SeqCst) > 0);
 }
 
-/// The node has forgotten, or never knew, what a UUID is, and its first answer is lost.
+/// The node has forgotten, or never supported, UUIDs, and its first answer is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_answer_of_a_node_without_uuids_is_found_in_the_mempool_and_on_chain() {
+async fn a_push_whose_answer_was_lost_is_found_in_the_mempool_or_on_chain() {
     for landed_before_the_retry in [false, true] {
         let mut yard = Yard::open(Config::default(), "", 1).await;
         yard.step(50).await;
@@ -101,12 +102,13 @@ async fn a_lost_answer_of_a_node_without_uuids_is_found_in_the_mempool_and_on_ch
         let pushes = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&pushes);
         yard.spoil(move |method, _| {
-            // The push reaches the node; its answer does not come back.
+            // The push reaches the node, but its answer is lost.
             let lost = method == "Filecoin.MpoolPushMessage" && seen.fetch_add(1, Ordering::SeqCst) == 0;
             lost.then(|| Reply { status: 502, body: b"<html>bad gateway</html>".to_vec(), after: std::time::Duration::ZERO })
         });
         if landed_before_the_retry {
-            // Nothing is retried within the call either: the node is away until the message is on chain.
+            // Retries within the call fail as well: the node does not answer until the message is
+            // on chain.
             let away = Arc::new(AtomicUsize::new(0));
             let seen = Arc::clone(&away);
             yard.spoil(move |method, _| {
@@ -126,13 +128,14 @@ async fn a_lost_answer_of_a_node_without_uuids_is_found_in_the_mempool_and_on_ch
     }
 }
 
-/// Forest: each push is a message of its own. The second PreCommit fails on chain, the first one counts.
+/// On Forest each push is a new message. The second PreCommit fails on chain, and the first one
+/// counts.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_doubled_message_whose_copy_failed_is_adopted() {
+async fn a_message_that_landed_under_another_cid_is_adopted() {
     let mut yard = Yard::open(Config::default(), "", 1).await;
     yard.step(50).await;
     let sector = yard.sealed(1, 0x11, TICKET);
-    // Somebody, perhaps we before a backup was restored, has sent the same PreCommit.
+    // Somebody has sent the same PreCommit, perhaps this installation before a backup was restored.
     let params = sealyard_filecoin::actor::pre_commit(&[sealyard_filecoin::actor::PreCommit {
         proof: sealyard_filecoin::sector::SealProof::Drg2KiB,
         number: 1,
@@ -151,13 +154,13 @@ async fn a_doubled_message_whose_copy_failed_is_adopted() {
     let message = message.unwrap().unwrap();
     assert_eq!((sector.failures, message.state.name()), (0, "landed"));
     let sector_pool = sector.pool_id;
-    assert!(message.adopted_at.is_some(), "the chain had it by another message");
+    assert!(message.adopted_at.is_some(), "the chain had it through another message");
     let gas = yard.db.read(|conn| sealing::gas_cost(conn, sector_pool, 0, 10_000).map_err(DbFault::from)).unwrap();
     assert!(gas > 0, "the copy that failed was paid for");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_message_under_our_identity_is_not_taken_for_ours() {
+async fn another_message_under_our_uuid_is_not_taken_for_ours() {
     let mut yard = Yard::open(Config::default(), "", 1).await;
     yard.step(50).await;
     yard.sealed(1, 0x11, TICKET);
@@ -165,7 +168,7 @@ async fn another_message_under_our_identity_is_not_taken_for_ours() {
     let told = Arc::clone(&lies);
     yard.spoil(move |method, body| {
         let mut answer: Value = serde_json::from_slice(body).unwrap();
-        // The answer to a UUID of an earlier life: another method's message.
+        // The UUID was used before, so the answer holds another message.
         let lie = method == "Filecoin.MpoolPushMessage" && told.fetch_add(1, Ordering::SeqCst) == 0;
         lie.then(|| {
             answer["result"]["Message"]["Params"] = json!("gIA=");
@@ -179,7 +182,7 @@ async fn another_message_under_our_identity_is_not_taken_for_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_number_that_the_chain_has_given_to_another_sector_is_changed_and_told() {
+async fn a_sector_gets_a_new_number_when_the_chain_has_used_its_old_one() {
     let mut yard = Yard::open(Config::default(), "", 1).await;
     yard.step(50).await;
     yard.sealed(1, 0x11, TICKET);
@@ -200,7 +203,7 @@ async fn a_number_that_the_chain_has_given_to_another_sector_is_changed_and_told
         all.len() == 1 && all[0].number == 2 && all[0].reason.as_ref().is_some_and(|why| why.contains("old number 1"))
     })
     .await;
-    assert_eq!(yard.messages(MessageState::Pushed).len(), 0, "nothing was sent for a number that is taken");
+    assert_eq!(yard.messages(MessageState::Pushed).len(), 0, "a message was sent for a number that is taken");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,7 +212,7 @@ async fn a_released_sector_sends_a_new_message() {
         let pool = db.write(|conn| create_pool(conn, &NewPool::new("Test", 1000, 2048, NOW))).unwrap().id;
         let next = || db.read(|conn| sealing::next_attempt(conn, Purpose::PreCommit, 1).map_err(DbFault::from)).unwrap();
         for expected in 0..6 {
-            assert_eq!(next(), expected, "attempts are counted by messages, whatever was forgiven");
+            assert_eq!(next(), expected, "attempts are counted by messages, even after a release");
             let request =
                 MessageRequest { pool, purpose: Purpose::PreCommit, subject: 1, attempt: next(), method: 28, params: b"x" };
             db.write(|conn| sealing::build_message(conn, &request, NOW)).unwrap();
@@ -218,7 +221,7 @@ async fn a_released_sector_sends_a_new_message() {
     let mut yard = Yard::open(Config::default(), "", 1).await;
     yard.step(50).await;
     let id = yard.sealed(1, 0x11, TICKET);
-    // It has failed until it was quarantined, and a person has let it go on.
+    // The sector failed until it was quarantined, and a person has released it.
     yard.db
         .write(|conn| {
             let pool = yard.sector(1).pool_id;
@@ -244,7 +247,7 @@ async fn a_released_sector_sends_a_new_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reorganisation_moves_a_pre_commit_and_its_seed_with_it() {
+async fn a_reorganisation_moves_a_pre_commit_together_with_its_seed() {
     let settings = Config { reorg_depth: 20, ..Config::default() };
     let mut yard = Yard::open(settings, "", 1).await;
     yard.step(50).await;
@@ -258,7 +261,7 @@ async fn a_reorganisation_moves_a_pre_commit_and_its_seed_with_it() {
     let info = yard.node.pre_commit_info(&fvm_shared::address::Address::new_id(1000), 1, &Vec::new()).await.unwrap().unwrap();
     assert_eq!(moved.seed_epoch, Some(info.pre_commit_epoch + 150));
     assert_eq!((moved.state, moved.failures), (SectorState::WaitSeed, 0));
-    // It is taken out of the chain for a while, and comes back.
+    // A reorganisation removes it from the chain for a while, and it comes back.
     yard.reorg(12, 12).await;
     yard.until("the PreCommit is waited for again", 0, || yard.sector(1).state == SectorState::PreCommitting).await;
     yard.until("the sector waits for its seed", 1, || yard.sector(1).state == SectorState::WaitSeed).await;
@@ -266,14 +269,14 @@ async fn a_reorganisation_moves_a_pre_commit_and_its_seed_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_offers_too_little_is_sent_again_for_more_and_a_person_learns_when_it_may_not() {
+async fn an_underpriced_message_is_replaced_until_it_needs_a_person_at_its_fee_limit() {
     let mut yard = Yard::open(Config::default(), "stuck_after_s = 1\nmax_fee_pre_commit = \"0.1\"\n", 1).await;
     yard.step(50).await;
     yard.sealed(1, 0x11, TICKET);
     yard.work.start();
     yard.until("it is pushed", 0, || yard.messages(MessageState::Pushed).len() == 1).await;
     let first = yard.messages(MessageState::Pushed).remove(0);
-    // Gas becomes a hundred times dearer than what was offered.
+    // Raise the base fee far above the offer.
     let _: Value = yard.node.call("Devnet.SetBaseFee", json!([20_000_000])).await.unwrap();
     yard.until("it is sent again under its nonce", 1, || {
         let now = yard.messages(MessageState::Pushed);
@@ -285,7 +288,7 @@ async fn a_message_that_offers_too_little_is_sent_again_for_more_and_a_person_le
     assert_eq!((landed.nonce, yard.sector(1).failures), (first.nonce, 0));
     assert!(yard.alerts().is_empty(), "{:?}", yard.alerts());
 
-    // Far beyond what a PreCommit may cost: nothing can be done without a person.
+    // The base fee is far above the limit of a PreCommit, so the message needs a person.
     let mut poor = Yard::open(Config::default(), "stuck_after_s = 1\nmax_fee_pre_commit = \"0.000001\"\n", 1).await;
     poor.step(50).await;
     let _: Value = poor.node.call("Devnet.SetBaseFee", json!([20_000_000])).await.unwrap();
@@ -297,9 +300,9 @@ async fn a_message_that_offers_too_little_is_sent_again_for_more_and_a_person_le
     .await;
 }
 
-/// A window whose proof was sent and did not land.
+/// The proof of the window was sent but did not land.
 #[test]
-fn a_window_that_closes_without_its_proof_is_missed_at_that_moment_and_a_late_receipt_takes_that_back() {
+fn a_window_without_a_proof_is_missed_until_a_late_receipt_arrives() {
     on_both(|db| {
         let (post, closed) = db
             .write(|conn| {
@@ -327,7 +330,7 @@ fn a_window_that_closes_without_its_proof_is_missed_at_that_moment_and_a_late_re
         assert_eq!(closed, [0, 1]);
         let alerts = || db.read(|conn| sealyard_core::jobs::alerts(conn).map_err(DbFault::from)).unwrap();
         assert!(db.write(|conn| proving::miss(conn, &post, NOW)).unwrap());
-        assert!(!db.write(|conn| proving::miss(conn, &post, NOW)).unwrap(), "once");
+        assert!(!db.write(|conn| proving::miss(conn, &post, NOW)).unwrap(), "a window is missed once");
         assert!(alerts().len() == 1 && alerts()[0].text.contains("deadline 3 partition 0"), "{:?}", alerts());
         db.write(|conn| proving::landed(conn, post.id, 0)).unwrap();
         assert!(alerts().is_empty());

@@ -1,4 +1,5 @@
-//! Misbehaviour of the outside: nodes, machines, payers and mail servers that lose, delay, repeat, lie and forget.
+//! Misbehaviour of the outside world: nodes, machines, payers and mail servers that lose, delay,
+//! repeat, lie and forget.
 
 mod basics;
 mod customer;
@@ -10,7 +11,8 @@ mod operator;
 mod payments;
 mod yard;
 
-/// How often random or repeated trials run; `SEALYARD_TRIALS=1000` runs as many as the goal asks for.
+/// The number of random or repeated trials. `SEALYARD_TRIALS=1000` runs as many as the project goal
+/// asks for.
 pub fn trials() -> u32 {
     std::env::var("SEALYARD_TRIALS").ok().and_then(|n| n.parse().ok()).unwrap_or(25)
 }

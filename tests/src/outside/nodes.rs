@@ -1,4 +1,4 @@
-//! Reachable is not healthy: nodes that stand still, limit, and answer with pages.
+//! Nodes that are reachable but not healthy: stale heads, rate limits, and HTML pages as answers.
 
 use std::{
     path::Path,
@@ -36,7 +36,7 @@ fn node(first: &str, fallbacks: &[&str], token: &str) -> Node {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_not_the_callers_fault_goes_to_the_next_node_and_is_named_by_its_status() {
+async fn errors_of_a_node_go_to_the_next_node_and_name_their_status() {
     let (_dir, devnet) = devnet().await;
     let spoils: [(u16, &[u8]); 8] = [
         (429, b"too many requests, slow down"),
@@ -67,14 +67,14 @@ async fn whatever_is_not_the_callers_fault_goes_to_the_next_node_and_is_named_by
         assert!(error.is_temporary(), "{status}: {error}");
         assert!(error.to_string().contains(&status.to_string()) && error.to_string().contains(&bad.url), "{error}");
     }
-    // A fault of the caller stays the caller's.
+    // An error that the caller caused is not passed to another node.
     let asked = node(&devnet.ready.url, &[], &devnet.ready.token);
     let error = asked.call::<serde_json::Value>("Filecoin.NoSuchMethod", json!([])).await.unwrap_err();
     assert!(matches!(error, RpcError::Node { code: -32601, .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_asks_for_a_pause_gets_it() {
+async fn a_rate_limited_node_rests_as_long_as_it_asks() {
     let (_dir, devnet) = devnet().await;
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
@@ -87,18 +87,18 @@ async fn a_node_that_asks_for_a_pause_gets_it() {
     let started = Instant::now();
     let error = alone.chain_head().await.unwrap_err();
     assert!(matches!(&error, RpcError::Unavailable { retry_after: Some(pause), .. } if pause.as_secs() == 30), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(5), "the caller learns of it at once");
-    assert_eq!(asked.load(Ordering::SeqCst), 1, "and the node is not asked again meanwhile");
+    assert!(started.elapsed() < Duration::from_secs(5), "the caller gets the error at once");
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "the node is not asked again during the pause");
     let with_other = node(&limited.url, &[&devnet.ready.url], &devnet.ready.token);
-    // The other node's network has to be known to be this one's.
+    // The first call must learn that the other node is on the same network.
     assert!(with_other.chain_head().await.is_err());
     let before = asked.load(Ordering::SeqCst);
     let _ = with_other.chain_head().await;
-    assert_eq!(asked.load(Ordering::SeqCst), before, "it rests: the other one is asked first");
+    assert_eq!(asked.load(Ordering::SeqCst), before, "the other node is asked first during the pause");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_stands_still_is_left_out_until_it_has_caught_up() {
+async fn a_node_with_a_stale_head_is_left_out_until_it_catches_up() {
     let (_dir, devnet) = devnet().await;
     let direct = node(&devnet.ready.url, &[], &devnet.ready.token);
     let step = async |epochs: i64| {
@@ -125,15 +125,15 @@ async fn a_head_that_stands_still_is_left_out_until_it_has_caught_up() {
     *frozen.lock().unwrap() = Some(Vec::new());
     let then = both.chain_head().await.unwrap();
     step(3).await;
-    assert!(both.look_at_heads(fresh).await[0].problem.is_none(), "a few epochs are nothing");
+    assert!(both.look_at_heads(fresh).await[0].problem.is_none(), "a lag of a few epochs is tolerated");
     step(30).await;
     let seen = both.look_at_heads(fresh).await;
     assert!(seen[0].problem.as_ref().is_some_and(|why| why.contains("behind another node")), "{seen:?}");
-    assert!(both.chain_head().await.unwrap().height > then.height, "reads go to the node that is well");
+    assert!(both.chain_head().await.unwrap().height > then.height, "reads go to the healthy node");
     *frozen.lock().unwrap() = None;
     assert!(both.look_at_heads(fresh).await[0].problem.is_none());
 
-    // All heads are behind the clock: nothing is read, nothing can be posted.
+    // If all heads are behind the clock, nothing is read and nothing can be posted.
     let late = |by: i64| Freshness { now: Some(1_790_726_400 + 133 * 30 + by), ..fresh };
     let alone = node(&devnet.ready.url, &[], &devnet.ready.token);
     assert!(alone.look_at_heads(late(120)).await[0].problem.is_none());
@@ -142,10 +142,10 @@ async fn a_head_that_stands_still_is_left_out_until_it_has_caught_up() {
     assert!(matches!(alone.miner_info(&fvm_shared::address::Address::new_id(1000)).await, Err(RpcError::Stale(_))));
 }
 
-/// The whole worker: with a chain that stands still it does nothing, and says so.
+/// The worker does nothing while the chain stands still, and raises an alert.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_sent_from_a_stale_state_and_a_person_is_told() {
-    // The devnet's time is September's; the worker's clock is the real one.
+async fn a_worker_with_a_stale_chain_sends_nothing_and_raises_an_alert() {
+    // The chain of the devnet is in September, but the worker uses the real clock.
     let mut yard = Yard::open(Config::default(), "", 1).await;
     let config = yard.root().join("sealyard.toml");
     let text = std::fs::read_to_string(&config).unwrap().replace("head_lag_epochs = 0", "head_lag_epochs = 5");
@@ -160,7 +160,8 @@ async fn nothing_is_sent_from_a_stale_state_and_a_person_is_told() {
     assert!(alert.text.contains("is not used") && alert.text.contains("behind the clock"), "{}", alert.text);
 }
 
-/// Calls of the usual turns of a bench that follows a miner of so many sectors, of which none is new.
+/// The number of calls of each usual turn in a bench run that follows a miner with this many
+/// sectors and none new.
 fn calls_of_a_turn(sectors: &str, database: &str, more: &[&str]) -> Vec<u32> {
     let mut bench = Command::new(program("sealyard-bench"));
     bench.args(["large-miner", "--sectors", sectors, "--new", "0", "--turns", "3", "--database", database]).args(more);
@@ -175,13 +176,14 @@ fn calls_of_a_turn(sectors: &str, database: &str, more: &[&str]) -> Vec<u32> {
 }
 
 #[test]
-fn a_turn_costs_what_has_changed_and_not_what_there_is() {
+fn a_turn_costs_what_has_changed_whatever_the_size_of_the_miner() {
     let databases: [fn(&Path) -> String; 2] = [database_url, |_| new_postgres()];
     for database_of in databases {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let small = calls_of_a_turn("2000", &database_of(dirs[0].path()), &[]);
         let large = calls_of_a_turn("120000", &database_of(dirs[1].path()), &[]);
-        // Each turn reads 60 tipsets. One deadline of 48 ends in it, where the small miner has nothing in all but one.
+        // Each turn reads 60 tipsets, and one of 48 deadlines ends in it. The small miner has
+        // sectors in one deadline only.
         assert!(small.iter().zip(&large).all(|(small, large)| *large <= small + 12), "{small:?} {large:?}");
         assert!(large.iter().all(|calls| *calls < 60 + 48), "{large:?}");
     }

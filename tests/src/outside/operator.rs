@@ -1,4 +1,4 @@
-//! An operator's command line, and a database that goes away.
+//! The command line of an operator, and a database that goes away.
 
 use std::{
     io::Write,
@@ -39,7 +39,7 @@ const POOL: [&str; 12] = [
     "--name",
 ];
 
-/// A configuration over a database that does not exist yet, or is empty.
+/// A configuration whose database does not exist yet or is empty.
 struct Desk {
     dir: tempfile::TempDir,
     database: String,
@@ -65,12 +65,12 @@ impl Desk {
         command.arg("--config").arg(&self.config).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        // A command that stops early does not read.
+        // A command that stops early does not read its input.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         child.wait_with_output().unwrap()
     }
 
-    /// Output of a command that works.
+    /// The output of a command that must succeed.
     fn works(&self, arguments: &[&str], input: &str) -> String {
         let output = self.run(arguments, input);
         let status = output.status;
@@ -84,7 +84,7 @@ impl Desk {
         said
     }
 
-    /// Error of a command that cannot work.
+    /// The error output of a command that must fail.
     fn refuses(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments, "long enough\n");
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
@@ -92,7 +92,7 @@ impl Desk {
     }
 }
 
-/// The URL of a new, empty database on the tests' server.
+/// The URL of a new, empty database on the test server.
 pub(super) fn new_postgres() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let server = std::env::var("SEALYARD_TEST_POSTGRES").expect("run the tests with scripts/test, which starts PostgreSQL");
@@ -107,7 +107,7 @@ fn desks() -> [Desk; 2] {
 }
 
 #[test]
-fn commands_that_end_end_well_however_often_they_run() {
+fn one_shot_commands_succeed_however_often_they_run() {
     for desk in desks() {
         assert!(desk.works(&["migrate"], "").contains("migrations have run"));
         for n in 0..trials() {
@@ -132,7 +132,7 @@ fn commands_that_end_end_well_however_often_they_run() {
     }
 }
 
-/// Of these, none does anything on tables that it does not know.
+/// None of these commands does anything on an unknown schema.
 const COMMANDS: [&[&str]; 8] = [
     &["serve"],
     &["work"],
@@ -145,7 +145,7 @@ const COMMANDS: [&[&str]; 8] = [
 ];
 
 #[test]
-fn tables_that_are_not_this_releases_stop_every_command() {
+fn a_schema_of_another_release_stops_every_command() {
     for desk in desks() {
         for arguments in COMMANDS {
             let said = desk.refuses(arguments);
@@ -163,7 +163,7 @@ fn tables_that_are_not_this_releases_stop_every_command() {
 }
 
 #[test]
-fn a_first_days_mistakes_are_told_with_what_to_do() {
+fn setup_mistakes_are_explained_with_a_remedy() {
     let desk = Desk::at(database_url);
     desk.works(&["migrate"], "");
     desk.works(&[POOL.as_slice(), &["Test"]].concat(), "");
@@ -205,7 +205,7 @@ fn a_first_days_mistakes_are_told_with_what_to_do() {
     assert!(said.contains("https://"), "{said}");
 }
 
-/// The way to PostgreSQL's socket, which a test can shut.
+/// A connection to the socket of PostgreSQL that a test can shut.
 struct Way {
     port: u16,
     is_shut: Arc<AtomicBool>,
@@ -230,7 +230,7 @@ impl Way {
                 std::thread::spawn(move || {
                     let _ = std::io::copy(&mut &from, &mut &to);
                 });
-                // Where one side hangs up, the other learns it.
+                // When one side hangs up, hang up on the other.
                 std::thread::spawn(move || {
                     let _ = std::io::copy(&mut &server, &mut &client);
                     let _ = client.shutdown(std::net::Shutdown::Both);
@@ -248,9 +248,10 @@ impl Way {
     }
 }
 
-/// The database is away for some seconds: then pages, agents and the worker go on within a second.
+/// The database is away for some seconds. When it is back, pages, agents and the worker go on at
+/// once.
 #[test]
-fn once_the_database_is_back_nobody_waits() {
+fn work_resumes_at_once_when_the_database_is_back() {
     let server = std::env::var("SEALYARD_TEST_POSTGRES").expect("run the tests with scripts/test, which starts PostgreSQL");
     let direct = new_postgres();
     let name = direct.rsplit('/').next().unwrap().to_owned();
@@ -286,15 +287,15 @@ fn once_the_database_is_back_nobody_waits() {
         assert_eq!((ask("page"), ask("heartbeat")), (200, 200), "round {round}");
         way.is_shut.store(true, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(1500));
-        assert_ne!(ask("page"), 200, "the database is away indeed");
+        assert_ne!(ask("page"), 200, "the database is really away");
         way.is_shut.store(false, Ordering::SeqCst);
         let back = Instant::now();
-        assert_eq!((ask("page"), ask("heartbeat")), (200, 200), "at once, {round}: {}", shop.serve.log());
+        assert_eq!((ask("page"), ask("heartbeat")), (200, 200), "no answer at once in round {round}: {}", shop.serve.log());
         assert!(back.elapsed() < Duration::from_secs(2), "{:?}", back.elapsed());
-        // A server that ends its connections, as for a restart: nobody notices.
+        // When the server ends its connections, as for a restart, nobody notices.
         let mut admin = diesel::PgConnection::establish(&format!("{server}/postgres")).unwrap();
         let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
-        assert!(diesel::sql_query(end).execute(&mut admin).unwrap() > 0, "there were connections to end");
+        assert!(diesel::sql_query(end).execute(&mut admin).unwrap() > 0, "there was no connection to end");
         assert_eq!((ask("page"), ask("heartbeat")), (200, 200), "{}", shop.serve.log());
     }
     until("the worker works on", || {
@@ -311,9 +312,9 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A worker that is told to stop leaves its loops to the one that stands by, at once.
+/// A worker that is told to stop hands its loops to the standby worker at once.
 #[test]
-fn a_worker_that_is_stopped_gives_its_loops_up() {
+fn a_stopped_worker_hands_its_loops_over_at_once() {
     for desk in desks() {
         let db = Database::open(&desk.database, 4).unwrap();
         db.migrate().unwrap();
@@ -329,15 +330,15 @@ fn a_worker_that_is_stopped_gives_its_loops_up() {
         assert!(Command::new("kill").arg(first.pid().to_string()).status().unwrap().success());
         until("the first ends well", || first.ended() == Some(true));
         until("the second goes on", || second.log().contains("takes the loop over"));
-        assert!(told.elapsed() < Duration::from_secs(6), "the claims of a dead one last for 15 s: {:?}", told.elapsed());
+        assert!(told.elapsed() < Duration::from_secs(6), "the standby waited for claims to expire: {:?}", told.elapsed());
         assert!(first.log().contains("its loops are free"), "{}", first.log());
         assert!(!db.read(|conn| jobs::loops(conn).map_err(DbFault::from)).unwrap().is_empty());
     }
 }
 
-/// `books check` reads what was there at one moment.
+/// `books check` reads the state of a single moment.
 #[test]
-fn a_check_of_the_books_sees_one_moment() {
+fn a_check_of_the_books_reads_a_consistent_snapshot() {
     crate::support::on_both(|db| {
         let (pool, ..) = crate::support::shop(db, 10);
         let owned = |conn: &mut _| capacity::capacity(conn, pool.id).map(|c| c.owned);
@@ -348,7 +349,7 @@ fn a_check_of_the_books_sees_one_moment() {
                 Ok::<_, DbFault>((before, owned(conn)?))
             })
             .unwrap();
-        assert_eq!(before, after, "what is written meanwhile does not show");
-        assert_eq!(db.read(|conn| owned(conn).map_err(DbFault::from)).unwrap(), before + 2048, "it was written");
+        assert_eq!(before, after, "a concurrent write is visible");
+        assert_eq!(db.read(|conn| owned(conn).map_err(DbFault::from)).unwrap(), before + 2048, "the concurrent write is lost");
     });
 }

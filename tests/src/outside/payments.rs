@@ -1,4 +1,4 @@
-//! Payments that do not follow the happy path.
+//! Payments that leave the happy path.
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ use super::{
 use crate::support::{self, NOW, SECTOR, on_both};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_payment_after_the_hold_is_a_sale_when_the_capacity_is_there() {
+async fn a_payment_after_the_hold_is_a_sale_while_the_capacity_is_free() {
     let dir = tempfile::tempdir().unwrap();
     let (shop, db) = shop(dir.path(), "");
     let ada = Customer::signed_up(&shop, "ada@example.org").await;
     let placed = ada.order(&db, 1).await;
     let session = ada.session(&placed).await;
-    // The time to pay has run out, and nobody has bought meanwhile.
+    // The time to pay is over, but nobody else has bought the capacity.
     later(&db, &placed, 2 * HOUR);
     assert_eq!(ada.outside(&format!("/pay/{session}")).await.status, 303);
     ada.until(&placed, "See your contract").await;
     assert!(order(&db, &placed.public_id).is(OrderState::Fulfilled));
 
-    // A date that we did not show is not taken, whoever sends it.
+    // A date that the site has not shown is refused, whoever sends it.
     let (path, key, shown) = ada.quote(&db, 1).await;
     let (date, code) = shown.split_once('.').unwrap();
     let earlier = format!("{}.{code}", date.parse::<i64>().unwrap() - HOUR);
@@ -59,9 +59,9 @@ async fn a_bank_debit_holds_its_capacity_until_the_bank_has_decided() {
         ada.until(&placed, "payment under way").await;
         later(&db, &placed, 3 * HOUR);
         tokio::time::sleep(Duration::from_millis(500)).await;
-        assert!(order(&db, &placed.public_id).is(OrderState::Placed), "however long it takes");
+        assert!(order(&db, &placed.public_id).is(OrderState::Placed), "the hold lasts until the bank decides");
         let cancelled = ada.post(&format!("/orders/{}/cancel", placed.public_id), &[]).await;
-        assert_eq!(cancelled.status, 422, "money is on its way");
+        assert_eq!(cancelled.status, 422, "an order with a payment under way cannot be cancelled");
         assert_eq!(ada.outside(&format!("/pay/{session}/settle/{outcome}")).await.status, 200);
         ada.until(&placed, words).await;
         assert!(order(&db, &placed.public_id).is(state));
@@ -69,7 +69,7 @@ async fn a_bank_debit_holds_its_capacity_until_the_bank_has_decided() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_of_the_provider_is_told_and_not_repeated_for_ever() {
+async fn an_error_of_the_provider_is_shown_and_the_payment_works_later() {
     let dir = tempfile::tempdir().unwrap();
     let (shop, db) = shop(dir.path(), "");
     let ada = Customer::signed_up(&shop, "ada@example.org").await;
@@ -78,12 +78,13 @@ async fn an_error_of_the_provider_is_told_and_not_repeated_for_ever() {
     let told = ada.get(&format!("/orders/{}", placed.public_id)).await;
     assert!(told.text.contains("is not responding at the moment"), "{}", told.text);
     let session = ada.session(&placed).await;
-    // It was away for longer than its pages need: hold and page are renewed together.
+    // The provider was away for so long that the rest of the hold is too short for a payment page.
+    // The hold and the page are renewed together.
     ada.outside("/control/fail/1").await;
     let second = ada.order(&db, 1).await;
     later(&db, &second, 40 * MINUTE);
     let renewed = ada.session(&second).await;
-    assert!(order(&db, &second.public_id).expires_at > second.expires_at - 10 * MINUTE, "the whole time to pay again");
+    assert!(order(&db, &second.public_id).expires_at > second.expires_at - 10 * MINUTE, "the whole time to pay is granted again");
     for session in [session, renewed] {
         assert_eq!(ada.outside(&format!("/pay/{session}")).await.status, 303);
     }
@@ -92,7 +93,7 @@ async fn an_error_of_the_provider_is_told_and_not_repeated_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_webhook_loses_nothing() {
+async fn a_lost_webhook_loses_no_payment() {
     let dir = tempfile::tempdir().unwrap();
     let (shop, db) = shop(dir.path(), "");
     let ada = Customer::signed_up(&shop, "ada@example.org").await;
@@ -103,16 +104,16 @@ async fn a_lost_webhook_loses_nothing() {
         assert_eq!(ada.outside(&format!("/pay/{session}")).await.status, 303);
     }
     let _work = worker(dir.path(), &shop);
-    // Before an order expires the provider is asked about its session.
+    // Before an order expires, the provider is asked about its session.
     later(&db, &asked, 2 * HOUR);
     ada.until(&asked, "See your contract").await;
     assert!(order(&db, &listed.public_id).is(OrderState::Placed));
-    // Once a day it is asked about everything that has happened.
+    // Once a day the provider is asked for all recent events.
     let now = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
     let payload = json!({"from": now - 600, "to": now + 600}).to_string();
     db.write(|conn| jobs::enqueue(conn, "payment_events", "test", &payload, 0)).unwrap();
     ada.until(&listed, "See your contract").await;
-    // An order that nobody has paid for expires, and nobody can pay for it afterwards.
+    // An unpaid order expires and can no longer be paid.
     let unpaid = ada.order(&db, 1).await;
     let session = ada.session(&unpaid).await;
     later(&db, &unpaid, 2 * HOUR);
@@ -121,7 +122,7 @@ async fn a_lost_webhook_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_can_be_cancelled_and_its_page_is_closed() {
+async fn a_cancelled_order_closes_its_payment_page() {
     let dir = tempfile::tempdir().unwrap();
     let (shop, db) = shop(dir.path(), "");
     let ada = Customer::signed_up(&shop, "ada@example.org").await;
@@ -129,7 +130,7 @@ async fn an_order_can_be_cancelled_and_its_page_is_closed() {
     let session = ada.session(&placed).await;
     let bob = Customer::signed_up(&shop, "bob@example.org").await;
     let cancel = format!("/orders/{}/cancel", placed.public_id);
-    assert_eq!(bob.post(&cancel, &[]).await.status, 404, "it is not his");
+    assert_eq!(bob.post(&cancel, &[]).await.status, 404, "the order belongs to somebody else");
     assert_eq!(ada.post(&cancel, &[]).await.status, 303);
     ada.until(&placed, "cancelled").await;
     assert_eq!(ada.outside(&format!("/pay/{session}")).await.status, 410);
@@ -137,7 +138,7 @@ async fn an_order_can_be_cancelled_and_its_page_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_passwords_of_a_stranger_do_not_lock_the_owner_out() {
+async fn a_strangers_wrong_passwords_do_not_lock_the_owner_out() {
     let dir = tempfile::tempdir().unwrap();
     let (shop, _) = shop(dir.path(), "trusted_proxies = [\"127.0.0.1\"]\n");
     Customer::signed_up(&shop, "ada@example.org").await;
@@ -149,9 +150,9 @@ async fn wrong_passwords_of_a_stranger_do_not_lock_the_owner_out() {
         statuses.push(visitor.post_from("203.0.113.9", "/login", &wrong).await.status);
     }
     assert_eq!(statuses, [422, 422, 422, 422, 422, 422, 422, 422, 429]);
-    assert_eq!(visitor.post_from("203.0.113.9", "/login", &right).await.status, 429, "a guess is not worth trying any more");
-    assert_eq!(visitor.post_from("198.51.100.7", "/login", &right).await.status, 303, "the owner is somewhere else");
-    // New accounts are counted as well.
+    assert_eq!(visitor.post_from("203.0.113.9", "/login", &right).await.status, 429, "further guesses are refused");
+    assert_eq!(visitor.post_from("198.51.100.7", "/login", &right).await.status, 303, "the owner comes from another address");
+    // New accounts are limited as well.
     let mut opened = 0;
     for n in 0..14 {
         let email = format!("n{n}@example.org");
@@ -178,7 +179,7 @@ fn paid(page: &str, order: Option<&str>, minor: i64) -> Happening {
 }
 
 #[test]
-fn every_event_has_a_fate_and_money_that_fits_no_order_is_in_the_books() {
+fn every_payment_event_has_a_fate_and_unmatched_money_is_booked() {
     on_both(|db| {
         let (order, _) = place(db, "cs_1");
         let mut n = 0;
@@ -188,7 +189,7 @@ fn every_event_has_a_fate_and_money_that_fits_no_order_is_in_the_books() {
             let incoming = Incoming { id: &id, rail: "stripe", kind: "test", raw: "{}" };
             let take = || db.transact(|conn| payments::receive(conn, &incoming, happening, NOW)).unwrap();
             let fate = take();
-            assert_eq!(take(), fate, "the same event again changes nothing");
+            assert_eq!(take(), fate, "a repeated event changes nothing");
             fate
         };
         let suspense = || {
@@ -200,12 +201,12 @@ fn every_event_has_a_fate_and_money_that_fits_no_order_is_in_the_books() {
         assert_eq!(receive(&paid("cs_foreign", Some("their-order-7"), 700)), Fate::NotOurs);
         assert_eq!(suspense(), 0);
         assert_eq!(receive(&paid("cs_lost", Some("ord_lostwithabackup"), 4200)), Fate::NeedsAPerson);
-        assert_eq!(suspense(), 4200, "it came, so it is in the books");
+        assert_eq!(suspense(), 4200, "money that came in is booked");
         assert_eq!(receive(&paid("cs_1", Some(own), 1)), Fate::NeedsAPerson);
-        assert_eq!(suspense(), 4201, "a wrong amount");
+        assert_eq!(suspense(), 4201, "a wrong amount is in suspense");
         assert_eq!(receive(&paid("cs_1", Some(own), order.amount_minor)), Fate::Applied);
         assert_eq!(receive(&paid("cs_2", Some(own), order.amount_minor)), Fate::NeedsAPerson);
-        assert_eq!(suspense(), 4201 + order.amount_minor, "a second payment");
+        assert_eq!(suspense(), 4201 + order.amount_minor, "a second payment is in suspense");
         let refund = |intent: &str| Happening::Refunded { intent: intent.into(), minor: 2500, currency: "usd".into() };
         assert_eq!(receive(&refund("pi_1")), Fate::NeedsAPerson);
         assert_eq!(receive(&refund("pi_foreign")), Fate::NotOurs);
@@ -224,9 +225,10 @@ fn every_event_has_a_fate_and_money_that_fits_no_order_is_in_the_books() {
     });
 }
 
-/// Payment and expiry at the same moment, again and again: one of them happens, and neither fails.
+/// A payment and the expiry arrive at the same moment, again and again. Neither fails, and the
+/// order is fulfilled.
 #[test]
-fn a_payment_that_meets_the_expiry_is_never_an_error() {
+fn a_payment_that_races_with_the_expiry_is_never_an_error() {
     on_both(|db| {
         let (pool, plan, user) = support::shop(db, i64::from(trials()) + 10);
         for trial in 0..trials() {
@@ -250,7 +252,7 @@ fn a_payment_that_meets_the_expiry_is_never_an_error() {
                 expiry.join().unwrap().unwrap();
             });
             let state = db.read(|conn| orders::by_id(conn, order.id).map_err(DbFault::from)).unwrap();
-            assert!(state.is(OrderState::Fulfilled), "there is room: {}", state.state);
+            assert!(state.is(OrderState::Fulfilled), "the capacity is free: {}", state.state);
         }
         let sold = db.read(|conn| sealyard_core::capacity::capacity(conn, pool.id).map_err(DbFault::from)).unwrap();
         assert_eq!(sold.sold, i64::from(trials()) * SECTOR);
@@ -258,7 +260,7 @@ fn a_payment_that_meets_the_expiry_is_never_an_error() {
 }
 
 #[test]
-fn a_new_account_cannot_hold_what_others_would_buy() {
+fn a_new_account_can_hold_only_a_share_of_the_capacity() {
     on_both(|db| {
         let (_, plan, user) = support::shop(db, 40);
         let try_place = |units, key: &str| {
@@ -269,11 +271,11 @@ fn a_new_account_cannot_hold_what_others_would_buy() {
         };
         assert!(matches!(try_place(9, "much"), Err(PlaceError::TooMuchHeld { left }) if left.0 == 8 * SECTOR), "a fifth of 40");
         let first = try_place(3, "first").unwrap();
-        assert_eq!(try_place(3, "first").unwrap().id, first.id, "the same form again");
+        assert_eq!(try_place(3, "first").unwrap().id, first.id, "a repeated form gives the same order");
         try_place(3, "second").unwrap();
         assert!(matches!(try_place(1, "third"), Err(PlaceError::TooManyUnpaid { most: 2 })));
         assert!(db.transact(|conn| orders::cancel(conn, first.id, NOW)).unwrap());
-        assert!(!db.transact(|conn| orders::cancel(conn, first.id, NOW)).unwrap(), "once");
+        assert!(!db.transact(|conn| orders::cancel(conn, first.id, NOW)).unwrap(), "an order is cancelled once");
         try_place(1, "third").unwrap();
         // An account that has paid once may reserve more.
         db.write(|conn| {
@@ -288,9 +290,10 @@ fn a_new_account_cannot_hold_what_others_would_buy() {
     });
 }
 
-/// Over the real webhook: what is ours waits for a person, what is somebody else's is answered and left alone.
+/// Uses the real webhook. Disputes of our payments wait for a person, and those of others are
+/// acknowledged and ignored.
 #[tokio::test(flavor = "multi_thread")]
-async fn disputes_and_refunds_of_ours_wait_for_a_person_and_those_of_others_do_not() {
+async fn disputes_of_our_payments_wait_for_a_person_and_others_are_ignored() {
     let dir = tempfile::tempdir().unwrap();
     let (shop, db) = shop(dir.path(), "");
     let ada = Customer::signed_up(&shop, "ada@example.org").await;
@@ -311,20 +314,21 @@ async fn disputes_and_refunds_of_ours_wait_for_a_person_and_those_of_others_do_n
         assert!(started.elapsed() < Duration::from_secs(20), "{}", shop.serve.log());
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
-    // The fake sends each event until it is answered with success, and once more.
+    // The fake provider repeats each event until it is acknowledged, and sends it once more after
+    // that.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let later = db.read(|conn| jobs::alerts(conn).map_err(DbFault::from)).unwrap();
     assert_eq!((alerts.len(), later.len()), (1, 1), "{later:?}");
     assert!(alerts[0].text.contains(&placed.public_id) && alerts[0].text.contains("fraudulent"), "{alerts:?}");
     assert!(!shop.serve.log().contains("webhook failed"), "{}", shop.serve.log());
-    // A person sees to it.
+    // A person settles it.
     let operator = Customer::operator(&shop).await;
     let page = operator.get("/admin/pipeline").await.text;
     assert!(page.contains("Payments that need a person") && page.contains("fraudulent"), "{page}");
     let event = between(&page, "name=\"event\" value=\"", "\"").unwrap();
     assert_eq!(ada.post("/admin/payments/settle", &[("event", &event)]).await.status, 403);
     assert_eq!(operator.post("/admin/payments/settle", &[("event", &event)]).await.status, 303);
-    assert_eq!(operator.post("/admin/payments/settle", &[("event", &event)]).await.status, 422, "once");
+    assert_eq!(operator.post("/admin/payments/settle", &[("event", &event)]).await.status, 422, "it is settled once");
     assert!(!operator.get("/admin/pipeline").await.text.contains("fraudulent"));
     assert!(db.read(|conn| jobs::alerts(conn).map_err(DbFault::from)).unwrap().is_empty());
 }

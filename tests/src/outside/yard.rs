@@ -1,5 +1,5 @@
-//! A worker process over a devnet, with a proxy between them that a test can spoil, and sectors that are put where the test wants them:
-//! what machines do is not part of it.
+//! A worker process over a devnet, with a proxy between them that a test can spoil. No machine
+//! runs: tests put sectors into the state that they need.
 
 use std::{
     fs,
@@ -28,10 +28,10 @@ use crate::{
     support::shop,
 };
 
-/// Spoils a request's answer, by method; `None`: it passes.
+/// Spoils the answer of a method. `None` passes the answer on.
 pub type Spoil = Box<dyn FnMut(&str, &[u8]) -> Option<Reply> + Send>;
 
-/// Answers a request in the node's place; `None`: it passes.
+/// Answers a request in place of the node. `None` passes the request on.
 pub type Gate = Box<dyn FnMut(&Value) -> Option<Reply> + Send>;
 
 pub struct Yard {
@@ -45,11 +45,12 @@ pub struct Yard {
     _devnet: Devnet,
 }
 
-/// Moments that a worker is given for what it does within two turns.
+/// The time that a worker is given for work of about two turns.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Yard {
-    /// `settings` of the network; `more` lines of the worker's configuration. Sectors `1..=sectors` are bought and planned.
+    /// Opens a yard. `settings` configure the network, and `more` holds further lines of the
+    /// worker's configuration. Sectors `1..=sectors` are sold and planned.
     pub async fn open(settings: Config, more: &str, sectors: i64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let devnet = Devnet::start((Ipv4Addr::LOCALHOST, 0).into(), &dir.path().join("devnet"), settings).await.unwrap();
@@ -82,12 +83,12 @@ impl Yard {
         Self { dir, db, node, proxy, work, spoil, gate, _devnet: devnet }
     }
 
-    /// From now on the proxy does this.
+    /// Spoils answers from now on.
     pub fn spoil(&self, spoil: impl FnMut(&str, &[u8]) -> Option<Reply> + Send + 'static) {
         *self.spoil.lock().unwrap() = Some(Box::new(spoil));
     }
 
-    /// From now on requests meet this before the node.
+    /// Puts a gate before the node from now on.
     pub fn gate(&self, gate: impl FnMut(&Value) -> Option<Reply> + Send + 'static) {
         *self.gate.lock().unwrap() = Some(Box::new(gate));
     }
@@ -106,7 +107,7 @@ impl Yard {
         all.into_iter().find(|sector| sector.number == number).unwrap()
     }
 
-    /// As if the machines had sealed it: its PreCommit is due.
+    /// Acts as if the machines had sealed the sector, so its PreCommit is due.
     pub fn sealed(&self, number: i64, comm_r: u8, ticket_epoch: i64) -> SectorId {
         use schema::sectors as s;
         let id = self.sector(number).id;
@@ -130,7 +131,7 @@ impl Yard {
         self.db.read(|conn| jobs::alerts(conn).map_err(DbFault::from)).unwrap()
     }
 
-    /// Waits until `done`, stepping the chain meanwhile by `epochs` at a time.
+    /// Waits until `done`, stepping the chain by `epochs` at a time.
     pub async fn until(&self, what: &str, epochs: i64, mut done: impl FnMut() -> bool) {
         let started = Instant::now();
         while !done() {
@@ -149,7 +150,7 @@ impl Yard {
         }
     }
 
-    /// How often a method was called with an answer that passed.
+    /// The number of calls of a method that the node answered.
     pub fn calls(&self, method: &str) -> usize {
         self.proxy.passed.lock().unwrap().iter().filter(|(asked, _)| asked["method"] == method).count()
     }

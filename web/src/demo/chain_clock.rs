@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_follows_the_chain_and_never_goes_back() {
+    fn the_clock_follows_the_chain_and_never_goes_back() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("clock");
         let clock = ChainClock::start(file.clone(), 1_000_000);

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pdf_is_found_in_a_mail_and_missed_in_one_without() {
+    fn a_pdf_attachment_is_found_and_a_mail_without_one_is_an_error() {
         let mail = "Subject: x\r\n\r\n--b\r\nContent-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n\r\nJVBE\r\nRg==\r\n--b--\r\n";
         assert_eq!(attached_pdf(mail).unwrap(), b"%PDF");
         assert!(attached_pdf("Subject: x\r\n\r\nhello").is_err());

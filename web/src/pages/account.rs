@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_signs_in_goes_on_within_this_site_only() {
+    fn sign_in_redirects_only_within_this_site() {
         let to = |next: &str| Next { next: Some(next.to_owned()) }.path().map(str::to_owned);
         assert_eq!(to("/plans/pln_1"), Some("/plans/pln_1".to_owned()));
         for elsewhere in ["//evil.example", "https://evil.example", "/\\evil.example", "plans", "/a?b=c", "/%2f"] {

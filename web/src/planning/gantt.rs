@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_at_one_time_do_not_cover_each_other() {
+    fn simultaneous_steps_do_not_overlap_in_the_chart() {
         let machine = MachineView {
             id: MachineId(1),
             name: "yard".into(),

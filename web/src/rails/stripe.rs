@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_events_are_read_and_ignored() {
+    fn unknown_events_are_ignored_and_unpaid_sessions_are_under_way() {
         let event: Event = serde_json::from_str(r#"{"id":"evt_1","type":"new.kind","data":{"object":{"x":1}}}"#).unwrap();
         assert_eq!(event.happening(), Happening::Other);
         let unpaid = r#"{"id":"e","type":"checkout.session.completed","data":{"object":{"id":"cs","payment_status":"unpaid"}}}"#;

@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn other_programs_read_exactly_the_statements_figures() {
+    fn other_programs_read_the_exact_figures_of_a_statement() {
         let view = view("Ada Lindqvist");
         let wanted = figures(&view);
         assert!(wanted.len() > 100);
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_other_scripts_and_long_ones_can_be_read_back() {
+    fn long_names_and_names_in_other_scripts_can_be_read_back() {
         for name in ["李小龍", "สมชาย ใจดี", "Ярослав Ильич", "Ng\u{169}g\u{129}", &"Maximiliane-Charlotte ".repeat(12)]
         {
             let [poppler, _] = extracted(&statement_pdf(&view(name)).unwrap());

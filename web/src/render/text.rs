@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_one_run_and_another_script_another() {
+    fn a_number_is_one_run_and_each_script_has_its_own() {
         let fonts = Fonts::shared().unwrap();
         assert_eq!(fonts.line(Weight::Regular, "136.371733169").unwrap().runs.len(), 1);
         let mixed = fonts.line(Weight::Regular, "Ada 李小龍").unwrap();
@@ -218,14 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn a_character_that_no_font_has_is_written_out_and_told() {
+    fn a_character_without_a_glyph_is_written_out_and_reported() {
         let fonts = Fonts::shared().unwrap();
         let (text, missing) = fonts.drawable(Weight::Regular, "Ada \u{10FFFD}");
         assert_eq!((text.as_str(), missing), ("Ada [U+10FFFD]", vec!['\u{10FFFD}']));
     }
 
     #[test]
-    fn long_names_are_broken_between_words_and_inside_them() {
+    fn long_names_wrap_between_words_and_inside_them() {
         let fonts = Fonts::shared().unwrap();
         for text in ["a name of many words ".repeat(12), "w".repeat(200), "李小龍".repeat(60)] {
             let lines = fonts.wrap(Weight::Regular, &text, 20.0).unwrap();

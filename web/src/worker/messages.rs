@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sector_is_to_blame_after_an_hour_an_empty_wallet_after_a_day_and_a_proof_is_sent_anew() {
+    fn patience_with_a_refused_message_depends_on_its_cause_and_purpose() {
         let old_ticket = "message execution failed: exit 16, reason: ticket too old";
         let poor = "mpool push: not enough funds: 0.1 FIL";
         let sectors = Purpose::PreCommit;

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recovery_is_declared_for_the_next_window_and_only_while_it_can_land_before_the_cutoff() {
+    fn a_recovery_is_declared_only_if_it_can_land_before_the_cutoff() {
         // Deadline 5 opens at 1300; declarations must land before 1230.
         assert_eq!(declarable_opening(&at(1010), 5), Some(1300));
         assert_eq!(declarable_opening(&at(1209), 5), Some(1300));

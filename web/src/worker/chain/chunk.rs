@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tipset_that_is_left_out_or_of_another_chain_shows() {
+    fn a_missing_or_foreign_tipset_is_detected() {
         let [one, two, three] = [tipset(1, &[1]), tipset(2, &[2]), tipset(3, &[3])];
         check_links(CIDS[0], &[one.clone(), two.clone()], &three).unwrap();
         check_links("", std::slice::from_ref(&two), &three).unwrap();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tipset_that_contradicts_itself_is_none() {
+    fn a_tipset_that_contradicts_itself_is_faulty() {
         assert_eq!(tipset(2, &[2, 2]).fault(), None);
         assert!(tipset(2, &[2, 1]).fault().is_some());
         assert!(tipset(2, &[]).fault().is_some());

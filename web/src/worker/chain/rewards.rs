@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_winners_part_is_what_the_balance_gained_or_else_what_the_settings_say() {
+    fn the_winners_part_is_the_gain_of_the_balance_or_the_configured_share() {
         let atto = TokenAmount::from_atto;
         let part = |gained: Option<i64>| winners_part(&atto(1000), &atto(7), gained.map(atto), 950);
         assert_eq!(part(Some(940)), atto(933), "whatever the settings say");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_pays_the_first_block_that_brings_it_in() {
+    fn a_message_pays_its_tip_to_the_first_block_that_includes_it() {
         let base_fee = TokenAmount::from_atto(100);
         let first = vec![message(101, 0, 7), message(102, 0, 1)];
         let second = vec![message(101, 0, 7), message(101, 1, 20), message(103, 5, 900)];

@@ -359,7 +359,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_that_are_not_known_stop_everything_and_say_what_to_do() {
+    fn an_unknown_network_version_stops_the_sync_and_names_the_remedy() {
         check_version(28, 29).unwrap();
         check_version(29, 29).unwrap();
         for unknown in [24, 30] {
