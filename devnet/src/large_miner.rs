@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -60,13 +60,14 @@ struct State {
     calls: AtomicU64,
     bytes: AtomicU64,
     epochs: HashMap<Cid, i64>,
+    lies: AtomicBool,
 }
 
 impl LargeMiner {
     /// Serves on loopback from a thread of this process. Must be called inside a tokio runtime.
     pub fn start(size: Size, head: i64) -> std::io::Result<Self> {
         let epochs = (0..size.epochs).map(|epoch| (tipset_cid(epoch), epoch)).collect();
-        let state = Arc::new(State { size, head: head.into(), calls: 0.into(), bytes: 0.into(), epochs });
+        let state = Arc::new(State { size, head: head.into(), calls: 0.into(), bytes: 0.into(), epochs, lies: false.into() });
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}/rpc/v1", listener.local_addr()?);
         let data = web::Data::from(Arc::clone(&state));
@@ -75,6 +76,11 @@ impl LargeMiner {
         });
         tokio::spawn(server.workers(1).disable_signals().listen(listener)?.run());
         Ok(Self { url, state })
+    }
+
+    /// The next answer about a deadline's partitions names none.
+    pub fn lie_once(&self) {
+        self.state.lies.store(true, Ordering::Relaxed);
     }
 
     pub fn set_head(&self, epoch: i64) {
@@ -132,6 +138,7 @@ impl State {
             "StateMinerAvailableBalance" => json!("0"),
             "StateMinerAllocated" => serde_json::to_value(BitFieldJson(vec![0, self.count(self.epoch(params, 1)?)]))?,
             "StateMinerDeadlines" => self.deadline_states(self.epoch(params, 1)?)?,
+            "StateMinerPartitions" if self.lies.swap(false, Ordering::Relaxed) => json!([]),
             "StateMinerPartitions" => self.partitions(params.get(1)?, self.epoch(params, 2)?)?,
             "StateMinerSectors" => {
                 let numbers: BitFieldJson = params.get(1)?;

@@ -1,6 +1,5 @@
 //! Contract rows.
 
-use crate::sealing::SectorState;
 use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
 use crate::{
@@ -8,6 +7,7 @@ use crate::{
     clock::{DAY, Micros},
     ids::{ContractId, OrderId, PoolId, UserId},
     ledger::LedgerError,
+    sealing::SectorState,
     store::{
         AnyConnection, DbResult,
         schema::{contracts, sectors},

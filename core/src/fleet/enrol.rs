@@ -1,10 +1,10 @@
 //! Enrolment: a computer trades a one-time token for a machine row with a key of its own.
 
-use super::machine::MachineState;
 use diesel::prelude::*;
 
 use super::{
     Machine,
+    machine::MachineState,
     protocol::{EnrolAnswer, Hardware},
 };
 use crate::{

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use crate::sealing::SectorState;
 use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 
 use super::{
@@ -13,6 +12,7 @@ use super::{
 use crate::{
     clock::Micros,
     ids::{MachineId, digest, secret},
+    sealing::SectorState,
     store::{
         AnyConnection, DbResult,
         schema::{machines, outages, sectors},

@@ -3,13 +3,12 @@
 
 use serde::Deserialize;
 
-use crate::sealing::TaskState;
 use crate::{
     capacity::Pool,
     clock::{HOUR, Micros},
     fleet::{lost_machines, protocol::PostInput},
     ids,
-    sealing::{self, NewTask, Sector, TaskKind},
+    sealing::{self, NewTask, Sector, TaskKind, TaskState},
     store::{AnyConnection, DbResult},
 };
 

@@ -6,7 +6,6 @@ use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::sealing::TaskState;
 use crate::{
     capacity::pool_by_id,
     clock::{MINUTE, Micros},
@@ -14,7 +13,7 @@ use crate::{
     ids::{MachineId, MessageId, PoolId, PostId},
     jobs::{self, AlertKind},
     on_conn,
-    sealing::{self, NewTask, Of, Sector, StepOutput, Task, TaskKind},
+    sealing::{self, NewTask, Of, Sector, StepOutput, Task, TaskKind, TaskState},
     store::{
         AnyConnection, DbResult,
         dialect::{self, Turn},

@@ -6,14 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use crate::sealing::TaskState;
 use diesel::prelude::*;
 
 use crate::{
     clock::{DAY, Micros, SECOND},
     fleet::{Breakdowns, breakdowns, check::MOST_MS},
     ids::{MachineId, PoolId},
-    sealing::{TaskKind, typical_seconds},
+    sealing::{TaskKind, TaskState, typical_seconds},
     store::{AnyConnection, DbResult, schema::tasks},
 };
 use sealyard_planner::{FailureModel, Secs, StepFailures, log_normal};

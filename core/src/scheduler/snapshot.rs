@@ -9,7 +9,6 @@ use super::{
     history::{self, History},
     previous_plan,
 };
-use crate::sealing::TaskState;
 use crate::{
     capacity::pools,
     clock::{HOUR, Micros, SECOND},
@@ -17,8 +16,8 @@ use crate::{
     ids::{MachineId, PoolId, SectorId, TaskId},
     orders,
     sealing::{
-        Cost, SectorState, Setbacks, TaskKind, ToStore, count_sectors, fetched, in_states, leftovers, open_tasks, setbacks,
-        to_store,
+        Cost, SectorState, Setbacks, TaskKind, TaskState, ToStore, count_sectors, fetched, in_states, leftovers, open_tasks,
+        setbacks, to_store,
     },
     store::{AnyConnection, DbResult, schema::chain_cursors},
 };

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use super::task::TaskState;
 use diesel::prelude::*;
 
 use super::{
@@ -11,8 +10,7 @@ use super::{
     message::{Purpose, Request, build, latest, next_attempt, reopen},
     sector::{by_id, of_contract},
     state::{Event, SectorState, Transition, Where},
-    task::{NewTask, Of, cancel_open, create},
-    transfer::transfers,
+    task::{NewTask, Of, TaskState, cancel_open, create},
 };
 use crate::{
     capacity::{Pool, pool_by_id, take_number},
@@ -362,7 +360,9 @@ pub(super) fn after_failure(
 /// its latest failed tasks, no more than its failures since the last release.
 fn machines_failed(conn: &mut AnyConnection, sector: &Sector) -> DbResult<i64> {
     let failed: Vec<(Option<MachineId>, Option<String>)> = tasks::table
-        .filter(tasks::sector_id.eq(sector.id).and(tasks::state.eq(TaskState::Failed)).and(tasks::kind.ne_all(transfers())))
+        .filter(
+            tasks::sector_id.eq(sector.id).and(tasks::state.eq(TaskState::Failed)).and(tasks::kind.ne_all(TaskKind::TRANSFERS)),
+        )
         .order(tasks::id.desc())
         .limit(sector.failures)
         .select((tasks::machine_id, tasks::failure_level))

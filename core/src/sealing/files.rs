@@ -3,11 +3,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::task::TaskState;
 use diesel::prelude::*;
 
 use super::{
     state::SectorState,
+    task::TaskState,
     transfer::{self, Went},
 };
 use crate::{

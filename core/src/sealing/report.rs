@@ -1,6 +1,5 @@
 //! Machines' reports about tasks. A result and its consequences are stored in one transaction.
 
-use super::task::TaskState;
 use diesel::prelude::*;
 use serde_json::value::RawValue;
 
@@ -10,7 +9,7 @@ use super::{
     result::{StepOutput, check},
     sector::by_id,
     state::Event,
-    task::forget_c1_output,
+    task::{TaskState, forget_c1_output},
     transfer::{are_bad, arrived},
 };
 use crate::{

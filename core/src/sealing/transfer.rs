@@ -4,13 +4,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::task::TaskState;
 use diesel::prelude::*;
 
 use super::{
     Sector, SectorState, Task, TaskKind, assign,
     sector::by_id,
-    task::{self, NewTask, OPEN},
+    task::{self, NewTask, OPEN, TaskState},
 };
 use crate::{
     capacity::pool_by_id,
@@ -105,14 +104,10 @@ pub(super) fn arrived(conn: &mut AnyConnection, transfer: &Task, kind: TaskKind,
     diesel::update(tasks::table.filter(waits)).set(tasks::pinned_to.eq(transfer.machine_id)).execute(conn).map(drop)
 }
 
-pub(super) const fn transfers() -> [TaskKind; 2] {
-    TaskKind::TRANSFERS
-}
-
 /// Fails transfers whose machine went silent. No other machine takes them over; the next plan
 /// decides anew.
 pub(super) fn call_off_transfers(conn: &mut AnyConnection, now: Micros) -> DbResult<()> {
-    let left = tasks::kind.eq_any(transfers()).and(tasks::state.eq(TaskState::Ready));
+    let left = tasks::kind.eq_any(TaskKind::TRANSFERS).and(tasks::state.eq(TaskState::Ready));
     let over =
         (tasks::state.eq(TaskState::Failed), tasks::failure.eq("the machine that fetched went silent"), tasks::done_at.eq(now));
     diesel::update(tasks::table.filter(left)).set(over).execute(conn).map(drop)
@@ -138,7 +133,7 @@ const NO_CHANCE: usize = 3;
 pub fn setbacks(conn: &mut AnyConnection, now: Micros) -> DbResult<Setbacks> {
     type Ended = (Option<SectorId>, Option<MachineId>, Option<MachineId>, Option<Micros>);
     let columns = (tasks::sector_id, tasks::machine_id, tasks::avoid, tasks::done_at);
-    let ended = |state: TaskState| tasks::table.filter(tasks::kind.eq_any(transfers()).and(tasks::state.eq(state)));
+    let ended = |state: TaskState| tasks::table.filter(tasks::kind.eq_any(TaskKind::TRANSFERS).and(tasks::state.eq(state)));
     let told = tasks::failure_level.is_not_null().and(tasks::done_at.gt(now - DAY));
     let failed: Vec<Ended> = ended(TaskState::Failed).filter(told).order(tasks::id.asc()).select(columns).load(conn)?;
     if failed.is_empty() {
@@ -229,7 +224,9 @@ pub fn copies_seen(conn: &mut AnyConnection, machine: MachineId, told: &[StoredS
     let stored: Vec<(TaskId, i64, i64)> = tasks::table
         .inner_join(sectors::table.on(tasks::sector_id.eq(sectors::id.nullable())))
         .inner_join(pools::table.on(pools::id.eq(sectors::pool_id)))
-        .filter(tasks::kind.eq_any(transfers()).and(tasks::state.eq(TaskState::Done)).and(tasks::done_at.gt(now - WATCHED)))
+        .filter(
+            tasks::kind.eq_any(TaskKind::TRANSFERS).and(tasks::state.eq(TaskState::Done)).and(tasks::done_at.gt(now - WATCHED)),
+        )
         .filter(tasks::machine_id.eq(machine))
         .select((tasks::id, pools::miner_id, sectors::number))
         .load(conn)?;
@@ -253,7 +250,7 @@ pub(super) struct Went {
 pub(super) fn ways(conn: &mut AnyConnection, of: &[SectorId]) -> DbResult<Vec<Went>> {
     type Row = (Option<SectorId>, Option<MachineId>, Option<MachineId>, Option<Micros>, Option<Micros>);
     let rows: Vec<Row> = tasks::table
-        .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq_any(transfers())).and(tasks::state.eq(TaskState::Done)))
+        .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq_any(TaskKind::TRANSFERS)).and(tasks::state.eq(TaskState::Done)))
         .order(tasks::id.asc())
         .select((tasks::sector_id, tasks::avoid, tasks::machine_id, tasks::done_at, tasks::seen_at))
         .load(conn)?;

@@ -6,7 +6,6 @@ use std::{
     rc::Rc,
 };
 
-use crate::contracts::ContractState;
 use diesel::prelude::*;
 
 use super::{
@@ -18,6 +17,7 @@ use super::{
 use crate::{
     catalog::{Pledge, Shortfall, Starts, Terms, terms_text},
     clock::{DAY, Micros},
+    contracts::ContractState,
     ids::{ContractId, PoolId, UserId},
     ledger::Lot,
     money::BasisPoints,

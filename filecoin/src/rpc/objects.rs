@@ -13,6 +13,8 @@ use super::{BitFieldJson, CidJson, Node, Numbers, Partition, RpcError, TipSetKey
 
 /// The multihash code of BLAKE2b-256, which the chain uses for its objects' CIDs.
 const BLAKE2B_256: u64 = 0xb220;
+/// More sectors than any miner has. A node that names more is not believed.
+const MOST_SECTORS: u64 = 1 << 24;
 const READ: &str = "Filecoin.ChainReadObj";
 
 /// A deadline's totals, as its object records them.
@@ -35,12 +37,12 @@ pub struct DeadlineSectors {
 }
 
 impl DeadlineSectors {
-    /// `None` if a bitfield is longer than 64 bits.
+    /// `None` if the partitions name more sectors than there can be.
     #[must_use]
     pub fn of(partitions: &[Partition]) -> Option<Self> {
         let union = |of: fn(&Partition) -> &BitFieldJson| {
             let sets: Option<Vec<Numbers>> = partitions.iter().map(|partition| Numbers::from_bits(of(partition))).collect();
-            sets.map(|sets| Numbers::union(&sets))
+            sets.map(|sets| Numbers::union(&sets)).filter(|set| set.len() <= MOST_SECTORS)
         };
         Some(Self {
             live: union(|partition| &partition.live_sectors)?,
@@ -86,7 +88,29 @@ impl Node {
         let partitions = self.partitions(miner, index, tsk).await?;
         DeadlineSectors::of(&partitions).ok_or_else(|| RpcError::Malformed {
             method: "Filecoin.StateMinerPartitions".to_owned(),
-            reason: format!("deadline {index} has a bitfield longer than 64 bits"),
+            reason: format!("deadline {index} names more sectors than there can be"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_with_impossibly_many_sectors_is_refused() {
+        let none = || BitFieldJson(vec![0]);
+        let partition = |live: Vec<u64>| Partition {
+            all_sectors: none(),
+            faulty_sectors: none(),
+            recovering_sectors: none(),
+            live_sectors: BitFieldJson(live),
+            active_sectors: none(),
+        };
+        let most = DeadlineSectors::of(&[partition(vec![7, MOST_SECTORS])]).unwrap();
+        assert_eq!(most.live.len(), MOST_SECTORS);
+        assert_eq!(DeadlineSectors::of(&[partition(vec![7, MOST_SECTORS + 1])]), None);
+        assert_eq!(DeadlineSectors::of(&[partition(vec![0, 1 << 60])]), None);
+        assert_eq!(DeadlineSectors::of(&[partition(vec![u64::MAX, 1])]), None);
     }
 }

@@ -3,7 +3,6 @@
 use actix_web::{HttpResponse, web};
 use anyhow::Context;
 use askama::Template;
-use sealyard_core::orders::PaymentState;
 use sealyard_core::{
     catalog::{self, Plan},
     clock::{DAY, MINUTE, Micros, SECOND, minute_text},
@@ -11,7 +10,7 @@ use sealyard_core::{
     ids::{self, UserId},
     ledger::{self, AccountSpec},
     money::NanoFil,
-    orders::{self, Order, OrderState, PlaceOrder, Stock},
+    orders::{self, Order, OrderState, PaymentState, PlaceOrder, Stock},
     scheduler::Promised,
     store::{AnyConnection, DbResult},
     yields::{self, Outcomes},

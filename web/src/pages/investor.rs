@@ -4,19 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use actix_web::{HttpResponse, web};
 use askama::Template;
-use sealyard_core::contracts::ContractState;
-use sealyard_core::orders::OrderState;
-use sealyard_core::sealing::TaskState;
 use sealyard_core::{
     accounts::User,
     capacity, catalog,
     clock::{DAY, Month, day_text, minute_text, parse_day},
-    contracts::{self, Contract},
+    contracts::{self, Contract, ContractState},
     fleet::{self, Machine},
     ledger::{self, AccountSpec},
     money::NanoFil,
-    orders, scheduler,
-    sealing::{self, SectorState, TaskHead},
+    orders,
+    orders::OrderState,
+    scheduler,
+    sealing::{self, SectorState, TaskHead, TaskState},
     statements,
     store::{AnyConnection, DbFault, DbResult},
     units::Bytes,

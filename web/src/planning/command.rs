@@ -21,13 +21,13 @@ pub enum Question {
         #[arg(long)]
         pool: Option<String>,
     },
-    /// What if a machine were drained.
+    /// Show the effect of draining a machine.
     Drain { machine: String },
-    /// What if a machine were lost with everything on it.
+    /// Show the effect of losing a machine and all its files.
     Fail { machine: String },
-    /// What if there were one more machine like this one.
+    /// Show the effect of one more machine like this one.
     Add { machine: String },
-    /// What if this many more sectors were ordered from a pool.
+    /// Show the effect of an order for this many sectors of a pool.
     Order { pool: String, sectors: i64 },
 }
 

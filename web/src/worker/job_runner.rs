@@ -1,12 +1,11 @@
 //! Runs jobs from the outbox: statements and their mail, what a payment rail has to be asked.
 
 use anyhow::Context;
-use sealyard_core::orders::PaymentState;
 use sealyard_core::{
     clock::{DAY, MINUTE, Micros, Month},
     ids::{OrderId, UserId},
     jobs::{self, Job},
-    orders,
+    orders::{self, PaymentState},
     payments::{self, Incoming},
     statements::{self, Statement},
 };

@@ -16,6 +16,7 @@ use sealyard_filecoin::{
     actor::{self, Method, PreCommit, ProveCommit, RandomnessTag, miner_entropy},
     economics::EPOCHS_PER_DAY,
     proofs::{SealClaim, verify_seal},
+    rpc::TipSet,
     sector::{SealProof, SectorIdent},
 };
 
@@ -62,7 +63,7 @@ pub async fn turn(app: Shared) -> TurnResult {
     }
     for pool in pools {
         let of_pool: Vec<&Sector> = sectors.iter().filter(|s| s.pool_id == pool.id).collect();
-        let step = Step { app: &app, pool: &pool, head: head.height, head_at };
+        let step = Step { app: &app, pool: &pool, head: head.height, head_tipset: &head, head_at };
         for sector in &of_pool {
             let outcome = match sector.state {
                 SectorState::Planned if soon.contains(&sector.id) => step.draw_ticket(sector).await,
@@ -98,6 +99,7 @@ struct Step<'a> {
     app: &'a Shared,
     pool: &'a Pool,
     head: i64,
+    head_tipset: &'a TipSet,
     /// The head's own time: chain facts are dated by the chain, not by when we look.
     head_at: Micros,
 }
@@ -234,7 +236,7 @@ impl Step<'_> {
             return Ok(());
         }
         let from = (&self.app.node, &self.app.deadlines);
-        let members = Members::read(from, (&miner_address(self.pool)?, self.pool.sector_bytes), &Vec::new()).await?;
+        let members = Members::read(from, (&miner_address(self.pool)?, self.pool.sector_bytes), self.head_tipset).await?;
         for sector in watched {
             let counts = members.active.contains(u64::try_from(sector.number)?);
             let fact = match (sector.state, counts) {

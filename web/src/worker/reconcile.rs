@@ -32,7 +32,7 @@ async fn reconcile(app: &Shared, pool: &Pool) -> TurnResult {
     let used = app.node.allocated_sectors(&miner, &Vec::new()).await?.last();
     let next = used.and_then(|last| i64::try_from(last).ok()).map(|last| last + 1).filter(|next| *next < LARGEST_NUMBER);
     let from = (&app.node, &app.deadlines);
-    let live = Members::read(from, (&miner, pool.sector_bytes), &Vec::new()).await?.live;
+    let live = Members::read(from, (&miner, pool.sector_bytes), &app.node.chain_head().await?).await?.live;
     let (id, name, now) = (pool.id, pool.name.clone(), app.now());
     let known = read(app, move |conn| sealing::sector_owners(conn, id)).await?;
     let known: Numbers = known.into_iter().filter_map(|(number, _)| u64::try_from(number).ok()).collect();

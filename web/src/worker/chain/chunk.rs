@@ -64,7 +64,7 @@ impl<'a> Chunk<'a> {
             return Ok(Arc::clone(members));
         }
         let from = (&self.app.node, &self.app.deadlines);
-        let read = Members::read(from, (self.miner, self.pool.sector_bytes), &tipset.cids).await;
+        let read = Members::read(from, (self.miner, self.pool.sector_bytes), tipset).await;
         let members = Arc::new(read.with_context(|| format!("epoch {}", tipset.height))?);
         seen.insert(tipset.height, Arc::clone(&members));
         Ok(members)

@@ -12,7 +12,7 @@ use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
 use sealyard_core::capacity::Pool;
 use sealyard_filecoin::{
     economics::quality_adjusted,
-    rpc::{BitFieldJson, Claim, DeadlineSectors, DeadlineTotals, Node, Numbers, RpcError, SectorInfo, TipSetKey},
+    rpc::{BitFieldJson, Claim, DeadlineSectors, DeadlineTotals, Node, Numbers, RpcError, SectorInfo, TipSet, TipSetKey},
 };
 
 /// Sectors of which one answer tells: some megabytes.
@@ -33,11 +33,8 @@ struct Remembered {
 
 impl DeadlineCache {
     fn get(&self, cid: &Cid) -> Option<Arc<DeadlineSectors>> {
-        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = remembered.reads;
-        let (last_used, sectors) = remembered.deadlines.get_mut(cid)?;
-        *last_used = now;
-        Some(Arc::clone(sectors))
+        let remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.deadlines.get(cid).map(|(_, sectors)| Arc::clone(sectors))
     }
 
     fn put(&self, cid: Cid, sectors: Arc<DeadlineSectors>) {
@@ -73,8 +70,10 @@ impl Members {
     pub async fn read(
         (node, cache): (&Node, &DeadlineCache),
         (miner, sector_bytes): (&Address, i64),
-        tsk: &TipSetKey,
+        tipset: &TipSet,
     ) -> anyhow::Result<Self> {
+        // The calls must be about one state: a head moves between them.
+        let tsk = &tipset.cids;
         cache.next_read();
         let state = node.miner_state(miner, tsk).await?.state;
         let claim = node.miner_power(miner, tsk).await?.miner_power;
@@ -90,11 +89,7 @@ impl Members {
                     if let Some(known) = cid.and_then(|cid| cache.get(&cid)) {
                         return Ok::<_, anyhow::Error>(known);
                     }
-                    let sectors = Arc::new(node.deadline_sectors(miner, u64::try_from(index)?, tsk).await?);
-                    if let Some(cid) = cid {
-                        cache.put(cid, Arc::clone(&sectors));
-                    }
-                    Ok(sectors)
+                    Ok(Arc::new(node.deadline_sectors(miner, u64::try_from(index)?, tsk).await?))
                 }
             })
             .buffered(REQUESTS_AT_ONCE)
@@ -109,6 +104,10 @@ impl Members {
             claim.raw_byte_power
         );
         let live = Numbers::union(deadlines.iter().map(|sectors| &sectors.live));
+        // Only what added up is remembered: a wrong answer must not outlive its call.
+        for (cid, sectors) in cids.iter().zip(&deadlines) {
+            cache.put(*cid, Arc::clone(sectors));
+        }
         Ok(Self { deadlines, cids, active, live, claim, deposits: state.pre_commit_deposits, pledge: state.initial_pledge })
     }
 
@@ -189,4 +188,34 @@ pub async fn power_of(
     })
     .await?;
     Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sealyard_devnet::large_miner::{LargeMiner, SECTOR_BYTES, Size};
+    use sealyard_filecoin::rpc::{Endpoint, NodeConfig};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wrong_answer_is_not_remembered() {
+        let size = Size { sectors: 5000, new_each_window: 0, epochs: 700, serves_objects: true };
+        let large = LargeMiner::start(size, 600).unwrap();
+        let first = Endpoint { url: large.url.clone(), token: String::new() };
+        let timeout = Duration::from_secs(5);
+        let node = Node::new(NodeConfig { first, fallbacks: Vec::new(), timeout, backoff: timeout }).unwrap();
+        let (miner, cache) = (Address::new_id(1000), DeadlineCache::default());
+        let head = node.chain_head().await.unwrap();
+        let read = || Members::read((&node, &cache), (&miner, SECTOR_BYTES), &head);
+        large.lie_once();
+        let refused = read().await.err().unwrap().to_string();
+        assert!(refused.contains("until that adds up"), "{refused}");
+        assert_eq!(read().await.unwrap().active.len(), 5000);
+        // Now every deadline is known by its CID.
+        let _ = large.traffic();
+        assert_eq!(read().await.unwrap().live.len(), 5000);
+        assert_eq!(large.traffic().0, 3, "the state, the power, the names of the deadlines");
+    }
 }
