@@ -4,21 +4,29 @@
 //! Must not know: the database, customers. Everything that must survive a restart is in the
 //! machine's folder.
 
+mod check;
 mod client;
+mod enrol;
 mod fetch;
 mod files;
 mod hardware;
+mod parameters;
 mod run;
 mod runner;
+mod signals;
 mod step;
 mod work_dir;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "sealyard-agent", version, about = "Seals and proves sectors for a Sealyard server")]
+#[command(
+    name = "sealyard-agent",
+    version,
+    about = "Seals and proves sectors for a Sealyard server"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -26,8 +34,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Work for a server: enrol with a one-time token if this machine is new, then take leases until stopped.
+    /// Work for a server: enrol with a one-time token if this machine is new, then take leases
+    /// until stopped.
     Run(Box<RunOptions>),
+    /// Look at this machine's hardware, parameters, clock and way to the server, and say what to
+    /// correct. The exit code is 1 if there is a problem.
+    Check(check::Options),
+    /// Fetch the official proof parameters for a sector size.
+    Parameters(parameters::Options),
     /// Run one step (started by `run`, one process per step).
     #[command(hide = true)]
     Step { folder: PathBuf },
@@ -51,9 +65,10 @@ struct RunOptions {
     /// withdrawn or may be known to others.
     #[arg(long)]
     renew_key: bool,
-    /// Folder with the proof parameters.
+    /// Folder with the proof parameters; default: FIL_PROOFS_PARAMETER_CACHE, or without it
+    /// /var/tmp/filecoin-proof-parameters.
     #[arg(long, env = "SEALYARD_PARAMETERS_DIR")]
-    parameters_dir: PathBuf,
+    parameters_dir: Option<PathBuf>,
     /// Milliseconds between two heartbeats.
     #[arg(long, default_value_t = 5000)]
     heartbeat_ms: u64,
@@ -87,20 +102,40 @@ impl RunOptions {
     fn offered(&self) -> (Option<i64>, Option<usize>) {
         (self.cores, self.gpus)
     }
+
+    fn parameters(&self) -> PathBuf {
+        parameters::folder_of(self.parameters_dir.as_deref())
+    }
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
-        Command::Step { folder } => step::main(&folder),
+        Command::Step { folder } => step::main(&folder)?,
+        Command::Check(options) => return check::main(&options),
+        Command::Parameters(options) => parameters::main(&options)?,
         Command::Run(options) => {
-            tracing_subscriber::fmt()
-                .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
-                .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-                .with_writer(std::io::stderr)
-                // A log on a full disk must not end the program.
-                .log_internal_errors(false)
-                .init();
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(run::run(*options))
+            log_to_stderr();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()?;
+            let ended = runtime.block_on(run::run(*options));
+            // A deletion of large folders may still be running; the next start resumes it.
+            runtime.shutdown_background();
+            ended?;
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn log_to_stderr() {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        // A log on a full disk must not end the program.
+        .log_internal_errors(false)
+        .init();
 }

@@ -27,8 +27,13 @@ pub struct Step {
 impl Step {
     pub fn start(work: &WorkDir, parameters: &Path, lease: &Lease) -> Result<Self> {
         let folder = work.prepare(lease)?;
-        let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).context("opening the step's log")?;
-        let child = Command::new(std::env::current_exe()?)
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(folder.join("log"))
+            .context("opening the step's log")?;
+        // The running program, also when an upgrade has replaced its file.
+        let child = Command::new("/proc/self/exe")
             .arg("step")
             .arg(&folder)
             .envs(sealyard_filecoin::proofs::environment(parameters))
@@ -38,7 +43,12 @@ impl Step {
             .kill_on_drop(true)
             .spawn()
             .context("starting the step's process")?;
-        Ok(Self { lease: lease.clone(), folder, child, started: Instant::now() })
+        Ok(Self {
+            lease: lease.clone(),
+            folder,
+            child,
+            started: Instant::now(),
+        })
     }
 
     /// The report, if the child has ended. Kills a child that exceeds its time.
@@ -46,20 +56,33 @@ impl Step {
         if self.started.elapsed() > timeout {
             self.child.start_kill()?;
         }
-        let Some(status) = self.child.try_wait()? else { return Ok(None) };
+        let Some(status) = self.child.try_wait()? else {
+            return Ok(None);
+        };
         let result: StepResult = fs::read(self.folder.join("result.json"))
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_else(|| self.died(&status.to_string(), timeout));
         let Lease { task, fence, .. } = self.lease;
-        Ok(Some(ReportRequest { task, fence, outcome: result.outcome, usage: result.usage }))
+        Ok(Some(ReportRequest {
+            task,
+            fence,
+            outcome: result.outcome,
+            usage: result.usage,
+        }))
     }
 
     /// A child that left no result panicked, was killed, or ran out of time.
     fn died(&self, status: &str, timeout: Duration) -> StepResult {
         let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-        let last =
-            log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no log").chars().take(300).collect::<String>();
+        let last = log
+            .lines()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or("no log")
+            .chars()
+            .take(300)
+            .collect::<String>();
         let over = self.started.elapsed() > timeout;
         let reason = if self.is_disk_full() {
             format!("{status}: {DISK_FULL}")
@@ -68,9 +91,19 @@ impl Step {
         } else {
             format!("{status}: {last}")
         };
-        let level = if over || log.contains("panicked") { FailureLevel::Permanent } else { FailureLevel::Temporary };
+        let level = if over || log.contains("panicked") {
+            FailureLevel::Permanent
+        } else {
+            FailureLevel::Temporary
+        };
         let wall_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        StepResult { outcome: Outcome::Failed { level, reason }, usage: Usage { wall_ms, ..Usage::default() } }
+        StepResult {
+            outcome: Outcome::Failed { level, reason },
+            usage: Usage {
+                wall_ms,
+                ..Usage::default()
+            },
+        }
     }
 
     /// Probes the disk: a child cannot report a full disk if it could not even write its log.
@@ -84,8 +117,14 @@ impl Step {
     pub fn running(&self) -> Running {
         let seconds = self.started.elapsed().as_secs();
         let memory = self.child.id().map(resident_mib).unwrap_or_default();
-        let Lease { task, fence, kind, .. } = &self.lease;
-        Running { task: *task, fence: *fence, progress: format!("{kind} for {seconds} s, {memory} MiB") }
+        let Lease {
+            task, fence, kind, ..
+        } = &self.lease;
+        Running {
+            task: *task,
+            fence: *fence,
+            progress: format!("{kind} for {seconds} s, {memory} MiB"),
+        }
     }
 
     pub async fn stop(mut self) {
@@ -96,7 +135,10 @@ impl Step {
 fn resident_mib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|rest| rest.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
+    line.and_then(|rest| rest.split_whitespace().next())
+        .and_then(|kib| kib.parse::<u64>().ok())
+        .unwrap_or(0)
+        / 1024
 }
 
 const DISK_FULL: &str = "No space left on device";
@@ -110,5 +152,6 @@ pub fn is_transfer(lease: &Lease) -> bool {
 /// reported. A transfer's failure is: giving it up loses nothing, and the files that arrived may be
 /// filling the disk.
 pub fn wants_disk(lease: &Lease, report: &ReportRequest) -> bool {
-    !is_transfer(lease) && matches!(&report.outcome, Outcome::Failed { reason, .. } if reason.contains(DISK_FULL))
+    !is_transfer(lease)
+        && matches!(&report.outcome, Outcome::Failed { reason, .. } if reason.contains(DISK_FULL))
 }

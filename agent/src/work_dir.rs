@@ -45,23 +45,31 @@ impl WorkDir {
     pub fn open(root: &Path) -> Result<Self> {
         for folder in ["store", "steps", DROPPED, INCOMING] {
             let path = root.join(folder);
-            fs::create_dir_all(&path).with_context(|| format!("creating {}; is --dir writable?", path.display()))?;
+            fs::create_dir_all(&path)
+                .with_context(|| format!("creating {}; is --dir writable?", path.display()))?;
         }
-        Ok(Self { root: root.canonicalize()? })
+        Ok(Self {
+            root: root.canonicalize()?,
+        })
     }
 
     /// Locks the folder while the agent runs: two agents in one folder would undo each other's
     /// work.
     pub fn lock(&self) -> Result<fs::File> {
         let file = fs::File::create(self.root.join("lock")).context("creating the lock file")?;
-        file.try_lock().with_context(|| format!("another agent is running in {}", self.root.display()))?;
+        file.try_lock()
+            .with_context(|| format!("another agent is running in {}", self.root.display()))?;
         Ok(file)
     }
 
     /// The folder around `store`, for a child of the agent that holds the lock.
     pub fn of_store(store: &Path) -> Result<Self> {
-        let root = store.parent().context("a store without a folder around it")?;
-        Ok(Self { root: root.to_owned() })
+        let root = store
+            .parent()
+            .context("a store without a folder around it")?;
+        Ok(Self {
+            root: root.to_owned(),
+        })
     }
 
     pub fn root(&self) -> &Path {
@@ -70,7 +78,9 @@ impl WorkDir {
 
     pub fn key(&self) -> Result<Option<Key>> {
         match fs::read(self.root.join("machine.json")) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).context("machine.json is damaged; enrol again")?)),
+            Ok(bytes) => Ok(Some(
+                serde_json::from_slice(&bytes).context("machine.json is damaged; enrol again")?,
+            )),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).context("reading machine.json"),
         }
@@ -80,7 +90,8 @@ impl WorkDir {
         use std::os::unix::fs::PermissionsExt;
         let path = self.root.join("machine.json");
         write_whole(&path, &serde_json::to_vec(key)?)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).context("protecting machine.json")
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+            .context("protecting machine.json")
     }
 
     pub fn step_folder(&self, task: i64, fence: i64) -> PathBuf {
@@ -126,8 +137,11 @@ impl WorkDir {
 
     fn put_away(&self, from: &Path, name: &str) -> Result<()> {
         // An earlier folder of this name may still be waiting for deletion.
-        let to = (0..).map(|n| self.root.join(DROPPED).join(format!("{name}-{n}"))).find(|to| !to.exists());
-        fs::rename(from, to.unwrap_or_default()).with_context(|| format!("putting {} away", from.display()))
+        let to = (0..)
+            .map(|n| self.root.join(DROPPED).join(format!("{name}-{n}")))
+            .find(|to| !to.exists());
+        fs::rename(from, to.unwrap_or_default())
+            .with_context(|| format!("putting {} away", from.display()))
     }
 
     pub fn store(&self) -> PathBuf {
@@ -154,7 +168,10 @@ impl WorkDir {
     pub fn forget_incoming(&self, but: &[i64]) -> Result<()> {
         for entry in fs::read_dir(self.root.join(INCOMING)).context("reading what arrives")? {
             let entry = entry.context("reading what arrives")?;
-            let task = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let task = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
             if !task.is_some_and(|task: i64| but.contains(&task)) {
                 self.put_away(&entry.path(), &entry.file_name().to_string_lossy())?;
             }
@@ -165,9 +182,12 @@ impl WorkDir {
     /// Deletes everything that was removed from the store. Large folders take a while.
     pub fn empty(&self) -> Result<()> {
         let mut stays = Ok(());
-        for entry in fs::read_dir(self.root.join(DROPPED)).context("reading what is to be deleted")? {
+        for entry in
+            fs::read_dir(self.root.join(DROPPED)).context("reading what is to be deleted")?
+        {
             let path = entry.context("reading what is to be deleted")?.path();
-            let deleted = fs::remove_dir_all(&path).with_context(|| format!("deleting {}", path.display()));
+            let deleted =
+                fs::remove_dir_all(&path).with_context(|| format!("deleting {}", path.display()));
             stays = stays.and(deleted);
         }
         stays
@@ -175,13 +195,22 @@ impl WorkDir {
 
     /// Keeps a result until it is delivered.
     pub fn keep(&self, report: &ReportRequest) -> Result<()> {
-        write_whole(&self.step_folder(report.task, report.fence).join("report.json"), &serde_json::to_vec(report)?)
+        write_whole(
+            &self
+                .step_folder(report.task, report.fence)
+                .join("report.json"),
+            &serde_json::to_vec(report)?,
+        )
     }
 
     /// Results that the server has not taken yet.
     pub fn undelivered(&self) -> Vec<ReportRequest> {
-        let Ok(entries) = fs::read_dir(self.root.join("steps")) else { return Vec::new() };
-        let read = |entry: fs::DirEntry| serde_json::from_slice(&fs::read(entry.path().join("report.json")).ok()?).ok();
+        let Ok(entries) = fs::read_dir(self.root.join("steps")) else {
+            return Vec::new();
+        };
+        let read = |entry: fs::DirEntry| {
+            serde_json::from_slice(&fs::read(entry.path().join("report.json")).ok()?).ok()
+        };
         entries.filter_map(Result::ok).filter_map(read).collect()
     }
 
@@ -191,7 +220,9 @@ impl WorkDir {
         let folder = self.step_folder(report.task, report.fence);
         let _ = match report.outcome {
             Outcome::Done { .. } => fs::remove_dir_all(&folder),
-            Outcome::Failed { .. } => fs::rename(folder.join("report.json"), folder.join("failed.json")),
+            Outcome::Failed { .. } => {
+                fs::rename(folder.join("report.json"), folder.join("failed.json"))
+            }
         };
     }
 }
@@ -211,7 +242,9 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         file.write_all(bytes)?;
         file.sync_all()
     });
-    written.and_then(|()| fs::rename(&temporary, path)).with_context(|| format!("writing {}", path.display()))
+    written
+        .and_then(|()| fs::rename(&temporary, path))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// The outcome of a child process.
@@ -231,18 +264,40 @@ mod tests {
         let work = WorkDir::open(dir.path()).unwrap();
         let make = |name: &str| {
             fs::create_dir_all(work.root().join("store").join(name).join("cache")).unwrap();
-            fs::write(work.root().join("store").join(name).join("cache/layer-1"), [1; 100]).unwrap();
+            fs::write(
+                work.root().join("store").join(name).join("cache/layer-1"),
+                [1; 100],
+            )
+            .unwrap();
         };
-        for name in ["s-f01000-7", "s-f01000-8", "s-f01000-08", "mine", "s-f01000-x"] {
+        for name in [
+            "s-f01000-7",
+            "s-f01000-8",
+            "s-f01000-08",
+            "mine",
+            "s-f01000-x",
+        ] {
             make(name);
         }
-        let seven = StoredSector { miner: 1000, number: 7 };
+        let seven = StoredSector {
+            miner: 1000,
+            number: 7,
+        };
         let all = || {
             let mut stored = work.stored().unwrap();
             stored.sort_by_key(|s| s.number);
             stored
         };
-        assert_eq!(all(), [seven, StoredSector { miner: 1000, number: 8 }]);
+        assert_eq!(
+            all(),
+            [
+                seven,
+                StoredSector {
+                    miner: 1000,
+                    number: 8
+                }
+            ]
+        );
         work.drop_sector(&seven).unwrap();
         make("s-f01000-7");
         work.drop_sector(&seven).unwrap();
@@ -250,7 +305,13 @@ mod tests {
         assert!(work.drop_sector(&seven).is_err());
         work.empty().unwrap();
         let left = fs::read_dir(work.root().join(DROPPED)).unwrap().count();
-        assert_eq!((left, fs::read_dir(work.root().join("store")).unwrap().count()), (0, 4));
+        assert_eq!(
+            (
+                left,
+                fs::read_dir(work.root().join("store")).unwrap().count()
+            ),
+            (0, 4)
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use futures_util::future::join_all;
 use sealyard_core::{
     clock::{Clock, DAY, SystemClock},
     fleet::{
@@ -16,6 +17,7 @@ use sealyard_core::{
         protocol::{Hardware, HeartbeatRequest},
     },
 };
+use tokio::{runtime::Runtime, task::JoinHandle};
 
 use crate::HeartbeatOptions;
 use sealyard::{app, config::Config, demo, serve};
@@ -51,13 +53,33 @@ fn hardware() -> Hardware {
 }
 
 /// Durations of heartbeats, ascending.
-async fn beat(http: &reqwest::Client, url: &str, key: &str, times: u32) -> anyhow::Result<Vec<Duration>> {
-    let body = HeartbeatRequest { hardware: hardware(), running: Vec::new(), stored: Vec::new(), files_url: None, keeps: false };
+async fn beat(
+    http: &reqwest::Client,
+    url: &str,
+    key: &str,
+    times: u32,
+) -> anyhow::Result<Vec<Duration>> {
+    let body = HeartbeatRequest {
+        hardware: hardware(),
+        running: Vec::new(),
+        stored: Vec::new(),
+        files_url: None,
+        keeps: false,
+    };
     let mut took = Vec::new();
     for _ in 0..times {
         let began = Instant::now();
-        let answer = http.post(format!("{url}/agent/v1/heartbeat")).bearer_auth(key).json(&body).send().await?;
-        ensure!(answer.status().is_success(), "a heartbeat was answered {}", answer.status());
+        let answer = http
+            .post(format!("{url}/agent/v1/heartbeat"))
+            .bearer_auth(key)
+            .json(&body)
+            .send()
+            .await?;
+        ensure!(
+            answer.status().is_success(),
+            "a heartbeat was answered {}",
+            answer.status()
+        );
         took.push(began.elapsed());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -66,7 +88,50 @@ async fn beat(http: &reqwest::Client, url: &str, key: &str, times: u32) -> anyho
 }
 
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+    sorted
+        .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
+}
+
+/// Connections that request the front page again and again without a pause.
+struct Visitors {
+    is_over: Arc<AtomicBool>,
+    /// Pages that they saw.
+    pages: Arc<AtomicU64>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Visitors {
+    fn send(on: &Runtime, number: u32, url: &str) -> anyhow::Result<Self> {
+        let mut visitors = Self {
+            is_over: Arc::new(AtomicBool::new(false)),
+            pages: Arc::new(AtomicU64::new(0)),
+            tasks: Vec::new(),
+        };
+        for _ in 0..number {
+            let url = format!("{url}/");
+            let (is_over, pages) = (Arc::clone(&visitors.is_over), Arc::clone(&visitors.pages));
+            let http = sealyard_filecoin::http::client(Duration::from_secs(30))?;
+            visitors.tasks.push(on.spawn(async move {
+                while !is_over.load(Ordering::Relaxed) {
+                    let page = http.get(&url).send().await;
+                    pages.fetch_add(
+                        u64::from(page.is_ok_and(|page| page.status().is_success())),
+                        Ordering::Relaxed,
+                    );
+                }
+            }));
+        }
+        Ok(visitors)
+    }
+
+    /// Ends the visits. Returns the number of pages seen.
+    async fn dismiss(self) -> u64 {
+        self.is_over.store(true, Ordering::Relaxed);
+        join_all(self.tasks).await;
+        self.pages.load(Ordering::Relaxed)
+    }
 }
 
 /// Measures heartbeats without visitors, then while `greedy` connections request the front page
@@ -75,9 +140,16 @@ pub fn run(options: &HeartbeatOptions) -> anyhow::Result<()> {
     let (app, key) = open(options)?;
     // Separate runtimes, so that neither client waits for the other: in reality they are on
     // different computers.
-    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+    };
     let (server, visiting) = (runtime()?, runtime()?);
-    let machine = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let machine = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}", listener.local_addr()?);
     let serving = server.enter();
@@ -87,33 +159,30 @@ pub fn run(options: &HeartbeatOptions) -> anyhow::Result<()> {
         let http = sealyard_filecoin::http::client(Duration::from_secs(30))?;
         beat(&http, &url, &key, 50).await?;
         let idle = beat(&http, &url, &key, options.times).await?;
-        let (is_over, pages) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let mut visitors = Vec::new();
-        for _ in 0..options.greedy {
-            let (url, is_over, pages) = (url.clone(), Arc::clone(&is_over), Arc::clone(&pages));
-            let http = sealyard_filecoin::http::client(Duration::from_secs(30))?;
-            visitors.push(visiting.spawn(async move {
-                while !is_over.load(Ordering::Relaxed) {
-                    let page = http.get(format!("{url}/")).send().await;
-                    pages.fetch_add(u64::from(page.is_ok_and(|page| page.status().is_success())), Ordering::Relaxed);
-                }
-            }));
-        }
+        let visitors = Visitors::send(&visiting, options.greedy, &url)?;
         let busy = beat(&http, &url, &key, options.times).await?;
-        is_over.store(true, Ordering::Relaxed);
-        futures_util::future::join_all(visitors).await;
-        let pages = pages.load(Ordering::Relaxed);
-        ensure!(pages > u64::from(options.greedy), "the visitors saw {pages} pages: nothing was measured");
-        for (name, took) in [("idle", &idle), ("busy", &busy)] {
-            println!(
-                "{name}: p50 {:.1?}, p99 {:.1?}, longest {:.1?}",
-                percentile(took, 50),
-                percentile(took, 99),
-                percentile(took, 100)
-            );
-        }
-        let ratio = percentile(&busy, 99).as_secs_f64() / percentile(&idle, 99).as_secs_f64();
-        println!("{} greedy connections saw {pages} pages; p99 is {ratio:.2} times the idle one", options.greedy);
+        let pages = visitors.dismiss().await;
+        ensure!(
+            pages > u64::from(options.greedy),
+            "the visitors saw {pages} pages: nothing was measured"
+        );
+        report(&idle, &busy);
+        println!(
+            "{} greedy connections saw {pages} pages; p99 is {:.2} times the idle one",
+            options.greedy,
+            percentile(&busy, 99).as_secs_f64() / percentile(&idle, 99).as_secs_f64()
+        );
         Ok(())
     })
+}
+
+fn report(idle: &[Duration], busy: &[Duration]) {
+    for (name, took) in [("idle", idle), ("busy", busy)] {
+        println!(
+            "{name}: p50 {:.1?}, p99 {:.1?}, longest {:.1?}",
+            percentile(took, 50),
+            percentile(took, 99),
+            percentile(took, 100)
+        );
+    }
 }

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fs::File, io::BufReader, path::Path};
 
 use anyhow::{Context, ensure};
-use sealyard_planner::{Class, Delays, Durations, Fleet, Key, Kind, KindIx, Machine, Moves, Need, Order, Pool, PoolIx, Secs};
+use sealyard_planner::{
+    Class, Delays, Durations, Fleet, Key, Kind, KindIx, Machine, Moves, Need, Order, Pool, PoolIx,
+    Secs,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -114,49 +117,109 @@ pub fn load(path: &Path, clairvoyant: bool) -> anyhow::Result<Loaded> {
     let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
     let read = serde_json::from_reader(BufReader::new(file));
     let instance: Instance = read.with_context(|| format!("{} is no instance", path.display()))?;
-    ensure!(instance.format == "sealsched-instance/1", "{}: format {:?} is not known here", path.display(), instance.format);
-    let kinds: Vec<&String> = instance.sector_types.keys().collect();
-    let classes: Vec<&String> = instance.classes.keys().collect();
-    let kind_of = |name: &String| {
-        let at = kinds.iter().position(|k| *k == name).with_context(|| format!("sector type {name:?} is not defined"))?;
-        anyhow::Ok(KindIx::of(at))
-    };
-    let p = &instance.params;
-    let mut fleet = Fleet {
-        delays: Delays { message: p.msg_s, seed: p.seed_wait_s, c1: p.c1_s, ticket: p.ticket_max_age_s, prove: p.prove_max_s },
-        kinds: instance.sector_types.values().map(kind).collect(),
-        classes: instance.classes.iter().map(|(name, row)| class(name, row, &kinds)).collect(),
-        gas_blocked: instance.gas_blocked.clone(),
-        ..Fleet::default()
-    };
-    for row in &instance.pools {
-        let moves = kinds.iter().map(|k| row.xfer_s.get(*k).map(|x| Moves { layers: x.layers, sealed: Some(x.sealed) }));
-        fleet.pools.push(Pool { moves: moves.collect() });
+    ensure!(
+        instance.format == "sealsched-instance/1",
+        "{}: format {:?} is not known here",
+        path.display(),
+        instance.format
+    );
+    Ok(Loaded {
+        fleet: instance.fleet()?,
+        orders: instance.orders(clairvoyant)?,
+        name: instance.name,
+    })
+}
+
+impl Instance {
+    /// Sector types by name, in the order of the planner's kinds.
+    fn kinds(&self) -> Vec<&String> {
+        self.sector_types.keys().collect()
     }
-    for row in &instance.machines {
-        let at = classes.iter().position(|c| **c == row.cls).with_context(|| format!("class {:?} is not defined", row.cls))?;
-        ensure!(row.pool < fleet.pools.len(), "pool {} is not defined", row.pool);
-        fleet.machines.push(Machine { pool: PoolIx::of(row.pool), class: Key::of(at), down: row.down.clone(), drains: false });
+
+    fn fleet(&self) -> anyhow::Result<Fleet> {
+        let kinds = self.kinds();
+        let p = &self.params;
+        let mut fleet = Fleet {
+            delays: Delays {
+                message: p.msg_s,
+                seed: p.seed_wait_s,
+                c1: p.c1_s,
+                ticket: p.ticket_max_age_s,
+                prove: p.prove_max_s,
+            },
+            kinds: self.sector_types.values().map(kind).collect(),
+            pools: self.pools.iter().map(|row| pool(row, &kinds)).collect(),
+            classes: self
+                .classes
+                .iter()
+                .map(|(name, row)| class(name, row, &kinds))
+                .collect(),
+            gas_blocked: self.gas_blocked.clone(),
+            ..Fleet::default()
+        };
+        for row in &self.machines {
+            let class = self
+                .classes
+                .keys()
+                .position(|name| *name == row.cls)
+                .with_context(|| format!("class {:?} is not defined", row.cls))?;
+            ensure!(
+                row.pool < fleet.pools.len(),
+                "pool {} is not defined",
+                row.pool
+            );
+            fleet.machines.push(Machine {
+                pool: PoolIx::of(row.pool),
+                class: Key::of(class),
+                down: row.down.clone(),
+                drains: false,
+            });
+        }
+        Ok(fleet)
     }
-    let mut orders = Vec::with_capacity(instance.orders.len());
-    for row in &instance.orders {
-        orders.push(Order {
-            id: row.id,
-            pool: usize::try_from(row.pool).ok().map(PoolIx::of),
-            kind: kind_of(&row.r#type)?,
-            n: row.n,
-            release: row.release,
-            step: row.step,
-            due: row.due,
-            weight: row.weight,
-            known: if clairvoyant { 0 } else { row.release },
+
+    fn orders(&self, clairvoyant: bool) -> anyhow::Result<Vec<Order>> {
+        let kinds = self.kinds();
+        let orders = self.orders.iter().map(|row| {
+            let name = &row.r#type;
+            let kind = kinds
+                .iter()
+                .position(|k| *k == name)
+                .with_context(|| format!("sector type {name:?} is not defined"))?;
+            anyhow::Ok(Order {
+                id: row.id,
+                pool: usize::try_from(row.pool).ok().map(PoolIx::of),
+                kind: KindIx::of(kind),
+                n: row.n,
+                release: row.release,
+                step: row.step,
+                due: row.due,
+                weight: row.weight,
+                known: if clairvoyant { 0 } else { row.release },
+            })
         });
+        orders.collect()
     }
-    Ok(Loaded { name: instance.name, fleet, orders })
+}
+
+fn pool(row: &PoolRow, kinds: &[&String]) -> Pool {
+    let moves = kinds.iter().map(|k| {
+        row.xfer_s.get(*k).map(|x| Moves {
+            layers: x.layers,
+            sealed: Some(x.sealed),
+        })
+    });
+    Pool {
+        moves: moves.collect(),
+    }
 }
 
 fn need(row: &NeedRow) -> Need {
-    Need { cores: row.cores, memory: row.ram, gpus: row.gpus }
+    Need {
+        cores: row.cores,
+        memory: row.ram,
+        gpus: row.gpus,
+    }
 }
 
 fn kind(row: &SectorType) -> Kind {
@@ -172,8 +235,15 @@ fn kind(row: &SectorType) -> Kind {
 }
 
 fn class(name: &str, row: &ClassRow, kinds: &[&String]) -> Class {
-    let durations =
-        kinds.iter().map(|k| row.dur.get(*k).map_or_else(Durations::default, |d| Durations { p1: d.p1, p2: d.p2, c2: d.c2 }));
+    let durations = kinds.iter().map(|k| {
+        row.dur
+            .get(*k)
+            .map_or_else(Durations::default, |d| Durations {
+                p1: d.p1,
+                p2: d.p2,
+                c2: d.c2,
+            })
+    });
     Class {
         name: name.to_owned(),
         cores: row.cores,

@@ -14,11 +14,11 @@ use sealyard_core::{
 };
 use sealyard_devnet::large_miner::{LargeMiner, SECTOR_BYTES, Size};
 
-use crate::LargeMinerOptions;
+use crate::{LargeMinerOptions, process::peak_mib};
 use sealyard::{
     app::{self, Shared},
+    commands::{self, PoolOptions},
     config::Config,
-    demo::{self, PoolOptions},
     worker,
 };
 
@@ -55,14 +55,7 @@ fn add_pool(app: &Shared) -> anyhow::Result<()> {
         own_pledge_fee_bp: None,
         added_days: 0,
     };
-    demo::add_pool(&app.db, &pool, SystemClock.now())
-}
-
-/// Peak resident memory of this process, MiB.
-fn peak_mib() -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM in /proc/self/status")?;
-    Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? / 1024)
+    commands::add_pool(&app.db, &pool, SystemClock.now())
 }
 
 /// Runs one turn of the loop that reads the chain, and prints its traffic. Returns its duration.
@@ -72,45 +65,67 @@ async fn turn(app: &Shared, node: &LargeMiner, name: &str) -> anyhow::Result<Dur
     worker::follow_chain(app.clone()).await?;
     let took = began.elapsed();
     let (calls, bytes) = node.traffic();
-    println!("{name}: {took:.1?}, {calls} calls, {} KiB, peak memory {} MiB", bytes >> 10, peak_mib()?);
+    println!(
+        "{name}: {took:.1?}, {calls} calls, {} KiB, peak memory {} MiB",
+        bytes >> 10,
+        peak_mib()?
+    );
     Ok(took)
 }
 
 pub fn run(options: &LargeMinerOptions) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let size = Size {
-            sectors: options.sectors,
-            new_each_window: options.new,
-            epochs: FIRST + CHUNK * (i64::from(options.turns) + 4),
-            serves_objects: !options.without_objects,
-        };
-        let node = LargeMiner::start(size, FIRST)?;
-        let mut app = open(options, &node.url)?;
-        add_pool(&app)?;
-        turn(&app, &node, "first look").await?;
-        node.set_head(FIRST + CHUNK);
-        turn(&app, &node, "taking over all sectors").await?;
-        let mut usual = Vec::new();
-        for at in 2..i64::from(options.turns) + 2 {
-            node.set_head(FIRST + at * CHUNK);
-            usual.push(turn(&app, &node, "usual turn").await?);
-        }
-        app = open(options, &node.url)?;
-        node.set_head(FIRST + (i64::from(options.turns) + 2) * CHUNK);
-        turn(&app, &node, "first turn after a restart").await?;
-        let pools = app.db.read(|conn| sealyard_core::capacity::pools(conn).map_err(DbFault::from))?;
-        let pool = pools.first().context("no pool")?.id;
-        let (numbers, power) = app.db.read(move |conn| yields::counting_now(conn, pool).map_err(DbFault::from))?;
-        let windows = u64::try_from((FIRST + (i64::from(options.turns) + 2) * CHUNK) / CHUNK)?;
-        let expected = options.sectors + options.new * windows;
-        ensure!(
-            u64::try_from(numbers.len())? == expected && power == i128::from(SECTOR_BYTES) * i128::from(expected),
-            "{} sectors with {power} bytes are recorded, the miner has {expected}",
-            numbers.len()
-        );
-        usual.sort_unstable();
-        println!("usual turn, median: {:.1?}", usual.get(usual.len() / 2).copied().unwrap_or_default());
-        Ok(())
-    })
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(follow(options))
+}
+
+async fn follow(options: &LargeMinerOptions) -> anyhow::Result<()> {
+    let size = Size {
+        sectors: options.sectors,
+        new_each_window: options.new,
+        epochs: FIRST + CHUNK * (i64::from(options.turns) + 4),
+        serves_objects: !options.without_objects,
+    };
+    let node = LargeMiner::start(size, FIRST)?;
+    let mut app = open(options, &node.url)?;
+    add_pool(&app)?;
+    turn(&app, &node, "first look").await?;
+    node.set_head(FIRST + CHUNK);
+    turn(&app, &node, "taking over all sectors").await?;
+    let mut usual = Vec::new();
+    for at in 2..i64::from(options.turns) + 2 {
+        node.set_head(FIRST + at * CHUNK);
+        usual.push(turn(&app, &node, "usual turn").await?);
+    }
+    app = open(options, &node.url)?;
+    let last = FIRST + (i64::from(options.turns) + 2) * CHUNK;
+    node.set_head(last);
+    turn(&app, &node, "first turn after a restart").await?;
+    check(&app, options, last)?;
+    usual.sort_unstable();
+    println!(
+        "usual turn, median: {:.1?}",
+        usual.get(usual.len() / 2).copied().unwrap_or_default()
+    );
+    Ok(())
+}
+
+/// Checks that all sectors of the miner at this epoch are recorded.
+fn check(app: &Shared, options: &LargeMinerOptions, epoch: i64) -> anyhow::Result<()> {
+    let pools = app
+        .db
+        .read(|conn| sealyard_core::capacity::pools(conn).map_err(DbFault::from))?;
+    let pool = pools.first().context("no pool")?.id;
+    let (numbers, power) = app
+        .db
+        .read(move |conn| yields::counting_now(conn, pool).map_err(DbFault::from))?;
+    let expected = options.sectors + options.new * u64::try_from(epoch / CHUNK)?;
+    ensure!(
+        u64::try_from(numbers.len())? == expected
+            && power == i128::from(SECTOR_BYTES) * i128::from(expected),
+        "{} sectors with {power} bytes are recorded, the miner has {expected}",
+        numbers.len()
+    );
+    Ok(())
 }

@@ -5,17 +5,33 @@ use sealyard_planner::{Aim, Budget, Effort, Fleet, Order, Policy, Secs, World, i
 /// Sectors per group: the search then has a few hundred groups to arrange.
 #[must_use]
 fn group_size(sectors: usize) -> u32 {
-    u32::try_from(sectors / 300).unwrap_or(u32::MAX).clamp(1, 64)
+    u32::try_from(sectors / 300)
+        .unwrap_or(u32::MAX)
+        .clamp(1, 64)
 }
 
 /// Simulates the fleet through all orders. Whenever an order becomes known, a search rearranges the
 /// sectors that have not begun. Each search gets its share of `budget`.
-pub fn live<'f>(fleet: &'f Fleet, orders: &[Order], policy: Policy, aim: Aim, seed: u64, budget: &mut dyn Budget) -> World<'f> {
+pub fn live<'f>(
+    fleet: &'f Fleet,
+    orders: &[Order],
+    policy: Policy,
+    aim: Aim,
+    seed: u64,
+    budget: &mut dyn Budget,
+) -> World<'f> {
     let mut world = World::new(fleet, policy);
-    let sectors: usize = orders.iter().filter_map(|o| usize::try_from(o.n).ok()).sum();
+    let sectors: usize = orders
+        .iter()
+        .filter_map(|o| usize::try_from(o.n).ok())
+        .sum();
     let mut ids: Vec<&Order> = orders.iter().collect();
     ids.sort_by_key(|o| o.known);
-    let size = if budget.effort() != Effort::OneRule { group_size(sectors) } else { u32::MAX };
+    let size = if budget.effort() != Effort::OneRule {
+        group_size(sectors)
+    } else {
+        u32::MAX
+    };
     let mut round = seed;
     let mut from = 0;
     while let Some(first) = ids.get(from) {

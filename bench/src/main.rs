@@ -6,14 +6,24 @@ mod heartbeats;
 mod instance;
 mod large_miner;
 mod live;
+mod process;
 mod quotes;
 mod replan;
 mod schedule;
 
 use std::path::PathBuf;
 
+use sealyard_planner::Secs;
+
+const HOUR: Secs = 3600;
+const DAY: Secs = 24 * HOUR;
+
 #[derive(clap::Parser)]
-#[command(name = "sealyard-bench", version, about = "Measures Sealyard: plans, quotes, books, heartbeats, large miners")]
+#[command(
+    name = "sealyard-bench",
+    version,
+    about = "Measures Sealyard: plans, quotes, books, heartbeats, large miners"
+)]
 struct Cli {
     #[command(subcommand)]
     what: Bench,
@@ -154,7 +164,10 @@ struct ReplanOptions {
 
 fn main() -> std::process::ExitCode {
     let cli = <Cli as clap::Parser>::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .init();
     match run(&cli.what) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {

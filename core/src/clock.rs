@@ -11,6 +11,8 @@ pub const MINUTE: Micros = 60 * SECOND;
 pub const HOUR: Micros = 60 * MINUTE;
 pub const DAY: Micros = 24 * HOUR;
 
+pub const SECONDS_A_DAY: i64 = DAY / SECOND;
+
 pub trait Clock: Send + Sync {
     fn now(&self) -> Micros;
 }
@@ -19,7 +21,9 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Micros {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
     }
 }
@@ -27,7 +31,10 @@ impl Clock for SystemClock {
 /// `2026-11-23 12:39` in UTC.
 #[must_use]
 pub fn minute_text(at: Micros) -> String {
-    chrono::DateTime::from_timestamp_micros(at).map_or_else(|| "unknown".into(), |t| t.format("%Y-%m-%d %H:%M").to_string())
+    chrono::DateTime::from_timestamp_micros(at).map_or_else(
+        || "unknown".into(),
+        |t| t.format("%Y-%m-%d %H:%M").to_string(),
+    )
 }
 
 /// `2026-11-23` of a day counted from 1970-01-01.
@@ -42,7 +49,8 @@ pub fn day_text(day: i64) -> String {
 #[must_use]
 pub fn parse_day(text: &str) -> Option<i64> {
     let date = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-    date.and_hms_opt(0, 0, 0).map(|midnight| midnight.and_utc().timestamp().div_euclid(86_400))
+    date.and_hms_opt(0, 0, 0)
+        .map(|midnight| midnight.and_utc().timestamp().div_euclid(SECONDS_A_DAY))
 }
 
 /// A calendar month in UTC.
@@ -58,7 +66,10 @@ impl Month {
     pub fn of_day(day: i64) -> Option<Self> {
         use chrono::Datelike;
         let date = chrono::DateTime::from_timestamp_micros(day.checked_mul(DAY)?)?.date_naive();
-        Some(Self { year: date.year(), month: date.month() })
+        Some(Self {
+            year: date.year(),
+            month: date.month(),
+        })
     }
 
     /// The first day, and the day after the last one, counted from 1970-01-01.
@@ -66,16 +77,24 @@ impl Month {
     pub fn days(self) -> Option<(i64, i64)> {
         let start = |year, month| {
             let date = chrono::NaiveDate::from_ymd_opt(year, month, 1)?;
-            Some(date.signed_duration_since(chrono::NaiveDate::default()).num_days())
+            Some(
+                date.signed_duration_since(chrono::NaiveDate::default())
+                    .num_days(),
+            )
         };
-        let (next_year, next_month) = if self.month == 12 { (self.year + 1, 1) } else { (self.year, self.month + 1) };
+        let (next_year, next_month) = if self.month == 12 {
+            (self.year + 1, 1)
+        } else {
+            (self.year, self.month + 1)
+        };
         Some((start(self.year, self.month)?, start(next_year, next_month)?))
     }
 
     /// `October 2026`.
     #[must_use]
     pub fn long_text(self) -> String {
-        chrono::NaiveDate::from_ymd_opt(self.year, self.month, 1).map_or_else(String::new, |d| d.format("%B %Y").to_string())
+        chrono::NaiveDate::from_ymd_opt(self.year, self.month, 1)
+            .map_or_else(String::new, |d| d.format("%B %Y").to_string())
     }
 }
 
@@ -92,7 +111,10 @@ impl std::str::FromStr for Month {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || format!("{text:?} is not a month; write it like 2026-10");
         let (year, month) = text.split_once('-').ok_or_else(bad)?;
-        let parsed = Self { year: year.parse().map_err(|_| bad())?, month: month.parse().map_err(|_| bad())? };
+        let parsed = Self {
+            year: year.parse().map_err(|_| bad())?,
+            month: month.parse().map_err(|_| bad())?,
+        };
         parsed.days().map(|_| parsed).ok_or_else(bad)
     }
 }

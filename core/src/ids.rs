@@ -1,6 +1,12 @@
 //! Row ids, and the public ids that leave the system. A public id names the kind of thing, and
 //! cannot be guessed or counted.
 
+use diesel::{
+    backend::Backend,
+    deserialize::{self, FromSql},
+    serialize::{self, Output, ToSql},
+    sql_types::BigInt,
+};
 use rand::RngExt as _;
 
 /// Without letters that look like digits.
@@ -40,7 +46,9 @@ pub fn digest(secret: &str) -> String {
 #[must_use]
 pub fn keyed_digest(key: &str, text: &str) -> String {
     use hmac::{Hmac, KeyInit, Mac};
-    let Ok(mut mac) = Hmac::<sha2::Sha256>::new_from_slice(key.as_bytes()) else { return String::new() };
+    let Ok(mut mac) = Hmac::<sha2::Sha256>::new_from_slice(key.as_bytes()) else {
+        return String::new();
+    };
     mac.update(text.as_bytes());
     hex::encode(mac.finalize().into_bytes())
 }
@@ -49,27 +57,28 @@ macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+            Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord,
+            serde::Serialize, serde::Deserialize,
             diesel::expression::AsExpression, diesel::deserialize::FromSqlRow,
         )]
-        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        #[diesel(sql_type = BigInt)]
         #[serde(transparent)]
         pub struct $name(pub i64);
 
-        impl<DB: diesel::backend::Backend> diesel::serialize::ToSql<diesel::sql_types::BigInt, DB> for $name
+        impl<DB: Backend> ToSql<BigInt, DB> for $name
         where
-            i64: diesel::serialize::ToSql<diesel::sql_types::BigInt, DB>,
+            i64: ToSql<BigInt, DB>,
         {
-            fn to_sql<'b>(&'b self, out: &mut diesel::serialize::Output<'b, '_, DB>) -> diesel::serialize::Result {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, DB>) -> serialize::Result {
                 self.0.to_sql(out)
             }
         }
 
-        impl<DB: diesel::backend::Backend> diesel::deserialize::FromSql<diesel::sql_types::BigInt, DB> for $name
+        impl<DB: Backend> FromSql<BigInt, DB> for $name
         where
-            i64: diesel::deserialize::FromSql<diesel::sql_types::BigInt, DB>,
+            i64: FromSql<BigInt, DB>,
         {
-            fn from_sql(bytes: DB::RawValue<'_>) -> diesel::deserialize::Result<Self> {
+            fn from_sql(bytes: DB::RawValue<'_>) -> deserialize::Result<Self> {
                 i64::from_sql(bytes).map(Self)
             }
         }

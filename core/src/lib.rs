@@ -1,4 +1,5 @@
-//! The business: money, catalog, orders, contracts, capacity, fleet, sealing, scheduler, yields, ledger, statements, jobs, store.
+//! The business: money, catalog, orders, contracts, capacity, fleet, sealing, scheduler, yields,
+//! ledger, statements, jobs, store, views.
 //!
 //! Owns every rule and every row. Must not know: HTTP, HTML, Stripe, SMTP, proofs, JSON-RPC.
 
@@ -20,4 +21,5 @@ pub mod sealing;
 pub mod statements;
 pub mod store;
 pub mod units;
+pub mod views;
 pub mod yields;

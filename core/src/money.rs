@@ -3,7 +3,18 @@
 use std::fmt;
 
 /// nanoFIL, 10^-9 FIL: the unit of every FIL account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct NanoFil(pub i64);
 
@@ -48,7 +59,12 @@ impl fmt::Display for NanoFil {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0 { "-" } else { "" };
         let amount = self.0.unsigned_abs();
-        write!(f, "{sign}{}.{:09}", grouped(amount / 1_000_000_000), amount % 1_000_000_000)
+        write!(
+            f,
+            "{sign}{}.{:09}",
+            grouped(amount / 1_000_000_000),
+            amount % 1_000_000_000
+        )
     }
 }
 
@@ -76,7 +92,13 @@ impl fmt::Display for Fiat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.minor < 0 { "-" } else { "" };
         let amount = self.minor.unsigned_abs();
-        write!(f, "{sign}{}.{:02} {}", grouped(amount / 100), amount % 100, self.currency)
+        write!(
+            f,
+            "{sign}{}.{:02} {}",
+            grouped(amount / 100),
+            amount % 100,
+            self.currency
+        )
     }
 }
 
@@ -94,7 +116,11 @@ impl BasisPoints {
 
 impl fmt::Display for BasisPoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 % 100 == 0 { write!(f, "{} %", self.0 / 100) } else { write!(f, "{}.{:02} %", self.0 / 100, self.0 % 100) }
+        if self.0 % 100 == 0 {
+            write!(f, "{} %", self.0 / 100)
+        } else {
+            write!(f, "{}.{:02} %", self.0 / 100, self.0 % 100)
+        }
     }
 }
 
@@ -103,7 +129,9 @@ impl fmt::Display for BasisPoints {
 /// when the weights sum to 0, `total` is negative or a number overflows.
 #[must_use]
 pub fn split(total: i64, weights: &[u128]) -> Option<Vec<i64>> {
-    let sum = weights.iter().try_fold(0u128, |sum, w| sum.checked_add(*w))?;
+    let sum = weights
+        .iter()
+        .try_fold(0u128, |sum, w| sum.checked_add(*w))?;
     let whole = u128::try_from(total).ok()?;
     if sum == 0 {
         return None;
@@ -136,17 +164,40 @@ mod tests {
     #[test]
     fn fil_is_parsed_to_the_last_nanofil_or_refused() {
         let read = |text: &str| text.parse::<NanoFil>().map(|nano| nano.0);
-        assert_eq!((read("1.25"), read("-0.000000001"), read("3")), (Ok(1_250_000_000), Ok(-1), Ok(3_000_000_000)));
-        for wrong in ["", "-", ".5", "1.", "1.0000000001", "1e3", "+1", "1,000", "99999999999"] {
+        assert_eq!(
+            (read("1.25"), read("-0.000000001"), read("3")),
+            (Ok(1_250_000_000), Ok(-1), Ok(3_000_000_000))
+        );
+        for wrong in [
+            "",
+            "-",
+            ".5",
+            "1.",
+            "1.0000000001",
+            "1e3",
+            "+1",
+            "1,000",
+            "99999999999",
+        ] {
             assert_eq!(read(wrong), Err(NotFil), "{wrong}");
         }
     }
 
     #[test]
     fn amounts_show_every_digit() {
-        assert_eq!(NanoFil(1_234_567_000_000_001).to_string(), "1,234,567.000000001");
+        assert_eq!(
+            NanoFil(1_234_567_000_000_001).to_string(),
+            "1,234,567.000000001"
+        );
         assert_eq!(NanoFil(-5).to_string(), "-0.000000005");
-        assert_eq!(Fiat { minor: 123_456, currency: "USD".into() }.to_string(), "1,234.56 USD");
+        assert_eq!(
+            Fiat {
+                minor: 123_456,
+                currency: "USD".into()
+            }
+            .to_string(),
+            "1,234.56 USD"
+        );
         assert_eq!(BasisPoints(1850).to_string(), "18.50 %");
     }
 
@@ -161,13 +212,19 @@ mod tests {
 
     #[test]
     fn attofil_below_one_nanofil_are_kept_as_the_rest() {
-        assert_eq!(NanoFil::from_atto(1_999_999_999), Some((NanoFil(1), 999_999_999)));
+        assert_eq!(
+            NanoFil::from_atto(1_999_999_999),
+            Some((NanoFil(1), 999_999_999))
+        );
         assert_eq!(NanoFil::from_atto(0), Some((NanoFil(0), 0)));
     }
 
     proptest! {
         #[test]
-        fn parts_add_up_and_stay_within_one_unit(total in 0..i64::MAX / 2, weights in prop::collection::vec(0..1u128 << 50, 1..40)) {
+        fn parts_add_up_and_stay_within_one_unit(
+            total in 0..i64::MAX / 2,
+            weights in prop::collection::vec(0..1u128 << 50, 1..40),
+        ) {
             prop_assume!(weights.iter().any(|w| *w > 0));
             let parts = split(total, &weights).unwrap();
             prop_assert_eq!(parts.iter().map(|p| i128::from(*p)).sum::<i128>(), i128::from(total));

@@ -1,9 +1,13 @@
 //! Settings of a devnet. Periods default to mainnet's.
 
-use fil_actor_miner_state::v18::VestSpec;
-use fil_actors_shared::v18::runtime::Policy;
-use fvm_shared::{bigint::BigInt, econ::TokenAmount};
-use sealyard_filecoin::{params::DEVNET_NAME_PREFIX, sector::SealProof};
+use fil_actor_miner_state::v19::VestSpec;
+use fil_actors_shared::v19::runtime::Policy;
+use fvm_shared::{bigint::BigInt, clock::ChainEpoch, econ::TokenAmount};
+use sealyard_filecoin::{
+    economics::{EPOCH_SECONDS, EPOCHS_PER_DAY, SOLSTICE},
+    params::DEVNET_NAME_PREFIX,
+    sector::SealProof,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +64,12 @@ pub struct Config {
     /// How many epochs `Devnet.Reorg` can replace. With 0 it cannot replace any, and no past states
     /// are kept.
     pub reorg_depth: usize,
+    /// The last epoch with network version 28, as in Lotus; FIP-0118 holds after it. `None`: never.
+    /// `Devnet.Upgrade` sets it on a running chain.
+    pub solstice_epoch: Option<i64>,
+    /// Epochs after which the winner's part of a reward falls by a step, once version 29 is live:
+    /// from 95 % by 5 points at a time, to 50 % at the least.
+    pub winners_share_step: i64,
     /// Actor ids of the miner's control addresses. They are wallets of this node and start with the
     /// same balance as the others.
     pub control_addresses: Vec<u64>,
@@ -72,7 +82,7 @@ impl Default for Config {
             seed: 1,
             clock: Clock::Stepped,
             genesis_timestamp: 1_790_726_400,
-            epoch_seconds: 30,
+            epoch_seconds: EPOCH_SECONDS,
             sector_size: 2048,
             miner_id: 1000,
             other_power: 10 << 20,
@@ -83,28 +93,47 @@ impl Default for Config {
             null_rounds: 7,
             election_lookback: 900,
             seed_delay: 150,
-            proving_period: 2880,
+            proving_period: EPOCHS_PER_DAY,
             period_deadlines: 48,
             challenge_lookback: 20,
             fault_cutoff: 70,
-            vesting_period: 180 * 2880,
-            vesting_step: 2880,
+            vesting_period: 180 * EPOCHS_PER_DAY,
+            vesting_step: EPOCHS_PER_DAY,
             vesting_quantum: 1440,
             daily_fee_cap_denominator: 2,
             reorg_depth: 0,
+            solstice_epoch: None,
+            winners_share_step: QUARTER,
             control_addresses: Vec::new(),
         }
     }
 }
 
+/// Epochs of a quarter of a year.
+const QUARTER: i64 = 365 * EPOCHS_PER_DAY / 4;
+
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("network_name is {0:?}; it must start with {DEVNET_NAME_PREFIX:?}, because the devnet's proofs can be forged")]
+    #[error(
+        "network_name is {0:?}; it must start with {DEVNET_NAME_PREFIX:?}, because the devnet's \
+         proofs can be forged"
+    )]
     Name(String),
-    #[error("proving_period {period} is not divisible into {deadlines} deadlines of more than {lookback} epochs")]
-    Deadlines { period: i64, deadlines: u64, lookback: i64 },
+    #[error(
+        "proving_period {period} is not divisible into {deadlines} deadlines of more than \
+         {lookback} epochs"
+    )]
+    Deadlines {
+        period: i64,
+        deadlines: u64,
+        lookback: i64,
+    },
     #[error("{name} is {value}; it must be {must}")]
-    Value { name: &'static str, value: String, must: &'static str },
+    Value {
+        name: &'static str,
+        value: String,
+        must: &'static str,
+    },
     #[error(transparent)]
     SectorSize(#[from] sealyard_filecoin::sector::UnknownProof),
 }
@@ -116,7 +145,10 @@ impl Config {
         }
         self.seal_proof()?;
         let deadlines = i64::try_from(self.period_deadlines).unwrap_or(i64::MAX);
-        if deadlines < 3 || self.proving_period % deadlines != 0 || self.proving_period / deadlines <= self.challenge_lookback {
+        if deadlines < 3
+            || self.proving_period % deadlines != 0
+            || self.proving_period / deadlines <= self.challenge_lookback
+        {
             return Err(ConfigError::Deadlines {
                 period: self.proving_period,
                 deadlines: self.period_deadlines,
@@ -130,10 +162,15 @@ impl Config {
             ("vesting_period", self.vesting_period),
             ("vesting_step", self.vesting_step),
             ("vesting_quantum", self.vesting_quantum),
+            ("winners_share_step", self.winners_share_step),
             ("daily_fee_cap_denominator", self.daily_fee_cap_denominator),
         ] {
             if value < 1 {
-                return Err(ConfigError::Value { name, value: value.to_string(), must: "at least 1" });
+                return Err(ConfigError::Value {
+                    name,
+                    value: value.to_string(),
+                    must: "at least 1",
+                });
             }
         }
         Ok(())
@@ -146,13 +183,44 @@ impl Config {
     /// attoFIL per epoch.
     pub fn reward(&self) -> Result<TokenAmount, ConfigError> {
         let must = "a whole number of attoFIL";
-        let value = || ConfigError::Value { name: "epoch_reward", value: self.epoch_reward.clone(), must };
-        self.epoch_reward.parse::<BigInt>().map(TokenAmount::from_atto).map_err(|_| value())
+        let value = || ConfigError::Value {
+            name: "epoch_reward",
+            value: self.epoch_reward.clone(),
+            must,
+        };
+        self.epoch_reward
+            .parse::<BigInt>()
+            .map(TokenAmount::from_atto)
+            .map_err(|_| value())
+    }
+
+    /// The network version at an epoch.
+    #[must_use]
+    pub fn network_version(&self, epoch: ChainEpoch) -> u32 {
+        match self.solstice_epoch {
+            Some(last) if epoch > last => SOLSTICE,
+            _ => SOLSTICE - 1,
+        }
+    }
+
+    /// Thousandths of a block's reward that its winner gets (FIP-0118).
+    #[must_use]
+    pub fn winners_permille(&self, epoch: ChainEpoch) -> i64 {
+        match self.solstice_epoch {
+            Some(last) if epoch > last => {
+                let steps = (epoch - last - 1) / self.winners_share_step.max(1);
+                950i64.saturating_sub(steps.saturating_mul(50)).max(500)
+            }
+            _ => 1000,
+        }
     }
 
     #[must_use]
     pub fn policy(&self) -> Policy {
-        let window = self.proving_period / i64::try_from(self.period_deadlines).unwrap_or(i64::MAX).max(1);
+        let window = self.proving_period
+            / i64::try_from(self.period_deadlines)
+                .unwrap_or(i64::MAX)
+                .max(1);
         let mut policy = Policy {
             wpost_proving_period: self.proving_period,
             wpost_challenge_window: window,

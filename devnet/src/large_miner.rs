@@ -13,16 +13,19 @@ use std::{
 use actix_web::{App, HttpResponse, HttpServer, web};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use cid::Cid;
-use fil_actor_miner_state::v18::{Deadline, Deadlines, PowerPair};
+use fil_actor_miner_state::v19::{Deadline, Deadlines, PowerPair};
 use fvm_ipld_bitfield::BitField;
 use fvm_ipld_encoding::to_vec;
 use fvm_shared::{bigint::BigInt, econ::TokenAmount};
-use sealyard_filecoin::rpc::{BitFieldJson, CidJson, DeadlineState, Partition, SectorInfo};
+use sealyard_filecoin::{
+    economics::{EPOCH_SECONDS, EPOCHS_PER_DAY},
+    rpc::{BitFieldJson, CidJson, DeadlineState, Partition, SectorInfo},
+};
 use serde_json::{Value, json};
 
 use crate::{
-    chain::block_cid,
-    rpc::{Params, RpcFailure},
+    rpc::{Params, RpcFailure, response},
+    state::block_cid,
 };
 
 const DEADLINES: u64 = 48;
@@ -31,10 +34,13 @@ const WINDOW: i64 = 60;
 const PARTITION: u64 = 2349;
 pub const SECTOR_BYTES: i64 = 32 << 30;
 const ACTIVATION: i64 = 10;
-const EXPIRATION: i64 = 540 * 2880;
+const EXPIRATION: i64 = 540 * EPOCHS_PER_DAY;
 /// attoFIL per sector.
 const PLEDGE: u64 = 150_000_000_000_000_000;
 const DAILY_FEE: u64 = 7_000_000_000_000;
+/// The network's estimates of its reward and power per epoch, with 128 fractional bits.
+const REWARD_POSITION: &str = "30000000000000000000000000000000000000000000000000000000";
+const POWER_POSITION: &str = "6000000000000000000000000000000000000000000000000000000000";
 
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
@@ -66,13 +72,25 @@ struct State {
 impl LargeMiner {
     /// Serves on loopback from a thread of this process. Must be called inside a tokio runtime.
     pub fn start(size: Size, head: i64) -> std::io::Result<Self> {
-        let epochs = (0..size.epochs).map(|epoch| (tipset_cid(epoch), epoch)).collect();
-        let state = Arc::new(State { size, head: head.into(), calls: 0.into(), bytes: 0.into(), epochs, lies: false.into() });
+        let epochs = (0..size.epochs)
+            .map(|epoch| (tipset_cid(epoch), epoch))
+            .collect();
+        let state = Arc::new(State {
+            size,
+            head: head.into(),
+            calls: 0.into(),
+            bytes: 0.into(),
+            epochs,
+            lies: false.into(),
+        });
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}/rpc/v1", listener.local_addr()?);
         let data = web::Data::from(Arc::clone(&state));
         let server = HttpServer::new(move || {
-            App::new().app_data(data.clone()).app_data(web::PayloadConfig::new(16 << 20)).route("/rpc/v1", web::post().to(rpc))
+            App::new()
+                .app_data(data.clone())
+                .app_data(web::PayloadConfig::new(16 << 20))
+                .route("/rpc/v1", web::post().to(rpc))
         });
         tokio::spawn(server.workers(1).disable_signals().listen(listener)?.run());
         Ok(Self { url, state })
@@ -90,23 +108,36 @@ impl LargeMiner {
     /// Calls answered since the last call of this function, and the bytes of the answers.
     #[must_use]
     pub fn traffic(&self) -> (u64, u64) {
-        (self.state.calls.swap(0, Ordering::Relaxed), self.state.bytes.swap(0, Ordering::Relaxed))
+        (
+            self.state.calls.swap(0, Ordering::Relaxed),
+            self.state.bytes.swap(0, Ordering::Relaxed),
+        )
     }
 }
 
 async fn rpc(state: web::Data<State>, body: web::Json<Value>) -> HttpResponse {
     let mut request = body.into_inner();
-    let name = request.get("method").and_then(Value::as_str).unwrap_or_default().replace("Filecoin.", "");
-    let params = Params::new(request.get_mut("params").map(Value::take).unwrap_or_default());
+    let name = request
+        .get("method")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .replace("Filecoin.", "");
+    let params = Params::new(
+        request
+            .get_mut("params")
+            .map(Value::take)
+            .unwrap_or_default(),
+    );
     let id = request.get("id").cloned().unwrap_or_default();
-    let answer = match state.answer(&name, &params) {
-        Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
-        Err(failure) => json!({"jsonrpc": "2.0", "id": id, "error": {"code": failure.code, "message": failure.message}}),
-    };
-    let text = answer.to_string();
+    let text = response(id, state.answer(&name, &params)).to_string();
     state.calls.fetch_add(1, Ordering::Relaxed);
-    state.bytes.fetch_add(u64::try_from(text.len()).unwrap_or_default(), Ordering::Relaxed);
-    HttpResponse::Ok().content_type("application/json").body(text)
+    state.bytes.fetch_add(
+        u64::try_from(text.len()).unwrap_or_default(),
+        Ordering::Relaxed,
+    );
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .body(text)
 }
 
 fn tipset_cid(epoch: i64) -> Cid {
@@ -119,52 +150,87 @@ impl State {
             "StateNetworkVersion" => json!(28),
             "StateNetworkName" => json!("simulated"),
             "StateGetNetworkParams" => {
-                json!({"NetworkName": "simulated", "BlockDelaySecs": 30, "PreCommitChallengeDelay": 150})
+                json!({
+                    "NetworkName": "simulated",
+                    "BlockDelaySecs": EPOCH_SECONDS,
+                    "PreCommitChallengeDelay": 150
+                })
             }
             "ChainHead" => self.tipset(self.head.load(Ordering::Relaxed)),
             "ChainGetGenesis" => self.tipset(0),
             "ChainGetTipSetByHeight" => self.tipset(params.get(0)?),
             "StateMinerProvingDeadline" => self.proving_deadline(),
             "StateVMCirculatingSupplyInternal" => json!({
-                "FilVested": "0", "FilMined": "0", "FilBurnt": "0", "FilLocked": "0", "FilReserveDisbursed": "0",
+                "FilVested": "0",
+                "FilMined": "0",
+                "FilBurnt": "0",
+                "FilLocked": "0",
+                "FilReserveDisbursed": "0",
                 "FilCirculating": "700000000000000000000000000"
             }),
             "StateReadState" => self.read_state(params)?,
-            "StateMinerPower" => {
-                let bytes = (BigInt::from(SECTOR_BYTES) * self.count(self.epoch(params, 1)?)).to_string();
-                let claim = json!({"RawBytePower": bytes, "QualityAdjPower": bytes});
-                json!({"MinerPower": claim, "TotalPower": claim, "HasMinPower": true})
-            }
+            "StateMinerPower" => self.power(self.epoch(params, 1)?),
             "StateMinerAvailableBalance" => json!("0"),
-            "StateMinerAllocated" => serde_json::to_value(BitFieldJson(vec![0, self.count(self.epoch(params, 1)?)]))?,
+            "StateMinerAllocated" => {
+                serde_json::to_value(BitFieldJson(vec![0, self.count(self.epoch(params, 1)?)]))?
+            }
             "StateMinerDeadlines" => self.deadline_states(self.epoch(params, 1)?)?,
             "StateMinerPartitions" if self.lies.swap(false, Ordering::Relaxed) => json!([]),
             "StateMinerPartitions" => self.partitions(params.get(1)?, self.epoch(params, 2)?)?,
-            "StateMinerSectors" => {
-                let numbers: BitFieldJson = params.get(1)?;
-                let numbers = numbers.numbers(1 << 20).ok_or_else(|| RpcFailure::new(1, "too many sectors"))?;
-                serde_json::to_value(numbers.into_iter().map(sector).collect::<Vec<_>>())?
-            }
+            "StateMinerSectors" => sectors(&params.get(1)?)?,
             "StateSectorGetInfo" => serde_json::to_value(sector(params.get(1)?))?,
-            "StateSectorPreCommitInfo" => return Err(RpcFailure::new(1, "precommit info not found")),
-            "ChainReadObj" if self.size.serves_objects => self.object(params.get::<CidJson>(0)?.cid)?,
-            other => return Err(RpcFailure::new(-32601, format!("method '{other}' not found"))),
+            "StateSectorPreCommitInfo" => {
+                return Err(RpcFailure::new(1, "precommit info not found"));
+            }
+            "ChainReadObj" if self.size.serves_objects => {
+                self.object(params.get::<CidJson>(0)?.cid)?
+            }
+            other => {
+                return Err(RpcFailure::new(
+                    -32601,
+                    format!("method '{other}' not found"),
+                ));
+            }
         })
     }
 
     /// The tipset that a parameter names; the head when it names none.
     fn epoch(&self, params: &Params, position: usize) -> Result<i64, RpcFailure> {
         let key: Option<Vec<CidJson>> = params.get(position)?;
-        let Some(first) = key.and_then(|key| key.first().copied()) else { return Ok(self.head.load(Ordering::Relaxed)) };
-        self.epochs.get(&first.cid).copied().ok_or_else(|| RpcFailure::new(1, "tipset not found"))
+        let Some(first) = key.and_then(|key| key.first().copied()) else {
+            return Ok(self.head.load(Ordering::Relaxed));
+        };
+        self.epochs
+            .get(&first.cid)
+            .copied()
+            .ok_or_else(|| RpcFailure::new(1, "tipset not found"))
+    }
+
+    /// The miner is alone on its network.
+    fn power(&self, epoch: i64) -> Value {
+        let bytes = (BigInt::from(SECTOR_BYTES) * self.count(epoch)).to_string();
+        let claim = json!({"RawBytePower": bytes, "QualityAdjPower": bytes});
+        json!({"MinerPower": claim, "TotalPower": claim, "HasMinPower": true})
     }
 
     fn tipset(&self, epoch: i64) -> Value {
         let cid = |epoch: i64| json!({"/": tipset_cid(epoch).to_string()});
-        let parents = if epoch > 0 { json!([cid(epoch - 1)]) } else { json!([]) };
+        let parents = if epoch > 0 {
+            json!([cid(epoch - 1)])
+        } else {
+            json!([])
+        };
         json!({"Cids": [cid(epoch)], "Height": epoch, "Blocks": [{
-            "Miner": "f01999", "Parents": parents, "ParentWeight": "1", "Height": epoch, "ParentStateRoot": cid(0),
-            "ParentMessageReceipts": cid(0), "Messages": cid(0), "Timestamp": epoch * 30, "ForkSignaling": 0, "ParentBaseFee": "100"
+            "Miner": "f01999",
+            "Parents": parents,
+            "ParentWeight": "1",
+            "Height": epoch,
+            "ParentStateRoot": cid(0),
+            "ParentMessageReceipts": cid(0),
+            "Messages": cid(0),
+            "Timestamp": epoch * EPOCH_SECONDS,
+            "ForkSignaling": 0,
+            "ParentBaseFee": "100"
         }]})
     }
 
@@ -172,26 +238,39 @@ impl State {
         let head = self.head.load(Ordering::Relaxed);
         let (open, index) = (head - head % WINDOW, (head / WINDOW) % 48);
         json!({
-            "CurrentEpoch": head, "PeriodStart": open - index * WINDOW, "Index": index, "Open": open, "Close": open + WINDOW,
-            "Challenge": open - 20, "FaultCutoff": open - 70, "WPoStPeriodDeadlines": DEADLINES, "WPoStProvingPeriod": 2880,
-            "WPoStChallengeWindow": WINDOW, "WPoStChallengeLookback": 20, "FaultDeclarationCutoff": 70
+            "CurrentEpoch": head,
+            "PeriodStart": open - index * WINDOW,
+            "Index": index,
+            "Open": open,
+            "Close": open + WINDOW,
+            "Challenge": open - 20,
+            "FaultCutoff": open - 70,
+            "WPoStPeriodDeadlines": DEADLINES,
+            "WPoStProvingPeriod": EPOCHS_PER_DAY,
+            "WPoStChallengeWindow": WINDOW,
+            "WPoStChallengeLookback": 20,
+            "FaultDeclarationCutoff": 70
         })
     }
 
     /// Number of sectors at an epoch.
     fn count(&self, epoch: i64) -> u64 {
-        self.size.sectors + self.size.new_each_window * u64::try_from(epoch / WINDOW).unwrap_or_default()
+        self.size.sectors
+            + self.size.new_each_window * u64::try_from(epoch / WINDOW).unwrap_or_default()
     }
 
     /// Sectors of each partition of a deadline, as number ranges `[first, end)`.
     fn ranges(&self, deadline: u64, epoch: i64) -> impl Iterator<Item = (u64, u64)> {
         let count = self.count(epoch);
-        let starts = (deadline * PARTITION..count).step_by(usize::try_from(DEADLINES * PARTITION).unwrap_or(usize::MAX));
+        let starts = (deadline * PARTITION..count)
+            .step_by(usize::try_from(DEADLINES * PARTITION).unwrap_or(usize::MAX));
         starts.map(move |first| (first, (first + PARTITION).min(count)))
     }
 
     fn size_of(&self, deadline: u64, epoch: i64) -> u64 {
-        self.ranges(deadline, epoch).map(|(first, end)| end - first).sum()
+        self.ranges(deadline, epoch)
+            .map(|(first, end)| end - first)
+            .sum()
     }
 
     fn deadline(&self, index: u64, epoch: i64) -> Result<Vec<u8>, RpcFailure> {
@@ -199,7 +278,10 @@ impl State {
         let windows = epoch / WINDOW - i64::try_from(index).unwrap_or_default();
         let snapshot = block_cid(format!("snapshot {index} {}", windows.div_euclid(48)).as_bytes());
         let count = self.size_of(index, epoch);
-        let (none, no_power) = (block_cid(b"none"), || PowerPair { raw: 0.into(), qa: 0.into() });
+        let (none, no_power) = (block_cid(b"none"), || PowerPair {
+            raw: 0.into(),
+            qa: 0.into(),
+        });
         let power = BigInt::from(SECTOR_BYTES) * count;
         let deadline = Deadline {
             partitions: none,
@@ -213,14 +295,19 @@ impl State {
             sectors_snapshot: snapshot,
             partitions_snapshot: none,
             optimistic_post_submissions_snapshot: none,
-            live_power: PowerPair { raw: power.clone(), qa: power },
+            live_power: PowerPair {
+                raw: power.clone(),
+                qa: power,
+            },
             daily_fee: TokenAmount::from_atto(DAILY_FEE) * count,
         };
         to_vec(&deadline).map_err(|error| RpcFailure::new(1, error.to_string()))
     }
 
     fn deadlines(&self, epoch: i64) -> Result<Vec<u8>, RpcFailure> {
-        let due = (0..DEADLINES).map(|index| Ok(block_cid(&self.deadline(index, epoch)?))).collect::<Result<_, RpcFailure>>()?;
+        let due = (0..DEADLINES)
+            .map(|index| Ok(block_cid(&self.deadline(index, epoch)?)))
+            .collect::<Result<_, RpcFailure>>()?;
         to_vec(&Deadlines { due }).map_err(|error| RpcFailure::new(1, error.to_string()))
     }
 
@@ -240,7 +327,10 @@ impl State {
                 }
             }
         }
-        Err(RpcFailure::new(1, format!("blockstore: block {cid} not found")))
+        Err(RpcFailure::new(
+            1,
+            format!("blockstore: block {cid} not found"),
+        ))
     }
 
     fn partitions(&self, deadline: u64, epoch: i64) -> Result<Value, RpcFailure> {
@@ -269,15 +359,16 @@ impl State {
 
     fn read_state(&self, params: &Params) -> Result<Value, RpcFailure> {
         let epoch = self.epoch(params, 1)?;
-        let smoothed = |position: &str| json!({"PositionEstimate": position, "VelocityEstimate": "0"});
+        let smoothed =
+            |position: &str| json!({"PositionEstimate": position, "VelocityEstimate": "0"});
         let state = match params.get::<String>(0)?.as_str() {
             "f02" => json!({
                 "ThisEpochReward": "90000000000000000000",
-                "ThisEpochRewardSmoothed": smoothed("30000000000000000000000000000000000000000000000000000000"),
+                "ThisEpochRewardSmoothed": smoothed(REWARD_POSITION),
                 "ThisEpochBaselinePower": "20000000000000000000", "Epoch": epoch
             }),
             "f04" => json!({
-                "ThisEpochQAPowerSmoothed": smoothed("6000000000000000000000000000000000000000000000000000000000"),
+                "ThisEpochQAPowerSmoothed": smoothed(POWER_POSITION),
                 "RampStartEpoch": 0, "RampDurationEpochs": 0, "TotalPledgeCollateral": "0"
             }),
             _ => json!({
@@ -288,8 +379,21 @@ impl State {
             }),
         };
         let balance = BigInt::from(PLEDGE) * self.count(epoch);
-        Ok(json!({"Balance": balance.to_string(), "Code": {"/": tipset_cid(0).to_string()}, "State": state}))
+        Ok(json!({
+            "Balance": balance.to_string(),
+            "Code": {"/": tipset_cid(0).to_string()},
+            "State": state
+        }))
     }
+}
+
+fn sectors(numbers: &BitFieldJson) -> Result<Value, RpcFailure> {
+    let numbers = numbers
+        .numbers(1 << 20)
+        .ok_or_else(|| RpcFailure::new(1, "too many sectors"))?;
+    Ok(serde_json::to_value(
+        numbers.into_iter().map(sector).collect::<Vec<_>>(),
+    )?)
 }
 
 fn sector(number: u64) -> SectorInfo {

@@ -1,16 +1,18 @@
 //! Protocol money: projected reward, pledge, deposits and fees of a sector under the network's
 //! current estimates.
 //!
-//! All formulas come from the protocol's own crate (`fil_actor_miner_state::v18`, builtin-actors
-//! v18.0.0). This module only names their inputs and checks them against golden vectors. Amounts
-//! are attoFIL, power is quality-adjusted bytes.
+//! All formulas come from the protocol's own crate (`fil_actor_miner_state::v19`), whose money is
+//! that of v18. This module only names their inputs and checks them against golden vectors.
+//! Amounts are attoFIL, power is quality-adjusted bytes.
 
-use fil_actor_miner_state::v18 as miner;
-use fil_actor_miner_state::v18::VestingFunds;
-use fil_actors_shared::v18::{reward::FilterEstimate, runtime::Policy};
+use fil_actor_miner_state::v19 as miner;
+use fil_actor_miner_state::v19::VestingFunds;
+use fil_actors_shared::v19::{reward::FilterEstimate, runtime::Policy};
 use fvm_ipld_blockstore::MemoryBlockstore;
 use fvm_shared::{bigint::BigInt, clock::ChainEpoch, econ::TokenAmount};
 
+/// Seconds of an epoch on the main network.
+pub const EPOCH_SECONDS: i64 = 30;
 pub const EPOCHS_PER_DAY: ChainEpoch = 2880;
 /// Winners that the network expects per epoch; each win gets this fraction of the reward.
 pub const EXPECTED_WINS: i64 = 5;
@@ -53,7 +55,8 @@ impl NetworkEstimate {
         )
     }
 
-    /// PreCommit deposit; `power` is the sector's greatest possible quality-adjusted power (FIP-0034).
+    /// PreCommit deposit; `power` is the sector's greatest possible quality-adjusted power
+    /// (FIP-0034).
     #[must_use]
     pub fn pre_commit_deposit(&self, power: &BigInt) -> TokenAmount {
         miner::pre_commit_deposit_for_power(&self.reward, &self.power, power)
@@ -81,24 +84,50 @@ pub fn daily_fee_payable(daily_fee: &TokenAmount, day_reward: &TokenAmount) -> T
 /// Flag of sectors that count ten times whatever they contain (FIP-0118).
 const FULL_QUALITY: u64 = 0x2;
 
+/// The network version with FIP-0118: new sectors have full quality, and the winner of a block gets
+/// a part of its reward only.
+pub const SOLSTICE: u32 = 29;
+
+/// The quality-adjusted bytes of a committed-capacity sector that becomes active under a network
+/// version: ten times its bytes since [`SOLSTICE`].
+#[must_use]
+pub fn new_sector_power(bytes: u64, network_version: u32) -> BigInt {
+    let flags = if network_version < SOLSTICE {
+        0
+    } else {
+        FULL_QUALITY
+    };
+    quality_adjusted(bytes, 1, &BigInt::from(0), flags)
+}
+
 /// Quality-adjusted bytes of a sector of `bytes`. `epochs` is its lifetime since its power was last
 /// set, `verified_weight` its byte-epochs of verified deals, `flags` the chain's flags of the
 /// sector.
 #[must_use]
-pub fn quality_adjusted(bytes: u64, epochs: ChainEpoch, verified_weight: &BigInt, flags: u64) -> BigInt {
+pub fn quality_adjusted(
+    bytes: u64,
+    epochs: ChainEpoch,
+    verified_weight: &BigInt,
+    flags: u64,
+) -> BigInt {
     let most = BigInt::from(bytes) * 10;
     let lifetime = BigInt::from(bytes) * epochs.max(1);
     if flags & FULL_QUALITY != 0 || *verified_weight >= lifetime {
         return most;
     }
     // Rounds as the protocol does: first quality in units of 2^-20, then the power.
-    let quality: BigInt = (((&lifetime - verified_weight) * 10 + verified_weight * 100) << 20) / lifetime / 10;
+    let quality: BigInt =
+        (((&lifetime - verified_weight) * 10 + verified_weight * 100) << 20) / lifetime / 10;
     (BigInt::from(bytes) * quality) >> 20
 }
 
 /// Termination fee of a sector of `age` epochs (FIP-0098).
 #[must_use]
-pub fn termination_fee(pledge: &TokenAmount, age: ChainEpoch, fault_fee: &TokenAmount) -> TokenAmount {
+pub fn termination_fee(
+    pledge: &TokenAmount,
+    age: ChainEpoch,
+    fault_fee: &TokenAmount,
+) -> TokenAmount {
     miner::pledge_penalty_for_termination(pledge, age, fault_fee)
 }
 
@@ -120,15 +149,27 @@ pub struct VestingTable {
 impl VestingTable {
     #[must_use]
     pub fn new(proving_period_start: ChainEpoch) -> Self {
-        Self { proving_period_start, ..Self::default() }
+        Self {
+            proving_period_start,
+            ..Self::default()
+        }
     }
 
     /// Adds a block reward won at `epoch`: three quarters are locked for 180 days. Returns the
     /// amount that is free at once, earlier rewards that vested by then included.
-    pub fn award(&mut self, epoch: ChainEpoch, reward: &TokenAmount) -> anyhow::Result<TokenAmount> {
+    pub fn award(
+        &mut self,
+        epoch: ChainEpoch,
+        reward: &TokenAmount,
+    ) -> anyhow::Result<TokenAmount> {
         let locked = locked_part(reward);
-        let unlocked =
-            self.funds.add_locked_funds(&self.store, epoch, &locked, self.proving_period_start, &miner::REWARD_VESTING_SPEC)?;
+        let unlocked = self.funds.add_locked_funds(
+            &self.store,
+            epoch,
+            &locked,
+            self.proving_period_start,
+            &miner::REWARD_VESTING_SPEC,
+        )?;
         self.locked += &locked - &unlocked;
         Ok(reward - locked + unlocked)
     }
@@ -157,7 +198,10 @@ mod tests {
     }
 
     fn estimate(position: BigInt) -> FilterEstimate {
-        FilterEstimate { position: position << 128, velocity: BigInt::from(0) }
+        FilterEstimate {
+            position: position << 128,
+            velocity: BigInt::from(0),
+        }
     }
 
     /// The illustrative network of `filecoin.md` 4.9.
@@ -213,7 +257,10 @@ mod tests {
         let network = network();
         for (power, day, twenty, fault, pledge, fee) in rows {
             assert_eq!(network.expected_reward(&power, EPOCHS_PER_DAY), atto(day));
-            assert_eq!(network.expected_reward(&power, 20 * EPOCHS_PER_DAY), atto(twenty));
+            assert_eq!(
+                network.expected_reward(&power, 20 * EPOCHS_PER_DAY),
+                atto(twenty)
+            );
             assert_eq!(network.pre_commit_deposit(&power), atto(twenty));
             assert_eq!(network.fault_fee(&power), atto(fault));
             assert_eq!(network.initial_pledge(&power), atto(pledge));
@@ -227,8 +274,14 @@ mod tests {
         network.reward.velocity = BigInt::from(-2_000_000_000_000i64) << 128;
         network.power.velocity = BigInt::from(-3_909_374_857_500i64) << 128;
         let power = BigInt::from(32u64 << 30);
-        assert_eq!(network.expected_reward(&power, EPOCHS_PER_DAY), atto("113159524591288"));
-        assert_eq!(network.expected_reward(&power, 20 * EPOCHS_PER_DAY), atto("2271314716129487"));
+        assert_eq!(
+            network.expected_reward(&power, EPOCHS_PER_DAY),
+            atto("113159524591288")
+        );
+        assert_eq!(
+            network.expected_reward(&power, 20 * EPOCHS_PER_DAY),
+            atto("2271314716129487")
+        );
     }
 
     #[test]
@@ -236,55 +289,112 @@ mod tests {
         let network = network();
         let power = BigInt::from(32u64 << 30);
         let (pledge, fault) = (network.initial_pledge(&power), network.fault_fee(&power));
-        for (days, fee) in
-            [(0, "3225717454000106"), (30, "3225717454000106"), (70, "6854649589750225"), (140, "13709299179500451")]
-        {
-            assert_eq!(termination_fee(&pledge, days * EPOCHS_PER_DAY, &fault), atto(fee), "day {days}");
+        for (days, fee) in [
+            (0, "3225717454000106"),
+            (30, "3225717454000106"),
+            (70, "6854649589750225"),
+            (140, "13709299179500451"),
+        ] {
+            assert_eq!(
+                termination_fee(&pledge, days * EPOCHS_PER_DAY, &fault),
+                atto(fee),
+                "day {days}"
+            );
         }
         let ip = TokenAmount::from_atto(1024);
         for (days, fault, fee) in [(141, 0, 87), (70, 0, 43), (141, 1024, 1075), (0, 0, 20)] {
             let got = termination_fee(&ip, days * EPOCHS_PER_DAY, &TokenAmount::from_atto(fault));
-            assert_eq!(got, TokenAmount::from_atto(fee), "day {days} fault fee {fault}");
+            assert_eq!(
+                got,
+                TokenAmount::from_atto(fee),
+                "day {days} fault fee {fault}"
+            );
         }
     }
 
     #[test]
     fn three_quarters_of_a_reward_are_locked() {
-        assert_eq!(locked_part(&TokenAmount::from_atto(1_000_000)), TokenAmount::from_atto(750_000));
-        assert_eq!(locked_part(&atto("20000000000000000003")), atto("15000000000000000002"));
+        assert_eq!(
+            locked_part(&TokenAmount::from_atto(1_000_000)),
+            TokenAmount::from_atto(750_000)
+        );
+        assert_eq!(
+            locked_part(&atto("20000000000000000003")),
+            atto("15000000000000000002")
+        );
     }
 
     #[test]
     fn vesting_matches_golden_vectors() {
         let mut table = VestingTable::new(1808);
-        assert_eq!(table.award(6_200_123, &atto("20000000000000000003")).unwrap(), atto("5000000000000000001"));
-        assert_eq!(table.unlock(6_203_888).unwrap(), atto("0"), "strictly after the entry");
+        assert_eq!(
+            table
+                .award(6_200_123, &atto("20000000000000000003"))
+                .unwrap(),
+            atto("5000000000000000001")
+        );
+        assert_eq!(
+            table.unlock(6_203_888).unwrap(),
+            atto("0"),
+            "strictly after the entry"
+        );
         assert_eq!(table.unlock(6_203_889).unwrap(), atto("108940972222222222"));
         assert_eq!(table.unlock(6_206_769).unwrap(), atto("83333333333333333"));
         table.unlock(6_719_408).unwrap();
-        assert_eq!(table.locked(), &atto("57725694444444445"), "the last of 180 entries");
+        assert_eq!(
+            table.locked(),
+            &atto("57725694444444445"),
+            "the last of 180 entries"
+        );
         let mut merged = VestingTable::new(1808);
-        merged.award(6_200_123, &atto("20000000000000000003")).unwrap();
-        merged.award(6_200_963, &TokenAmount::from_whole(4)).unwrap();
-        assert_eq!(merged.unlock(6_203_889).unwrap(), atto("125868055555555555"));
-        assert_eq!(merged.unlock(6_206_769).unwrap(), atto("100000000000000000"));
+        merged
+            .award(6_200_123, &atto("20000000000000000003"))
+            .unwrap();
+        merged
+            .award(6_200_963, &TokenAmount::from_whole(4))
+            .unwrap();
+        assert_eq!(
+            merged.unlock(6_203_889).unwrap(),
+            atto("125868055555555555")
+        );
+        assert_eq!(
+            merged.unlock(6_206_769).unwrap(),
+            atto("100000000000000000")
+        );
         assert_eq!(merged.unlock(6_209_649).unwrap(), atto("99999999999999999"));
     }
 
     #[test]
     fn the_fault_fee_and_the_pledge_ramp_match_golden_vectors() {
-        let small =
-            |velocity: i64| FilterEstimate { position: BigInt::from(1024) << 128, velocity: BigInt::from(velocity) << 128 };
+        let small = |velocity: i64| FilterEstimate {
+            position: BigInt::from(1024) << 128,
+            velocity: BigInt::from(velocity) << 128,
+        };
         let mut network = network();
         network.reward = estimate(BigInt::from(1u64 << 50));
         network.power = small(-1024);
-        assert_eq!(network.expected_reward(&BigInt::from(1u64 << 36), 4), atto("0"), "never negative");
+        assert_eq!(
+            network.expected_reward(&BigInt::from(1u64 << 36), 4),
+            atto("0"),
+            "never negative"
+        );
         network.power = small(1024);
-        for (power, fee) in [(6, "648882954611430"), (36, "696732767246986800845657"), (50, "11415269658574631745055245227")] {
-            assert_eq!(network.fault_fee(&(BigInt::from(1) << power)), atto(fee), "2^{power}");
+        for (power, fee) in [
+            (6, "648882954611430"),
+            (36, "696732767246986800845657"),
+            (50, "11415269658574631745055245227"),
+        ] {
+            assert_eq!(
+                network.fault_fee(&(BigInt::from(1) << power)),
+                atto(fee),
+                "2^{power}"
+            );
         }
         network.reward = estimate(BigInt::from(0));
-        network.power = FilterEstimate { position: BigInt::from(1024) << 128, velocity: BigInt::from(1024) << 128 };
+        network.power = FilterEstimate {
+            position: BigInt::from(1024) << 128,
+            velocity: BigInt::from(1024) << 128,
+        };
         network.baseline = BigInt::from(1u64 << 37);
         network.circulating = TokenAmount::from_whole(1);
         for (since, ramp, pledge) in [
@@ -299,7 +409,11 @@ mod tests {
             (10, 0, "195000000000000001"),
         ] {
             (network.epoch, network.ramp_start, network.ramp_epochs) = (since, 0, ramp);
-            assert_eq!(network.initial_pledge(&BigInt::from(1u64 << 36)), atto(pledge), "{since} of {ramp}");
+            assert_eq!(
+                network.initial_pledge(&BigInt::from(1u64 << 36)),
+                atto(pledge),
+                "{since} of {ramp}"
+            );
         }
     }
 
@@ -307,9 +421,16 @@ mod tests {
     fn the_daily_fee_matches_golden_vectors() {
         let mut network = network();
         network.circulating = TokenAmount::from_nano(696_700_000_000_000_000i64);
-        assert_eq!(network.daily_fee(&BigInt::from(32u64 << 30)), atto("3873644882160"));
+        assert_eq!(
+            network.daily_fee(&BigInt::from(32u64 << 30)),
+            atto("3873644882160")
+        );
         let fresh = network_fee_times_ten();
-        assert_eq!(fresh, atto("37807930527760"), "an adjusted fee is rounded otherwise than a fresh one");
+        assert_eq!(
+            fresh,
+            atto("37807930527760"),
+            "an adjusted fee is rounded otherwise than a fresh one"
+        );
     }
 
     fn network_fee_times_ten() -> TokenAmount {
@@ -319,7 +440,7 @@ mod tests {
 
     #[test]
     fn the_smoothing_filter_matches_golden_vectors() {
-        use fil_actors_shared::v18::reward::smooth::{
+        use fil_actors_shared::v19::reward::smooth::{
             AlphaBetaFilter, DEFAULT_ALPHA, DEFAULT_BETA, extrapolated_cum_sum_of_ratio,
         };
         let big = |digits: &str| digits.parse::<BigInt>().unwrap();
@@ -327,24 +448,63 @@ mod tests {
             position: big("12340768897043811082913117521041414330876498465539749838848"),
             velocity: big("-37396269384748225153347462373739139597454335279104"),
         };
-        let after = AlphaBetaFilter::load(&before, &DEFAULT_ALPHA, &DEFAULT_BETA).next_estimate(&big("36266252337034982540"), 3);
-        assert_eq!(after.position, big("12340768782449774548722755900999027209659079673176744001536"));
-        assert_eq!(after.velocity, big("-37396515542149801792802995707072472930787668612438"));
+        let after = AlphaBetaFilter::load(&before, &DEFAULT_ALPHA, &DEFAULT_BETA)
+            .next_estimate(&big("36266252337034982540"), 3);
+        assert_eq!(
+            after.position,
+            big("12340768782449774548722755900999027209659079673176744001536")
+        );
+        assert_eq!(
+            after.velocity,
+            big("-37396515542149801792802995707072472930787668612438")
+        );
         let constant = |value: i64| estimate(BigInt::from(value));
         let sum = extrapolated_cum_sum_of_ratio(1000, 0, &constant(4_000_000), &constant(1));
         assert_eq!(sum >> 128, BigInt::from(4_000_000_000i64));
     }
 
+    /// The power that the protocol's own code of version 29 gives a sector.
+    fn protocols_power(verified: &BigInt, flags: u32) -> BigInt {
+        let sector = miner::SectorOnChainInfo {
+            expiration: 540 * EPOCHS_PER_DAY,
+            verified_deal_weight: verified.clone(),
+            flags: miner::SectorOnChainInfoFlags::from_bits_retain(flags),
+            ..miner::SectorOnChainInfo::default()
+        };
+        miner::qa_power_for_sector(SectorSize::_32GiB, &sector)
+    }
+
     #[test]
-    fn a_committed_capacity_sector_has_quality_one() {
-        let power = miner::qa_power_for_weight(SectorSize::_32GiB, 540 * EPOCHS_PER_DAY, &BigInt::from(0));
-        assert_eq!(power, BigInt::from(32u64 << 30));
+    fn power_is_the_protocols_for_every_weight_and_flag() {
+        use fil_actor_miner_state::v18;
+        let days = 540 * EPOCHS_PER_DAY;
         for verified in [0u64, 1, 1 << 50, 12_345_678_901_234_567] {
             let verified = BigInt::from(verified);
-            let own = quality_adjusted(32 << 30, 540 * EPOCHS_PER_DAY, &verified, 0);
-            assert_eq!(own, miner::qa_power_for_weight(SectorSize::_32GiB, 540 * EPOCHS_PER_DAY, &verified), "{verified}");
+            let own = |flags| quality_adjusted(32 << 30, days, &verified, flags);
+            let before = v18::qa_power_for_weight(SectorSize::_32GiB, days, &verified);
+            assert_eq!(own(0x1), before, "{verified}");
+            for flags in [0x1, 0x3] {
+                let protocols = protocols_power(&verified, flags);
+                assert_eq!(own(flags.into()), protocols, "{verified} {flags}");
+            }
         }
-        assert_eq!(quality_adjusted(32 << 30, 1, &BigInt::from(0), FULL_QUALITY), BigInt::from(320u64 << 30));
-        assert_eq!(miner::qa_power_max(SectorSize::_32GiB), BigInt::from(320u64 << 30));
+    }
+
+    /// FIP-0118: ten times the power, and so ten times the pledge, for the same bytes.
+    #[test]
+    fn a_new_sector_counts_and_pledges_ten_times_since_version_29() {
+        let bytes = 32u64 << 30;
+        let [before, after] = [SOLSTICE - 1, SOLSTICE].map(|v| new_sector_power(bytes, v));
+        assert_eq!(before, BigInt::from(bytes));
+        assert_eq!(after, BigInt::from(320u64 << 30));
+        assert_eq!(after, miner::qa_power_max(SectorSize::_32GiB));
+        assert_eq!(
+            network().initial_pledge(&before),
+            atto("161285872700005307")
+        );
+        assert_eq!(
+            network().initial_pledge(&after),
+            atto("1612858727000053091")
+        );
     }
 }

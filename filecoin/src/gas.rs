@@ -33,7 +33,10 @@ impl GasOffer {
     pub fn cost(&self, used: i64, base_fee: &TokenAmount) -> GasCost {
         let paid_base_fee = base_fee.min(&self.fee_cap).clone();
         let burnt = paid_base_fee * (BigInt::from(used) + self.overestimation(used));
-        GasCost { burnt, tip: self.tip(base_fee) }
+        GasCost {
+            burnt,
+            tip: self.tip(base_fee),
+        }
     }
 
     /// Unused gas units that are burnt: none if the limit is at most a tenth too high, all if no
@@ -54,7 +57,11 @@ mod tests {
     use super::*;
 
     fn offer(limit: i64, fee_cap: i64, premium: i64) -> GasOffer {
-        GasOffer { limit, fee_cap: TokenAmount::from_atto(fee_cap), premium: TokenAmount::from_atto(premium) }
+        GasOffer {
+            limit,
+            fee_cap: TokenAmount::from_atto(fee_cap),
+            premium: TokenAmount::from_atto(premium),
+        }
     }
 
     /// Gas used, limit, and unused gas burnt: the table of the reference VM's tests.
@@ -69,7 +76,11 @@ mod tests {
             (20_000, 21_000, 0),
             (0, 2000, 2000),
         ] {
-            assert_eq!(offer(limit, 1, 0).overestimation(used), BigInt::from(burnt), "{used} of {limit}");
+            assert_eq!(
+                offer(limit, 1, 0).overestimation(used),
+                BigInt::from(burnt),
+                "{used} of {limit}"
+            );
         }
     }
 
@@ -78,9 +89,18 @@ mod tests {
     #[test]
     fn the_base_fee_is_paid_before_the_tip() {
         let base_fee = TokenAmount::from_atto(10);
-        for (fee_cap, premium, burnt, tip) in [(30, 5, 1000, 550), (12, 5, 1000, 220), (10, 5, 1000, 0), (8, 5, 800, 0)] {
+        for (fee_cap, premium, burnt, tip) in [
+            (30, 5, 1000, 550),
+            (12, 5, 1000, 220),
+            (10, 5, 1000, 0),
+            (8, 5, 800, 0),
+        ] {
             let cost = offer(110, fee_cap, premium).cost(100, &base_fee);
-            assert_eq!((cost.burnt, cost.tip), (TokenAmount::from_atto(burnt), TokenAmount::from_atto(tip)), "fee cap {fee_cap}");
+            assert_eq!(
+                (cost.burnt, cost.tip),
+                (TokenAmount::from_atto(burnt), TokenAmount::from_atto(tip)),
+                "fee cap {fee_cap}"
+            );
         }
     }
 }

@@ -14,7 +14,10 @@ pub struct NotAHash(String);
 
 impl Hash32 {
     pub fn from_slice(bytes: &[u8]) -> Result<Self, NotAHash> {
-        bytes.try_into().map(Self).map_err(|_| NotAHash(hex::encode(bytes)))
+        bytes
+            .try_into()
+            .map(Self)
+            .map_err(|_| NotAHash(hex::encode(bytes)))
     }
 
     /// Randomness for use as a field element: proofs reject values whose two top bits are set.
@@ -55,6 +58,8 @@ impl Serialize for Hash32 {
 
 impl<'de> Deserialize<'de> for Hash32 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }

@@ -12,7 +12,11 @@ pub fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
 /// An HTTP client for large transfers: it fails only when nothing has arrived for `silence`. It
 /// does not follow redirects, so it contacts only the given address.
 pub fn streaming_client(silence: Duration) -> Result<reqwest::Client, reqwest::Error> {
-    builder().redirect(reqwest::redirect::Policy::none()).connect_timeout(silence).read_timeout(silence).build()
+    builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(silence)
+        .read_timeout(silence)
+        .build()
 }
 
 fn builder() -> reqwest::ClientBuilder {

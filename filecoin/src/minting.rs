@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use fil_actors_shared::v18::reward::math::{PRECISION, poly_parse, poly_val};
+use fil_actors_shared::v19::reward::math::{PRECISION, poly_parse, poly_val};
 use fvm_shared::{
     bigint::{BigInt, Integer},
     clock::ChainEpoch,
@@ -20,16 +20,22 @@ pub struct Totals {
 
 impl Default for Totals {
     fn default() -> Self {
-        Self { simple: TokenAmount::from_whole(330_000_000), baseline: TokenAmount::from_whole(770_000_000) }
+        Self {
+            simple: TokenAmount::from_whole(330_000_000),
+            baseline: TokenAmount::from_whole(770_000_000),
+        }
     }
 }
 
 /// λ = ln 2 / (6 years of epochs), and e^λ − 1.
-static LAMBDA: LazyLock<BigInt> = LazyLock::new(|| BigInt::from(37_396_271_439_864_487_274_534_522_888_786_u128));
-static EXP_LAMBDA_LESS_ONE: LazyLock<BigInt> = LazyLock::new(|| BigInt::from(37_396_273_494_747_879_394_193_016_954_629_u128));
+static LAMBDA: LazyLock<BigInt> =
+    LazyLock::new(|| BigInt::from(37_396_271_439_864_487_274_534_522_888_786_u128));
+static EXP_LAMBDA_LESS_ONE: LazyLock<BigInt> =
+    LazyLock::new(|| BigInt::from(37_396_273_494_747_879_394_193_016_954_629_u128));
 /// Growth per epoch that doubles the baseline in a year.
-static BASELINE_GROWTH: LazyLock<BigInt> =
-    LazyLock::new(|| (BigInt::from(1) << 128) + BigInt::from(224_377_702_615_002_589_582_494_545_262_197_u128));
+static BASELINE_GROWTH: LazyLock<BigInt> = LazyLock::new(|| {
+    (BigInt::from(1) << 128) + BigInt::from(224_377_702_615_002_589_582_494_545_262_197_u128)
+});
 
 /// Numerator and denominator of the protocol's rational approximation of e^-x.
 static NUMERATOR: LazyLock<Vec<BigInt>> = LazyLock::new(|| {
@@ -80,18 +86,31 @@ pub fn next_baseline(power: &BigInt) -> BigInt {
 
 /// Effective network time, interpolated in the epoch whose end is `time`.
 #[must_use]
-pub fn theta(time: ChainEpoch, baseline: &BigInt, realised: &BigInt, cumulated_baseline: &BigInt) -> BigInt {
+pub fn theta(
+    time: ChainEpoch,
+    baseline: &BigInt,
+    realised: &BigInt,
+    cumulated_baseline: &BigInt,
+) -> BigInt {
     if time == 0 {
         return BigInt::from(0);
     }
-    (BigInt::from(time) << PRECISION) - ((cumulated_baseline - realised) << PRECISION).div_floor(baseline)
+    (BigInt::from(time) << PRECISION)
+        - ((cumulated_baseline - realised) << PRECISION).div_floor(baseline)
 }
 
 /// The amount that `epoch` mints for all winners together. Effective network time passes from
 /// `before` to `after`.
 #[must_use]
-pub fn epoch_reward(epoch: ChainEpoch, before: &BigInt, after: &BigInt, totals: &Totals) -> TokenAmount {
-    let simple = (totals.simple.atto() * &*EXP_LAMBDA_LESS_ONE * exp_of_negative(&(&*LAMBDA * epoch))) >> PRECISION;
+pub fn epoch_reward(
+    epoch: ChainEpoch,
+    before: &BigInt,
+    after: &BigInt,
+    totals: &Totals,
+) -> TokenAmount {
+    let simple =
+        (totals.simple.atto() * &*EXP_LAMBDA_LESS_ONE * exp_of_negative(&(&*LAMBDA * epoch)))
+            >> PRECISION;
     let baseline = baseline_supply(after, totals) - baseline_supply(before, totals);
     TokenAmount::from_atto((simple + baseline) >> PRECISION)
 }
@@ -120,7 +139,11 @@ mod tests {
             (2_545_000, "27417956352278167539"),
             (2_555_000, "27387841182142501307"),
         ] {
-            assert_eq!(epoch_reward(epoch, &none, &none, &Totals::default()).atto(), &big(reward), "epoch {epoch}");
+            assert_eq!(
+                epoch_reward(epoch, &none, &none, &Totals::default()).atto(),
+                &big(reward),
+                "epoch {epoch}"
+            );
         }
     }
 
@@ -129,7 +152,11 @@ mod tests {
         let none = BigInt::from(0);
         let simple = epoch_reward(0, &none, &none, &Totals::default());
         for (before, after, reward) in [
-            ("0", "340282366920938463463374607398434878123", "84621274052457285111"),
+            (
+                "0",
+                "340282366920938463463374607398434878123",
+                "84621274052457285111",
+            ),
             (
                 "1701411834604692317316873037158763279502223",
                 "1701752116971613255780336411766161714380346",
@@ -145,7 +172,12 @@ mod tests {
     fn effective_time_is_interpolated() {
         let half = BigInt::from(1) << 127;
         let at = |time, baseline: i64, realised: i64, cumulated: i64| {
-            theta(time, &BigInt::from(baseline), &BigInt::from(realised), &BigInt::from(cumulated))
+            theta(
+                time,
+                &BigInt::from(baseline),
+                &BigInt::from(realised),
+                &BigInt::from(cumulated),
+            )
         };
         assert_eq!(at(1, 4096, 4096, 6144), half);
         assert_eq!(at(1, 4096, 3072, 6144), &half / 2);

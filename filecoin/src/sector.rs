@@ -1,4 +1,5 @@
-//! A sector's identity, size and proof type. Numbers are the protocol's own (`RegisteredSealProof`, FIP-0059 family).
+//! A sector's identity, size and proof type. Numbers are the protocol's own (`RegisteredSealProof`,
+//! FIP-0059 family).
 
 use filecoin_proofs_api::{RegisteredPoStProof, RegisteredSealProof};
 use fvm_shared::sector as chain;
@@ -17,17 +18,29 @@ pub enum SealProof {
 
 #[derive(Debug, thiserror::Error)]
 pub enum UnknownProof {
-    #[error("Sealyard cannot seal with proof {0}; it seals with 5 (2 KiB), 6 (8 MiB), 7 (512 MiB), 8 (32 GiB), 9 (64 GiB)")]
+    #[error(
+        "Sealyard cannot seal with proof {0}; it seals with 5 (2 KiB), 6 (8 MiB), 7 (512 MiB), \
+         8 (32 GiB), 9 (64 GiB)"
+    )]
     Number(i64),
     #[error("no sector has {0} bytes; sizes are 2 KiB, 8 MiB, 512 MiB, 32 GiB and 64 GiB")]
     Size(u64),
 }
 
 impl SealProof {
-    const ALL: [Self; 5] = [Self::Drg2KiB, Self::Drg8MiB, Self::Drg512MiB, Self::Drg32GiB, Self::Drg64GiB];
+    const ALL: [Self; 5] = [
+        Self::Drg2KiB,
+        Self::Drg8MiB,
+        Self::Drg512MiB,
+        Self::Drg32GiB,
+        Self::Drg64GiB,
+    ];
 
     pub fn for_size(bytes: u64) -> Result<Self, UnknownProof> {
-        Self::ALL.into_iter().find(|p| p.sector_bytes() == bytes).ok_or(UnknownProof::Size(bytes))
+        Self::ALL
+            .into_iter()
+            .find(|p| p.sector_bytes() == bytes)
+            .ok_or(UnknownProof::Size(bytes))
     }
 
     /// Raw bytes of one sector.
@@ -97,7 +110,10 @@ impl TryFrom<i64> for SealProof {
     type Error = UnknownProof;
 
     fn try_from(number: i64) -> Result<Self, Self::Error> {
-        Self::ALL.into_iter().find(|p| p.number() == number).ok_or(UnknownProof::Number(number))
+        Self::ALL
+            .into_iter()
+            .find(|p| p.number() == number)
+            .ok_or(UnknownProof::Number(number))
     }
 }
 
@@ -116,7 +132,8 @@ pub struct SectorIdent {
 }
 
 impl SectorIdent {
-    /// The prover id that proofs are bound to: the payload of the miner's ID address (LEB128), zero-padded to 32 bytes.
+    /// The prover id that proofs are bound to: the payload of the miner's ID address (LEB128),
+    /// zero-padded to 32 bytes.
     #[must_use]
     pub fn prover_id(&self) -> [u8; 32] {
         let mut id = [0; 32];
@@ -147,7 +164,11 @@ mod tests {
 
     #[test]
     fn a_prover_id_is_the_address_payload() {
-        let sector = SectorIdent { miner: 1000, number: 1, proof: SealProof::Drg2KiB };
+        let sector = SectorIdent {
+            miner: 1000,
+            number: 1,
+            proof: SealProof::Drg2KiB,
+        };
         assert_eq!(sector.prover_id()[..3], [0xe8, 0x07, 0x00]);
     }
 
@@ -156,7 +177,10 @@ mod tests {
         for proof in SealProof::ALL {
             assert_eq!(SealProof::for_size(proof.sector_bytes()).unwrap(), proof);
             assert_eq!(SealProof::try_from(proof.number()).unwrap(), proof);
-            assert_eq!(u64::from(proof.prover().sector_size()), proof.sector_bytes());
+            assert_eq!(
+                u64::from(proof.prover().sector_size()),
+                proof.sector_bytes()
+            );
         }
         assert!(SealProof::for_size(4096).is_err());
     }

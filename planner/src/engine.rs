@@ -10,7 +10,10 @@ impl<'f> World<'f> {
     /// An empty fleet at moment `now`.
     #[must_use]
     pub fn at(fleet: &'f Fleet, policy: Policy, now: Secs) -> Self {
-        Self { now, ..Self::new(fleet, policy) }
+        Self {
+            now,
+            ..Self::new(fleet, policy)
+        }
     }
 
     /// An empty fleet at moment 0.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Order, OrderIx, Secs,
+    DAY, HOUR, Order, OrderIx, Secs,
     model::failure::{FailureModel, Rng, Sampler},
     sim::world::World,
 };
@@ -56,7 +56,10 @@ impl Default for Calibration {
     /// Without experience the span is widened by half: in simulated worlds the plain span is always
     /// too narrow.
     fn default() -> Self {
-        Self { shift: MILLION, stretch: MILLION / 2 * 3 }
+        Self {
+            shift: MILLION,
+            stretch: MILLION / 2 * 3,
+        }
     }
 }
 
@@ -69,21 +72,31 @@ impl Calibration {
     #[must_use]
     pub fn learn(self, later_than_p50: bool, later_than_p95: bool) -> Self {
         let shift = times(self.shift, if later_than_p50 { 1_010_050 } else { 990_050 });
-        let stretch = times(self.stretch, if later_than_p95 { 1_019_386 } else { 999_200 });
-        Self { shift: shift.clamp(MILLION / 2, MILLION * 4), stretch: stretch.clamp(MILLION / 2, MILLION * 10) }
+        let stretch = times(
+            self.stretch,
+            if later_than_p95 { 1_019_386 } else { 999_200 },
+        );
+        Self {
+            shift: shift.clamp(MILLION / 2, MILLION * 4),
+            stretch: stretch.clamp(MILLION / 2, MILLION * 10),
+        }
     }
 
     /// p50 and p95, calibrated, of sorted completion times.
     fn apply(self, now: Secs, ends: &[Secs]) -> (Secs, Secs) {
         let p50 = median(ends);
         let shifted = now.saturating_add(times(p50.saturating_sub(now), self.shift));
-        (shifted, shifted.saturating_add(times(span(now, ends), self.stretch)))
+        (
+            shifted,
+            shifted.saturating_add(times(span(now, ends), self.stretch)),
+        )
     }
 }
 
 /// `amount · millionths / 10⁶`, rounded down.
 fn times(amount: i32, millionths: i32) -> i32 {
-    i32::try_from(i64::from(amount) * i64::from(millionths) / i64::from(MILLION)).unwrap_or(i32::MAX)
+    i32::try_from(i64::from(amount) * i64::from(millionths) / i64::from(MILLION))
+        .unwrap_or(i32::MAX)
 }
 
 /// Span from p50 to p95 before calibration: half the mean delay of the latest three sixteenths,
@@ -92,15 +105,20 @@ fn times(amount: i32, millionths: i32) -> i32 {
 /// chance.
 fn span(now: Secs, ends: &[Secs]) -> Secs {
     let p50 = median(ends);
-    let late = ends.get(ends.len() - (ends.len() * 3).div_ceil(16)..).unwrap_or_default();
-    let sum: i64 = late.iter().map(|end| i64::from(end.saturating_sub(p50))).sum();
+    let late = ends
+        .get(ends.len() - (ends.len() * 3).div_ceil(16)..)
+        .unwrap_or_default();
+    let sum: i64 = late
+        .iter()
+        .map(|end| i64::from(end.saturating_sub(p50)))
+        .sum();
     let tail = sum / i64::try_from(late.len().max(1)).unwrap_or(1);
     let share = i64::from(p50.saturating_sub(now)) / 4;
     Secs::try_from(i64::midpoint(tail, share)).unwrap_or(Secs::MAX)
 }
 
 /// Least lead time of the provisional due date.
-const LEAST_LEAD: Secs = 6 * 3600;
+const LEAST_LEAD: Secs = 6 * HOUR;
 
 /// Simulates `world` with `order`, whose due date is set behind everything promised in its pool, so
 /// that no older promise suffers. `None`: some sector of it can never be sealed here.
@@ -112,7 +130,10 @@ pub fn forecast(world: &World<'_>, order: &Order, how: &Rollouts) -> Option<Fore
     let mut ends = Vec::new();
     let mut rng = Rng::new(how.seed);
     for _ in 0..how.rounds {
-        let sampler = Sampler { rng: Rng::new(rng.roll()), failure_model: Arc::clone(&how.failure_model) };
+        let sampler = Sampler {
+            rng: Rng::new(rng.roll()),
+            failure_model: Arc::clone(&how.failure_model),
+        };
         let (simulated, id) = world.simulate_until_done(&order, Some(sampler))?;
         ends.push(simulated.done_at(id)?);
     }
@@ -122,7 +143,12 @@ pub fn forecast(world: &World<'_>, order: &Order, how: &Rollouts) -> Option<Fore
     }
     ends.sort_unstable();
     let (p50, p95) = how.calibration.apply(world.now, &ends);
-    Some(Forecast { p50, p95, ahead: ahead(world, &order), waits: simulated.waits(id) })
+    Some(Forecast {
+        p50,
+        p95,
+        ahead: ahead(world, &order),
+        waits: simulated.waits(id),
+    })
 }
 
 /// By when the first, the first two, … sectors of an order would be active, 95 times of 100, behind
@@ -139,14 +165,25 @@ pub fn availability(world: &World<'_>, order: &Order, how: &Rollouts) -> Vec<Sec
     let mut rng = Rng::new(how.seed);
     let mut rounds: Vec<Vec<Secs>> = Vec::new();
     for _ in 0..how.rounds.max(1) {
-        let sampler = Sampler { rng: Rng::new(rng.roll()), failure_model: Arc::clone(&how.failure_model) };
-        let Some((simulated, id)) = world.simulate_until_done(&order, Some(sampler)) else { return Vec::new() };
-        let mut ends: Vec<Secs> = simulated.sectors_of(id).map(|s| simulated.sectors[s].row.vc).collect();
+        let sampler = Sampler {
+            rng: Rng::new(rng.roll()),
+            failure_model: Arc::clone(&how.failure_model),
+        };
+        let Some((simulated, id)) = world.simulate_until_done(&order, Some(sampler)) else {
+            return Vec::new();
+        };
+        let mut ends: Vec<Secs> = simulated
+            .sectors_of(id)
+            .map(|s| simulated.sectors[s].row.vc)
+            .collect();
         ends.sort_unstable();
         rounds.push(ends);
     }
     let of_each = (0..usize::try_from(order.n).unwrap_or(0)).map(|k| {
-        let mut ends: Vec<Secs> = rounds.iter().filter_map(|round| round.get(k).copied()).collect();
+        let mut ends: Vec<Secs> = rounds
+            .iter()
+            .filter_map(|round| round.get(k).copied())
+            .collect();
         ends.sort_unstable();
         how.calibration.apply(world.now, &ends).1
     });
@@ -154,7 +191,10 @@ pub fn availability(world: &World<'_>, order: &Order, how: &Rollouts) -> Vec<Sec
 }
 
 fn median(sorted: &[Secs]) -> Secs {
-    sorted.get(sorted.len().div_ceil(2).saturating_sub(1)).copied().unwrap_or(FAR)
+    sorted
+        .get(sorted.len().div_ceil(2).saturating_sub(1))
+        .copied()
+        .unwrap_or(FAR)
 }
 
 fn competes(one: &Order, other: &Order) -> bool {
@@ -162,16 +202,28 @@ fn competes(one: &Order, other: &Order) -> bool {
 }
 
 fn last_due(world: &World<'_>, order: &Order) -> Secs {
-    let open = world.orders.pairs().filter(|(id, other)| world.open[*id] > 0 && competes(order, other));
+    let open = world
+        .orders
+        .pairs()
+        .filter(|(id, other)| world.open[*id] > 0 && competes(order, other));
     open.map(|(_, other)| other.due).max().unwrap_or(0)
 }
 
 fn ahead(world: &World<'_>, order: &Order) -> u64 {
-    world.orders.pairs().filter(|(_, other)| competes(order, other)).map(|(id, _)| u64::from(world.open[id])).sum()
+    world
+        .orders
+        .pairs()
+        .filter(|(_, other)| competes(order, other))
+        .map(|(id, _)| u64::from(world.open[id]))
+        .sum()
 }
 
 impl<'f> World<'f> {
-    fn simulate_until_done(&self, order: &Order, sampler: Option<Sampler>) -> Option<(World<'f>, OrderIx)> {
+    fn simulate_until_done(
+        &self,
+        order: &Order,
+        sampler: Option<Sampler>,
+    ) -> Option<(World<'f>, OrderIx)> {
         let mut world = self.clone();
         if let Some(sampler) = sampler {
             world.resample(sampler);
@@ -196,7 +248,8 @@ impl<'f> World<'f> {
         for sector in self.sectors_of(order) {
             let row = self.sectors[sector].row;
             let moved = if row.xs >= 0 { row.xe - row.xs } else { 0 };
-            let gpu = i64::from((row.s2 - row.e1 - moved).max(0)) + i64::from((row.s3 - row.c1e).max(0));
+            let gpu =
+                i64::from((row.s2 - row.e1 - moved).max(0)) + i64::from((row.s3 - row.c1e).max(0));
             let pc1 = i64::from((row.s1 - self.orders[order].release).max(0));
             waits.pc1 += pc1;
             waits.gpu += gpu;
@@ -204,13 +257,17 @@ impl<'f> World<'f> {
             n += 1;
         }
         let mean = |sum: i64| sum / n.max(1);
-        Waits { pc1: mean(waits.pc1), gpu: mean(waits.gpu), work: mean(waits.work) }
+        Waits {
+            pc1: mean(waits.pc1),
+            gpu: mean(waits.gpu),
+            work: mean(waits.work),
+        }
     }
 }
 
 /// Nothing is simulated beyond this: with failures, a fleet that cannot seal anything would go on
 /// for ever.
-const FAR: Secs = 10 * 365 * 86_400;
+const FAR: Secs = 10 * 365 * DAY;
 
 #[cfg(test)]
 mod tests {
@@ -222,9 +279,18 @@ mod tests {
         for n in 0..20_000 {
             calibration = calibration.learn(n % 2 == 0, n % 25 == 0);
         }
-        assert!((950_000..1_050_000).contains(&calibration.shift), "{calibration:?}");
-        assert!((1_300_000..1_700_000).contains(&calibration.stretch), "as wide as at first: {calibration:?}");
+        assert!(
+            (950_000..1_050_000).contains(&calibration.shift),
+            "{calibration:?}"
+        );
+        assert!(
+            (1_300_000..1_700_000).contains(&calibration.stretch),
+            "as wide as at first: {calibration:?}"
+        );
         let late = (0..100).fold(Calibration::default(), |l, _| l.learn(true, true));
-        assert!(late.stretch > 5_000_000 && late.shift > 2_000_000, "{late:?}");
+        assert!(
+            late.stretch > 5_000_000 && late.shift > 2_000_000,
+            "{late:?}"
+        );
     }
 }

@@ -6,8 +6,13 @@
 //! plan, with sampled ones a forecast. [`improve`] searches for better priorities by simulating it
 //! again and again.
 
-#![expect(clippy::indexing_slicing, reason = "a typed key comes from the table that it addresses")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a typed key comes from the table that it addresses"
+)]
 
+mod budget;
+mod choice;
 mod dispatch;
 mod engine;
 #[cfg(test)]
@@ -15,11 +20,13 @@ mod fixture;
 mod forecast;
 mod model;
 mod moves;
+mod portfolio;
 mod search;
 mod sim;
 #[cfg(test)]
 mod soundness;
 
+pub use budget::{Budget, Effort, Rounds};
 pub use forecast::{Calibration, Forecast, Rollouts, Waits, availability, forecast};
 pub use model::{
     failure::{FailureModel, Rng, Sampler, StepFailures, log_normal},
@@ -29,10 +36,11 @@ pub use model::{
     sector::{Row, Sector, State},
     table::{ClassIx, GroupIx, Key, KindIx, MachineIx, OrderIx, PoolIx, SectorIx, Table},
 };
-pub use search::{Aim, Budget, Cost, Effort, Improved, Rounds, improve};
+pub use search::{Aim, Cost, Improved, improve};
 pub use sim::{agenda::Event, resume::Progress, world::World};
 
 /// Seconds since the plan's origin.
 pub type Secs = i32;
 
 pub(crate) const HOUR: Secs = 3600;
+pub(crate) const DAY: Secs = 24 * HOUR;

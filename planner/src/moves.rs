@@ -2,7 +2,9 @@
 
 use crate::{
     GroupIx, HOUR, Key, PoolIx, Rule, Secs,
-    search::{Aim, Choice, GIVE_WAY, Search},
+    choice::Choice,
+    portfolio::GIVE_WAY,
+    search::{Aim, Search},
 };
 
 const QUARTER: Secs = 900;
@@ -44,8 +46,9 @@ impl Search<'_, '_> {
 
     fn is_late(&self, group: GroupIx) -> bool {
         self.best.as_ref().is_some_and(|best| {
-            let due = best.world.orders[best.world.groups[group].order].due;
-            best.world.sectors_in(group).any(|s| best.world.sectors[s].row.vc > due)
+            let due = best.due(group);
+            let mut sectors = best.world.sectors_in(group);
+            sectors.any(|s| best.world.sectors[s].row.vc > due)
         })
     }
 
@@ -68,8 +71,16 @@ impl Search<'_, '_> {
 
     fn move_one(&mut self, choice: &mut Choice) {
         let late = self.rng.below(3) > 0;
-        let group = if late { self.a_group() } else { self.any_group() };
-        let at = choice.sequence.iter().position(|g| *g == group).unwrap_or(0);
+        let group = if late {
+            self.a_group()
+        } else {
+            self.any_group()
+        };
+        let at = choice
+            .sequence
+            .iter()
+            .position(|g| *g == group)
+            .unwrap_or(0);
         let to = match self.rng.below(3) {
             0 if late => self.rng.below(at + 1),
             1 => at.saturating_sub(4) + self.rng.below(9),
@@ -83,14 +94,20 @@ impl Search<'_, '_> {
         let order = self.from.groups[group].order;
         let share = 1 + self.rng.below(4);
         let mut some: Vec<GroupIx> = choice.sequence.clone();
-        some.retain(|g| *g == group || (self.from.groups[*g].order == order && self.rng.below(4) < share));
+        some.retain(|g| {
+            *g == group || (self.from.groups[*g].order == order && self.rng.below(4) < share)
+        });
         let to = self.rng.below(choice.sequence.len() + 1 - some.len());
         self.reinsert(choice, &some, to);
     }
 
     fn swap(&mut self, choice: &mut Choice) {
         let group = self.a_group();
-        let at = choice.sequence.iter().position(|g| *g == group).unwrap_or(0);
+        let at = choice
+            .sequence
+            .iter()
+            .position(|g| *g == group)
+            .unwrap_or(0);
         let other = self.rng.below(choice.sequence.len());
         choice.sequence.swap(at, other);
     }
@@ -120,7 +137,10 @@ impl Search<'_, '_> {
     fn end_of_another(&mut self) -> Secs {
         let group = self.any_group();
         let Some(best) = &self.best else { return 0 };
-        best.world.sectors_in(group).next().map_or(0, |s| best.world.sectors[s].row.e1.max(0))
+        best.world
+            .sectors_in(group)
+            .next()
+            .map_or(0, |s| best.world.sectors[s].row.e1.max(0))
     }
 
     fn shift_on_gpus(&mut self, choice: &mut Choice) {
@@ -138,7 +158,14 @@ impl Search<'_, '_> {
         for _ in 0..=self.rng.below(2) {
             let (group, other) = (self.any_group(), self.a_group());
             let Some(best) = &self.best else { return };
-            let Some(row) = best.world.sectors_in(other).next().map(|s| best.world.sectors[s].row) else { return };
+            let Some(row) = best
+                .world
+                .sectors_in(other)
+                .next()
+                .map(|s| best.world.sectors[s].row)
+            else {
+                return;
+            };
             let until = match self.rng.below(4) {
                 0 => row.e2,
                 1 => row.e3,
@@ -146,12 +173,20 @@ impl Search<'_, '_> {
                 _ => 0,
             };
             let hint = &mut choice.hints[group];
-            if self.rng.below(2) == 0 { hint.hold_p2 = until } else { hint.hold_c2 = until }
+            if self.rng.below(2) == 0 {
+                hint.hold_p2 = until
+            } else {
+                hint.hold_c2 = until
+            }
         }
     }
 
     fn choose_machine(&mut self, choice: &mut Choice) {
-        let group = if self.rng.below(2) == 0 { self.a_group() } else { self.any_group() };
+        let group = if self.rng.below(2) == 0 {
+            self.a_group()
+        } else {
+            self.any_group()
+        };
         let at = self.rng.below(self.p1_machines.len() * 2);
         choice.hints[group].on = self.p1_machines.get(at).copied();
     }
@@ -159,14 +194,23 @@ impl Search<'_, '_> {
     /// Treats a group, or its whole order, as if due earlier or later.
     fn change_lead(&mut self, choice: &mut Choice) {
         for _ in 0..=self.rng.below(2) {
-            let group = if self.rng.below(2) == 0 { self.a_group() } else { self.any_group() };
+            let group = if self.rng.below(2) == 0 {
+                self.a_group()
+            } else {
+                self.any_group()
+            };
             let change = QUARTER * secs(self.rng.below(48)) - 6 * HOUR;
             if self.rng.below(2) == 0 {
                 choice.hints[group].lead += change;
                 continue;
             }
             let order = self.from.groups[group].order;
-            for other in self.from.groups.keys().filter(|g| self.from.groups[*g].order == order) {
+            for other in self
+                .from
+                .groups
+                .keys()
+                .filter(|g| self.from.groups[*g].order == order)
+            {
                 choice.hints[other].lead += change;
             }
         }
@@ -176,15 +220,25 @@ impl Search<'_, '_> {
     /// groups of its order go with it.
     fn choose_pool(&mut self, choice: &mut Choice) {
         let at = self.rng.below(self.unbound.len());
-        let Some(group) = self.unbound.get(at).copied() else { return self.change_lead(choice) };
+        let Some(group) = self.unbound.get(at).copied() else {
+            return self.change_lead(choice);
+        };
         let pools = self.from.pools.len();
         let pool = self.rng.below(pools + 1);
         let only = (pool < pools).then(|| PoolIx::of(pool));
         let order = self.from.groups[group].order;
-        let share = if self.rng.below(2) == 0 { 0 } else { 1 + self.rng.below(4) };
+        let share = if self.rng.below(2) == 0 {
+            0
+        } else {
+            1 + self.rng.below(4)
+        };
         for at in 0..self.unbound.len() {
-            let Some(other) = self.unbound.get(at).copied() else { break };
-            if other == group || (self.from.groups[other].order == order && self.rng.below(4) < share) {
+            let Some(other) = self.unbound.get(at).copied() else {
+                break;
+            };
+            if other == group
+                || (self.from.groups[other].order == order && self.rng.below(4) < share)
+            {
                 choice.hints[other].only = only;
             }
         }
@@ -194,14 +248,34 @@ impl Search<'_, '_> {
         let policy = &mut choice.policy;
         let newcomers = !self.from.newcomers.is_empty();
         let pools = self.from.pools.len() > 1;
-        match self.rng.below(5 + usize::from(pools) + usize::from(newcomers)) {
-            5 if pools => policy.give_way = GIVE_WAY.get(self.rng.below(GIVE_WAY.len())).copied().unwrap_or(policy.give_way),
+        match self
+            .rng
+            .below(5 + usize::from(pools) + usize::from(newcomers))
+        {
+            5 if pools => {
+                policy.give_way = GIVE_WAY
+                    .get(self.rng.below(GIVE_WAY.len()))
+                    .copied()
+                    .unwrap_or(policy.give_way)
+            }
             5.. => choice.shut = !choice.shut,
             0 => policy.spread = !policy.spread,
             1 => policy.reserve = !policy.reserve,
-            2 => policy.gate = if policy.gate.is_none() { Some(2 * HOUR) } else { None },
+            2 => {
+                policy.gate = if policy.gate.is_none() {
+                    Some(2 * HOUR)
+                } else {
+                    None
+                }
+            }
             3 => policy.look = HOUR * secs(1 + self.rng.below(24)),
-            _ => policy.ahead = if policy.rule == Rule::Keyed { 0 } else { QUARTER * secs(self.rng.below(9)) },
+            _ => {
+                policy.ahead = if policy.rule == Rule::Keyed {
+                    0
+                } else {
+                    QUARTER * secs(self.rng.below(9))
+                }
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ mod openrpc;
 mod outside;
 mod proxy;
 mod random_days;
+mod routes;
 mod sales;
 mod support;
 mod terms;

@@ -21,7 +21,11 @@ pub struct Reply {
 
 impl Reply {
     pub fn ok(body: Vec<u8>) -> Self {
-        Self { status: 200, body, after: Duration::ZERO }
+        Self {
+            status: 200,
+            body,
+            after: Duration::ZERO,
+        }
     }
 }
 
@@ -50,7 +54,10 @@ impl Proxy {
         Self::start(node, |_, body| Reply::ok(body)).await
     }
 
-    pub async fn start(node: &str, spoil: impl Fn(&str, Vec<u8>) -> Reply + Send + Sync + 'static) -> Self {
+    pub async fn start(
+        node: &str,
+        spoil: impl Fn(&str, Vec<u8>) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         Self::open(node, "x-proxy: yes", |_| None, spoil).await
     }
 
@@ -73,7 +80,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/rpc/v1", listener.local_addr().unwrap());
         let passed = Arc::new(Mutex::new(Vec::new()));
-        let way = Way { node: node.to_owned(), header, gate: Arc::new(gate), spoil: Arc::new(spoil), kept: Arc::clone(&passed) };
+        let way = Way {
+            node: node.to_owned(),
+            header,
+            gate: Arc::new(gate),
+            spoil: Arc::new(spoil),
+            kept: Arc::clone(&passed),
+        };
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 tokio::spawn(pass(client, way.clone()));
@@ -89,9 +102,15 @@ async fn pass(mut client: TcpStream, way: Way) -> Option<()> {
     if let Some(reply) = (way.gate)(&asked) {
         return send(&mut client, way.header, reply).await;
     }
-    let token =
-        head.lines().find_map(|line| line.to_lowercase().starts_with("authorization:").then(|| line[14..].trim().to_owned()));
-    let mut forwarded = reqwest::Client::new().post(&way.node).header("content-type", "application/json").body(body);
+    let token = head.lines().find_map(|line| {
+        line.to_lowercase()
+            .starts_with("authorization:")
+            .then(|| line[14..].trim().to_owned())
+    });
+    let mut forwarded = reqwest::Client::new()
+        .post(&way.node)
+        .header("content-type", "application/json")
+        .body(body);
     if let Some(token) = token {
         forwarded = forwarded.header("authorization", token);
     }
@@ -103,10 +122,22 @@ async fn pass(mut client: TcpStream, way: Way) -> Option<()> {
     send(&mut client, way.header, reply).await
 }
 
-async fn send(client: &mut TcpStream, header: &str, Reply { status, body, after }: Reply) -> Option<()> {
+async fn send(
+    client: &mut TcpStream,
+    header: &str,
+    Reply {
+        status,
+        body,
+        after,
+    }: Reply,
+) -> Option<()> {
     tokio::time::sleep(after).await;
     let head = format!(
-        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{header}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {status} X\r\n\
+         content-type: application/json\r\n\
+         content-length: {}\r\n\
+         {header}\r\n\
+         connection: close\r\n\r\n",
         body.len()
     );
     client.write_all(head.as_bytes()).await.ok()?;
@@ -124,8 +155,11 @@ async fn request(client: &mut TcpStream) -> Option<(String, Vec<u8>)> {
         }
     };
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let length =
-        head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length:").map(|n| n.trim().parse().unwrap()));
+    let length = head.lines().find_map(|line| {
+        line.to_lowercase()
+            .strip_prefix("content-length:")
+            .map(|n| n.trim().parse().unwrap())
+    });
     let mut body = bytes.split_off(end);
     let wanted: usize = length?;
     while body.len() < wanted {

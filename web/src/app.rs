@@ -6,7 +6,10 @@ use sealyard_core::{
     clock::{Clock, Micros, SystemClock},
     store::{AnyConnection, Database, DbFault, Retry, StoreError},
 };
-use sealyard_filecoin::rpc::{Endpoint, Node, NodeConfig, RpcError, TipSetKey};
+use sealyard_filecoin::{
+    economics::EPOCH_SECONDS,
+    rpc::{Endpoint, Node, NodeConfig, RpcError, TipSetKey},
+};
 
 use tokio::sync::Semaphore;
 
@@ -56,8 +59,15 @@ impl App {
         config.check()?;
         let db = Database::open(&config.database_url, config.database_connections)?;
         let node = Node::new(NodeConfig {
-            first: Endpoint { url: config.node_url.clone(), token: config.node_token.clone() },
-            fallbacks: config.fallback_nodes.iter().map(|text| Endpoint::parse(text)).collect(),
+            first: Endpoint {
+                url: config.node_url.clone(),
+                token: config.node_token.clone(),
+            },
+            fallbacks: config
+                .fallback_nodes
+                .iter()
+                .map(|text| Endpoint::parse(text))
+                .collect(),
             timeout: std::time::Duration::from_secs(config.node_timeout_s),
             backoff: NodeConfig::BACKOFF,
         })?;
@@ -83,13 +93,14 @@ impl App {
 
     /// Seconds of an epoch, as the node says; until it has, as on the main network.
     pub async fn epoch_seconds(&self) -> i64 {
-        const MAINNET: i64 = 30;
         if let Some(known) = self.epoch_seconds.get() {
             return *known;
         }
         match self.node.network_params().await {
-            Ok(params) => *self.epoch_seconds.get_or_init(|| params.block_delay_secs.max(1)),
-            Err(_) => MAINNET,
+            Ok(params) => *self
+                .epoch_seconds
+                .get_or_init(|| params.block_delay_secs.max(1)),
+            Err(_) => EPOCH_SECONDS,
         }
     }
 
@@ -106,7 +117,10 @@ impl App {
 }
 
 /// Runs a transaction off the async threads.
-pub async fn transact<T, E>(app: &Shared, work: impl FnMut(&mut AnyConnection) -> Result<T, E> + Send + 'static) -> Result<T, E>
+pub async fn transact<T, E>(
+    app: &Shared,
+    work: impl FnMut(&mut AnyConnection) -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
 where
     T: Send + 'static,
     E: Retry + From<diesel::result::Error> + From<StoreError> + Send + 'static,

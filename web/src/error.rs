@@ -2,7 +2,11 @@
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use askama::Template;
-use sealyard_core::{accounts::AccountError, ids, ledger::LedgerError, orders::PlaceError, store::DbFault};
+use sealyard_core::{
+    accounts::AccountError, ids, ledger::LedgerError, orders::PlaceError, store::DbFault,
+};
+
+use crate::visitor::Visitor;
 
 #[derive(Debug)]
 pub enum WebError {
@@ -27,8 +31,14 @@ pub struct Said {
 }
 
 impl Said {
-    pub fn page(&self, user: Option<crate::auth::Visitor>) -> String {
-        let page = ErrorPage { user, title: self.title, what: &self.what, next: self.next, request: &self.request };
+    pub fn page(&self, user: Option<Visitor>) -> String {
+        let page = ErrorPage {
+            user,
+            title: self.title,
+            what: &self.what,
+            next: self.next,
+            request: &self.request,
+        };
         page.render().unwrap_or_else(|_| self.what.clone())
     }
 }
@@ -49,7 +59,7 @@ impl std::fmt::Display for WebError {
 #[derive(Template)]
 #[template(path = "error.html")]
 struct ErrorPage<'a> {
-    user: Option<crate::auth::Visitor>,
+    user: Option<Visitor>,
     title: &'a str,
     what: &'a str,
     next: &'a str,
@@ -73,21 +83,46 @@ impl ResponseError for WebError {
         let (title, what, next): (_, String, _) = match self {
             Self::SignIn(path) => {
                 let to = format!("/login?next={path}");
-                return HttpResponse::SeeOther().insert_header(("Location", to)).finish();
+                return HttpResponse::SeeOther()
+                    .insert_header(("Location", to))
+                    .finish();
             }
-            Self::NotFound => ("Not found", "There is no such page, or it is not yours.".into(), "Go back to the start page."),
+            Self::NotFound => (
+                "Not found",
+                "There is no such page, or it is not yours.".into(),
+                "Go back to the start page.",
+            ),
             Self::BadInput(what) => ("That did not work", what.clone(), "Go back and try again."),
-            Self::Forbidden => ("Not allowed", "This page is for administrators.".into(), "Go back to the start page."),
-            Self::TooSlow => ("That took too long", "The form did not arrive in time.".into(), "Go back and send it again."),
+            Self::Forbidden => (
+                "Not allowed",
+                "This page is for administrators.".into(),
+                "Go back to the start page.",
+            ),
+            Self::TooSlow => (
+                "That took too long",
+                "The form did not arrive in time.".into(),
+                "Go back and send it again.",
+            ),
             Self::Internal(error) => {
                 tracing::error!(request, error = format!("{error:#}"), "request failed");
                 let what = "Something went wrong on our side. Nothing was lost or charged.".into();
-                ("Our fault", what, "Try again in a minute. If it happens again, tell us the request number below.")
+                (
+                    "Our fault",
+                    what,
+                    "Try again in a minute. If it happens again, tell us the request number below.",
+                )
             }
         };
-        let said = Said { title, what, next, request };
+        let said = Said {
+            title,
+            what,
+            next,
+            request,
+        };
         let page = said.page(None);
-        let mut response = HttpResponse::build(self.status_code()).content_type("text/html; charset=utf-8").body(page);
+        let mut response = HttpResponse::build(self.status_code())
+            .content_type("text/html; charset=utf-8")
+            .body(page);
         response.extensions_mut().insert(said);
         response
     }

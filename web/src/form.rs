@@ -1,4 +1,5 @@
-//! A form that a visitor sent: in time, of a form's length, and without characters that no keyboard types.
+//! A form that a visitor sent: in time, of a form's length, and without characters that no keyboard
+//! types.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -26,7 +27,9 @@ impl<T: DeserializeOwned + 'static> FromRequest for Form<T> {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let body = web::Payload::from_request(request, payload);
         Box::pin(async move {
-            let body = body.await.map_err(|error| WebError::BadInput(error.to_string()))?;
+            let body = body
+                .await
+                .map_err(|error| WebError::BadInput(error.to_string()))?;
             let Ok(read) = tokio::time::timeout(TIME, body.to_bytes_limited(LONGEST)).await else {
                 return Err(WebError::TooSlow);
             };
@@ -40,11 +43,22 @@ impl<T: DeserializeOwned + 'static> FromRequest for Form<T> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WebError> {
-    let incomplete = || WebError::BadInput("A field of the form is missing or has an invalid value.".into());
-    let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(bytes).map_err(|_| incomplete())?;
-    if let Some((name, _)) = pairs.iter().find(|(_, value)| value.contains(char::is_control)) {
-        let name: String = name.chars().filter(|c| c.is_alphanumeric()).take(30).collect();
-        return Err(WebError::BadInput(format!("The field {name} contains a character that cannot be shown. Type it again.")));
+    let incomplete =
+        || WebError::BadInput("A field of the form is missing or has an invalid value.".into());
+    let pairs: Vec<(String, String)> =
+        serde_urlencoded::from_bytes(bytes).map_err(|_| incomplete())?;
+    if let Some((name, _)) = pairs
+        .iter()
+        .find(|(_, value)| value.contains(char::is_control))
+    {
+        let name: String = name
+            .chars()
+            .filter(|c| c.is_alphanumeric())
+            .take(30)
+            .collect();
+        return Err(WebError::BadInput(format!(
+            "The field {name} contains a character that cannot be shown. Type it again."
+        )));
     }
     serde_urlencoded::from_bytes(bytes).map_err(|_| incomplete())
 }

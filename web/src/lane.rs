@@ -1,13 +1,15 @@
-//! Threads and database connections of their own for those who must not wait behind visitors: machines and payment rails.
+//! Threads and database connections reserved for machines and payment rails, which must not wait
+//! behind visitors.
 
 use std::{cell::Cell, sync::OnceLock};
 
-use sealyard_core::store::{AnyConnection, Database, DbFault, Retry, StoreError};
+use sealyard_core::store::{AnyConnection, Database, DbFault, DbResult, Retry, StoreError};
 use tokio::runtime::{Builder, Runtime};
 
-/// Threads, and as many connections.
+/// Number of threads, and of database connections.
 const THREADS: usize = 4;
-/// Of the threads that work for visitors: they get a processor when nobody else in the lane wants it.
+/// Niceness of the threads that work for visitors: they run when nothing in the lane needs the
+/// processor.
 const NICENESS: i32 = 10;
 
 thread_local! {
@@ -15,21 +17,23 @@ thread_local! {
     static HAS_STEPPED_BACK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From now on this thread takes visitors' requests.
+/// Marks this thread as one that answers visitors' requests.
 pub fn answer_visitors() {
     ANSWERS_VISITORS.set(true);
 }
 
-/// Whether this thread takes visitors' requests.
+/// True if this thread answers visitors' requests.
 #[must_use]
 pub fn answers_visitors() -> bool {
     ANSWERS_VISITORS.get()
 }
 
-/// This thread does long work for visitors: whatever else wants a processor goes first. A thread can always lower its own priority.
+/// Lowers this thread's priority, because it does long work for visitors: everything else goes
+/// first. A thread may always lower its own priority.
 pub fn step_back() {
     if !HAS_STEPPED_BACK.replace(true)
-        && let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS)
+        && let Err(error) =
+            rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS)
     {
         tracing::debug!(%error, "visitors' threads keep their priority");
     }
@@ -39,25 +43,41 @@ pub struct Lane {
     db: Database,
 }
 
-/// One for the process: a runtime must not end inside another one.
+/// The process has one such runtime, because a runtime must not be dropped inside another one.
 fn runtime() -> Result<&'static Runtime, StoreError> {
     static LANE: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
-    let start = || Builder::new_multi_thread().worker_threads(1).max_blocking_threads(THREADS).thread_name("lane").build();
-    LANE.get_or_init(start).as_ref().map_err(|error| StoreError::Busy(format!("no threads can be started: {error}")))
+    let start = || {
+        Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(THREADS)
+            .thread_name("lane")
+            .build()
+    };
+    LANE.get_or_init(start)
+        .as_ref()
+        .map_err(|error| StoreError::Busy(format!("no threads can be started: {error}")))
 }
 
 impl Lane {
     pub fn open(url: &str) -> Result<Self, StoreError> {
-        Ok(Self { db: Database::open(url, u32::try_from(THREADS).unwrap_or(1))? })
+        Ok(Self {
+            db: Database::open(url, u32::try_from(THREADS).unwrap_or(1))?,
+        })
     }
 
-    /// Runs what takes a moment off the threads that answer visitors.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    /// Runs short blocking work on the lane's threads instead of those that answer visitors.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
         let done = runtime()?.spawn_blocking(work).await;
         done.map_err(|error| StoreError::Busy(format!("the thread ended: {error}")))
     }
 
-    pub async fn transact<T, E>(&self, work: impl FnMut(&mut AnyConnection) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    pub async fn transact<T, E>(
+        &self,
+        work: impl FnMut(&mut AnyConnection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
     where
         T: Send + 'static,
         E: Retry + From<diesel::result::Error> + From<StoreError> + Send + 'static,
@@ -66,19 +86,21 @@ impl Lane {
         self.run(move || db.transact(work)).await?
     }
 
-    /// [`Self::transact`] for work that can only fail as the database does.
+    /// [`Self::transact`] for work whose only errors are the database's.
     pub async fn write<T: Send + 'static>(
         &self,
-        mut work: impl FnMut(&mut AnyConnection) -> Result<T, diesel::result::Error> + Send + 'static,
+        mut work: impl FnMut(&mut AnyConnection) -> DbResult<T> + Send + 'static,
     ) -> Result<T, DbFault> {
-        self.transact(move |conn| work(conn).map_err(DbFault::from)).await
+        self.transact(move |conn| work(conn).map_err(DbFault::from))
+            .await
     }
 
     pub async fn read<T: Send + 'static>(
         &self,
-        mut work: impl FnMut(&mut AnyConnection) -> Result<T, diesel::result::Error> + Send + 'static,
+        mut work: impl FnMut(&mut AnyConnection) -> DbResult<T> + Send + 'static,
     ) -> Result<T, DbFault> {
         let db = self.db.clone();
-        self.run(move || db.read(|conn| work(conn).map_err(DbFault::from))).await?
+        self.run(move || db.read(|conn| work(conn).map_err(DbFault::from)))
+            .await?
     }
 }

@@ -14,7 +14,7 @@ pub struct Mail {
     pub to: String,
     pub to_name: String,
     pub subject: String,
-    /// Without angle brackets; the same mail always has the same one.
+    /// Without angle brackets. The same mail always has the same one.
     pub message_id: String,
     pub text: String,
     pub html: String,
@@ -22,10 +22,10 @@ pub struct Mail {
     pub pdf: Vec<u8>,
 }
 
-/// Why a mail was not sent.
+/// The reason why a mail was not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
-    /// The mailbox does not exist or refuses us: it will do so again.
+    /// The mailbox does not exist or refuses us, and will do so again.
     #[error("the mail was refused: {0}")]
     Refused(String),
     #[error("{0:#}")]
@@ -34,7 +34,10 @@ pub enum MailError {
 
 /// Sends and waits for the server's acceptance.
 pub async fn send(config: &Config, mail: Mail) -> Result<(), MailError> {
-    let address = mail.to.parse().map_err(|error| MailError::Refused(format!("{} cannot be mailed: {error}", mail.to)))?;
+    let address = mail
+        .to
+        .parse()
+        .map_err(|error| MailError::Refused(format!("{} cannot be mailed: {error}", mail.to)))?;
     let to = lettre::message::Mailbox::new(Some(mail.to_name), address);
     let from = config.mail_from.parse().context("mail_from")?;
     let message = Message::builder()
@@ -50,18 +53,22 @@ pub async fn send(config: &Config, mail: Mail) -> Result<(), MailError> {
         .context("building the mail")?;
     match transport(config)?.send(message).await {
         Ok(_) => Ok(()),
-        Err(error) => Err(refusal(&error).map_or_else(|| MailError::Later(error.into()), MailError::Refused)),
+        Err(error) => {
+            Err(refusal(&error).map_or_else(|| MailError::Later(error.into()), MailError::Refused))
+        }
     }
 }
 
-/// Codes with which a server says that a mailbox does not exist or does not take mail (RFC 5321 4.2.3, RFC 7504). Others of the 500s are
-/// about us: a password, a sender that may not relay.
+/// Codes that mean that a mailbox does not exist or does not accept mail (RFC 5321 4.2.3, RFC
+/// 7504). The other 5xx codes are about us: a wrong password, a sender that may not relay.
 const MAILBOX_REFUSED: [&str; 7] = ["501", "513", "521", "550", "551", "553", "556"];
 
-/// The server's words, when they are final and about the mailbox.
+/// The server's answer, if it is final and about the mailbox.
 fn refusal(error: &lettre::transport::smtp::Error) -> Option<String> {
     let code = error.status().filter(|_| error.is_permanent())?.to_string();
-    MAILBOX_REFUSED.contains(&code.as_str()).then(|| error.to_string())
+    MAILBOX_REFUSED
+        .contains(&code.as_str())
+        .then(|| error.to_string())
 }
 
 fn attachment(name: String, bytes: Vec<u8>) -> anyhow::Result<SinglePart> {
@@ -79,11 +86,16 @@ fn transport(config: &Config) -> anyhow::Result<AsyncSmtpTransport<Tokio1Executo
         Some(name) => builder.hello_name(ClientId::Domain(name)),
         None => builder,
     };
-    let builder = builder.port(config.smtp_port).timeout(Some(std::time::Duration::from_secs(30)));
+    let builder = builder
+        .port(config.smtp_port)
+        .timeout(Some(std::time::Duration::from_secs(30)));
     let builder = if config.smtp_user.is_empty() {
         builder
     } else {
-        builder.credentials(Credentials::new(config.smtp_user.clone(), config.smtp_password.clone()))
+        builder.credentials(Credentials::new(
+            config.smtp_user.clone(),
+            config.smtp_password.clone(),
+        ))
     };
     Ok(builder.build())
 }

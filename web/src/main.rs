@@ -1,4 +1,4 @@
-//! The one server program. `sealyard --help` lists what it can do.
+//! The server program. `sealyard --help` lists its commands.
 
 use std::{
     net::SocketAddr,
@@ -16,16 +16,20 @@ use sealyard_core::{
     ledger::{self, LedgerError},
     money::NanoFil,
     orders,
-    store::{Database, DbFault},
+    store::{AnyConnection, Database, DbFault},
     units::Bytes,
     yields,
 };
 use sealyard_filecoin::{params::DevnetParams, proofs};
 
-use sealyard::{app, config::Config, demo, fleet_commands, planning, serve, worker};
+use sealyard::{app, commands, config::Config, demo, planning, serve, worker};
 
 #[derive(Parser)]
-#[command(name = "sealyard", version, about = "Sells Filecoin storage power, and backs every byte with a proven sector")]
+#[command(
+    name = "sealyard",
+    version,
+    about = "Sells Filecoin storage power, and backs every byte with a proven sector"
+)]
 struct Cli {
     /// Configuration file (TOML); `SEALYARD_<KEY>` variables override it.
     #[arg(long, global = true, env = "SEALYARD_CONFIG")]
@@ -42,7 +46,8 @@ enum Command {
         #[arg(long)]
         work: bool,
     },
-    /// Run the worker's loops: planning, messages, chain, closing, mail. Any number may run over one database.
+    /// Run the worker's loops: planning, messages, chain, closing, mail. Any number may run over
+    /// one database.
     Work,
     /// Bring the database's tables up to date.
     Migrate,
@@ -52,13 +57,13 @@ enum Command {
     /// standard input.
     Password { email: String },
     /// Create a pool for a miner's sectors and record its capacity in the books.
-    Pool(demo::PoolOptions),
+    Pool(commands::PoolOptions),
     /// List machines, withdraw a key, remove a machine, or issue a new key.
     #[command(subcommand)]
-    Machine(fleet_commands::MachineCommand),
+    Machine(commands::MachineCommand),
     /// Create, list or withdraw enrolment tokens.
     #[command(subcommand)]
-    Token(fleet_commands::TokenCommand),
+    Token(commands::TokenCommand),
     /// Set the capacity that a pool owns, after machines were bought or returned. Only capacity
     /// that is free or down can be removed.
     Capacity {
@@ -153,9 +158,13 @@ fn main() {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     // Each HTTP worker thread runs its own loop; everything else shares this runtime.
-    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+    };
     match cli.command {
-        Command::Parameters { dir } => demo::make_parameters(&dir),
+        Command::Parameters { dir } => commands::make_parameters(&dir),
         Command::Devnet(options) => {
             in_proof_environment(&options.parameters_dir)?;
             start_logs("text");
@@ -181,50 +190,63 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-fn with_config(command: Command, config: Config, runtime: tokio::runtime::Runtime) -> anyhow::Result<()> {
+fn with_config(
+    command: Command,
+    config: Config,
+    runtime: tokio::runtime::Runtime,
+) -> anyhow::Result<()> {
     match command {
         Command::Migrate => migrate(&config),
         Command::Admin { email, name } => add_admin(&config, &email, &name),
         Command::Password { email } => set_password(&config, &email),
         Command::Pool(options) => add_pool(&config, &options, &runtime),
-        Command::Machine(what) => fleet_commands::machine(&open(&config)?, &what),
-        Command::Token(what) => fleet_commands::token(&open(&config)?, &what),
+        Command::Machine(what) => commands::machine(&open(&config)?, &what),
+        Command::Token(what) => commands::token(&open(&config)?, &what),
         Command::Capacity { pool, bytes } => resize_pool(&config, &pool, bytes),
         Command::Refunded { order, by } => book_refund(&config, &order, &by),
-        Command::Plan { question } => planning::answer(&open(&config)?, question.as_ref(), SystemClock.now()),
-        Command::Books { what: Some(Books::Explain { email, day }) } => explain_books(&config, &email, &day),
-        Command::Books { what: Some(Books::Correct { entry, fil, reason, by }) } => {
-            correct_books(&config, (&entry, fil, &reason), &by)
+        Command::Plan { question } => {
+            planning::answer(&open(&config)?, question.as_ref(), SystemClock.now())
         }
+        Command::Books {
+            what: Some(Books::Explain { email, day }),
+        } => explain_books(&config, &email, &day),
+        Command::Books {
+            what:
+                Some(Books::Correct {
+                    entry,
+                    fil,
+                    reason,
+                    by,
+                }),
+        } => correct_books(&config, (&entry, fil, &reason), &by),
         Command::Books { .. } => check_books(&config),
         Command::Work => {
             in_proof_environment(&config.parameters_dir)?;
-            let app = start(config)?;
-            runtime.block_on(async {
-                prepare_verification(&app).await;
-                worker::run_until(app, serve::shutdown_requested()).await
-            })
+            runtime.block_on(work_only(start(config)?))
         }
-        Command::Serve { work } => {
-            if work {
-                in_proof_environment(&config.parameters_dir)?;
-            }
-            let app = start(config)?;
-            runtime.block_on(async {
-                if !work {
-                    return serve::run(app).await;
-                }
-                prepare_verification(&app).await;
-                let working = tokio::spawn(worker::run_until(app.clone(), serve::shutdown_requested()));
-                serve::run(app).await?;
-                working.await?
-            })
+        Command::Serve { work: false } => runtime.block_on(serve::run(start(config)?)),
+        Command::Serve { work: true } => {
+            in_proof_environment(&config.parameters_dir)?;
+            runtime.block_on(serve_and_work(start(config)?))
         }
         _ => Ok(()),
     }
 }
 
-/// On the devnet the verifying keys come with this program; elsewhere the operator has put the official ones there.
+async fn work_only(app: app::Shared) -> anyhow::Result<()> {
+    prepare_verification(&app).await;
+    worker::work_alone(app).await
+}
+
+async fn serve_and_work(app: app::Shared) -> anyhow::Result<()> {
+    prepare_verification(&app).await;
+    let working = tokio::spawn(worker::run_until(app.clone(), serve::shutdown_requested()));
+    serve::run(app).await?;
+    working.await?
+}
+
+/// Puts the devnet's verifying keys in place, which come with this program. On other networks the
+/// operator has put the official ones there.
 async fn prepare_verification(app: &app::Shared) {
     if let Ok(network) = app.node.network_name().await
         && network.starts_with(sealyard_filecoin::params::DEVNET_NAME_PREFIX)
@@ -234,14 +256,14 @@ async fn prepare_verification(app: &app::Shared) {
     }
 }
 
-/// For a command that ends: one connection, to tables that this release knows.
+/// Opens one connection for a short command, once the tables are those of this release.
 fn open(config: &Config) -> anyhow::Result<Database> {
     let db = Database::open_one(&config.database_url)?;
     db.check_schema()?;
     Ok(db)
 }
 
-/// For a program that goes on: its tables are those that this release knows.
+/// Makes the state of a long-running process, once the tables are those of this release.
 fn start(config: Config) -> anyhow::Result<app::Shared> {
     Database::open_one(&config.database_url)?.check_schema()?;
     Ok(app::App::new(config, Arc::new(SystemClock))?)
@@ -256,12 +278,22 @@ fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Compares the options with what the node says of the miner, if it can be asked.
-async fn check_miner(config: &Config, options: &demo::PoolOptions) -> anyhow::Result<()> {
-    let first = sealyard_filecoin::rpc::Endpoint { url: config.node_url.clone(), token: config.node_token.clone() };
-    let (timeout, backoff) = (std::time::Duration::from_secs(5), std::time::Duration::from_millis(50));
-    let node =
-        sealyard_filecoin::rpc::Node::new(sealyard_filecoin::rpc::NodeConfig { first, fallbacks: Vec::new(), timeout, backoff })?;
+/// Compares the options with the node's answer about the miner, if the node can be reached.
+async fn check_miner(config: &Config, options: &commands::PoolOptions) -> anyhow::Result<()> {
+    let first = sealyard_filecoin::rpc::Endpoint {
+        url: config.node_url.clone(),
+        token: config.node_token.clone(),
+    };
+    let (timeout, backoff) = (
+        std::time::Duration::from_secs(5),
+        std::time::Duration::from_millis(50),
+    );
+    let node = sealyard_filecoin::rpc::Node::new(sealyard_filecoin::rpc::NodeConfig {
+        first,
+        fallbacks: Vec::new(),
+        timeout,
+        backoff,
+    })?;
     match node.miner_info(&options.miner()?).await {
         Ok(info) => anyhow::ensure!(
             i64::try_from(info.sector_size).ok() == Some(options.sector_bytes()),
@@ -270,26 +302,34 @@ async fn check_miner(config: &Config, options: &demo::PoolOptions) -> anyhow::Re
             options.sector_bytes()
         ),
         Err(error) if error.is_temporary() => {
-            println!("The node could not be asked about this miner ({error}); its sector size was not checked.");
+            println!(
+                "The node could not be asked about this miner ({error}); \
+                 its sector size was not checked."
+            );
         }
         Err(error) => anyhow::bail!("the node does not know this miner: {error}"),
     }
     Ok(())
 }
 
-fn add_pool(config: &Config, options: &demo::PoolOptions, runtime: &tokio::runtime::Runtime) -> anyhow::Result<()> {
+fn add_pool(
+    config: &Config,
+    options: &commands::PoolOptions,
+    runtime: &tokio::runtime::Runtime,
+) -> anyhow::Result<()> {
     runtime.block_on(check_miner(config, options))?;
     let db = Database::open_one(&config.database_url)?;
     db.migrate()?;
-    demo::add_pool(&db, options, SystemClock.now())?;
+    commands::add_pool(&db, options, SystemClock.now())?;
     println!("pool {} is on sale, in {}", options.name(), db.url());
     Ok(())
 }
 
 fn start_logs(format: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| "info,filecoin_proofs=warn,storage_proofs_core=warn,bellperson=warn".into());
-    // Colours are for people who watch; files and journals keep the text.
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        "info,filecoin_proofs=warn,storage_proofs_core=warn,bellperson=warn".into()
+    });
+    // Colours are for terminals. Files and journals get plain text.
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // A log on a full disk must not end the program.
     let logs = tracing_subscriber::fmt()
@@ -297,14 +337,24 @@ fn start_logs(format: &str) {
         .with_ansi(is_terminal)
         .with_writer(std::io::stderr)
         .log_internal_errors(false);
-    if format == "json" { logs.json().init() } else { logs.init() }
+    if format == "json" {
+        logs.json().init()
+    } else {
+        logs.init()
+    }
 }
 
-/// The demo tells its story on the terminal; logs go to a file beside its data.
+/// The demo reports on the terminal, so its logs go to a file beside its data.
 fn start_logs_to_file(options: &demo::Options) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&options.dir).with_context(|| format!("creating {}", options.dir.display()))?;
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(options.dir.join("sealyard.log"))?;
-    let filter = tracing_subscriber::EnvFilter::new("info,filecoin_proofs=warn,storage_proofs_core=warn,bellperson=warn");
+    std::fs::create_dir_all(&options.dir)
+        .with_context(|| format!("creating {}", options.dir.display()))?;
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(options.dir.join("sealyard.log"))?;
+    let filter = tracing_subscriber::EnvFilter::new(
+        "info,filecoin_proofs=warn,storage_proofs_core=warn,bellperson=warn",
+    );
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
@@ -314,10 +364,12 @@ fn start_logs_to_file(options: &demo::Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The proofs library reads its settings from the environment, once: start this program again with them if need be.
+/// The proofs library reads its settings from the environment, once. If they are missing there,
+/// this program starts itself again with them.
 fn in_proof_environment(parameters_dir: &Path) -> anyhow::Result<()> {
     use std::os::unix::process::CommandExt;
-    std::fs::create_dir_all(parameters_dir).with_context(|| format!("creating {}", parameters_dir.display()))?;
+    std::fs::create_dir_all(parameters_dir)
+        .with_context(|| format!("creating {}", parameters_dir.display()))?;
     let dir = parameters_dir.canonicalize()?;
     if proofs::check_environment(&dir) {
         return Ok(());
@@ -333,11 +385,15 @@ async fn devnet(options: DevnetOptions) -> anyhow::Result<()> {
     let settings = match &options.settings {
         None => sealyard_devnet::Config::default(),
         Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("reading {}", path.display()))?;
             toml::from_str(&text).with_context(|| format!("settings in {}", path.display()))?
         }
     };
-    DevnetParams::open(&options.parameters_dir.canonicalize()?, &settings.network_name)?;
+    DevnetParams::open(
+        &options.parameters_dir.canonicalize()?,
+        &settings.network_name,
+    )?;
     let devnet = sealyard_devnet::Devnet::start(options.listen, &options.data, settings).await?;
     println!("{}", serde_json::to_string(&devnet.ready)?);
     serve::shutdown_requested().await?;
@@ -347,11 +403,14 @@ async fn devnet(options: DevnetOptions) -> anyhow::Result<()> {
 
 fn read_password() -> anyhow::Result<String> {
     let mut password = String::new();
-    std::io::stdin().read_line(&mut password).context("reading the password from standard input")?;
+    std::io::stdin()
+        .read_line(&mut password)
+        .context("reading the password from standard input")?;
     Ok(password.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// A new password for somebody who has forgotten it, or whose password is known to others: every session ends.
+/// Sets a new password for somebody who has forgotten it or whose password has leaked. All sessions
+/// end.
 fn set_password(config: &Config, email: &str) -> anyhow::Result<()> {
     let hash = accounts::password_hash(&read_password()?)?;
     let now = SystemClock.now();
@@ -362,7 +421,12 @@ fn set_password(config: &Config, email: &str) -> anyhow::Result<()> {
 
 fn add_admin(config: &Config, email: &str, name: &str) -> anyhow::Result<()> {
     let password = read_password()?;
-    let new = Registration::of(&NewUser { email, name, password: &password, role: Role::Admin })?;
+    let new = Registration::of(&NewUser {
+        email,
+        name,
+        password: &password,
+        role: Role::Admin,
+    })?;
     let db = Database::open_one(&config.database_url)?;
     db.migrate()?;
     let now = SystemClock.now();
@@ -375,61 +439,82 @@ fn resize_pool(config: &Config, name: &str, bytes: i64) -> anyhow::Result<()> {
     let db = open(config)?;
     let pools = db.read(|conn| capacity::pools(conn).map_err(DbFault::from))?;
     let pool = planning::pool_named(&pools, name)?;
-    let before = db.transact(|conn| capacity::resize(conn, pool, bytes, SystemClock.now())).map_err(|error| match error {
-        LedgerError::Insufficient { free, .. } => {
-            anyhow::anyhow!("only {} are free; the rest is sold, held, in use or down", Bytes(free))
-        }
-        error => error.into(),
-    })?;
-    println!("{name} owned {} and now owns {}", Bytes(before), Bytes(bytes));
+    let before = db
+        .transact(|conn| capacity::resize(conn, pool, bytes, SystemClock.now()))
+        .map_err(|error| match error {
+            LedgerError::Insufficient { free, .. } => {
+                anyhow::anyhow!(
+                    "only {} are free; the rest is sold, held, in use or down",
+                    Bytes(free)
+                )
+            }
+            error => error.into(),
+        })?;
+    println!(
+        "{name} owned {} and now owns {}",
+        Bytes(before),
+        Bytes(bytes)
+    );
     Ok(())
 }
 
-/// In one snapshot: what is sold or closed meanwhile does not show as a difference.
-fn check_books(config: &Config) -> anyhow::Result<()> {
-    enum Wrong {
-        Balance(Vec<ledger::Finding>),
-        Audit(yields::Difference),
-        Capacity(String, capacity::Capacity),
+/// The first fault that the check of the books found.
+enum Fault {
+    Balance(Vec<ledger::Finding>),
+    Audit(yields::Difference),
+    Capacity(String, capacity::Capacity),
+}
+
+fn first_fault(conn: &mut AnyConnection) -> Result<Option<Fault>, yields::CloseError> {
+    let findings = ledger::check(conn)?;
+    if !findings.is_empty() {
+        return Ok(Some(Fault::Balance(findings)));
     }
-    let wrong = open(config)?.read_at_once(|conn| {
-        let findings = ledger::check(conn)?;
-        if !findings.is_empty() {
-            return Ok(Some(Wrong::Balance(findings)));
+    if let Some(difference) = yields::audit(conn)? {
+        return Ok(Some(Fault::Audit(difference)));
+    }
+    for pool in capacity::pools(conn)? {
+        let capacity = capacity::capacity(conn, pool.id)?;
+        if !capacity.holds() {
+            return Ok(Some(Fault::Capacity(pool.name, capacity)));
         }
-        if let Some(difference) = yields::audit(conn)? {
-            return Ok(Some(Wrong::Audit(difference)));
-        }
-        for pool in capacity::pools(conn)? {
-            let capacity = capacity::capacity(conn, pool.id)?;
-            if !capacity.holds() {
-                return Ok(Some(Wrong::Capacity(pool.name, capacity)));
-            }
-        }
-        Ok::<_, yields::CloseError>(None)
-    })?;
-    match wrong {
+    }
+    Ok(None)
+}
+
+/// Checks one snapshot, so that sales and closes in the meantime do not look like differences.
+fn check_books(config: &Config) -> anyhow::Result<()> {
+    let fault = open(config)?.read_at_once(first_fault)?;
+    match fault {
         None => {}
-        Some(Wrong::Balance(findings)) => {
+        Some(Fault::Balance(findings)) => {
             for finding in &findings {
                 println!("{}: {}", finding.account, finding.what);
             }
             anyhow::bail!("the books do not balance ({} findings)", findings.len());
         }
-        Some(Wrong::Audit(difference)) => anyhow::bail!("{difference}"),
-        Some(Wrong::Capacity(pool, capacity)) => {
-            anyhow::bail!("pool {pool}: owned is not free + held + sold + own use + down: {capacity:?}")
+        Some(Fault::Audit(difference)) => anyhow::bail!("{difference}"),
+        Some(Fault::Capacity(pool, capacity)) => {
+            anyhow::bail!(
+                "pool {pool}: owned is not free + held + sold + own use + down: {capacity:?}"
+            )
         }
     }
     println!("every balance is the sum of its transfers and lots, and every asset sums to zero");
-    println!("every closed day follows from the chain's records, and what can be withdrawn is covered");
+    println!(
+        "every closed day follows from the chain's records, and what can be withdrawn is covered"
+    );
     println!("capacity adds up in every pool");
     Ok(())
 }
 
 fn administrator(db: &Database, email: &str) -> anyhow::Result<UserId> {
-    let found = db.read(|conn| accounts::by_email(conn, email).map_err(DbFault::from))?.filter(accounts::User::is_admin);
-    Ok(found.with_context(|| format!("{email} is not an administrator"))?.id)
+    let found = db
+        .read(|conn| accounts::by_email(conn, email).map_err(DbFault::from))?
+        .filter(accounts::User::is_admin);
+    Ok(found
+        .with_context(|| format!("{email} is not an administrator"))?
+        .id)
 }
 
 fn book_refund(config: &Config, order: &str, by: &str) -> anyhow::Result<()> {
@@ -443,20 +528,34 @@ fn book_refund(config: &Config, order: &str, by: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn correct_books(config: &Config, (entry, fil, reason): (&str, NanoFil, &str), by: &str) -> anyhow::Result<()> {
+fn correct_books(
+    config: &Config,
+    (entry, fil, reason): (&str, NanoFil, &str),
+    by: &str,
+) -> anyhow::Result<()> {
     let db = open(config)?;
     let made_by = administrator(&db, by)?;
-    let new = yields::NewCorrection { corrects: entry, nano: fil.0, reason, made_by };
+    let new = yields::NewCorrection {
+        corrects: entry,
+        nano: fil.0,
+        reason,
+        made_by,
+    };
     let booked = db.transact(|conn| yields::correct(conn, &new, SystemClock.now()))?;
-    println!("{} corrects {} by {fil} FIL: {}", booked.transfer_id, booked.corrects, booked.reason);
+    println!(
+        "{} corrects {} by {fil} FIL: {}",
+        booked.transfer_id, booked.corrects, booked.reason
+    );
     Ok(())
 }
 
 fn explain_books(config: &Config, email: &str, day: &str) -> anyhow::Result<()> {
-    let day = clock::parse_day(day).with_context(|| format!("{day:?} is not a date; write it like 2026-11-02"))?;
+    let day = clock::parse_day(day)
+        .with_context(|| format!("{day:?} is not a date; write it like 2026-11-02"))?;
     let lines = open(config)?.read(|conn| {
         let user = accounts::by_email(conn, email)?;
-        user.map(|user| yields::explain(conn, user.id, day)).transpose()
+        user.map(|user| yields::explain(conn, user.id, day))
+            .transpose()
     })?;
     for line in lines.with_context(|| format!("there is no account for {email}"))? {
         println!("{line}");

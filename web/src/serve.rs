@@ -17,18 +17,19 @@ use crate::{
     app::Shared,
     auth,
     error::{Said, WebError},
-    health, lane, pages,
+    health, lane, notify, pages,
 };
 
-/// Threads that work for visitors and wait for the database, per HTTP worker: together no more than the pool has connections, and not
-/// many more than there are processors, so that machines' requests find one.
+/// Threads that work for visitors and wait for the database, per HTTP worker: together no more than
+/// the pool has connections, and not many more than there are processors, so that machines'
+/// requests find one.
 fn blocking_threads() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4))
 }
 
 /// Scripts, styles and fonts from here alone, no framing.
-const CONTENT_POLICY: &str =
-    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'";
+const CONTENT_POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; \
+     base-uri 'none'; frame-ancestors 'none'";
 
 /// Returns when the process is told to stop: Ctrl-C, or SIGTERM as service managers send it.
 pub async fn shutdown_requested() -> anyhow::Result<()> {
@@ -50,14 +51,17 @@ pub async fn run(app: Shared) -> anyhow::Result<()> {
     let server = start(app, listener)?;
     let handle = server.handle();
     let running = tokio::spawn(server);
+    notify::ready();
     shutdown_requested().await?;
+    notify::stopping();
     tracing::info!("finishing open requests");
     handle.stop(true).await;
     Ok(running.await??)
 }
 
 pub fn bind(address: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}; is another program using it?"))
+    TcpListener::bind(address)
+        .with_context(|| format!("cannot listen on {address}; is another program using it?"))
 }
 
 /// Answers a form or an address that cannot be read.
@@ -66,8 +70,9 @@ fn bad_input(error: &dyn std::fmt::Display) -> actix_web::Error {
     WebError::BadInput("A field of the form is missing or has an invalid value.".into()).into()
 }
 
-/// `HEAD` is answered as `GET` is, without the body, which the server leaves out by itself. An address with characters that nobody types
-/// names nothing: the database would refuse to compare with them.
+/// `HEAD` is answered as `GET` is, without the body, which the server leaves out by itself. An
+/// address with characters that nobody types names nothing: the database would refuse to compare
+/// with them.
 async fn plain_requests(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -76,7 +81,10 @@ async fn plain_requests(
         request.head_mut().method = Method::GET;
     }
     if has_control_characters(request.uri().path_and_query().map_or("", |p| p.as_str())) {
-        return Ok(request.error_response(WebError::NotFound).map_into_boxed_body().map_into_right_body());
+        return Ok(request
+            .error_response(WebError::NotFound)
+            .map_into_boxed_body()
+            .map_into_right_body());
     }
     Ok(next.call(request).await?.map_into_left_body())
 }
@@ -84,10 +92,16 @@ async fn plain_requests(
 /// Percent-encoded: an address with plain ones is not HTTP.
 fn has_control_characters(path: &str) -> bool {
     let bytes = path.as_bytes();
-    let encoded = |at: usize| bytes.get(at + 1..at + 3).map(|hex| hex.to_ascii_lowercase());
+    let encoded = |at: usize| {
+        bytes
+            .get(at + 1..at + 3)
+            .map(|hex| hex.to_ascii_lowercase())
+    };
     (0..bytes.len())
         .filter(|at| bytes.get(*at) == Some(&b'%'))
-        .any(|at| encoded(at).is_some_and(|hex| matches!(hex.as_slice(), [b'0' | b'1', _] | [b'7', b'f'])))
+        .any(|at| {
+            encoded(at).is_some_and(|hex| matches!(hex.as_slice(), [b'0' | b'1', _] | [b'7', b'f']))
+        })
 }
 
 /// An error's page is made again for who is signed in: nobody is signed out by a wrong address.
@@ -97,10 +111,14 @@ async fn for_the_visitor(
 ) -> Result<ServiceResponse<EitherBody<impl MessageBody, BoxBody>>, actix_web::Error> {
     let response = next.call(request).await?;
     let said = response.response().extensions().get::<Said>().cloned();
-    let Some(said) = said else { return Ok(response.map_into_left_body()) };
+    let Some(said) = said else {
+        return Ok(response.map_into_left_body());
+    };
     let (request, status) = (response.request().clone(), response.status());
     let page = said.page(auth::visitor(&request).await);
-    let made = HttpResponse::build(status).content_type("text/html; charset=utf-8").body(page);
+    let made = HttpResponse::build(status)
+        .content_type("text/html; charset=utf-8")
+        .body(page);
     Ok(ServiceResponse::new(request, made).map_into_right_body())
 }
 

@@ -16,8 +16,15 @@ pub struct Limit {
 }
 
 /// Whether another try under this key is allowed. Counts nothing.
-pub fn is_allowed(conn: &mut AnyConnection, key: &str, limit: Limit, now: Micros) -> DbResult<bool> {
-    let open = attempts::table.find(key).filter(attempts::window_end.gt(now));
+pub fn is_allowed(
+    conn: &mut AnyConnection,
+    key: &str,
+    limit: Limit,
+    now: Micros,
+) -> DbResult<bool> {
+    let open = attempts::table
+        .find(key)
+        .filter(attempts::window_end.gt(now));
     let count: Option<i64> = open.select(attempts::count).first(conn).optional()?;
     Ok(count.unwrap_or(0) < limit.most)
 }
@@ -35,16 +42,27 @@ pub fn count(conn: &mut AnyConnection, key: &str, limit: Limit, now: Micros) -> 
     }
     // Delete expired windows, so that the table cannot grow without bound.
     diesel::delete(attempts::table.filter(attempts::window_end.le(now))).execute(conn)?;
-    let first = (attempts::key.eq(key), attempts::window_end.eq(now.saturating_add(limit.window)), attempts::count.eq(1));
-    let new = on_conn!(&mut *conn, |c| diesel::insert_into(attempts::table).values(first).on_conflict_do_nothing().execute(c))?;
+    let first = (
+        attempts::key.eq(key),
+        attempts::window_end.eq(now.saturating_add(limit.window)),
+        attempts::count.eq(1),
+    );
+    let new = on_conn!(&mut *conn, |c| diesel::insert_into(attempts::table)
+        .values(first)
+        .on_conflict_do_nothing()
+        .execute(c))?;
     if new == 0 {
         // Another try began the window at the same moment.
-        diesel::update(attempts::table.find(key)).set(attempts::count.eq(attempts::count + 1)).execute(conn)?;
+        diesel::update(attempts::table.find(key))
+            .set(attempts::count.eq(attempts::count + 1))
+            .execute(conn)?;
     }
     Ok(limit.most >= 1)
 }
 
 /// Clears the count after a success.
 pub fn forget(conn: &mut AnyConnection, key: &str) -> DbResult<()> {
-    diesel::delete(attempts::table.find(key)).execute(conn).map(drop)
+    diesel::delete(attempts::table.find(key))
+        .execute(conn)
+        .map(drop)
 }

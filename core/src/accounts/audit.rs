@@ -17,7 +17,10 @@ pub fn record(
     subject: &str,
     detail: &str,
 ) -> DbResult<()> {
-    use audit_log::{action as action_column, at as at_column, detail as detail_column, subject as subject_column, user_id};
+    use audit_log::{
+        action as action_column, at as at_column, detail as detail_column,
+        subject as subject_column, user_id,
+    };
     diesel::insert_into(audit_log::table)
         .values((
             at_column.eq(at),

@@ -12,17 +12,23 @@ const LONGEST: usize = 254;
 /// The address in lower case, its domain in ASCII. Local parts must be ASCII: few servers accept
 /// others.
 pub fn normalised(text: &str) -> Result<String, AccountError> {
-    let refuse = || AccountError::Email(text.chars().filter(|c| !c.is_control()).take(100).collect());
+    let refuse =
+        || AccountError::Email(text.chars().filter(|c| !c.is_control()).take(100).collect());
     let (local, domain) = text.trim().rsplit_once('@').ok_or_else(refuse)?;
     let local = local.to_lowercase();
     let domain = idna::domain_to_ascii_strict(domain).map_err(|_| refuse())?;
     let email = format!("{local}@{domain}");
-    let options = Options::default().with_required_tld().without_domain_literal().without_display_text();
+    let options = Options::default()
+        .with_required_tld()
+        .without_domain_literal()
+        .without_display_text();
     let plausible = local.is_ascii()
         && local.len() <= LONGEST_LOCAL
         && email.len() <= LONGEST
         && !local.contains('"')
-        && !domain.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && !domain
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.')
         && EmailAddress::parse_with_options(&email, options).is_ok();
     if plausible { Ok(email) } else { Err(refuse()) }
 }

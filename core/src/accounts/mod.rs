@@ -11,5 +11,6 @@ pub use audit::record;
 pub use email::normalised as normalised_email;
 pub use session::{end_session, end_sessions, session_user, start_session};
 pub use user::{
-    AccountError, NewUser, Registration, Role, User, by_email, by_id, investors, password_hash, register, set_password, verified,
+    AccountError, NewUser, Registration, Role, User, by_email, by_id, investors, password_hash,
+    register, set_password, verified,
 };

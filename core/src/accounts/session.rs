@@ -23,10 +23,23 @@ struct Row {
 }
 
 /// Returns the session's id.
-pub fn start_session(conn: &mut AnyConnection, user: UserId, now: Micros, expires_at: Micros) -> DbResult<String> {
+pub fn start_session(
+    conn: &mut AnyConnection,
+    user: UserId,
+    now: Micros,
+    expires_at: Micros,
+) -> DbResult<String> {
     let id = public_id("ses");
-    let row = Row { id: id.clone(), user_id: user, created_at: now, expires_at, revoked_at: None };
-    diesel::insert_into(sessions::table).values(row).execute(conn)?;
+    let row = Row {
+        id: id.clone(),
+        user_id: user,
+        created_at: now,
+        expires_at,
+        revoked_at: None,
+    };
+    diesel::insert_into(sessions::table)
+        .values(row)
+        .execute(conn)?;
     Ok(id)
 }
 
@@ -43,10 +56,20 @@ pub fn session_user(conn: &mut AnyConnection, id: &str, now: Micros) -> DbResult
 }
 
 pub fn end_session(conn: &mut AnyConnection, id: &str, now: Micros) -> DbResult<()> {
-    diesel::update(sessions::table.find(id)).set(sessions::revoked_at.eq(now)).execute(conn).map(drop)
+    diesel::update(sessions::table.find(id))
+        .set(sessions::revoked_at.eq(now))
+        .execute(conn)
+        .map(drop)
 }
 
 pub fn end_sessions(conn: &mut AnyConnection, user: UserId, now: Micros) -> DbResult<()> {
-    let open = sessions::table.filter(sessions::user_id.eq(user).and(sessions::revoked_at.is_null()));
-    diesel::update(open).set(sessions::revoked_at.eq(now)).execute(conn).map(drop)
+    let open = sessions::table.filter(
+        sessions::user_id
+            .eq(user)
+            .and(sessions::revoked_at.is_null()),
+    );
+    diesel::update(open)
+        .set(sessions::revoked_at.eq(now))
+        .execute(conn)
+        .map(drop)
 }

@@ -98,7 +98,12 @@ impl Registration {
             return Err(AccountError::Name);
         }
         let password_hash = password_hash(new.password)?;
-        Ok(Self { email, name: name.to_owned(), password_hash, role: new.role })
+        Ok(Self {
+            email,
+            name: name.to_owned(),
+            password_hash,
+            role: new.role,
+        })
     }
 }
 
@@ -111,15 +116,26 @@ pub fn password_hash(text: &str) -> Result<String, AccountError> {
 }
 
 /// Sets a new password and ends every session, so that anyone who knew the old one is signed out.
-pub fn set_password(conn: &mut AnyConnection, email: &str, hash: &str, now: Micros) -> Result<(), AccountError> {
+pub fn set_password(
+    conn: &mut AnyConnection,
+    email: &str,
+    hash: &str,
+    now: Micros,
+) -> Result<(), AccountError> {
     let user = by_email(conn, email)?.ok_or(AccountError::Unknown)?;
-    diesel::update(users::table.find(user.id)).set(users::password_hash.eq(hash)).execute(conn)?;
+    diesel::update(users::table.find(user.id))
+        .set(users::password_hash.eq(hash))
+        .execute(conn)?;
     end_sessions(conn, user.id, now)?;
     record(conn, now, None, "new password", &user.public_id, "")?;
     Ok(())
 }
 
-pub fn register(conn: &mut AnyConnection, new: &Registration, now: Micros) -> Result<User, AccountError> {
+pub fn register(
+    conn: &mut AnyConnection,
+    new: &Registration,
+    now: Micros,
+) -> Result<User, AccountError> {
     let row = Row {
         public_id: public_id("usr"),
         email: &new.email,
@@ -132,22 +148,36 @@ pub fn register(conn: &mut AnyConnection, new: &Registration, now: Micros) -> Re
         .values(row)
         .returning(users::all_columns)
         .get_result(conn)
-        .map_err(|error| if dialect::is_unique_violation(&error) { AccountError::Taken } else { error.into() })
+        .map_err(|error| {
+            if dialect::is_unique_violation(&error) {
+                AccountError::Taken
+            } else {
+                error.into()
+            }
+        })
 }
 
 /// Returns the user if `password` is right. An unknown address (`user` is `None`) and a wrong
 /// password give the same error, after about the same time.
 pub fn verified(user: Option<User>, password: &str) -> Result<User, AccountError> {
-    const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2VhbHlhcmRzZWFseWFyZA$MZ3qf0CzrTsF9uXm0rUbl7tUk7Qo1QhbnX5QGsbL6ZA";
-    let hash = user.as_ref().map_or(NOBODY, |user| user.password_hash.as_str());
+    const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1\
+        $c2VhbHlhcmRzZWFseWFyZA$MZ3qf0CzrTsF9uXm0rUbl7tUk7Qo1QhbnX5QGsbL6ZA";
+    let hash = user
+        .as_ref()
+        .map_or(NOBODY, |user| user.password_hash.as_str());
     let verified = password::verify(password, hash);
     user.filter(|_| verified).ok_or(AccountError::Refused)
 }
 
 pub fn by_email(conn: &mut AnyConnection, email: &str) -> DbResult<Option<User>> {
     // Text that is not an address belongs to nobody.
-    let Ok(email) = normalised(email) else { return Ok(None) };
-    users::table.filter(users::email.eq(email)).first(conn).optional()
+    let Ok(email) = normalised(email) else {
+        return Ok(None);
+    };
+    users::table
+        .filter(users::email.eq(email))
+        .first(conn)
+        .optional()
 }
 
 pub fn by_id(conn: &mut AnyConnection, id: UserId) -> DbResult<User> {
@@ -155,5 +185,8 @@ pub fn by_id(conn: &mut AnyConnection, id: UserId) -> DbResult<User> {
 }
 
 pub fn investors(conn: &mut AnyConnection) -> DbResult<Vec<User>> {
-    users::table.filter(users::role.eq(Role::Investor)).order(users::id.asc()).load(conn)
+    users::table
+        .filter(users::role.eq(Role::Investor))
+        .order(users::id.asc())
+        .load(conn)
 }

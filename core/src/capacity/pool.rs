@@ -50,7 +50,13 @@ impl NewPool {
     /// Numbers its sectors from `next_sector` on. A miner that has had sectors must not reuse a
     /// number.
     #[must_use]
-    pub fn from_sector(next_sector: i64, name: &str, miner_id: i64, sector_bytes: i64, now: Micros) -> Self {
+    pub fn from_sector(
+        next_sector: i64,
+        name: &str,
+        miner_id: i64,
+        sector_bytes: i64,
+        now: Micros,
+    ) -> Self {
         Self {
             public_id: public_id("pol"),
             name: name.to_owned(),
@@ -64,7 +70,10 @@ impl NewPool {
 }
 
 pub fn create_pool(conn: &mut AnyConnection, new: &NewPool) -> DbResult<Pool> {
-    diesel::insert_into(pools::table).values(new.clone()).returning(pools::all_columns).get_result(conn)
+    diesel::insert_into(pools::table)
+        .values(new.clone())
+        .returning(pools::all_columns)
+        .get_result(conn)
 }
 
 pub fn pools(conn: &mut AnyConnection) -> DbResult<Vec<Pool>> {
@@ -92,32 +101,66 @@ pub fn take_number(conn: &mut AnyConnection, pool: PoolId) -> DbResult<i64> {
 /// Records that the chain has used the numbers below `next`. True when the books did not know.
 pub fn numbers_used(conn: &mut AnyConnection, pool: PoolId, next: i64) -> DbResult<bool> {
     let behind = pools::table.filter(pools::id.eq(pool).and(pools::next_sector.lt(next)));
-    diesel::update(behind).set(pools::next_sector.eq(next)).execute(conn).map(|rows| rows == 1)
+    diesel::update(behind)
+        .set(pools::next_sector.eq(next))
+        .execute(conn)
+        .map(|rows| rows == 1)
 }
 
 /// Records how many sectors the miner's funds can pledge, and one sector's pledge in nanoFIL.
-pub fn set_collateral(conn: &mut AnyConnection, pool: PoolId, sectors: i64, pledge_nano: i64) -> DbResult<()> {
+pub fn set_collateral(
+    conn: &mut AnyConnection,
+    pool: PoolId,
+    sectors: i64,
+    pledge_nano: i64,
+) -> DbResult<()> {
     diesel::update(pools::table.find(pool))
-        .set((pools::collateral_sectors.eq(sectors), pools::pledge_nano.eq(pledge_nano)))
+        .set((
+            pools::collateral_sectors.eq(sectors),
+            pools::pledge_nano.eq(pledge_nano),
+        ))
         .execute(conn)
         .map(drop)
 }
 
 /// Adds `bytes` of new machines to the books. Repeating a call with the same `id` changes nothing.
-pub fn grow(conn: &mut AnyConnection, pool: PoolId, id: &str, bytes: i64, now: Micros) -> Result<(), LedgerError> {
+pub fn grow(
+    conn: &mut AnyConnection,
+    pool: PoolId,
+    id: &str,
+    bytes: i64,
+    now: Micros,
+) -> Result<(), LedgerError> {
     let (owned, free) = (AccountSpec::Owned(pool), AccountSpec::Free(pool));
-    ledger::post(conn, &moved(format!("grow:{pool}:{id}"), owned, free, (id, bytes), now))
+    ledger::post(
+        conn,
+        &moved(format!("grow:{pool}:{id}"), owned, free, (id, bytes), now),
+    )
 }
 
 /// Sets a pool's owned capacity to `bytes`, after machines were bought or given back. A reduction
 /// takes down bytes first, then free bytes, and no others. Returns the previous capacity.
-pub fn resize(conn: &mut AnyConnection, pool: &Pool, bytes: i64, now: Micros) -> Result<i64, LedgerError> {
-    let Capacity { owned: before, down, .. } = capacity(conn, pool.id)?;
+pub fn resize(
+    conn: &mut AnyConnection,
+    pool: &Pool,
+    bytes: i64,
+    now: Micros,
+) -> Result<i64, LedgerError> {
+    let Capacity {
+        owned: before,
+        down,
+        ..
+    } = capacity(conn, pool.id)?;
     let (owned, free) = (AccountSpec::Owned(pool.id), AccountSpec::Free(pool.id));
     let less = before.saturating_sub(bytes).max(0);
     let of_down = less.min(down);
     let parts = [
-        ("more", owned.clone(), free.clone(), bytes.saturating_sub(before)),
+        (
+            "more",
+            owned.clone(),
+            free.clone(),
+            bytes.saturating_sub(before),
+        ),
         ("down", AccountSpec::Down(pool.id), owned.clone(), of_down),
         ("free", free, owned, less - of_down),
     ];

@@ -38,7 +38,13 @@ impl Plan {
             return None;
         }
         let bytes = self.unit_bytes.checked_mul(units)?;
-        Some((Bytes(bytes), Fiat { minor: self.price_minor.checked_mul(units)?, currency: self.currency.clone() }))
+        Some((
+            Bytes(bytes),
+            Fiat {
+                minor: self.price_minor.checked_mul(units)?,
+                currency: self.currency.clone(),
+            },
+        ))
     }
 
     #[must_use]
@@ -66,7 +72,14 @@ pub struct NewPlan {
 impl NewPlan {
     /// A plan of one sector per unit, on sale.
     #[must_use]
-    pub fn of_sectors(pool: &crate::capacity::Pool, name: &str, days: i64, price: Fiat, terms: Terms, now: Micros) -> Self {
+    pub fn of_sectors(
+        pool: &crate::capacity::Pool,
+        name: &str,
+        days: i64,
+        price: Fiat,
+        terms: Terms,
+        now: Micros,
+    ) -> Self {
         Self {
             public_id: public_id("pln"),
             pool_id: pool.id,
@@ -84,15 +97,24 @@ impl NewPlan {
 }
 
 pub fn create_plan(conn: &mut AnyConnection, new: &NewPlan) -> DbResult<Plan> {
-    diesel::insert_into(plans::table).values(new.clone()).returning(plans::all_columns).get_result(conn)
+    diesel::insert_into(plans::table)
+        .values(new.clone())
+        .returning(plans::all_columns)
+        .get_result(conn)
 }
 
 pub fn plans_on_sale(conn: &mut AnyConnection) -> DbResult<Vec<Plan>> {
-    plans::table.filter(plans::on_sale.eq(true)).order(plans::id.asc()).load(conn)
+    plans::table
+        .filter(plans::on_sale.eq(true))
+        .order(plans::id.asc())
+        .load(conn)
 }
 
 pub fn plan_by_public_id(conn: &mut AnyConnection, id: &str) -> DbResult<Option<Plan>> {
-    plans::table.filter(plans::public_id.eq(id)).first(conn).optional()
+    plans::table
+        .filter(plans::public_id.eq(id))
+        .first(conn)
+        .optional()
 }
 
 pub fn plan_for(conn: &mut AnyConnection, id: PlanId) -> DbResult<Plan> {

@@ -129,7 +129,10 @@ pub fn terms_row(conn: &mut AnyConnection, text: &str) -> DbResult<i64> {
     if let Some(id) = there.first(conn).optional()? {
         return Ok(id);
     }
-    on_conn!(&mut *conn, |c| diesel::insert_into(terms::table).values(terms::text.eq(text)).on_conflict_do_nothing().execute(c))?;
+    on_conn!(&mut *conn, |c| diesel::insert_into(terms::table)
+        .values(terms::text.eq(text))
+        .on_conflict_do_nothing()
+        .execute(c))?;
     there.first(conn)
 }
 

@@ -1,9 +1,8 @@
 //! Turns a paid order into a contract with planned sectors.
 
-use super::contract::ContractState;
 use diesel::prelude::*;
 
-use super::Contract;
+use super::{Contract, ContractState};
 use crate::{
     capacity::{pool_by_id, take_numbers},
     catalog::{Starts, Terms, plan_for, terms_row},
@@ -46,16 +45,28 @@ struct Row {
 
 /// Creates the contract with the order's terms, and plans its sectors: one for each sector size of
 /// bytes. Sector numbers are never reused.
-pub fn create(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<Contract, ContractError> {
+pub fn create(
+    conn: &mut AnyConnection,
+    order: &Order,
+    now: Micros,
+) -> Result<Contract, ContractError> {
     let pool = pool_by_id(conn, order.pool_id)?;
     let plan = plan_for(conn, order.plan_id)?;
-    let terms: Terms = serde_json::from_str(&order.terms).map_err(|error| ContractError::Terms(error.to_string()))?;
+    let terms: Terms = serde_json::from_str(&order.terms)
+        .map_err(|error| ContractError::Terms(error.to_string()))?;
     let count = order.bytes / pool.sector_bytes;
     if count * pool.sector_bytes != order.bytes || count == 0 {
-        return Err(ContractError::Fraction { bytes: order.bytes, sector_bytes: pool.sector_bytes });
+        return Err(ContractError::Fraction {
+            bytes: order.bytes,
+            sector_bytes: pool.sector_bytes,
+        });
     }
     let ends_at = match terms.starts {
-        Starts::PromisedDate => Some(order.promised_at.saturating_add(plan.days.saturating_mul(DAY))),
+        Starts::PromisedDate => Some(
+            order
+                .promised_at
+                .saturating_add(plan.days.saturating_mul(DAY)),
+        ),
         Starts::PowerOn => None,
     };
     let row = Row {
@@ -73,8 +84,10 @@ pub fn create(conn: &mut AnyConnection, order: &Order, now: Micros) -> Result<Co
         pledge_each_nano: order.pledge_each_nano,
         ends_at,
     };
-    let contract: Contract =
-        diesel::insert_into(contracts::table).values(row).returning(contracts::all_columns).get_result(conn)?;
+    let contract: Contract = diesel::insert_into(contracts::table)
+        .values(row)
+        .returning(contracts::all_columns)
+        .get_result(conn)?;
     let first = take_numbers(conn, pool.id, count)?;
     for number in first..first + count {
         sealing::plan_sector(conn, &contract, &pool, number, now)?;

@@ -59,43 +59,76 @@ impl Contract {
 }
 
 pub fn by_public_id(conn: &mut AnyConnection, id: &str) -> DbResult<Option<Contract>> {
-    contracts::table.filter(contracts::public_id.eq(id)).first(conn).optional()
+    contracts::table
+        .filter(contracts::public_id.eq(id))
+        .first(conn)
+        .optional()
 }
 
 pub fn of_order(conn: &mut AnyConnection, order: OrderId) -> DbResult<Option<Contract>> {
-    contracts::table.filter(contracts::order_id.eq(order)).first(conn).optional()
+    contracts::table
+        .filter(contracts::order_id.eq(order))
+        .first(conn)
+        .optional()
 }
 
 pub fn of_user(conn: &mut AnyConnection, user: UserId) -> DbResult<Vec<Contract>> {
-    contracts::table.filter(contracts::user_id.eq(user)).order(contracts::id.desc()).load(conn)
+    contracts::table
+        .filter(contracts::user_id.eq(user))
+        .order(contracts::id.desc())
+        .load(conn)
 }
 
 pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Contract>> {
-    contracts::table.order(contracts::id.desc()).limit(limit).load(conn)
+    contracts::table
+        .order(contracts::id.desc())
+        .limit(limit)
+        .load(conn)
 }
 
 /// The latest end of the sectors that a user put up a pledge for. A contract's own end stands in
 /// until its sectors are on chain. `None`: there is no such sector, or no end is known yet.
 pub fn pledge_back_by(conn: &mut AnyConnection, user: UserId) -> DbResult<Option<Micros>> {
-    let mine = contracts::user_id.eq(user).and(contracts::pledge_each_nano.gt(0));
-    let rows: Vec<(ContractId, PoolId, Option<Micros>)> =
-        contracts::table.filter(mine).select((contracts::id, contracts::pool_id, contracts::ends_at)).load(conn)?;
+    let mine = contracts::user_id
+        .eq(user)
+        .and(contracts::pledge_each_nano.gt(0));
+    let rows: Vec<(ContractId, PoolId, Option<Micros>)> = contracts::table
+        .filter(mine)
+        .select((contracts::id, contracts::pool_id, contracts::ends_at))
+        .load(conn)?;
     let mut last = None;
     for (contract, pool, ends_at) in rows {
-        let live =
-            sectors::contract_id.eq(contract).and(sectors::state.ne(SectorState::Expired)).and(sectors::activation.is_not_null());
-        let end: Option<i64> = sectors::table.filter(live).select(diesel::dsl::max(sectors::expiration)).first(conn)?;
+        let live = sectors::contract_id
+            .eq(contract)
+            .and(sectors::state.ne(SectorState::Expired))
+            .and(sectors::activation.is_not_null());
+        let end: Option<i64> = sectors::table
+            .filter(live)
+            .select(diesel::dsl::max(sectors::expiration))
+            .first(conn)?;
         let time = crate::yields::cursor(conn, pool)?.map(|cursor| cursor.time());
-        last = last.max(end.zip(time).map(|(epoch, time)| time.micros(epoch)).or(ends_at));
+        last = last.max(
+            end.zip(time)
+                .map(|(epoch, time)| time.micros(epoch))
+                .or(ends_at),
+        );
     }
     Ok(last)
 }
 
 /// Ends the term. From now on, its sectors earn for the operator until they run out.
-pub fn over(conn: &mut AnyConnection, id: ContractId, now: Micros) -> Result<Contract, LedgerError> {
+pub fn over(
+    conn: &mut AnyConnection,
+    id: ContractId,
+    now: Micros,
+) -> Result<Contract, LedgerError> {
     let contract: Contract = contracts::table.find(id).first(conn)?;
     if set_ended(conn, id)? {
-        keep_sold(conn, (contract.pool_id, &contract.public_id, contract.bytes), now)?;
+        keep_sold(
+            conn,
+            (contract.pool_id, &contract.public_id, contract.bytes),
+            now,
+        )?;
     }
     Ok(contract)
 }
@@ -103,14 +136,29 @@ pub fn over(conn: &mut AnyConnection, id: ContractId, now: Micros) -> Result<Con
 /// All sectors have run out, so the bytes can be sold again.
 pub fn end(conn: &mut AnyConnection, id: ContractId, now: Micros) -> Result<(), LedgerError> {
     let contract: Contract = contracts::table.find(id).first(conn)?;
-    let part = (contract.pool_id, contract.public_id.as_str(), contract.bytes);
-    if set_ended(conn, id)? { return_sold(conn, part, now) } else { return_kept(conn, part, now) }
+    let part = (
+        contract.pool_id,
+        contract.public_id.as_str(),
+        contract.bytes,
+    );
+    if set_ended(conn, id)? {
+        return_sold(conn, part, now)
+    } else {
+        return_kept(conn, part, now)
+    }
 }
 
 /// False when it had ended before. Of two concurrent calls, only one gets true.
 fn set_ended(conn: &mut AnyConnection, id: ContractId) -> DbResult<bool> {
-    let open = contracts::table.filter(contracts::id.eq(id).and(contracts::state.ne(ContractState::Ended)));
-    diesel::update(open).set(contracts::state.eq(ContractState::Ended)).execute(conn).map(|rows| rows == 1)
+    let open = contracts::table.filter(
+        contracts::id
+            .eq(id)
+            .and(contracts::state.ne(ContractState::Ended)),
+    );
+    diesel::update(open)
+        .set(contracts::state.eq(ContractState::Ended))
+        .execute(conn)
+        .map(|rows| rows == 1)
 }
 
 /// Marks a contract fully live: all its sectors have counted since `at`. Its days run from `at`, or
@@ -124,17 +172,31 @@ pub fn mark_active(conn: &mut AnyConnection, id: ContractId, at: Micros) -> DbRe
     // includes every postponement.
     let from_then = at.saturating_add(contract.days.saturating_mul(DAY));
     let early = contract.promised_at.saturating_sub(at).max(0);
-    let ends_at = contract.ends_at.map_or(from_then, |end| end.saturating_sub(early));
+    let ends_at = contract
+        .ends_at
+        .map_or(from_then, |end| end.saturating_sub(early));
     diesel::update(contracts::table.find(id))
-        .set((contracts::state.eq(ContractState::Active), contracts::active_at.eq(at), contracts::ends_at.eq(ends_at)))
+        .set((
+            contracts::state.eq(ContractState::Active),
+            contracts::active_at.eq(at),
+            contracts::ends_at.eq(ends_at),
+        ))
         .execute(conn)
         .map(drop)
 }
 
 /// Postpones the end because of missing power, by `epochs`, which last `by` microseconds.
-pub fn put_off_end(conn: &mut AnyConnection, id: ContractId, epochs: i64, by: Micros) -> DbResult<()> {
+pub fn put_off_end(
+    conn: &mut AnyConnection,
+    id: ContractId,
+    epochs: i64,
+    by: Micros,
+) -> DbResult<()> {
     diesel::update(contracts::table.find(id))
-        .set((contracts::added_epochs.eq(contracts::added_epochs + epochs), contracts::ends_at.eq(contracts::ends_at + by)))
+        .set((
+            contracts::added_epochs.eq(contracts::added_epochs + epochs),
+            contracts::ends_at.eq(contracts::ends_at + by),
+        ))
         .execute(conn)
         .map(drop)
 }

@@ -13,7 +13,13 @@ fn hold_id(order: &str) -> String {
 }
 
 /// Sets an order's pledge of `nano` nanoFIL aside; does nothing when it is zero.
-pub fn hold_pledge(conn: &mut AnyConnection, user: UserId, order: &str, nano: i64, now: Micros) -> Result<(), LedgerError> {
+pub fn hold_pledge(
+    conn: &mut AnyConnection,
+    user: UserId,
+    order: &str,
+    nano: i64,
+    now: Micros,
+) -> Result<(), LedgerError> {
     if nano == 0 {
         return Ok(());
     }
@@ -31,15 +37,37 @@ pub fn hold_pledge(conn: &mut AnyConnection, user: UserId, order: &str, nano: i6
 }
 
 /// Puts up the pledge: the order became a contract.
-pub fn put_up_pledge(conn: &mut AnyConnection, order: &str, nano: i64, now: Micros) -> Result<(), LedgerError> {
-    if nano == 0 { Ok(()) } else { ledger::complete(conn, &pending(order, now)) }
+pub fn put_up_pledge(
+    conn: &mut AnyConnection,
+    order: &str,
+    nano: i64,
+    now: Micros,
+) -> Result<(), LedgerError> {
+    if nano == 0 {
+        Ok(())
+    } else {
+        ledger::complete(conn, &pending(order, now))
+    }
 }
 
 /// Releases the pledge: the order ended without a contract.
-pub fn release_pledge(conn: &mut AnyConnection, order: &str, nano: i64, now: Micros) -> Result<(), LedgerError> {
-    if nano == 0 { Ok(()) } else { ledger::void(conn, &pending(order, now)) }
+pub fn release_pledge(
+    conn: &mut AnyConnection,
+    order: &str,
+    nano: i64,
+    now: Micros,
+) -> Result<(), LedgerError> {
+    if nano == 0 {
+        Ok(())
+    } else {
+        ledger::void(conn, &pending(order, now))
+    }
 }
 
 fn pending(order: &str, now: Micros) -> Pending {
-    Pending { id: hold_id(order), effective_day: now.div_euclid(DAY), booked_at: now }
+    Pending {
+        id: hold_id(order),
+        effective_day: now.div_euclid(DAY),
+        booked_at: now,
+    }
 }

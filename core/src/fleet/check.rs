@@ -1,7 +1,9 @@
 //! Checks everything that a machine reports: numbers must be plausible for a machine, and texts
 //! become short, plain lines.
 
-use super::protocol::{EnrolRequest, Hardware, HeartbeatRequest, Outcome, ReportRequest, Running, Usage};
+use super::protocol::{
+    EnrolRequest, Hardware, HeartbeatRequest, Outcome, ReportRequest, Running, Usage,
+};
 
 /// Far beyond any machine, and small enough that sums over a fleet cannot overflow.
 pub const MOST_CORES: i64 = 4096;
@@ -33,18 +35,38 @@ fn within(what: &'static str, value: i64, (least, most): (i64, i64)) -> Result<(
     if (least..=most).contains(&value) {
         return Ok(());
     }
-    Err(Nonsense { what, value: value.to_string(), must: format!("between {least} and {most}") })
+    Err(Nonsense {
+        what,
+        value: value.to_string(),
+        must: format!("between {least} and {most}"),
+    })
 }
 
 fn at_most(what: &'static str, count: usize, most: usize) -> Result<(), Nonsense> {
-    if count <= most { Ok(()) } else { Err(Nonsense { what, value: count.to_string(), must: format!("at most {most}") }) }
+    if count <= most {
+        Ok(())
+    } else {
+        Err(Nonsense {
+            what,
+            value: count.to_string(),
+            must: format!("at most {most}"),
+        })
+    }
 }
 
 /// One line of at most 500 characters: control characters become spaces, and the rest is cut.
 #[must_use]
 pub fn plain(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_TEXT + 1).collect();
-    if line.chars().count() > LONGEST_TEXT { line.chars().take(LONGEST_TEXT - 1).chain(['…']).collect() } else { line }
+    let line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(LONGEST_TEXT + 1)
+        .collect();
+    if line.chars().count() > LONGEST_TEXT {
+        line.chars().take(LONGEST_TEXT - 1).chain(['…']).collect()
+    } else {
+        line
+    }
 }
 
 pub fn hardware(hardware: &mut Hardware) -> Result<(), Nonsense> {
@@ -53,7 +75,10 @@ pub fn hardware(hardware: &mut Hardware) -> Result<(), Nonsense> {
     within("disk_bytes", hardware.disk_bytes, (0, MOST_DISK))?;
     within("disk_free_bytes", hardware.disk_free_bytes, (0, MOST_DISK))?;
     at_most("gpus", hardware.gpus.len(), MOST_GPUS)?;
-    hardware.gpus.iter_mut().for_each(|name| *name = plain(name));
+    hardware
+        .gpus
+        .iter_mut()
+        .for_each(|name| *name = plain(name));
     hardware.description = plain(&hardware.description);
     Ok(())
 }
@@ -71,10 +96,16 @@ pub fn heartbeat(request: &mut HeartbeatRequest) -> Result<(), Nonsense> {
         *progress = plain(progress);
     }
     if let Some(url) = &request.files_url {
-        let good = url.len() <= LONGEST_URL && host_of(url).is_some() && !url.contains(char::is_control);
+        let good =
+            url.len() <= LONGEST_URL && host_of(url).is_some() && !url.contains(char::is_control);
         if !good {
-            let must = format!("http:// or https:// with a host, of at most {LONGEST_URL} characters");
-            return Err(Nonsense { what: "files_url", value: plain(url), must });
+            let must =
+                format!("http:// or https:// with a host, of at most {LONGEST_URL} characters");
+            return Err(Nonsense {
+                what: "files_url",
+                value: plain(url),
+                must,
+            });
         }
     }
     Ok(())
@@ -83,7 +114,9 @@ pub fn heartbeat(request: &mut HeartbeatRequest) -> Result<(), Nonsense> {
 /// The host in an address; `None`: files cannot be fetched from such an address.
 #[must_use]
 pub fn host_of(url: &str) -> Option<&str> {
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))?;
     let authority = rest.split(['/', '?', '#']).next()?;
     let host = match authority.rsplit_once(':') {
         // A colon inside brackets belongs to an IPv6 address.
@@ -115,7 +148,10 @@ mod tests {
     #[test]
     fn a_thousand_of_the_largest_machines_add_up() {
         for most in [MOST_CORES, MOST_MEMORY, MOST_DISK] {
-            assert!(most.checked_mul(1000).is_some(), "{most} overflows over a fleet");
+            assert!(
+                most.checked_mul(1000).is_some(),
+                "{most} overflows over a fleet"
+            );
         }
     }
 
@@ -146,8 +182,22 @@ mod tests {
             spoil(&mut bad);
             assert!(hardware(&mut bad).is_err(), "{bad:?}");
         }
-        for (wall_ms, good) in [(0, true), (MOST_MS, true), (MOST_MS + 1, false), (-1, false), (i64::MAX, false)] {
-            assert_eq!(usage(&Usage { wall_ms, ..Usage::default() }).is_ok(), good, "{wall_ms}");
+        for (wall_ms, good) in [
+            (0, true),
+            (MOST_MS, true),
+            (MOST_MS + 1, false),
+            (-1, false),
+            (i64::MAX, false),
+        ] {
+            assert_eq!(
+                usage(&Usage {
+                    wall_ms,
+                    ..Usage::default()
+                })
+                .is_ok(),
+                good,
+                "{wall_ms}"
+            );
         }
     }
 

@@ -43,20 +43,46 @@ struct NewToken<'a> {
 }
 
 /// A token that enrols one machine under `name`. It is returned once and stored as a digest.
-pub fn new_token(conn: &mut AnyConnection, name: &str, now: Micros, expires_at: Micros) -> DbResult<String> {
+pub fn new_token(
+    conn: &mut AnyConnection,
+    name: &str,
+    now: Micros,
+    expires_at: Micros,
+) -> DbResult<String> {
     let token = format!("enrol_{}", secret());
-    let row = NewToken { token_hash: digest(&token), name, created_at: now, expires_at, for_machine: None };
-    diesel::insert_into(enrolment_tokens::table).values(row).execute(conn)?;
+    let row = NewToken {
+        token_hash: digest(&token),
+        name,
+        created_at: now,
+        expires_at,
+        for_machine: None,
+    };
+    diesel::insert_into(enrolment_tokens::table)
+        .values(row)
+        .execute(conn)?;
     Ok(token)
 }
 
 /// A token that gives a machine a new key, even if the old one was withdrawn. Otherwise the old key
 /// stays good until the token is used.
-pub fn new_key_token(conn: &mut AnyConnection, machine: &Machine, now: Micros, expires_at: Micros) -> DbResult<String> {
+pub fn new_key_token(
+    conn: &mut AnyConnection,
+    machine: &Machine,
+    now: Micros,
+    expires_at: Micros,
+) -> DbResult<String> {
     let token = format!("enrol_{}", secret());
     let (name, for_machine) = (machine.name.as_str(), Some(machine.id));
-    let row = NewToken { token_hash: digest(&token), name, created_at: now, expires_at, for_machine };
-    diesel::insert_into(enrolment_tokens::table).values(row).execute(conn)?;
+    let row = NewToken {
+        token_hash: digest(&token),
+        name,
+        created_at: now,
+        expires_at,
+        for_machine,
+    };
+    diesel::insert_into(enrolment_tokens::table)
+        .values(row)
+        .execute(conn)?;
     Ok(token)
 }
 
@@ -73,9 +99,16 @@ pub struct OpenToken {
 
 /// Tokens that can still be used, newest first.
 pub fn open_tokens(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<OpenToken>> {
-    use enrolment_tokens::{created_at, expires_at, for_machine, name, table, token_hash, used_at, withdrawn_at};
+    use enrolment_tokens::{
+        created_at, expires_at, for_machine, name, table, token_hash, used_at, withdrawn_at,
+    };
     table
-        .filter(used_at.is_null().and(withdrawn_at.is_null()).and(expires_at.gt(now)))
+        .filter(
+            used_at
+                .is_null()
+                .and(withdrawn_at.is_null())
+                .and(expires_at.gt(now)),
+        )
         .order(created_at.desc())
         .select((token_hash, name, created_at, expires_at, for_machine))
         .load(conn)
@@ -84,15 +117,35 @@ pub fn open_tokens(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<OpenTo
 /// Withdraws a token. False: it was unknown, used or withdrawn before.
 pub fn withdraw_token(conn: &mut AnyConnection, digest: &str, now: Micros) -> DbResult<bool> {
     use enrolment_tokens::{table, token_hash, used_at, withdrawn_at};
-    let open = table.filter(token_hash.eq(digest).and(used_at.is_null()).and(withdrawn_at.is_null()));
-    diesel::update(open).set(withdrawn_at.eq(now)).execute(conn).map(|rows| rows == 1)
+    let open = table.filter(
+        token_hash
+            .eq(digest)
+            .and(used_at.is_null())
+            .and(withdrawn_at.is_null()),
+    );
+    diesel::update(open)
+        .set(withdrawn_at.eq(now))
+        .execute(conn)
+        .map(|rows| rows == 1)
 }
 
 /// Withdraws the unused tokens that would give this machine a new key.
-pub(super) fn withdraw_key_tokens(conn: &mut AnyConnection, machine: MachineId, now: Micros) -> DbResult<()> {
+pub(super) fn withdraw_key_tokens(
+    conn: &mut AnyConnection,
+    machine: MachineId,
+    now: Micros,
+) -> DbResult<()> {
     use enrolment_tokens::{for_machine, table, used_at, withdrawn_at};
-    let open = table.filter(for_machine.eq(machine).and(used_at.is_null()).and(withdrawn_at.is_null()));
-    diesel::update(open).set(withdrawn_at.eq(now)).execute(conn).map(drop)
+    let open = table.filter(
+        for_machine
+            .eq(machine)
+            .and(used_at.is_null())
+            .and(withdrawn_at.is_null()),
+    );
+    diesel::update(open)
+        .set(withdrawn_at.eq(now))
+        .execute(conn)
+        .map(drop)
 }
 
 #[derive(Insertable)]
@@ -112,34 +165,26 @@ struct NewMachine<'a> {
     seen_at: Micros,
 }
 
-pub fn enrol(conn: &mut AnyConnection, token: &str, hardware: &Hardware, now: Micros) -> Result<EnrolAnswer, EnrolError> {
-    use enrolment_tokens::{expires_at, for_machine, machine_id, name, table, used_at, withdrawn_at};
+/// Trades a token for a machine with a key of its own, or for a machine's new key.
+pub fn enrol(
+    conn: &mut AnyConnection,
+    token: &str,
+    hardware: &Hardware,
+    now: Micros,
+) -> Result<EnrolAnswer, EnrolError> {
     let hash = digest(token);
-    type Found = (String, Micros, Option<Micros>, Option<MachineId>, Option<Micros>);
-    let row: Option<Found> =
-        table.find(&hash).select((name, expires_at, used_at, for_machine, withdrawn_at)).first(conn).optional()?;
-    let (machine_name, expires, used, renewed, withdrawn) = row.ok_or(EnrolError::UnknownToken)?;
-    if withdrawn.is_some() {
-        return Err(EnrolError::TokenWithdrawn);
-    }
-    if used.is_some() {
-        return Err(EnrolError::TokenUsed);
-    }
-    if expires <= now {
-        return Err(EnrolError::TokenExpired);
-    }
-    let won = diesel::update(table.find(&hash).filter(used_at.is_null())).set(used_at.eq(now)).execute(conn)?;
-    if won == 0 {
-        return Err(EnrolError::TokenUsed);
-    }
+    let token = use_token(conn, &hash, now)?;
     let key = format!("agent_{}", secret());
-    if let Some(id) = renewed {
+    if let Some(id) = token.for_machine {
         return renew_key(conn, id, key, &hash);
     }
-    let answer = EnrolAnswer { machine: public_id("mch"), key };
+    let answer = EnrolAnswer {
+        machine: public_id("mch"),
+        key,
+    };
     let new = NewMachine {
         public_id: answer.machine.clone(),
-        name: &machine_name,
+        name: &token.name,
         state: MachineState::Active,
         key_hash: digest(&answer.key),
         cores: hardware.cores,
@@ -151,19 +196,75 @@ pub fn enrol(conn: &mut AnyConnection, token: &str, hardware: &Hardware, now: Mi
         enrolled_at: now,
         seen_at: now,
     };
-    let id: MachineId = diesel::insert_into(machines::table).values(new).returning(machines::id).get_result(conn)?;
-    diesel::update(table.find(&hash)).set(machine_id.eq(id)).execute(conn)?;
+    let id: MachineId = diesel::insert_into(machines::table)
+        .values(new)
+        .returning(machines::id)
+        .get_result(conn)?;
+    diesel::update(enrolment_tokens::table.find(&hash))
+        .set(enrolment_tokens::machine_id.eq(id))
+        .execute(conn)?;
     Ok(answer)
 }
 
+#[derive(Queryable)]
+struct Token {
+    name: String,
+    expires_at: Micros,
+    used_at: Option<Micros>,
+    withdrawn_at: Option<Micros>,
+    for_machine: Option<MachineId>,
+}
+
+/// Uses a token up, unless it is no longer good.
+fn use_token(conn: &mut AnyConnection, hash: &str, now: Micros) -> Result<Token, EnrolError> {
+    use enrolment_tokens::{expires_at, for_machine, name, table, used_at, withdrawn_at};
+    let token: Option<Token> = table
+        .find(hash)
+        .select((name, expires_at, used_at, withdrawn_at, for_machine))
+        .first(conn)
+        .optional()?;
+    let token = token.ok_or(EnrolError::UnknownToken)?;
+    if token.withdrawn_at.is_some() {
+        return Err(EnrolError::TokenWithdrawn);
+    }
+    if token.used_at.is_some() {
+        return Err(EnrolError::TokenUsed);
+    }
+    if token.expires_at <= now {
+        return Err(EnrolError::TokenExpired);
+    }
+    let won = diesel::update(table.find(hash).filter(used_at.is_null()))
+        .set(used_at.eq(now))
+        .execute(conn)?;
+    if won == 0 {
+        return Err(EnrolError::TokenUsed);
+    }
+    Ok(token)
+}
+
 /// Gives an enrolled machine a new key, which makes the old one worthless.
-fn renew_key(conn: &mut AnyConnection, id: MachineId, key: String, token: &str) -> Result<EnrolAnswer, EnrolError> {
-    let renewed =
-        (machines::key_hash.eq(digest(&key)), machines::revoked_at.eq(None::<Micros>), machines::state.eq(MachineState::Active));
+fn renew_key(
+    conn: &mut AnyConnection,
+    id: MachineId,
+    key: String,
+    token: &str,
+) -> Result<EnrolAnswer, EnrolError> {
+    let renewed = (
+        machines::key_hash.eq(digest(&key)),
+        machines::revoked_at.eq(None::<Micros>),
+        machines::state.eq(MachineState::Active),
+    );
     // The machine may have moved, so it names the address of its files anew.
-    let moved = (machines::files_url.eq(None::<String>), machines::files_host.eq(None::<String>));
-    let machine: String =
-        diesel::update(machines::table.find(id)).set((renewed, moved)).returning(machines::public_id).get_result(conn)?;
-    diesel::update(enrolment_tokens::table.find(token)).set(enrolment_tokens::machine_id.eq(id)).execute(conn)?;
+    let moved = (
+        machines::files_url.eq(None::<String>),
+        machines::files_host.eq(None::<String>),
+    );
+    let machine: String = diesel::update(machines::table.find(id))
+        .set((renewed, moved))
+        .returning(machines::public_id)
+        .get_result(conn)?;
+    diesel::update(enrolment_tokens::table.find(token))
+        .set(enrolment_tokens::machine_id.eq(id))
+        .execute(conn)?;
     Ok(EnrolAnswer { machine, key })
 }

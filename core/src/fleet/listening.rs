@@ -32,17 +32,31 @@ pub struct Listening {
 /// Records that a machine was heard.
 pub(super) fn heard(conn: &mut AnyConnection, now: Micros) -> DbResult<()> {
     let again = listening::table.filter(listening::heard_at.lt(now - GAP));
-    diesel::update(again).set(listening::since.eq(now)).execute(conn)?;
+    diesel::update(again)
+        .set(listening::since.eq(now))
+        .execute(conn)?;
     let row = listening::table.filter(listening::heard_at.lt(now));
-    if diesel::update(row).set(listening::heard_at.eq(now)).execute(conn)? == 0 {
+    if diesel::update(row)
+        .set(listening::heard_at.eq(now))
+        .execute(conn)?
+        == 0
+    {
         begin(conn, now, now)?;
     }
     Ok(())
 }
 
 fn begin(conn: &mut AnyConnection, since: Micros, heard_at: Micros) -> DbResult<()> {
-    let first = (listening::id.eq(1), listening::since.eq(since), listening::heard_at.eq(heard_at));
-    on_conn!(conn, |c| diesel::insert_into(listening::table).values(first).on_conflict_do_nothing().execute(c)).map(drop)
+    let first = (
+        listening::id.eq(1),
+        listening::since.eq(since),
+        listening::heard_at.eq(heard_at),
+    );
+    on_conn!(conn, |c| diesel::insert_into(listening::table)
+        .values(first)
+        .on_conflict_do_nothing()
+        .execute(c))
+    .map(drop)
 }
 
 /// Records a turn of the maintenance loop, which runs again before long. Resets times in the
@@ -50,19 +64,41 @@ fn begin(conn: &mut AnyConnection, since: Micros, heard_at: Micros) -> DbResult<
 pub fn look(conn: &mut AnyConnection, now: Micros) -> DbResult<()> {
     begin(conn, 0, 0)?;
     let ahead = now + GAP;
-    diesel::update(listening::table.filter(listening::heard_at.gt(ahead))).set(listening::heard_at.eq(now)).execute(conn)?;
-    diesel::update(listening::table.filter(listening::since.gt(ahead))).set(listening::since.eq(now)).execute(conn)?;
-    diesel::update(machines::table.filter(machines::seen_at.gt(ahead))).set(machines::seen_at.eq(now)).execute(conn)?;
-    let away = listening::looked_at.lt(now - GAP).or(listening::looked_at.gt(now + GAP));
-    diesel::update(listening::table.filter(away)).set(listening::looking_since.eq(now)).execute(conn)?;
-    diesel::update(listening::table).set(listening::looked_at.eq(now)).execute(conn).map(drop)
+    diesel::update(listening::table.filter(listening::heard_at.gt(ahead)))
+        .set(listening::heard_at.eq(now))
+        .execute(conn)?;
+    diesel::update(listening::table.filter(listening::since.gt(ahead)))
+        .set(listening::since.eq(now))
+        .execute(conn)?;
+    diesel::update(machines::table.filter(machines::seen_at.gt(ahead)))
+        .set(machines::seen_at.eq(now))
+        .execute(conn)?;
+    let away = listening::looked_at
+        .lt(now - GAP)
+        .or(listening::looked_at.gt(now + GAP));
+    diesel::update(listening::table.filter(away))
+        .set(listening::looking_since.eq(now))
+        .execute(conn)?;
+    diesel::update(listening::table)
+        .set(listening::looked_at.eq(now))
+        .execute(conn)
+        .map(drop)
 }
 
 /// `None`: no machine was ever heard, and the maintenance loop never ran.
 pub fn listening(conn: &mut AnyConnection) -> DbResult<Option<Listening>> {
-    let columns = (listening::since, listening::heard_at, listening::looking_since);
-    let row: Option<(Micros, Micros, Micros)> = listening::table.select(columns).first(conn).optional()?;
-    Ok(row.map(|(since, heard_at, looking_since)| Listening { since, heard_at, looking_since }))
+    let columns = (
+        listening::since,
+        listening::heard_at,
+        listening::looking_since,
+    );
+    let row: Option<(Micros, Micros, Micros)> =
+        listening::table.select(columns).first(conn).optional()?;
+    Ok(row.map(|(since, heard_at, looking_since)| Listening {
+        since,
+        heard_at,
+        looking_since,
+    }))
 }
 
 impl Listening {
@@ -83,7 +119,8 @@ impl Listening {
     #[must_use]
     pub fn is_silent(&self, seen_at: Micros, patience: Micros, now: Micros) -> bool {
         let can_hear = self.heard_at > now - GAP;
-        (can_hear && seen_at.max(self.since) < now - patience) || seen_at.max(self.looking_since) < now - patience.max(TOO_LONG)
+        (can_hear && seen_at.max(self.since) < now - patience)
+            || seen_at.max(self.looking_since) < now - patience.max(TOO_LONG)
     }
 }
 
@@ -95,24 +132,52 @@ mod tests {
     fn a_silent_machine_is_given_time_while_nobody_is_heard() {
         let now = 1000 * HOUR;
         let patience = 10 * MINUTE;
-        let line_is_up = Listening { since: 0, heard_at: now - MINUTE, looking_since: 0 };
+        let line_is_up = Listening {
+            since: 0,
+            heard_at: now - MINUTE,
+            looking_since: 0,
+        };
         assert!(line_is_up.is_silent(now - 11 * MINUTE, patience, now));
         assert!(!line_is_up.is_silent(now - 9 * MINUTE, patience, now));
-        let nobody = Listening { since: 0, heard_at: now - 11 * MINUTE, looking_since: 0 };
-        assert!(!nobody.is_silent(now - 11 * MINUTE, patience, now), "all are silent: the line is down");
-        assert!(nobody.is_silent(now - 61 * MINUTE, patience, now), "but not for ever");
+        let nobody = Listening {
+            since: 0,
+            heard_at: now - 11 * MINUTE,
+            looking_since: 0,
+        };
+        assert!(
+            !nobody.is_silent(now - 11 * MINUTE, patience, now),
+            "all are silent: the line is down"
+        );
+        assert!(
+            nobody.is_silent(now - 61 * MINUTE, patience, now),
+            "but not for ever"
+        );
         assert!(line_is_up.hears(now) && nobody.is_deaf(now));
-        let again = Listening { since: now - MINUTE, heard_at: now, looking_since: 0 };
+        let again = Listening {
+            since: now - MINUTE,
+            heard_at: now,
+            looking_since: 0,
+        };
         assert!(again.is_deaf(now));
-        assert!(!again.is_silent(now - 30 * MINUTE, patience, now), "others are heard again only just now");
+        assert!(
+            !again.is_silent(now - 30 * MINUTE, patience, now),
+            "others are heard again only just now"
+        );
     }
 
     #[test]
     fn machines_are_not_lost_when_the_server_was_down_overnight() {
         let (now, patience) = (1000 * HOUR, 10 * MINUTE);
-        let back = Listening { since: 0, heard_at: now - 9 * HOUR, looking_since: now };
+        let back = Listening {
+            since: 0,
+            heard_at: now - 9 * HOUR,
+            looking_since: now,
+        };
         assert!(back.is_deaf(now) && !back.is_silent(now - 9 * HOUR, patience, now));
         let later = now + 61 * MINUTE;
-        assert!(!back.is_deaf(later) && back.is_silent(now - 9 * HOUR, patience, later), "who is silent still is gone");
+        assert!(
+            !back.is_deaf(later) && back.is_silent(now - 9 * HOUR, patience, later),
+            "who is silent still is gone"
+        );
     }
 }

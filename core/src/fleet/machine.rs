@@ -29,7 +29,10 @@ pub enum MachineState {
     Draining,
 }
 
-stored_as_text!(MachineState { Active => "active", Draining => "draining" });
+stored_as_text!(MachineState {
+    Active => "active",
+    Draining => "draining",
+});
 
 #[derive(Clone, Debug, Queryable)]
 pub struct Machine {
@@ -78,17 +81,25 @@ impl Machine {
 }
 
 pub fn machines(conn: &mut AnyConnection) -> DbResult<Vec<Machine>> {
-    machines::table.filter(machines::removed_at.is_null()).order(machines::id.asc()).load(conn)
+    machines::table
+        .filter(machines::removed_at.is_null())
+        .order(machines::id.asc())
+        .load(conn)
 }
 
 /// Machines that are lost now.
 pub fn lost_machines(conn: &mut AnyConnection) -> DbResult<HashSet<MachineId>> {
-    let lost = machines::table.filter(machines::lost_since.is_not_null()).select(machines::id);
+    let lost = machines::table
+        .filter(machines::lost_since.is_not_null())
+        .select(machines::id);
     Ok(lost.load(conn)?.into_iter().collect())
 }
 
 pub fn by_public_id(conn: &mut AnyConnection, id: &str) -> DbResult<Option<Machine>> {
-    machines::table.filter(machines::public_id.eq(id)).first(conn).optional()
+    machines::table
+        .filter(machines::public_id.eq(id))
+        .first(conn)
+        .optional()
 }
 
 /// The machine's name, for people.
@@ -99,15 +110,29 @@ pub fn machine_name(conn: &mut AnyConnection, id: MachineId) -> DbResult<String>
 /// The machine with this key, unless the key was withdrawn.
 pub fn by_key(conn: &mut AnyConnection, key: &str) -> DbResult<Option<Machine>> {
     let its = machines::key_hash.eq(digest(key));
-    machines::table.filter(its.and(machines::revoked_at.is_null())).first(conn).optional()
+    machines::table
+        .filter(its.and(machines::revoked_at.is_null()))
+        .first(conn)
+        .optional()
 }
 
 /// Records that the machine is alive, and its present hardware. Draining outlasts an outage.
-pub fn heartbeat(conn: &mut AnyConnection, machine: &Machine, hardware: &Hardware, now: Micros) -> DbResult<()> {
+pub fn heartbeat(
+    conn: &mut AnyConnection,
+    machine: &Machine,
+    hardware: &Hardware,
+    now: Micros,
+) -> DbResult<()> {
     heard(conn, now)?;
     if machine.is_lost() {
-        let open = outages::table.filter(outages::machine_id.eq(machine.id.0).and(outages::back_at.is_null()));
-        diesel::update(open).set(outages::back_at.eq(now)).execute(conn)?;
+        let open = outages::table.filter(
+            outages::machine_id
+                .eq(machine.id.0)
+                .and(outages::back_at.is_null()),
+        );
+        diesel::update(open)
+            .set(outages::back_at.eq(now))
+            .execute(conn)?;
     }
     diesel::update(machines::table.find(machine.id))
         .set((
@@ -145,7 +170,11 @@ pub fn offer(conn: &mut AnyConnection, machine: &Machine, offer: Offer<'_>) -> D
         return Ok(!moved);
     }
     diesel::update(machines::table.find(machine.id))
-        .set((machines::files_url.eq(url), machines::files_host.eq(known.or(host)), machines::keeps.eq(i64::from(offer.keeps))))
+        .set((
+            machines::files_url.eq(url),
+            machines::files_host.eq(known.or(host)),
+            machines::keeps.eq(i64::from(offer.keeps)),
+        ))
         .execute(conn)?;
     Ok(!moved)
 }
@@ -154,15 +183,24 @@ pub fn offer(conn: &mut AnyConnection, machine: &Machine, offer: Offer<'_>) -> D
 /// as lost. False: the key was withdrawn before.
 pub fn revoke(conn: &mut AnyConnection, id: MachineId, now: Micros) -> DbResult<bool> {
     let valid = machines::table.filter(machines::id.eq(id).and(machines::revoked_at.is_null()));
-    let values =
-        (machines::revoked_at.eq(now), machines::key_hash.eq(digest(&secret())), machines::state.eq(MachineState::Draining));
+    let values = (
+        machines::revoked_at.eq(now),
+        machines::key_hash.eq(digest(&secret())),
+        machines::state.eq(MachineState::Draining),
+    );
     if diesel::update(valid).set(values).execute(conn)? == 0 {
         return Ok(false);
     }
     super::enrol::withdraw_key_tokens(conn, id, now)?;
     let working = machines::table.filter(machines::id.eq(id).and(machines::lost_since.is_null()));
-    if diesel::update(working).set(machines::lost_since.eq(now)).execute(conn)? == 1 {
-        diesel::insert_into(outages::table).values((outages::machine_id.eq(id.0), outages::lost_at.eq(now))).execute(conn)?;
+    if diesel::update(working)
+        .set(machines::lost_since.eq(now))
+        .execute(conn)?
+        == 1
+    {
+        diesel::insert_into(outages::table)
+            .values((outages::machine_id.eq(id.0), outages::lost_at.eq(now)))
+            .execute(conn)?;
     }
     Ok(true)
 }
@@ -170,32 +208,65 @@ pub fn revoke(conn: &mut AnyConnection, id: MachineId, now: Micros) -> DbResult<
 /// Removes a machine from the list if its key was withdrawn and no sector's files are on it. False:
 /// it has files, its key is still good, or it was removed before.
 pub fn remove(conn: &mut AnyConnection, id: MachineId, now: Micros) -> DbResult<bool> {
-    let there = sectors::table.filter(sectors::machine_id.eq(id).and(sectors::state.ne(SectorState::Expired)));
+    let there = sectors::table.filter(
+        sectors::machine_id
+            .eq(id)
+            .and(sectors::state.ne(SectorState::Expired)),
+    );
     if there.count().get_result::<i64>(conn)? > 0 {
         return Ok(false);
     }
-    let revoked = machines::id.eq(id).and(machines::revoked_at.is_not_null()).and(machines::removed_at.is_null());
-    diesel::update(machines::table.filter(revoked)).set(machines::removed_at.eq(now)).execute(conn).map(|rows| rows == 1)
+    let revoked = machines::id
+        .eq(id)
+        .and(machines::revoked_at.is_not_null())
+        .and(machines::removed_at.is_null());
+    diesel::update(machines::table.filter(revoked))
+        .set(machines::removed_at.eq(now))
+        .execute(conn)
+        .map(|rows| rows == 1)
 }
 
 /// Machines heard within `patience` whose key is still good.
-pub fn heard_lately(conn: &mut AnyConnection, patience: Micros, now: Micros) -> DbResult<HashSet<MachineId>> {
-    let heard = machines::seen_at.ge(now.saturating_sub(patience)).and(machines::revoked_at.is_null());
-    Ok(machines::table.filter(heard).select(machines::id).load(conn)?.into_iter().collect())
+pub fn heard_lately(
+    conn: &mut AnyConnection,
+    patience: Micros,
+    now: Micros,
+) -> DbResult<HashSet<MachineId>> {
+    let heard = machines::seen_at
+        .ge(now.saturating_sub(patience))
+        .and(machines::revoked_at.is_null());
+    Ok(machines::table
+        .filter(heard)
+        .select(machines::id)
+        .load(conn)?
+        .into_iter()
+        .collect())
 }
 
 /// Marks machines silent for `patience` as lost since they were last heard, and returns them.
-pub fn mark_lost(conn: &mut AnyConnection, patience: Micros, now: Micros) -> DbResult<Vec<MachineId>> {
+pub fn mark_lost(
+    conn: &mut AnyConnection,
+    patience: Micros,
+    now: Micros,
+) -> DbResult<Vec<MachineId>> {
     let mut silent: Vec<(MachineId, Micros)> = machines::table
-        .filter(machines::lost_since.is_null().and(machines::seen_at.lt(now - patience)))
+        .filter(
+            machines::lost_since
+                .is_null()
+                .and(machines::seen_at.lt(now - patience)),
+        )
         .select((machines::id, machines::seen_at))
         .load(conn)?;
     if let Some(listening) = listening(conn)? {
         silent.retain(|(_, seen_at)| listening.is_silent(*seen_at, patience, now));
     }
     for (id, lost_at) in &silent {
-        diesel::update(machines::table.find(id)).set(machines::lost_since.eq(lost_at)).execute(conn)?;
-        diesel::insert_into(outages::table).values((outages::machine_id.eq(id.0), outages::lost_at.eq(lost_at))).execute(conn)?;
+        diesel::update(machines::table.find(id))
+            .set(machines::lost_since.eq(lost_at))
+            .execute(conn)?;
+        diesel::insert_into(outages::table)
+            .values((outages::machine_id.eq(id.0), outages::lost_at.eq(lost_at)))
+            .execute(conn)?;
     }
     Ok(silent.into_iter().map(|(id, _)| id).collect())
 }
@@ -214,11 +285,18 @@ pub struct Breakdowns {
 /// Breakdowns since `since`.
 pub fn breakdowns(conn: &mut AnyConnection, since: Micros, now: Micros) -> DbResult<Breakdowns> {
     let enrolled: Vec<Micros> = machines::table.select(machines::enrolled_at).load(conn)?;
-    let lost: Vec<(Micros, Option<Micros>)> =
-        outages::table.filter(outages::lost_at.ge(since)).select((outages::lost_at, outages::back_at)).load(conn)?;
+    let lost: Vec<(Micros, Option<Micros>)> = outages::table
+        .filter(outages::lost_at.ge(since))
+        .select((outages::lost_at, outages::back_at))
+        .load(conn)?;
     let span = |from: Micros, to: Micros| to.saturating_sub(from).max(0);
-    let watched = enrolled.iter().fold(0, |sum, at| sum + span((*at).max(since), now));
-    let mut found = Breakdowns { watched, ..Breakdowns::default() };
+    let watched = enrolled
+        .iter()
+        .fold(0, |sum, at| sum + span((*at).max(since), now));
+    let mut found = Breakdowns {
+        watched,
+        ..Breakdowns::default()
+    };
     for (lost_at, back_at) in lost {
         found.failures += 1;
         found.watched = span(span(lost_at, back_at.unwrap_or(now)), found.watched);
@@ -234,10 +312,13 @@ pub fn breakdowns(conn: &mut AnyConnection, since: Micros, now: Micros) -> DbRes
 /// ones.
 pub fn set_draining(conn: &mut AnyConnection, id: MachineId, draining: Draining) -> DbResult<()> {
     let state = match draining {
-        Draining::Start => "draining",
-        Draining::Stop => "active",
+        Draining::Start => MachineState::Draining,
+        Draining::Stop => MachineState::Active,
     };
-    diesel::update(machines::table.find(id)).set(machines::state.eq(state)).execute(conn).map(drop)
+    diesel::update(machines::table.find(id))
+        .set(machines::state.eq(state))
+        .execute(conn)
+        .map(drop)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

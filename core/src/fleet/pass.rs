@@ -22,7 +22,10 @@ impl Pass {
     /// `key_hash`: the digest of the key of the machine that has the files.
     #[must_use]
     pub fn sign(&self, key_hash: &str) -> String {
-        let code = self.mac(key_hash).map(|mac| hex::encode(mac.finalize().into_bytes())).unwrap_or_default();
+        let code = self
+            .mac(key_hash)
+            .map(|mac| hex::encode(mac.finalize().into_bytes()))
+            .unwrap_or_default();
         format!("{}.{code}", self.until / SECOND)
     }
 
@@ -31,8 +34,13 @@ impl Pass {
     #[must_use]
     pub fn read(text: &str, sector: StoredSector, key: &str, now: Micros) -> Option<Self> {
         let (until, code) = text.split_once('.')?;
-        let pass = Self { sector, until: until.parse::<i64>().ok()?.checked_mul(SECOND)? };
-        pass.mac(&digest(key))?.verify_slice(&hex::decode(code).ok()?).ok()?;
+        let pass = Self {
+            sector,
+            until: until.parse::<i64>().ok()?.checked_mul(SECOND)?,
+        };
+        pass.mac(&digest(key))?
+            .verify_slice(&hex::decode(code).ok()?)
+            .ok()?;
         (now < pass.until).then_some(pass)
     }
 
@@ -50,14 +58,31 @@ mod tests {
 
     #[test]
     fn a_pass_covers_one_sector_of_one_machine_until_it_expires() {
-        let seven = StoredSector { miner: 1000, number: 7 };
-        let pass = Pass { sector: seven, until: 100 * SECOND };
+        let seven = StoredSector {
+            miner: 1000,
+            number: 7,
+        };
+        let pass = Pass {
+            sector: seven,
+            until: 100 * SECOND,
+        };
         let text = pass.sign(&digest("the key"));
         assert_eq!(Pass::read(&text, seven, "the key", 99 * SECOND), Some(pass));
-        assert_eq!(Pass::read(&text, seven, "the key", 100 * SECOND), None, "it has run out");
-        assert_eq!(Pass::read(&text, StoredSector { number: 8, ..seven }, "the key", 0), None);
+        assert_eq!(
+            Pass::read(&text, seven, "the key", 100 * SECOND),
+            None,
+            "it has run out"
+        );
+        assert_eq!(
+            Pass::read(&text, StoredSector { number: 8, ..seven }, "the key", 0),
+            None
+        );
         assert_eq!(Pass::read(&text, seven, "another key", 0), None);
-        assert_eq!(Pass::read(&text.replace("100.", "999."), seven, "the key", 0), None, "nobody makes it last longer");
+        assert_eq!(
+            Pass::read(&text.replace("100.", "999."), seven, "the key", 0),
+            None,
+            "nobody makes it last longer"
+        );
         for broken in ["", ".", "100.", "100.zz", "x.00"] {
             assert_eq!(Pass::read(broken, seven, "the key", 0), None, "{broken:?}");
         }

@@ -47,7 +47,10 @@ impl StoredSector {
     /// From database values; `None`: a value is negative, so there is no such sector.
     #[must_use]
     pub fn of(miner: i64, number: i64) -> Option<Self> {
-        Some(Self { miner: u64::try_from(miner).ok()?, number: u64::try_from(number).ok()? })
+        Some(Self {
+            miner: u64::try_from(miner).ok()?,
+            number: u64::try_from(number).ok()?,
+        })
     }
 }
 
@@ -111,7 +114,9 @@ pub enum Outcome {
 impl Outcome {
     /// A result, serialized as JSON.
     pub fn done(output: &impl Serialize) -> Result<Self, serde_json::Error> {
-        Ok(Self::Done { output: serde_json::value::to_raw_value(output)? })
+        Ok(Self::Done {
+            output: serde_json::value::to_raw_value(output)?,
+        })
     }
 }
 

@@ -7,4 +7,6 @@ mod queue;
 
 pub use alert::{Alert, AlertKind, alerts, clear, count_alerts, raise};
 pub use claim::{Failing, claim, failing, loops, note_turn, release_claims};
-pub use queue::{Job, JobState, complete, enqueue, fail, give_up, mail_delay, retry_delay, struggling, take};
+pub use queue::{
+    Job, JobState, complete, enqueue, fail, give_up, mail_delay, retry_delay, struggling, take,
+};

@@ -28,7 +28,12 @@ pub enum JobState {
     Failed,
 }
 
-stored_as_text!(JobState { Ready => "ready", Running => "running", Done => "done", Failed => "failed" });
+stored_as_text!(JobState {
+    Ready => "ready",
+    Running => "running",
+    Done => "done",
+    Failed => "failed",
+});
 
 #[derive(Clone, Debug, Queryable)]
 pub struct Job {
@@ -46,7 +51,13 @@ pub struct Job {
 }
 
 /// Puts a job in the queue. Does nothing if the kind already has a job with this key.
-pub fn enqueue(conn: &mut AnyConnection, kind: &str, key: &str, payload: &str, now: Micros) -> DbResult<()> {
+pub fn enqueue(
+    conn: &mut AnyConnection,
+    kind: &str,
+    key: &str,
+    payload: &str,
+    now: Micros,
+) -> DbResult<()> {
     let values = (
         jobs::kind.eq(kind),
         jobs::unique_key.eq(format!("{kind}:{key}")),
@@ -56,18 +67,32 @@ pub fn enqueue(conn: &mut AnyConnection, kind: &str, key: &str, payload: &str, n
         jobs::run_after.eq(now),
         jobs::created_at.eq(now),
     );
-    on_conn!(&mut *conn, |c| diesel::insert_into(jobs::table).values(values).on_conflict_do_nothing().execute(c)).map(drop)
+    on_conn!(&mut *conn, |c| diesel::insert_into(jobs::table)
+        .values(values)
+        .on_conflict_do_nothing()
+        .execute(c))
+    .map(drop)
 }
 
 /// Takes the oldest due job for `lock` microseconds. A worker that died holds it no longer than
 /// that.
 pub fn take(conn: &mut AnyConnection, lock: Micros, now: Micros) -> DbResult<Option<Job>> {
     let due = jobs::state.eq(JobState::Ready).and(jobs::run_after.le(now));
-    let abandoned = jobs::state.eq(JobState::Running).and(jobs::locked_until.lt(now));
-    let candidates: Vec<Job> =
-        jobs::table.filter(due.or(abandoned)).order((jobs::run_after.asc(), jobs::id.asc())).limit(8).load(conn)?;
+    let abandoned = jobs::state
+        .eq(JobState::Running)
+        .and(jobs::locked_until.lt(now));
+    let candidates: Vec<Job> = jobs::table
+        .filter(due.or(abandoned))
+        .order((jobs::run_after.asc(), jobs::id.asc()))
+        .limit(8)
+        .load(conn)?;
     for job in candidates {
-        let same = jobs::table.filter(jobs::id.eq(job.id).and(jobs::attempts.eq(job.attempts)).and(jobs::state.eq(&job.state)));
+        let same = jobs::table.filter(
+            jobs::id
+                .eq(job.id)
+                .and(jobs::attempts.eq(job.attempts))
+                .and(jobs::state.eq(&job.state)),
+        );
         let taken = diesel::update(same)
             .set((
                 jobs::state.eq(JobState::Running),
@@ -76,7 +101,10 @@ pub fn take(conn: &mut AnyConnection, lock: Micros, now: Micros) -> DbResult<Opt
             ))
             .execute(conn)?;
         if taken == 1 {
-            return Ok(Some(Job { attempts: job.attempts + 1, ..job }));
+            return Ok(Some(Job {
+                attempts: job.attempts + 1,
+                ..job
+            }));
         }
     }
     Ok(None)
@@ -84,25 +112,48 @@ pub fn take(conn: &mut AnyConnection, lock: Micros, now: Micros) -> DbResult<Opt
 
 pub fn complete(conn: &mut AnyConnection, job: &Job) -> DbResult<()> {
     diesel::update(jobs::table.find(job.id))
-        .set((jobs::state.eq(JobState::Done), jobs::locked_until.eq(None::<Micros>)))
+        .set((
+            jobs::state.eq(JobState::Done),
+            jobs::locked_until.eq(None::<Micros>),
+        ))
         .execute(conn)
         .map(drop)
 }
 
 /// Unfinished jobs that have failed often, and jobs that were given up, oldest first.
 pub fn struggling(conn: &mut AnyConnection) -> DbResult<Vec<Job>> {
-    let often = jobs::state.ne(JobState::Done).and(jobs::attempts.ge(SHOWN_FROM)).and(jobs::last_error.is_not_null());
-    jobs::table.filter(often.or(jobs::state.eq(JobState::Failed))).order(jobs::id.asc()).limit(100).load(conn)
+    let often = jobs::state
+        .ne(JobState::Done)
+        .and(jobs::attempts.ge(SHOWN_FROM))
+        .and(jobs::last_error.is_not_null());
+    jobs::table
+        .filter(often.or(jobs::state.eq(JobState::Failed)))
+        .order(jobs::id.asc())
+        .limit(100)
+        .load(conn)
 }
 
 /// Gives up a job that can never work. It is not tried again, and a person is told.
 pub fn give_up(conn: &mut AnyConnection, job: &Job, error: &str) -> DbResult<()> {
-    let failed = (jobs::state.eq(JobState::Failed), jobs::last_error.eq(error), jobs::locked_until.eq(None::<Micros>));
-    diesel::update(jobs::table.find(job.id)).set(failed).execute(conn).map(drop)
+    let failed = (
+        jobs::state.eq(JobState::Failed),
+        jobs::last_error.eq(error),
+        jobs::locked_until.eq(None::<Micros>),
+    );
+    diesel::update(jobs::table.find(job.id))
+        .set(failed)
+        .execute(conn)
+        .map(drop)
 }
 
 /// Notes the error and tries again after `delay`.
-pub fn fail(conn: &mut AnyConnection, job: &Job, error: &str, delay: Micros, now: Micros) -> DbResult<()> {
+pub fn fail(
+    conn: &mut AnyConnection,
+    job: &Job,
+    error: &str,
+    delay: Micros,
+    now: Micros,
+) -> DbResult<()> {
     diesel::update(jobs::table.find(job.id))
         .set((
             jobs::state.eq(JobState::Ready),

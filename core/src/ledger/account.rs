@@ -44,7 +44,10 @@ impl Balance {
 impl Account {
     #[must_use]
     pub fn balance(&self) -> Balance {
-        Balance { posted: self.posted_in - self.posted_out, held: self.pending_out }
+        Balance {
+            posted: self.posted_in - self.posted_out,
+            held: self.pending_out,
+        }
     }
 }
 
@@ -64,10 +67,17 @@ struct NewAccount {
 }
 
 pub(super) fn find(conn: &mut AnyConnection, code: &str) -> DbResult<Option<Account>> {
-    ledger_accounts::table.filter(ledger_accounts::code.eq(code)).first::<Account>(conn).optional()
+    ledger_accounts::table
+        .filter(ledger_accounts::code.eq(code))
+        .first::<Account>(conn)
+        .optional()
 }
 
-pub(super) fn find_or_create(conn: &mut AnyConnection, spec: &AccountSpec, now: Micros) -> DbResult<Account> {
+pub(super) fn find_or_create(
+    conn: &mut AnyConnection,
+    spec: &AccountSpec,
+    now: Micros,
+) -> DbResult<Account> {
     let code = spec.code();
     if let Some(account) = find(conn, &code)? {
         return Ok(account);
@@ -89,5 +99,7 @@ pub(super) fn find_or_create(conn: &mut AnyConnection, spec: &AccountSpec, now: 
         .on_conflict(ledger_accounts::code)
         .do_nothing()
         .execute(c))?;
-    ledger_accounts::table.filter(ledger_accounts::code.eq(code)).first(conn)
+    ledger_accounts::table
+        .filter(ledger_accounts::code.eq(code))
+        .first(conn)
 }

@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// Rows per insert statement.
-const ROWS_AT_ONCE: usize = 64;
+/// Rows per insert statement on SQLite.
+const LOTS_AT_ONCE: usize = 64;
 
 /// Amounts into and out of one account.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,16 +35,22 @@ pub fn insert_lots(conn: &mut AnyConnection, lots: &[Lot]) -> DbResult<()> {
     match conn {
         AnyConnection::Postgres(c) => {
             if !lots.is_empty() {
-                diesel::copy_from(yield_lots::table).from_insertable(lots).execute(c)?;
+                diesel::copy_from(yield_lots::table)
+                    .from_insertable(lots)
+                    .execute(c)?;
             }
         }
         AnyConnection::Sqlite(c) => {
             // Full chunks reuse one prepared statement.
-            let (whole, rest) = lots.as_chunks::<ROWS_AT_ONCE>();
+            let (whole, rest) = lots.as_chunks::<LOTS_AT_ONCE>();
             for rows in whole {
-                diesel::insert_into(yield_lots::table).values(rows).execute(c)?;
+                diesel::insert_into(yield_lots::table)
+                    .values(rows)
+                    .execute(c)?;
             }
-            diesel::insert_into(yield_lots::table).values(rest).execute(c)?;
+            diesel::insert_into(yield_lots::table)
+                .values(rest)
+                .execute(c)?;
         }
     }
     Ok(())
@@ -52,10 +58,21 @@ pub fn insert_lots(conn: &mut AnyConnection, lots: &[Lot]) -> DbResult<()> {
 
 /// Adds movements to balances; each account occurs at most once. Fails if an account that must not
 /// be negative would be; the caller's transaction must then roll back.
-pub fn apply(conn: &mut AnyConnection, movements: &[Movement], now: Micros) -> Result<(), LedgerError> {
-    let moving: Vec<&Movement> = movements.iter().filter(|m| m.paid_in != 0 || m.paid_out != 0).collect();
+pub fn apply(
+    conn: &mut AnyConnection,
+    movements: &[Movement],
+    now: Micros,
+) -> Result<(), LedgerError> {
+    let moving: Vec<&Movement> = movements
+        .iter()
+        .filter(|m| m.paid_in != 0 || m.paid_out != 0)
+        .collect();
     // PostgreSQL scans all accounts for each statement; SQLite allows few variables.
-    let at_once = if matches!(conn, AnyConnection::Postgres(_)) { 200_000 } else { 5000 };
+    let at_once = if matches!(conn, AnyConnection::Postgres(_)) {
+        200_000
+    } else {
+        5000
+    };
     for some in moving.chunks(at_once) {
         let codes: Vec<String> = some.iter().map(|m| m.account.code()).collect();
         let changed = add(conn, &codes, some)?;
@@ -69,7 +86,11 @@ pub fn apply(conn: &mut AnyConnection, movements: &[Movement], now: Micros) -> R
             .load(conn)?
             .into_iter()
             .collect();
-        let new: Vec<&Movement> = some.iter().copied().filter(|m| !known.contains(&m.account.code())).collect();
+        let new: Vec<&Movement> = some
+            .iter()
+            .copied()
+            .filter(|m| !known.contains(&m.account.code()))
+            .collect();
         for movement in &new {
             find_or_create(conn, &movement.account, now)?;
         }
@@ -83,35 +104,49 @@ pub fn apply(conn: &mut AnyConnection, movements: &[Movement], now: Micros) -> R
 
 /// Updates the accounts that exist and would not be overdrawn; returns how many.
 fn add(conn: &mut AnyConnection, codes: &[String], movements: &[&Movement]) -> DbResult<usize> {
-    const CHANGE: &str =
-        "UPDATE ledger_accounts SET posted_in = posted_in + v.paid_in, posted_out = posted_out + v.paid_out FROM ";
-    const WHERE: &str = " WHERE ledger_accounts.code = v.code \
-         AND (NOT never_negative OR posted_in + v.paid_in - posted_out - v.paid_out - pending_out >= 0)";
+    const CHANGE: &str = "UPDATE ledger_accounts \
+         SET posted_in = posted_in + v.paid_in, posted_out = posted_out + v.paid_out FROM ";
+    const WHERE: &str = " WHERE ledger_accounts.code = v.code AND (NOT never_negative \
+         OR posted_in + v.paid_in - posted_out - v.paid_out - pending_out >= 0)";
+    const JSON_ROWS: &str = "(SELECT value ->> 0 AS code, value ->> 1 AS paid_in, \
+         value ->> 2 AS paid_out FROM json_each($1)) AS v";
     match conn {
         AnyConnection::Postgres(c) => {
             let paid_in: Vec<i64> = movements.iter().map(|m| m.paid_in).collect();
             let paid_out: Vec<i64> = movements.iter().map(|m| m.paid_out).collect();
-            diesel::sql_query(format!("{CHANGE} unnest($1, $2, $3) AS v (code, paid_in, paid_out) {WHERE}"))
-                .bind::<Array<Text>, _>(codes)
-                .bind::<Array<BigInt>, _>(paid_in)
-                .bind::<Array<BigInt>, _>(paid_out)
-                .execute(c)
+            diesel::sql_query(format!(
+                "{CHANGE} unnest($1, $2, $3) AS v (code, paid_in, paid_out) {WHERE}"
+            ))
+            .bind::<Array<Text>, _>(codes)
+            .bind::<Array<BigInt>, _>(paid_in)
+            .bind::<Array<BigInt>, _>(paid_out)
+            .execute(c)
         }
         AnyConnection::Sqlite(c) => {
-            let rows: Vec<(&str, i64, i64)> =
-                codes.iter().zip(movements).map(|(code, m)| (code.as_str(), m.paid_in, m.paid_out)).collect();
-            let rows = serde_json::to_string(&rows).map_err(|error| diesel::result::Error::SerializationError(error.into()))?;
-            let rows_of = "(SELECT value ->> 0 AS code, value ->> 1 AS paid_in, value ->> 2 AS paid_out FROM json_each($1)) AS v";
-            diesel::sql_query(format!("{CHANGE} {rows_of} {WHERE}")).bind::<Text, _>(rows).execute(c)
+            let rows: Vec<(&str, i64, i64)> = codes
+                .iter()
+                .zip(movements)
+                .map(|(code, m)| (code.as_str(), m.paid_in, m.paid_out))
+                .collect();
+            let rows = serde_json::to_string(&rows)
+                .map_err(|error| diesel::result::Error::SerializationError(error.into()))?;
+            diesel::sql_query(format!("{CHANGE} {JSON_ROWS} {WHERE}"))
+                .bind::<Text, _>(rows)
+                .execute(c)
         }
     }
 }
 
 fn overdrawn(conn: &mut AnyConnection, movements: &[&Movement]) -> DbResult<LedgerError> {
     for movement in movements.iter().filter(|m| m.account.never_negative()) {
-        let free = find(conn, &movement.account.code())?.map_or(0, |account| account.balance().free());
+        let free =
+            find(conn, &movement.account.code())?.map_or(0, |account| account.balance().free());
         if free + movement.paid_in - movement.paid_out < 0 {
-            return Ok(LedgerError::Insufficient { account: movement.account.code(), free, amount: movement.paid_out });
+            return Ok(LedgerError::Insufficient {
+                account: movement.account.code(),
+                free,
+                amount: movement.paid_out,
+            });
         }
     }
     Ok(LedgerError::Overflow)

@@ -97,16 +97,23 @@ impl AccountSpec {
             | Self::Available(_)
             | Self::Vesting(_)
             | Self::Pledged(_) => Asset::Fil,
-            Self::Rail { currency, .. } | Self::Sales { currency } | Self::Suspense { currency } => Asset::Fiat(currency.clone()),
-            Self::Owned(pool) | Self::Free(pool) | Self::Sold(pool) | Self::OwnUse(pool) | Self::Down(pool) => {
-                Asset::Capacity(*pool)
-            }
+            Self::Rail { currency, .. }
+            | Self::Sales { currency }
+            | Self::Suspense { currency } => Asset::Fiat(currency.clone()),
+            Self::Owned(pool)
+            | Self::Free(pool)
+            | Self::Sold(pool)
+            | Self::OwnUse(pool)
+            | Self::Down(pool) => Asset::Capacity(*pool),
         }
     }
 
     #[must_use]
     pub fn never_negative(&self) -> bool {
-        !matches!(self, Self::ChainRewards(_) | Self::Compensation(_) | Self::Rail { .. } | Self::Owned(_))
+        !matches!(
+            self,
+            Self::ChainRewards(_) | Self::Compensation(_) | Self::Rail { .. } | Self::Owned(_)
+        )
     }
 
     #[must_use]

@@ -44,6 +44,8 @@ pub struct Lot {
     pub compensation_nano: i64,
     /// Epochs by which missing power extended the term.
     pub added_epochs: i64,
+    /// Quality-adjusted bytes times epochs that the missing bytes would have counted.
+    pub missing_power: String,
 }
 
 /// Sums over lots.
@@ -74,10 +76,26 @@ impl LotSums {
     /// Movements of the pool's own accounts.
     fn of_pool(&self, pool: PoolId) -> [Movement; 4] {
         [
-            Movement { account: AccountSpec::ChainRewards(pool), paid_in: 0, paid_out: self.gross },
-            Movement { account: AccountSpec::Fees(pool), paid_in: self.fee, paid_out: 0 },
-            Movement { account: AccountSpec::OperatorYield(pool), paid_in: self.cost, paid_out: 0 },
-            Movement { account: AccountSpec::Compensation(pool), paid_in: 0, paid_out: self.compensation },
+            Movement {
+                account: AccountSpec::ChainRewards(pool),
+                paid_in: 0,
+                paid_out: self.gross,
+            },
+            Movement {
+                account: AccountSpec::Fees(pool),
+                paid_in: self.fee,
+                paid_out: 0,
+            },
+            Movement {
+                account: AccountSpec::OperatorYield(pool),
+                paid_in: self.cost,
+                paid_out: 0,
+            },
+            Movement {
+                account: AccountSpec::Compensation(pool),
+                paid_in: 0,
+                paid_out: self.compensation,
+            },
         ]
     }
 
@@ -85,8 +103,16 @@ impl LotSums {
     fn of_user(&self, user: UserId) -> [Movement; 2] {
         let at_once = self.available + self.released + self.compensation;
         [
-            Movement { account: AccountSpec::Available(user), paid_in: at_once, paid_out: 0 },
-            Movement { account: AccountSpec::Vesting(user), paid_in: self.locked, paid_out: self.released },
+            Movement {
+                account: AccountSpec::Available(user),
+                paid_in: at_once,
+                paid_out: 0,
+            },
+            Movement {
+                account: AccountSpec::Vesting(user),
+                paid_in: self.locked,
+                paid_out: self.released,
+            },
         ]
     }
 }
@@ -105,7 +131,11 @@ pub fn book_lots(
 }
 
 /// Movements that a day's lots of one pool cause, each account once.
-pub fn lot_movements(pool: PoolId, lots: &[Lot], owners: &[UserId]) -> Result<Vec<Movement>, LedgerError> {
+pub fn lot_movements(
+    pool: PoolId,
+    lots: &[Lot],
+    owners: &[UserId],
+) -> Result<Vec<Movement>, LedgerError> {
     let mut total = LotSums::default();
     let mut by_owner: Vec<(UserId, &Lot)> = owners.iter().copied().zip(lots).collect();
     by_owner.sort_unstable_by_key(|(owner, lot)| (*owner, lot.contract_id));
@@ -116,7 +146,12 @@ pub fn lot_movements(pool: PoolId, lots: &[Lot], owners: &[UserId]) -> Result<Ve
             sums = sums.plus(lot).ok_or(LedgerError::Overflow)?;
             total = total.plus(lot).ok_or(LedgerError::Overflow)?;
         }
-        movements.extend(of_one.first().into_iter().flat_map(|(owner, _)| sums.of_user(*owner)));
+        movements.extend(
+            of_one
+                .first()
+                .into_iter()
+                .flat_map(|(owner, _)| sums.of_user(*owner)),
+        );
     }
     movements.extend(total.of_pool(pool));
     Ok(movements)
@@ -129,14 +164,30 @@ pub fn lots_on(conn: &mut AnyConnection, pool: PoolId, day: i64) -> DbResult<Vec
 }
 
 /// A contract's part of one day.
-pub fn lot(conn: &mut AnyConnection, pool: PoolId, day: i64, contract: ContractId) -> DbResult<Option<Lot>> {
-    yield_lots::table.find((pool, day, contract)).first(conn).optional()
+pub fn lot(
+    conn: &mut AnyConnection,
+    pool: PoolId,
+    day: i64,
+    contract: ContractId,
+) -> DbResult<Option<Lot>> {
+    yield_lots::table
+        .find((pool, day, contract))
+        .first(conn)
+        .optional()
 }
 
 /// A contract's lots of `days`, newest first. Each day is looked up by the whole key.
-pub fn lots_of_contract(conn: &mut AnyConnection, contract: ContractId, days: Range<i64>, limit: i64) -> DbResult<Vec<Lot>> {
+pub fn lots_of_contract(
+    conn: &mut AnyConnection,
+    contract: ContractId,
+    days: Range<i64>,
+    limit: i64,
+) -> DbResult<Vec<Lot>> {
     use crate::store::schema::contracts;
-    let pool: PoolId = contracts::table.find(contract).select(contracts::pool_id).first(conn)?;
+    let pool: PoolId = contracts::table
+        .find(contract)
+        .select(contracts::pool_id)
+        .first(conn)?;
     diesel::sql_query(LOTS_OF_CONTRACT)
         .bind::<BigInt, _>(pool.0)
         .bind::<BigInt, _>(days.start)
@@ -166,38 +217,60 @@ struct OfUser {
 /// Parameters: owner, first day, day after the last. The query builds the whole keys of the lots
 /// before it looks them up, because PostgreSQL would otherwise scan a pool's lots.
 pub const LOTS_OF_USER: &str = "WITH keys AS MATERIALIZED \
-     (SELECT c.id AS contract_id, c.public_id AS contract, d.pool_id AS pool_id, d.day AS day, d.closed_at AS closed_at \
+     (SELECT c.id AS contract_id, c.public_id AS contract, \
+      d.pool_id AS pool_id, d.day AS day, d.closed_at AS closed_at \
       FROM contracts c CROSS JOIN pool_days d \
       WHERE c.user_id = $1 AND d.pool_id = c.pool_id AND d.day >= $2 AND d.day < $3) \
-     SELECT keys.contract AS contract, keys.closed_at AS closed_at, l.* FROM keys CROSS JOIN yield_lots l \
+     SELECT keys.contract AS contract, keys.closed_at AS closed_at, l.* \
+     FROM keys CROSS JOIN yield_lots l \
      WHERE l.pool_id = keys.pool_id AND l.day = keys.day AND l.contract_id = keys.contract_id \
      ORDER BY l.day, l.contract_id";
 
 /// Entries that lots make in one of an investor's accounts.
-pub(super) fn entries_of_user(conn: &mut AnyConnection, spec: &AccountSpec, days: &Range<i64>) -> DbResult<Vec<Entry>> {
-    let Some(user) = spec.user() else { return Ok(Vec::new()) };
+pub(super) fn entries_of_user(
+    conn: &mut AnyConnection,
+    spec: &AccountSpec,
+    days: &Range<i64>,
+) -> DbResult<Vec<Entry>> {
+    let Some(user) = spec.user() else {
+        return Ok(Vec::new());
+    };
     let rows: Vec<OfUser> = diesel::sql_query(LOTS_OF_USER)
         .bind::<BigInt, _>(user.0)
         .bind::<BigInt, _>(days.start)
         .bind::<BigInt, _>(days.end)
         .load(conn)?;
     let mut entries = Vec::new();
-    for OfUser { contract, closed_at, lot } in rows {
+    for OfUser {
+        contract,
+        closed_at,
+        lot,
+    } in rows
+    {
         let parts: &[(&str, i64)] = match spec {
-            AccountSpec::Available(_) => {
-                &[("reward", lot.available_nano), ("vested", lot.released_nano), ("compensation", lot.compensation_nano)]
+            AccountSpec::Available(_) => &[
+                ("reward", lot.available_nano),
+                ("vested", lot.released_nano),
+                ("compensation", lot.compensation_nano),
+            ],
+            AccountSpec::Vesting(_) => {
+                &[("locked", lot.locked_nano), ("vested", -lot.released_nano)]
             }
-            AccountSpec::Vesting(_) => &[("locked", lot.locked_nano), ("vested", -lot.released_nano)],
             _ => &[],
         };
-        entries.extend(parts.iter().filter(|(_, amount)| *amount != 0).map(|(kind, amount)| Entry {
-            transfer: format!("{kind}:{}:{}:{contract}", lot.pool_id, lot.day),
-            amount: *amount,
-            kind: (*kind).to_owned(),
-            subject: contract.clone(),
-            effective_day: lot.day,
-            booked_at: closed_at,
-        }));
+        entries.extend(
+            parts
+                .iter()
+                .filter(|(_, amount)| *amount != 0)
+                .map(|(kind, amount)| Entry {
+                    transfer: format!("{kind}:{}:{}:{contract}", lot.pool_id, lot.day),
+                    amount: *amount,
+                    kind: (*kind).to_owned(),
+                    subject: contract.clone(),
+                    effective_day: lot.day,
+                    booked_at: closed_at,
+                }),
+        );
     }
     Ok(entries)
 }
@@ -226,7 +299,17 @@ struct Sums {
 pub(super) fn all_movements(conn: &mut AnyConnection) -> DbResult<Vec<Movement>> {
     let sums = |key: &str, from: &str| {
         let part = |name: &str| format!("CAST(SUM(l.{name}_nano) AS BIGINT) AS {name}");
-        let parts = ["gross", "fee", "cost", "available", "locked", "released", "compensation"].map(part).join(", ");
+        let parts = [
+            "gross",
+            "fee",
+            "cost",
+            "available",
+            "locked",
+            "released",
+            "compensation",
+        ]
+        .map(part)
+        .join(", ");
         format!("SELECT {key} AS key, {parts} FROM {from} GROUP BY {key}")
     };
     let of = |row: &Sums| LotSums {
@@ -239,9 +322,19 @@ pub(super) fn all_movements(conn: &mut AnyConnection) -> DbResult<Vec<Movement>>
         compensation: row.compensation,
     };
     let pools: Vec<Sums> = diesel::sql_query(sums("l.pool_id", "yield_lots l")).load(conn)?;
-    let users = sums("c.user_id", "yield_lots l JOIN contracts c ON c.id = l.contract_id");
+    let users = sums(
+        "c.user_id",
+        "yield_lots l JOIN contracts c ON c.id = l.contract_id",
+    );
     let users: Vec<Sums> = diesel::sql_query(users).load(conn)?;
-    let mut movements: Vec<Movement> = pools.iter().flat_map(|row| of(row).of_pool(PoolId(row.key))).collect();
-    movements.extend(users.iter().flat_map(|row| of(row).of_user(UserId(row.key))));
+    let mut movements: Vec<Movement> = pools
+        .iter()
+        .flat_map(|row| of(row).of_pool(PoolId(row.key)))
+        .collect();
+    movements.extend(
+        users
+            .iter()
+            .flat_map(|row| of(row).of_user(UserId(row.key))),
+    );
     Ok(movements)
 }

@@ -14,7 +14,9 @@ use crate::{
 
 /// The balance of an account; zero when the account was never used.
 pub fn balance(conn: &mut AnyConnection, spec: &AccountSpec) -> DbResult<Balance> {
-    Ok(find(conn, &spec.code())?.map(|account| account.balance()).unwrap_or_default())
+    Ok(find(conn, &spec.code())?
+        .map(|account| account.balance())
+        .unwrap_or_default())
 }
 
 /// One posted movement, seen from one account.
@@ -31,9 +33,16 @@ pub struct Entry {
 
 /// Posted movements of an account that take effect in `days`, oldest first, at most `limit`. An
 /// investor's account includes the movements of lots.
-pub fn entries(conn: &mut AnyConnection, spec: &AccountSpec, days: std::ops::Range<i64>, limit: i64) -> DbResult<Vec<Entry>> {
+pub fn entries(
+    conn: &mut AnyConnection,
+    spec: &AccountSpec,
+    days: std::ops::Range<i64>,
+    limit: i64,
+) -> DbResult<Vec<Entry>> {
     use ledger_transfers::{booked_at, effective_day, from_account, id, phase, to_account};
-    let Some(account) = find(conn, &spec.code())? else { return Ok(Vec::new()) };
+    let Some(account) = find(conn, &spec.code())? else {
+        return Ok(Vec::new());
+    };
     let rows = ledger_transfers::table
         .filter(from_account.eq(account.id).or(to_account.eq(account.id)))
         .filter(effective_day.ge(days.start).and(effective_day.lt(days.end)))
@@ -43,15 +52,39 @@ pub fn entries(conn: &mut AnyConnection, spec: &AccountSpec, days: std::ops::Ran
         .load::<Row>(conn)?;
     let mut entries: Vec<Entry> = rows.into_iter().map(|row| entry(account.id, row)).collect();
     entries.extend(entries_of_user(conn, spec, &days)?);
-    entries.sort_by(|a, b| (a.effective_day, a.booked_at, &a.transfer).cmp(&(b.effective_day, b.booked_at, &b.transfer)));
+    entries.sort_by(|a, b| {
+        (a.effective_day, a.booked_at, &a.transfer).cmp(&(
+            b.effective_day,
+            b.booked_at,
+            &b.transfer,
+        ))
+    });
     entries.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     Ok(entries)
 }
 
 fn entry(account: AccountId, row: Row) -> Entry {
-    let amount = if row.to_account == account { row.amount } else { -row.amount };
-    let Row { id: transfer, kind, subject, effective_day, booked_at, .. } = row;
-    Entry { transfer, amount, kind, subject, effective_day, booked_at }
+    let amount = if row.to_account == account {
+        row.amount
+    } else {
+        -row.amount
+    };
+    let Row {
+        id: transfer,
+        kind,
+        subject,
+        effective_day,
+        booked_at,
+        ..
+    } = row;
+    Entry {
+        transfer,
+        amount,
+        kind,
+        subject,
+        effective_day,
+        booked_at,
+    }
 }
 
 /// Net movement of an account before `day`.
@@ -67,15 +100,23 @@ pub fn owed_to_investors(conn: &mut AnyConnection) -> DbResult<i64> {
         #[diesel(sql_type = BigInt)]
         owed: i64,
     }
-    const SUM: &str = "SELECT CAST(COALESCE(SUM(posted_in - posted_out), 0) AS BIGINT) AS owed FROM ledger_accounts \
+    const SUM: &str = "SELECT CAST(COALESCE(SUM(posted_in - posted_out), 0) AS BIGINT) AS owed \
+         FROM ledger_accounts \
          WHERE user_id IS NOT NULL AND asset = 'FIL' AND code LIKE '%:available'";
-    diesel::sql_query(SUM).get_result::<Owed>(conn).map(|sum| sum.owed)
+    diesel::sql_query(SUM)
+        .get_result::<Owed>(conn)
+        .map(|sum| sum.owed)
 }
 
 /// The amount that a posted transfer moved.
 pub fn posted_amount(conn: &mut AnyConnection, id: &str) -> DbResult<Option<i64>> {
-    let posted = ledger_transfers::table.find(id).filter(ledger_transfers::phase.eq("posted"));
-    posted.select(ledger_transfers::amount).first(conn).optional()
+    let posted = ledger_transfers::table
+        .find(id)
+        .filter(ledger_transfers::phase.eq("posted"));
+    posted
+        .select(ledger_transfers::amount)
+        .first(conn)
+        .optional()
 }
 
 /// The balances of a pool's accounts, ordered by code.
@@ -84,5 +125,8 @@ pub fn pool_balances(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<(St
         .filter(ledger_accounts::pool_id.eq(pool))
         .order(ledger_accounts::code.asc())
         .load::<Account>(conn)?;
-    Ok(accounts.into_iter().map(|a| (a.code.clone(), a.balance())).collect())
+    Ok(accounts
+        .into_iter()
+        .map(|a| (a.code.clone(), a.balance()))
+        .collect())
 }

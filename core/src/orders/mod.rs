@@ -9,9 +9,12 @@ mod quote;
 mod refund;
 
 pub use caps::{Caps, check as check_caps};
-pub use expire::{cancel, checkout_failed, due, expire, expire_due, payment_failed, payment_under_way, renew_hold};
+pub use expire::{
+    cancel, checkout_failed, due, expire, expire_due, payment_failed, payment_under_way, renew_hold,
+};
 pub use order::{
-    Order, OrderState, Payment, PaymentState, by_id, by_public_id, latest_payment, of_user, placed, recent, refunds_due,
+    Order, OrderState, Payment, PaymentState, by_id, by_public_id, latest_payment, of_user, placed,
+    recent, refunds_due,
 };
 pub use pay::{Paid, PayError, fulfil, open_payment, payment_by_ref};
 pub use place::{PlaceError, PlaceOrder, place};

@@ -77,12 +77,16 @@ impl Order {
     /// nanoFIL that the buyer puts up for the whole order.
     #[must_use]
     pub fn pledge_nano(&self, sector_bytes: i64) -> i64 {
-        self.pledge_each_nano.saturating_mul(self.bytes / sector_bytes.max(1))
+        self.pledge_each_nano
+            .saturating_mul(self.bytes / sector_bytes.max(1))
     }
 
     #[must_use]
     pub fn price(&self) -> Fiat {
-        Fiat { minor: self.amount_minor, currency: self.currency.clone() }
+        Fiat {
+            minor: self.amount_minor,
+            currency: self.currency.clone(),
+        }
     }
 }
 
@@ -111,7 +115,10 @@ pub struct Payment {
 }
 
 pub fn by_public_id(conn: &mut AnyConnection, id: &str) -> DbResult<Option<Order>> {
-    orders::table.filter(orders::public_id.eq(id)).first(conn).optional()
+    orders::table
+        .filter(orders::public_id.eq(id))
+        .first(conn)
+        .optional()
 }
 
 pub fn by_id(conn: &mut AnyConnection, id: OrderId) -> DbResult<Order> {
@@ -119,26 +126,44 @@ pub fn by_id(conn: &mut AnyConnection, id: OrderId) -> DbResult<Order> {
 }
 
 pub fn of_user(conn: &mut AnyConnection, user: UserId) -> DbResult<Vec<Order>> {
-    orders::table.filter(orders::user_id.eq(user)).order(orders::id.desc()).limit(100).load(conn)
+    orders::table
+        .filter(orders::user_id.eq(user))
+        .order(orders::id.desc())
+        .limit(100)
+        .load(conn)
 }
 
 /// Orders that are not paid yet and still hold capacity.
 pub fn placed(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<Order>> {
-    let holding = orders::expires_at.gt(now).or(orders::paying_since.is_not_null());
+    let holding = orders::expires_at
+        .gt(now)
+        .or(orders::paying_since.is_not_null());
     let open = orders::state.eq(OrderState::Placed).and(holding);
-    orders::table.filter(open).order(orders::id.asc()).load(conn)
+    orders::table
+        .filter(open)
+        .order(orders::id.asc())
+        .load(conn)
 }
 
 pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Order>> {
-    orders::table.order(orders::id.desc()).limit(limit).load(conn)
+    orders::table
+        .order(orders::id.desc())
+        .limit(limit)
+        .load(conn)
 }
 
 /// Number of orders that were paid too late and await their refund.
 pub fn refunds_due(conn: &mut AnyConnection) -> DbResult<i64> {
-    let due = orders::state.eq(OrderState::RefundDue).and(orders::refunded_at.is_null());
+    let due = orders::state
+        .eq(OrderState::RefundDue)
+        .and(orders::refunded_at.is_null());
     orders::table.filter(due).count().get_result(conn)
 }
 
 pub fn latest_payment(conn: &mut AnyConnection, order: OrderId) -> DbResult<Option<Payment>> {
-    payments::table.filter(payments::order_id.eq(order)).order(payments::id.desc()).first(conn).optional()
+    payments::table
+        .filter(payments::order_id.eq(order))
+        .order(payments::id.desc())
+        .first(conn)
+        .optional()
 }

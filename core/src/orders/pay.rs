@@ -1,10 +1,9 @@
 //! Payments: the payment pages requested from rails, and the one function that takes every rail's
 //! report of money received.
 
-use super::order::PaymentState;
 use diesel::prelude::*;
 
-use super::{Order, OrderState, Payment};
+use super::{Order, OrderState, Payment, PaymentState};
 use crate::{
     capacity::{CapacityError, confirm_sale, hold_for_order, pool_by_id, release_hold},
     clock::{DAY, HOUR, Micros},
@@ -26,7 +25,11 @@ pub enum PayError {
     #[error("order {order} was paid a second time")]
     Twice { order: String },
     #[error("{paid_minor} {paid_currency} were paid, but the order costs {due}")]
-    WrongAmount { paid_minor: i64, paid_currency: String, due: crate::money::Fiat },
+    WrongAmount {
+        paid_minor: i64,
+        paid_currency: String,
+        due: crate::money::Fiat,
+    },
     #[error(transparent)]
     Ledger(LedgerError),
     #[error(transparent)]
@@ -67,12 +70,30 @@ pub fn open_payment(
     pay_url: &str,
     now: Micros,
 ) -> DbResult<()> {
-    let row = NewPayment { order_id: order, rail, rail_ref, pay_url, state: PaymentState::Open, created_at: now };
-    on_conn!(&mut *conn, |c| diesel::insert_into(payments::table).values(&row).on_conflict_do_nothing().execute(c)).map(drop)
+    let row = NewPayment {
+        order_id: order,
+        rail,
+        rail_ref,
+        pay_url,
+        state: PaymentState::Open,
+        created_at: now,
+    };
+    on_conn!(&mut *conn, |c| diesel::insert_into(payments::table)
+        .values(&row)
+        .on_conflict_do_nothing()
+        .execute(c))
+    .map(drop)
 }
 
-pub fn payment_by_ref(conn: &mut AnyConnection, rail: &str, rail_ref: &str) -> DbResult<Option<Payment>> {
-    payments::table.filter(payments::rail.eq(rail).and(payments::rail_ref.eq(rail_ref))).first(conn).optional()
+pub fn payment_by_ref(
+    conn: &mut AnyConnection,
+    rail: &str,
+    rail_ref: &str,
+) -> DbResult<Option<Payment>> {
+    payments::table
+        .filter(payments::rail.eq(rail).and(payments::rail_ref.eq(rail_ref)))
+        .first(conn)
+        .optional()
 }
 
 /// A payment that a rail received.
@@ -86,38 +107,80 @@ pub struct Paid<'a> {
 
 /// Books the money, turns the hold into a sale and creates the contract. Any number of reports of
 /// one payment have one effect. `None`: the payment came too late, and the order awaits its refund.
-pub fn fulfil(conn: &mut AnyConnection, paid: &Paid<'_>, now: Micros) -> Result<Option<Contract>, PayError> {
-    let unknown = || PayError::Unknown { rail: paid.rail.to_owned(), rail_ref: paid.rail_ref.to_owned() };
+pub fn fulfil(
+    conn: &mut AnyConnection,
+    paid: &Paid<'_>,
+    now: Micros,
+) -> Result<Option<Contract>, PayError> {
+    let unknown = || PayError::Unknown {
+        rail: paid.rail.to_owned(),
+        rail_ref: paid.rail_ref.to_owned(),
+    };
     let found = payment_by_ref(conn, paid.rail, paid.rail_ref)?.ok_or_else(unknown)?;
     lock(conn, Turn::Order(found.order_id))?;
     let payment = payment_by_ref(conn, paid.rail, paid.rail_ref)?.ok_or_else(unknown)?;
     let mut order: Order = orders::table.find(payment.order_id).first(conn)?;
     if order.is(OrderState::Fulfilled) || order.is(OrderState::RefundDue) {
         if payment.state == PaymentState::Open {
-            return Err(PayError::Twice { order: order.public_id });
+            return Err(PayError::Twice {
+                order: order.public_id,
+            });
         }
         return Ok(contracts::of_order(conn, order.id)?);
     }
-    if paid.minor != order.amount_minor || !paid.currency.eq_ignore_ascii_case(&order.currency) {
-        let paid_currency = paid.currency.to_owned();
-        return Err(PayError::WrongAmount { paid_minor: paid.minor, paid_currency, due: order.price() });
-    }
-    // Of two concurrent reports, one changes the payment's row; the other finds it changed.
-    let won = diesel::update(payments::table.filter(payments::id.eq(payment.id).and(payments::state.eq(PaymentState::Open))))
-        .set((payments::state.eq(PaymentState::Paid), payments::paid_at.eq(now)))
-        .execute(conn)?;
-    if won == 0 {
+    check_amount(&order, paid)?;
+    if !mark_paid(conn, &payment, now)? {
         return Ok(contracts::of_order(conn, order.id)?);
     }
     ledger::post(conn, &receipt(&order, paid, now))?;
-    let sold = if order.is(OrderState::Placed) && (now < order.expires_at || order.paying_since.is_some()) {
+    let sold = if order.is(OrderState::Placed)
+        && (now < order.expires_at || order.paying_since.is_some())
+    {
         sell(conn, &order, now)?
     } else {
         sell_late(conn, &mut order, now)?
     };
-    let state = if sold { OrderState::Fulfilled } else { OrderState::RefundDue };
-    diesel::update(orders::table.find(order.id)).set((orders::state.eq(state), orders::paid_at.eq(now))).execute(conn)?;
-    if sold { Ok(Some(contracts::create(conn, &order, now)?)) } else { Ok(None) }
+    let state = if sold {
+        OrderState::Fulfilled
+    } else {
+        OrderState::RefundDue
+    };
+    diesel::update(orders::table.find(order.id))
+        .set((orders::state.eq(state), orders::paid_at.eq(now)))
+        .execute(conn)?;
+    if sold {
+        Ok(Some(contracts::create(conn, &order, now)?))
+    } else {
+        Ok(None)
+    }
+}
+
+fn check_amount(order: &Order, paid: &Paid<'_>) -> Result<(), PayError> {
+    if paid.minor == order.amount_minor && paid.currency.eq_ignore_ascii_case(&order.currency) {
+        return Ok(());
+    }
+    Err(PayError::WrongAmount {
+        paid_minor: paid.minor,
+        paid_currency: paid.currency.to_owned(),
+        due: order.price(),
+    })
+}
+
+/// Of two concurrent reports, one changes the payment's row; the other finds it changed and gets
+/// false.
+fn mark_paid(conn: &mut AnyConnection, payment: &Payment, now: Micros) -> DbResult<bool> {
+    let open = payments::table.filter(
+        payments::id
+            .eq(payment.id)
+            .and(payments::state.eq(PaymentState::Open)),
+    );
+    diesel::update(open)
+        .set((
+            payments::state.eq(PaymentState::Paid),
+            payments::paid_at.eq(now),
+        ))
+        .execute(conn)
+        .map(|changed| changed > 0)
 }
 
 /// Sampling may move two computations of one date this far apart.
@@ -126,8 +189,13 @@ const DRAWN_WITHIN: Micros = HOUR;
 fn receipt(order: &Order, paid: &Paid<'_>, now: Micros) -> Transfer {
     Transfer {
         id: format!("pay:{}", order.public_id),
-        from: AccountSpec::Rail { rail: paid.rail.to_owned(), currency: order.currency.clone() },
-        to: AccountSpec::Sales { currency: order.currency.clone() },
+        from: AccountSpec::Rail {
+            rail: paid.rail.to_owned(),
+            currency: order.currency.clone(),
+        },
+        to: AccountSpec::Sales {
+            currency: order.currency.clone(),
+        },
         amount: order.amount_minor,
         kind: "sale",
         subject: order.public_id.clone(),
@@ -172,14 +240,26 @@ fn move_date(conn: &mut AnyConnection, order: &mut Order, now: Micros) -> DbResu
     let sector_bytes = pool_by_id(conn, order.pool_id)?.sector_bytes;
     let snapshot = scheduler::load(conn, now)?;
     let calibration = scheduler::calibration(conn, order.pool_id)?;
-    let promised = scheduler::promise(&snapshot, sector_bytes, order.bytes / sector_bytes, calibration);
+    let promised = scheduler::promise(
+        &snapshot,
+        sector_bytes,
+        order.bytes / sector_bytes,
+        calibration,
+    );
     // Compare with the date computed then, not with the earlier date that the buyer may have been
     // shown. Sampling moves dates a little.
-    let latest = order.computed_at.saturating_add(now - order.created_at).saturating_add(DRAWN_WITHIN);
-    let Some(date) = promised.filter(|date| date.p95 <= latest) else { return Ok(false) };
+    let latest = order
+        .computed_at
+        .saturating_add(now - order.created_at)
+        .saturating_add(DRAWN_WITHIN);
+    let Some(date) = promised.filter(|date| date.p95 <= latest) else {
+        return Ok(false);
+    };
     if date.p95 > order.promised_at {
         order.promised_at = date.p95;
-        diesel::update(orders::table.find(order.id)).set(orders::promised_at.eq(date.p95)).execute(conn)?;
+        diesel::update(orders::table.find(order.id))
+            .set(orders::promised_at.eq(date.p95))
+            .execute(conn)?;
         scheduler::paid_late(conn, order.id, &date)?;
     }
     Ok(true)

@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 
-use super::{Order, OrderState, Stock, quote::quote};
+use super::{Order, OrderState, Quote, Stock, quote::quote};
 use crate::{
     capacity::{CapacityError, hold_for_order},
     catalog::Plan,
@@ -11,9 +11,9 @@ use crate::{
     ids::{PlanId, PoolId, UserId, public_id},
     ledger::LedgerError,
     money::NanoFil,
-    scheduler,
+    scheduler::{self, Promised},
     store::{
-        AnyConnection, DbFault,
+        AnyConnection, DbFault, DbResult,
         dialect::{Turn, lock},
         schema::orders,
     },
@@ -35,7 +35,9 @@ pub enum PlaceError {
     NotOnSale,
     #[error("this plan sells 1 to {max} units")]
     Units { max: i64 },
-    #[error("there is not enough collateral for this order right now; order less, or come back later")]
+    #[error(
+        "there is not enough collateral for this order right now; order less, or come back later"
+    )]
     Collateral,
     #[error("no date can be promised for this order at present; order less, or come back later")]
     NoDate,
@@ -43,16 +45,25 @@ pub enum PlaceError {
     TooLate(String),
     #[error("other orders came first; the new date is {0}. Open the plan again for a new quote")]
     DateMoved(String),
-    #[error("you have {most} unpaid orders, the most that an account may have at a time; pay for one or cancel it first")]
+    #[error(
+        "you have {most} unpaid orders, the most that an account may have at a time; \
+         pay for one or cancel it first"
+    )]
     TooManyUnpaid { most: i64 },
-    #[error("this order is more than you can reserve before paying; order at most {left} now, pay for it, then order more")]
+    #[error(
+        "this order is more than you can reserve before paying; order at most {left} now, \
+         pay for it, then order more"
+    )]
     TooMuchHeld { left: crate::units::Bytes },
-    #[error("you have reserved as much as you can before paying; pay for it first, then order more")]
+    #[error(
+        "you have reserved as much as you can before paying; pay for it first, then order more"
+    )]
     AllHeld,
     #[error(transparent)]
     Capacity(CapacityError),
     #[error(
-        "this needs a pledge of {needed} FIL of your own; you have {available} FIL available. Choose fewer units, or another plan"
+        "this needs a pledge of {needed} FIL of your own; you have {available} FIL available. \
+         Choose fewer units, or another plan"
     )]
     Pledge { needed: NanoFil, available: NanoFil },
     #[error(transparent)]
@@ -96,29 +107,81 @@ struct Row<'a> {
     computed_at: Micros,
 }
 
-pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) -> Result<Order, PlaceError> {
+pub fn place(
+    conn: &mut AnyConnection,
+    request: &PlaceOrder<'_>,
+    now: Micros,
+) -> Result<Order, PlaceError> {
     // Lock first, so that of two forms sent at once the second finds the first one's order.
     lock(conn, Turn::Promise)?;
-    let same = orders::table
-        .filter(orders::user_id.eq(request.user).and(orders::request_key.eq(request.request_key)))
-        .first::<Order>(conn)
-        .optional()?;
-    if let Some(order) = same {
+    if let Some(order) = placed_before(conn, request)? {
         return Ok(order);
     }
     if !request.plan.on_sale {
         return Err(PlaceError::NotOnSale);
     }
-    let quote = quote(conn, request.plan, request.units, now)?.ok_or(PlaceError::Units { max: request.plan.max_units })?;
+    let quote = quote(conn, request.plan, request.units, now)?.ok_or(PlaceError::Units {
+        max: request.plan.max_units,
+    })?;
     if quote.stock == Stock::NoCollateral {
         return Err(PlaceError::Collateral);
     }
-    let mut promised = quote.promised.ok_or(PlaceError::NoDate)?;
-    let computed_at = promised.p95;
-    if let Some(shown) = request.shown.filter(|shown| *shown < promised.p95) {
+    let promised = promised(conn, &quote, request.shown, now)?;
+    let row = row(request, &quote, promised.p95, now)?;
+    let order: Order = diesel::insert_into(orders::table)
+        .values(row)
+        .returning(orders::all_columns)
+        .get_result(conn)?;
+    scheduler::record(conn, order.id, order.pool_id, quote.sectors, &promised, now)?;
+    hold_for_order(conn, order.pool_id, &order.public_id, order.bytes, now).map_err(|error| {
+        error
+            .into_fault()
+            .map_or_else(PlaceError::Capacity, PlaceError::Db)
+    })?;
+    let needed = quote.pledge_each_nano.saturating_mul(quote.sectors);
+    hold_pledge(conn, order.user_id, &order.public_id, needed, now).map_err(
+        |error| match error {
+            LedgerError::Insufficient { free, .. } => PlaceError::Pledge {
+                needed: NanoFil(needed),
+                available: NanoFil(free.max(0)),
+            },
+            other => other.into(),
+        },
+    )?;
+    Ok(order)
+}
+
+/// The order that the same form has already placed.
+fn placed_before(conn: &mut AnyConnection, request: &PlaceOrder<'_>) -> DbResult<Option<Order>> {
+    orders::table
+        .filter(
+            orders::user_id
+                .eq(request.user)
+                .and(orders::request_key.eq(request.request_key)),
+        )
+        .first(conn)
+        .optional()
+}
+
+/// The date to promise: the one that the buyer was shown, as long as it can be kept.
+fn promised(
+    conn: &mut AnyConnection,
+    quote: &Quote,
+    shown: Option<Micros>,
+    now: Micros,
+) -> Result<Promised, PlaceError> {
+    let mut promised = quote.promised.clone().ok_or(PlaceError::NoDate)?;
+    if let Some(shown) = shown.filter(|shown| *shown < promised.p95) {
         let sector_bytes = quote.bytes.0 / quote.sectors.max(1);
         let near = promised.p95 <= shown.saturating_add(KEPT_SHOWN);
-        if !near || !scheduler::can_give(&scheduler::load(conn, now)?, sector_bytes, quote.sectors, shown) {
+        if !near
+            || !scheduler::can_give(
+                &scheduler::load(conn, now)?,
+                sector_bytes,
+                quote.sectors,
+                shown,
+            )
+        {
             return Err(PlaceError::DateMoved(minute_text(promised.p95)));
         }
         promised.p95 = shown;
@@ -126,7 +189,17 @@ pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) ->
     if promised.p95 > now.saturating_add(LONGEST_LEAD) {
         return Err(PlaceError::TooLate(minute_text(promised.p95)));
     }
-    let row = Row {
+    Ok(promised)
+}
+
+fn row<'a>(
+    request: &PlaceOrder<'a>,
+    quote: &'a Quote,
+    promised_at: Micros,
+    now: Micros,
+) -> Result<Row<'a>, PlaceError> {
+    let computed = quote.promised.as_ref().ok_or(PlaceError::NoDate)?;
+    Ok(Row {
         public_id: public_id("ord"),
         user_id: request.user,
         plan_id: request.plan.id,
@@ -135,23 +208,14 @@ pub fn place(conn: &mut AnyConnection, request: &PlaceOrder<'_>, now: Micros) ->
         bytes: quote.bytes.0,
         amount_minor: quote.price.minor,
         currency: &quote.price.currency,
-        terms: serde_json::to_string(&quote.terms).map_err(|error| PlaceError::Terms(error.to_string()))?,
+        terms: serde_json::to_string(&quote.terms)
+            .map_err(|error| PlaceError::Terms(error.to_string()))?,
         state: OrderState::Placed,
         request_key: request.request_key,
-        promised_at: promised.p95,
+        promised_at,
         created_at: now,
         expires_at: now.saturating_add(HOLD),
         pledge_each_nano: quote.pledge_each_nano,
-        computed_at,
-    };
-    let order: Order = diesel::insert_into(orders::table).values(row).returning(orders::all_columns).get_result(conn)?;
-    scheduler::record(conn, order.id, order.pool_id, quote.sectors, &promised, now)?;
-    hold_for_order(conn, order.pool_id, &order.public_id, order.bytes, now)
-        .map_err(|error| error.into_fault().map_or_else(PlaceError::Capacity, PlaceError::Db))?;
-    let needed = quote.pledge_each_nano.saturating_mul(quote.sectors);
-    hold_pledge(conn, order.user_id, &order.public_id, needed, now).map_err(|error| match error {
-        LedgerError::Insufficient { free, .. } => PlaceError::Pledge { needed: NanoFil(needed), available: NanoFil(free.max(0)) },
-        other => other.into(),
-    })?;
-    Ok(order)
+        computed_at: computed.p95,
+    })
 }

@@ -34,15 +34,24 @@ pub struct Quote {
 }
 
 /// `None` when the plan does not sell this many units.
-pub fn quote(conn: &mut AnyConnection, plan: &Plan, units: i64, now: Micros) -> DbResult<Option<Quote>> {
-    let Some((bytes, price)) = plan.priced(units) else { return Ok(None) };
+pub fn quote(
+    conn: &mut AnyConnection,
+    plan: &Plan,
+    units: i64,
+    now: Micros,
+) -> DbResult<Option<Quote>> {
+    let Some((bytes, price)) = plan.priced(units) else {
+        return Ok(None);
+    };
     let pool = pool_by_id(conn, plan.pool_id)?;
     let free = capacity(conn, plan.pool_id)?.free;
     let sectors = bytes.0 / pool.sector_bytes;
     let snapshot = scheduler::load(conn, now)?;
     let calibration = scheduler::calibration(conn, pool.id)?;
     let promised = scheduler::promise(&snapshot, pool.sector_bytes, sectors, calibration);
-    let pledgeable = pool.collateral_sectors.map(|all| all - snapshot.committed_sectors(pool.id));
+    let pledgeable = pool
+        .collateral_sectors
+        .map(|all| all - snapshot.committed_sectors(pool.id));
     let terms = plan.terms.clone();
     let pledge_each = match terms.pledge {
         Pledge::Investor { .. } => pool.pledge_nano,
@@ -57,5 +66,13 @@ pub fn quote(conn: &mut AnyConnection, plan: &Plan, units: i64, now: Micros) -> 
         Some(left) if left < sectors => Stock::NoCollateral,
         Some(_) => Stock::Enough,
     };
-    Ok(Some(Quote { bytes, sectors, price, terms, pledge_each_nano: pledge_each.unwrap_or_default(), stock, promised }))
+    Ok(Some(Quote {
+        bytes,
+        sectors,
+        price,
+        terms,
+        pledge_each_nano: pledge_each.unwrap_or_default(),
+        stock,
+        promised,
+    }))
 }

@@ -5,7 +5,7 @@ use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_
 
 use crate::{
     clock::{DAY, Micros},
-    ids::UserId,
+    ids::{OrderId, UserId},
     jobs::{self, AlertKind},
     ledger::{self, AccountSpec, Transfer},
     on_conn,
@@ -83,7 +83,12 @@ pub struct Incoming<'a> {
 
 /// Applies an event and stores it with its fate, in one transaction. Receiving it again changes
 /// nothing.
-pub fn receive(conn: &mut AnyConnection, incoming: &Incoming<'_>, happening: &Happening, now: Micros) -> Result<Fate, PayError> {
+pub fn receive(
+    conn: &mut AnyConnection,
+    incoming: &Incoming<'_>,
+    happening: &Happening,
+    now: Micros,
+) -> Result<Fate, PayError> {
     let values = (
         webhook_events::id.eq(incoming.id),
         webhook_events::rail.eq(incoming.rail),
@@ -93,23 +98,83 @@ pub fn receive(conn: &mut AnyConnection, incoming: &Incoming<'_>, happening: &Ha
         webhook_events::fate.eq(Fate::NeedsAPerson),
         webhook_events::note.eq("received"),
     );
-    let new =
-        on_conn!(&mut *conn, |c| diesel::insert_into(webhook_events::table).values(values).on_conflict_do_nothing().execute(c))?;
+    let new = on_conn!(&mut *conn, |c| diesel::insert_into(webhook_events::table)
+        .values(values)
+        .on_conflict_do_nothing()
+        .execute(c))?;
     if new == 0 {
-        return webhook_events::table.find(incoming.id).select(webhook_events::fate).first(conn).map_err(Into::into);
+        return webhook_events::table
+            .find(incoming.id)
+            .select(webhook_events::fate)
+            .first(conn)
+            .map_err(Into::into);
     }
     let (fate, note) = apply(conn, incoming.rail, happening, now)?;
     diesel::update(webhook_events::table.find(incoming.id))
-        .set((webhook_events::fate.eq(fate), webhook_events::note.eq(&note)))
+        .set((
+            webhook_events::fate.eq(fate),
+            webhook_events::note.eq(&note),
+        ))
         .execute(conn)?;
     if fate == Fate::NeedsAPerson {
-        let text = format!("{} {}: {note}", incoming.rail, incoming.kind.replace(['.', '_'], " "));
+        let text = format!(
+            "{} {}: {note}",
+            incoming.rail,
+            incoming.kind.replace(['.', '_'], " ")
+        );
         jobs::raise(conn, AlertKind::Payment, incoming.id, &text, now)?;
     }
     Ok(fate)
 }
 
 type Outcome = (Fate, String);
+
+fn applied(note: &str) -> Outcome {
+    (Fate::Applied, note.to_owned())
+}
+
+fn not_ours() -> Outcome {
+    (Fate::NotOurs, "no order of this installation".to_owned())
+}
+
+fn needs_a_person(note: String) -> Outcome {
+    (Fate::NeedsAPerson, note)
+}
+
+fn apply(
+    conn: &mut AnyConnection,
+    rail: &str,
+    happening: &Happening,
+    now: Micros,
+) -> Result<Outcome, PayError> {
+    match happening {
+        Happening::Paid { page, order, .. }
+        | Happening::UnderWay { page, order, .. }
+        | Happening::Failed { page, order }
+        | Happening::PageExpired { page, order } => {
+            let page = Page { rail, id: page };
+            match owner(conn, page, order.as_deref(), now)? {
+                Owner::Order(order) => apply_to_order(conn, page, order.id, happening, now),
+                Owner::Lost(order) => lost(conn, page, &order, happening, now),
+                Owner::Nobody => Ok(not_ours()),
+            }
+        }
+        Happening::Refunded {
+            intent,
+            minor,
+            currency,
+        } => refunded(conn, rail, intent, (*minor, currency)),
+        Happening::Disputed { intent, what } => disputed(conn, rail, intent, what),
+        Happening::Other => Ok(applied("nothing to do")),
+    }
+}
+
+/// A payment page, by the rail's id.
+#[derive(Clone, Copy)]
+struct Page<'a> {
+    rail: &'a str,
+    id: &'a str,
+}
 
 /// The owner of a payment page.
 enum Owner {
@@ -120,81 +185,109 @@ enum Owner {
     Nobody,
 }
 
-fn owner(conn: &mut AnyConnection, rail: &str, page: &str, order: Option<&str>, now: Micros) -> DbResult<Owner> {
-    if let Some(payment) = orders::payment_by_ref(conn, rail, page)? {
-        return Ok(Owner::Order(Box::new(o::table.find(payment.order_id).first(conn)?)));
+fn owner(
+    conn: &mut AnyConnection,
+    page: Page<'_>,
+    order: Option<&str>,
+    now: Micros,
+) -> DbResult<Owner> {
+    if let Some(payment) = orders::payment_by_ref(conn, page.rail, page.id)? {
+        return Ok(Owner::Order(Box::new(
+            o::table.find(payment.order_id).first(conn)?,
+        )));
     }
-    let Some(named) = order.filter(|named| named.starts_with("ord_")) else { return Ok(Owner::Nobody) };
+    let Some(named) = order.filter(|named| named.starts_with("ord_")) else {
+        return Ok(Owner::Nobody);
+    };
     match orders::by_public_id(conn, named)? {
         Some(order) => {
             // The event came before the rail's answer that names the page.
-            orders::open_payment(conn, order.id, rail, page, "", now)?;
+            orders::open_payment(conn, order.id, page.rail, page.id, "", now)?;
             Ok(Owner::Order(Box::new(order)))
         }
         None => Ok(Owner::Lost(named.to_owned())),
     }
 }
 
-fn apply(conn: &mut AnyConnection, rail: &str, happening: &Happening, now: Micros) -> Result<Outcome, PayError> {
-    let not_ours = || (Fate::NotOurs, "no order of this installation".to_owned());
-    let applied = |note: &str| (Fate::Applied, note.to_owned());
-    let (page, named) = match happening {
-        Happening::Paid { page, order, .. }
-        | Happening::UnderWay { page, order, .. }
-        | Happening::Failed { page, order }
-        | Happening::PageExpired { page, order } => (page, order.as_deref()),
-        Happening::Refunded { intent, minor, currency } => return refunded(conn, rail, intent, (*minor, currency)),
-        Happening::Disputed { intent, what } => {
-            return Ok(match by_intent(conn, rail, intent)? {
-                None => not_ours(),
-                Some(order) => (Fate::NeedsAPerson, format!("the payment of order {} is disputed: {what}", order.public_id)),
-            });
-        }
-        Happening::Other => return Ok(applied("nothing to do")),
-    };
-    let order = match (owner(conn, rail, page, named, now)?, happening) {
-        (Owner::Order(order), _) => order,
-        (Owner::Nobody, _) => return Ok(not_ours()),
-        (Owner::Lost(order), Happening::Paid { minor, currency, .. }) => {
-            suspend(conn, (rail, page), (*minor, currency), now)?;
-            return Ok((
-                Fate::NeedsAPerson,
-                format!("{minor} {currency} minor units were paid for order {order}, which is not in these books"),
-            ));
-        }
-        (Owner::Lost(order), _) => return Ok((Fate::NeedsAPerson, format!("order {order} is not in these books"))),
-    };
+fn apply_to_order(
+    conn: &mut AnyConnection,
+    page: Page<'_>,
+    order: OrderId,
+    happening: &Happening,
+    now: Micros,
+) -> Result<Outcome, PayError> {
     match happening {
-        Happening::Paid { minor, currency, intent, .. } => {
-            note_intent(conn, rail, page, intent.as_deref())?;
-            paid(conn, (rail, page), (*minor, currency), now)
+        Happening::Paid {
+            minor,
+            currency,
+            intent,
+            ..
+        } => {
+            note_intent(conn, page, intent.as_deref())?;
+            paid(conn, page, (*minor, currency), now)
         }
         Happening::UnderWay { intent, .. } => {
-            note_intent(conn, rail, page, intent.as_deref())?;
-            let held = orders::payment_under_way(conn, order.id, now)?;
-            Ok(applied(if held { "the payment is under way" } else { "the payment is under way; the order had already ended" }))
+            note_intent(conn, page, intent.as_deref())?;
+            let held = orders::payment_under_way(conn, order, now)?;
+            Ok(applied(if held {
+                "the payment is under way"
+            } else {
+                "the payment is under way; the order had already ended"
+            }))
         }
         Happening::Failed { .. } => {
-            let ended = orders::payment_failed(conn, order.id, now)?;
-            Ok(applied(if ended { "the payment failed; the order has ended" } else { "the payment failed" }))
+            let ended = orders::payment_failed(conn, order, now)?;
+            Ok(applied(if ended {
+                "the payment failed; the order has ended"
+            } else {
+                "the payment failed"
+            }))
         }
         _ => Ok(applied("nothing to do")),
     }
 }
 
+/// An event of an order that is missing from these books.
+fn lost(
+    conn: &mut AnyConnection,
+    page: Page<'_>,
+    order: &str,
+    happening: &Happening,
+    now: Micros,
+) -> Result<Outcome, PayError> {
+    let Happening::Paid {
+        minor, currency, ..
+    } = happening
+    else {
+        return Ok(needs_a_person(format!(
+            "order {order} is not in these books"
+        )));
+    };
+    suspend(conn, page, (*minor, currency), now)?;
+    Ok(needs_a_person(format!(
+        "{minor} {currency} minor units were paid for order {order}, \
+         which is not in these books"
+    )))
+}
+
 fn paid(
     conn: &mut AnyConnection,
-    (rail, page): (&str, &str),
+    page: Page<'_>,
     (minor, currency): (i64, &str),
     now: Micros,
 ) -> Result<Outcome, PayError> {
-    let paid = Paid { rail, rail_ref: page, minor, currency };
+    let paid = Paid {
+        rail: page.rail,
+        rail_ref: page.id,
+        minor,
+        currency,
+    };
     match orders::fulfil(conn, &paid, now) {
         Ok(Some(contract)) => Ok((Fate::Applied, format!("contract {}", contract.public_id))),
-        Ok(None) => Ok((Fate::Applied, "it came too late: the order needs a refund".into())),
+        Ok(None) => Ok(applied("it came too late: the order needs a refund")),
         Err(error @ (PayError::WrongAmount { .. } | PayError::Twice { .. })) => {
-            suspend(conn, (rail, page), (minor, currency), now)?;
-            Ok((Fate::NeedsAPerson, error.to_string()))
+            suspend(conn, page, (minor, currency), now)?;
+            Ok(needs_a_person(error.to_string()))
         }
         Err(error) => Err(error),
     }
@@ -203,7 +296,7 @@ fn paid(
 /// Books money that fits no order as suspense; a person decides whose it is.
 fn suspend(
     conn: &mut AnyConnection,
-    (rail, page): (&str, &str),
+    page: Page<'_>,
     (minor, currency): (i64, &str),
     now: Micros,
 ) -> Result<(), PayError> {
@@ -212,44 +305,74 @@ fn suspend(
     }
     let currency = currency.to_uppercase();
     let transfer = Transfer {
-        id: format!("suspense:{rail}:{page}"),
-        from: AccountSpec::Rail { rail: rail.to_owned(), currency: currency.clone() },
+        id: format!("suspense:{}:{}", page.rail, page.id),
+        from: AccountSpec::Rail {
+            rail: page.rail.to_owned(),
+            currency: currency.clone(),
+        },
         to: AccountSpec::Suspense { currency },
         amount: minor,
         kind: "suspense",
-        subject: page.to_owned(),
+        subject: page.id.to_owned(),
         effective_day: now.div_euclid(DAY),
         booked_at: now,
     };
     Ok(ledger::post(conn, &transfer)?)
 }
 
-fn note_intent(conn: &mut AnyConnection, rail: &str, page: &str, intent: Option<&str>) -> DbResult<()> {
+fn note_intent(conn: &mut AnyConnection, page: Page<'_>, intent: Option<&str>) -> DbResult<()> {
     let Some(intent) = intent else { return Ok(()) };
-    let row = payments::table.filter(payments::rail.eq(rail).and(payments::rail_ref.eq(page)));
-    diesel::update(row).set(payments::intent.eq(intent)).execute(conn).map(drop)
+    let its = payments::rail
+        .eq(page.rail)
+        .and(payments::rail_ref.eq(page.id));
+    let row = payments::table.filter(its);
+    diesel::update(row)
+        .set(payments::intent.eq(intent))
+        .execute(conn)
+        .map(drop)
 }
 
 fn by_intent(conn: &mut AnyConnection, rail: &str, intent: &str) -> DbResult<Option<Order>> {
-    let its = payments::table.filter(payments::rail.eq(rail).and(payments::intent.eq(intent))).select(payments::order_id);
+    let its = payments::table
+        .filter(payments::rail.eq(rail).and(payments::intent.eq(intent)))
+        .select(payments::order_id);
     o::table.filter(o::id.eq_any(its)).first(conn).optional()
 }
 
-fn refunded(conn: &mut AnyConnection, rail: &str, intent: &str, (minor, currency): (i64, &str)) -> Result<Outcome, PayError> {
+fn refunded(
+    conn: &mut AnyConnection,
+    rail: &str,
+    intent: &str,
+    (minor, currency): (i64, &str),
+) -> Result<Outcome, PayError> {
     let Some(order) = by_intent(conn, rail, intent)? else {
-        return Ok((Fate::NotOurs, "no order of this installation".to_owned()));
+        return Ok(not_ours());
     };
-    if order.refunded_at.is_some() && minor == order.amount_minor {
-        return Ok((Fate::Applied, format!("the refund of order {} is in the books", order.public_id)));
-    }
     let id = &order.public_id;
-    Ok((
-        Fate::NeedsAPerson,
-        format!(
-            "{minor} {currency} minor units of order {id} were refunded by the payment provider, but the books do not show it; \
-             if the order needs a refund, record it with `sealyard refunded {id} --by …`"
-        ),
-    ))
+    if order.refunded_at.is_some() && minor == order.amount_minor {
+        let note = format!("the refund of order {id} is in the books");
+        return Ok((Fate::Applied, note));
+    }
+    Ok(needs_a_person(format!(
+        "{minor} {currency} minor units of order {id} were refunded by the payment provider, \
+         but the books do not show it; \
+         if the order needs a refund, record it with `sealyard refunded {id} --by …`"
+    )))
+}
+
+fn disputed(
+    conn: &mut AnyConnection,
+    rail: &str,
+    intent: &str,
+    what: &str,
+) -> Result<Outcome, PayError> {
+    Ok(match by_intent(conn, rail, intent)? {
+        None => not_ours(),
+        Some(order) => needs_a_person(format!(
+            "the payment of order {} is disputed: {what}",
+            order.public_id
+        )),
+    })
 }
 
 /// An event that needs a person.
@@ -266,15 +389,28 @@ pub fn waiting(conn: &mut AnyConnection) -> DbResult<Vec<Waiting>> {
     webhook_events::table
         .filter(webhook_events::fate.eq(Fate::NeedsAPerson))
         .order(webhook_events::received_at.asc())
-        .select((webhook_events::id, webhook_events::kind, webhook_events::note, webhook_events::received_at))
+        .select((
+            webhook_events::id,
+            webhook_events::kind,
+            webhook_events::note,
+            webhook_events::received_at,
+        ))
         .limit(200)
         .load(conn)
 }
 
 /// Marks an event as dealt with by a person. False: it did not need one.
 pub fn settle(conn: &mut AnyConnection, id: &str, by: UserId, now: Micros) -> DbResult<bool> {
-    let row = webhook_events::table.filter(webhook_events::id.eq(id).and(webhook_events::fate.eq(Fate::NeedsAPerson)));
-    if diesel::update(row).set(webhook_events::fate.eq(Fate::Applied)).execute(conn)? == 0 {
+    let row = webhook_events::table.filter(
+        webhook_events::id
+            .eq(id)
+            .and(webhook_events::fate.eq(Fate::NeedsAPerson)),
+    );
+    if diesel::update(row)
+        .set(webhook_events::fate.eq(Fate::Applied))
+        .execute(conn)?
+        == 0
+    {
         return Ok(false);
     }
     jobs::clear(conn, AlertKind::Payment, id)?;

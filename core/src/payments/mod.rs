@@ -3,4 +3,4 @@
 
 mod inbox;
 
-pub use inbox::{Fate, Happening, Incoming, receive, settle, waiting};
+pub use inbox::{Fate, Happening, Incoming, Waiting, receive, settle, waiting};

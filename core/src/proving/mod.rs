@@ -8,6 +8,6 @@ mod window_post;
 
 pub use recovery::{Readability, readability};
 pub use window_post::{
-    NewPost, PostState, WindowPost, begin, by_id, closed, go_on_without_silent, in_state, landed, miss, rejected, step_done,
-    step_failed, submitted, taken_back,
+    NewPost, PostState, WindowPost, begin, by_id, closed, go_on_without_silent, in_state, landed,
+    miss, rejected, step_done, step_failed, submitted, taken_back,
 };

@@ -8,7 +8,7 @@ use crate::{
     clock::{HOUR, Micros},
     fleet::{lost_machines, protocol::PostInput},
     ids,
-    sealing::{self, NewTask, Sector, TaskKind, TaskState},
+    sealing::{self, NewTask, Sector, Task, TaskKind, TaskState},
     store::{AnyConnection, DbResult},
 };
 
@@ -29,14 +29,29 @@ struct Checked {
 
 /// Has a faulty sector read by its machine, once per window (which opens at epoch `opens`), and
 /// returns the result so far.
-pub fn readability(conn: &mut AnyConnection, pool: &Pool, sector: &Sector, opens: i64, now: Micros) -> DbResult<Readability> {
-    let Some(machine) = sector.machine_id else { return Ok(Readability::Damaged) };
+pub fn readability(
+    conn: &mut AnyConnection,
+    pool: &Pool,
+    sector: &Sector,
+    opens: i64,
+    now: Micros,
+) -> DbResult<Readability> {
+    let Some(machine) = sector.machine_id else {
+        return Ok(Readability::Damaged);
+    };
     if lost_machines(conn)?.contains(&machine) {
         return Ok(Readability::Damaged);
     }
     // Any randomness shows whether the replica can be proven. This one identifies the window.
-    let randomness = ids::digest(&format!("readability:{}:{}:{opens}", sector.pool_id, sector.number));
-    let input = PostInput { randomness, sectors: vec![sector.input(pool)], vanilla: Vec::new() };
+    let randomness = ids::digest(&format!(
+        "readability:{}:{}:{opens}",
+        sector.pool_id, sector.number
+    ));
+    let input = PostInput {
+        randomness,
+        sectors: vec![sector.input(pool)],
+        vanilla: Vec::new(),
+    };
     let input = serde_json::to_string(&input).unwrap_or_default();
     let earlier = sealing::tasks_of_sector(conn, sector.id, TaskKind::Vanilla)?;
     let Some(check) = earlier.iter().rev().find(|t| t.input == input) else {
@@ -47,6 +62,7 @@ pub fn readability(conn: &mut AnyConnection, pool: &Pool, sector: &Sector, opens
             pool: sector.pool_id,
             pinned_to: Some(machine),
             avoid: None,
+            source_machine: None,
             input,
             // Due after the proofs of a window that is open.
             due_at: now + HOUR,
@@ -54,12 +70,15 @@ pub fn readability(conn: &mut AnyConnection, pool: &Pool, sector: &Sector, opens
         sealing::create_task(conn, &task, now)?;
         return Ok(Readability::Checking);
     };
-    let output = check.output.as_deref().unwrap_or_default();
     Ok(match check.state {
-        TaskState::Done if serde_json::from_slice::<Checked>(output).is_ok_and(|checked| checked.faulty.is_empty()) => {
-            Readability::Provable
-        }
+        TaskState::Done if is_provable(check) => Readability::Provable,
         TaskState::Done | TaskState::Failed => Readability::Damaged,
         _ => Readability::Checking,
     })
+}
+
+/// Whether the machine's report names no faulty sector.
+fn is_provable(check: &Task) -> bool {
+    let output = check.output.as_deref().unwrap_or_default();
+    serde_json::from_slice::<Checked>(output).is_ok_and(|checked| checked.faulty.is_empty())
 }

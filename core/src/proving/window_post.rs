@@ -1,6 +1,6 @@
 //! Window post rows and the steps between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use diesel::{deserialize::FromSqlRow, expression::AsExpression, prelude::*, sql_types::Text};
 use serde::Deserialize;
@@ -102,11 +102,39 @@ pub fn begin(conn: &mut AnyConnection, new: &NewPost, now: Micros) -> DbResult<b
     let mut by_machine: BTreeMap<MachineId, Vec<Sector>> = BTreeMap::new();
     let mut skipped = Vec::new();
     for number in &new.sectors {
-        match sealing::by_number(conn, new.pool, *number)?.and_then(|s| s.machine_id.map(|m| (m, s))) {
+        match sealing::by_number(conn, new.pool, *number)?
+            .and_then(|s| s.machine_id.map(|m| (m, s)))
+        {
             Some((machine, sector)) => by_machine.entry(machine).or_default().push(sector),
             None => skipped.push(*number),
         }
     }
+    let Some(post) = insert(conn, new, &skipped, now)? else {
+        return Ok(false);
+    };
+    let pool = pool_by_id(conn, new.pool)?;
+    for (machine, sectors) in by_machine {
+        let input = PostInput {
+            randomness: new.randomness.clone(),
+            sectors: sectors.iter().map(|s| s.input(&pool)).collect(),
+            vanilla: Vec::new(),
+        };
+        let vanilla = NewTask {
+            pinned_to: Some(machine),
+            ..step(&post, TaskKind::Vanilla, &input, new.due_at)
+        };
+        sealing::create_task(conn, &vanilla, now)?;
+    }
+    Ok(true)
+}
+
+/// `None`: this window's partition has its row already.
+fn insert(
+    conn: &mut AnyConnection,
+    new: &NewPost,
+    skipped: &[i64],
+    now: Micros,
+) -> DbResult<Option<WindowPost>> {
     let values = (
         window_posts::pool_id.eq(new.pool),
         window_posts::deadline.eq(new.deadline),
@@ -116,26 +144,26 @@ pub fn begin(conn: &mut AnyConnection, new: &NewPost, now: Micros) -> DbResult<b
         window_posts::challenge_epoch.eq(new.challenge_epoch),
         window_posts::randomness.eq(&new.randomness),
         window_posts::sectors.eq(json(&new.sectors)),
-        window_posts::skipped.eq(json(&skipped)),
+        window_posts::skipped.eq(json(skipped)),
         window_posts::state.eq(PostState::Vanilla),
         window_posts::created_at.eq(now),
     );
-    let inserted =
-        on_conn!(&mut *conn, |c| diesel::insert_into(window_posts::table).values(values).on_conflict_do_nothing().execute(c))?;
+    let inserted = on_conn!(&mut *conn, |c| diesel::insert_into(window_posts::table)
+        .values(values)
+        .on_conflict_do_nothing()
+        .execute(c))?;
     if inserted == 0 {
-        return Ok(false);
+        return Ok(None);
     }
-    let post: WindowPost = window_posts::table
+    window_posts::table
         .filter(window_posts::pool_id.eq(new.pool))
-        .filter(window_posts::open_epoch.eq(new.open_epoch).and(window_posts::partition.eq(new.partition)))
-        .first(conn)?;
-    let pool = pool_by_id(conn, new.pool)?;
-    for (machine, sectors) in by_machine {
-        let inputs = sectors.iter().map(|s| s.input(&pool)).collect();
-        let input = PostInput { randomness: new.randomness.clone(), sectors: inputs, vanilla: Vec::new() };
-        queue(conn, &post, TaskKind::Vanilla, Some(machine), &input, new.due_at, now)?;
-    }
-    Ok(true)
+        .filter(
+            window_posts::open_epoch
+                .eq(new.open_epoch)
+                .and(window_posts::partition.eq(new.partition)),
+        )
+        .first(conn)
+        .map(Some)
 }
 
 /// Time left for the SNARK when the server stops waiting for machines that have not read their
@@ -146,30 +174,29 @@ const LEAST_TO_READ: Micros = 5 * MINUTE;
 
 /// Goes on with proofs without machines that are lost or too slow. They must not cost the other
 /// machines' sectors, so only their own become faulty. Returns how many sectors were given up.
-pub fn go_on_without_silent(conn: &mut AnyConnection, pool: PoolId, now: Micros) -> DbResult<usize> {
-    let waiting = in_state(conn, PostState::Vanilla)?.into_iter().filter(|post| post.pool_id == pool);
+pub fn go_on_without_silent(
+    conn: &mut AnyConnection,
+    pool: PoolId,
+    now: Micros,
+) -> DbResult<usize> {
+    let waiting = in_state(conn, PostState::Vanilla)?
+        .into_iter()
+        .filter(|post| post.pool_id == pool);
     let lost = lost_machines(conn)?;
     let mut given_up = 0;
     for WindowPost { id, .. } in waiting.collect::<Vec<_>>() {
         dialect::lock(conn, Turn::WindowPost(id))?;
         let post = by_id(conn, id)?;
-        let mut skipped = post.skipped_numbers();
-        let before = skipped.len();
-        let tasks = sealing::task_heads_for_post(conn, id)?;
-        let others_are_ready = tasks.iter().any(|t| t.state == TaskState::Done);
-        for task in tasks.iter().filter(|t| t.is_open()) {
-            // A lost machine may be back in time, but nobody waits for it when others are ready.
-            let is_lost = task.pinned_to.is_some_and(|machine| lost.contains(&machine));
-            let least = task.created_at + LEAST_TO_READ;
-            let last_call = if is_lost && others_are_ready { least } else { least.max(task.due_at - FOR_THE_SNARK) };
-            if post.state == PostState::Vanilla && now > last_call {
-                sealing::cancel_open(conn, Of::Task(task.id), "the proof went on without it", now)?;
-                skipped.extend(sectors_of(&sealing::task_by_id(conn, task.id)?));
-            }
+        if post.state != PostState::Vanilla {
+            continue;
         }
-        if skipped.len() > before {
-            given_up += skipped.len() - before;
-            diesel::update(window_posts::table.find(id)).set(window_posts::skipped.eq(json(&skipped))).execute(conn)?;
+        let silent = cancel_silent(conn, &post, &lost, now)?;
+        if !silent.is_empty() {
+            given_up += silent.len();
+            let skipped = [post.skipped_numbers(), silent].concat();
+            diesel::update(window_posts::table.find(id))
+                .set(window_posts::skipped.eq(json(&skipped)))
+                .execute(conn)?;
             let post = by_id(conn, id)?;
             vanilla_done(conn, &post, now)?;
         }
@@ -177,78 +204,155 @@ pub fn go_on_without_silent(conn: &mut AnyConnection, pool: PoolId, now: Micros)
     Ok(given_up)
 }
 
+/// Cancels the vanilla proofs that are not waited for any longer. Returns their sectors.
+fn cancel_silent(
+    conn: &mut AnyConnection,
+    post: &WindowPost,
+    lost: &HashSet<MachineId>,
+    now: Micros,
+) -> DbResult<Vec<i64>> {
+    let tasks = sealing::task_heads_for_post(conn, post.id)?;
+    let others_are_ready = tasks.iter().any(|t| t.state == TaskState::Done);
+    let mut sectors = Vec::new();
+    for task in tasks.iter().filter(|t| t.is_open()) {
+        // A lost machine may be back in time, but nobody waits for it when others are ready.
+        let is_lost = task
+            .pinned_to
+            .is_some_and(|machine| lost.contains(&machine));
+        let least = task.created_at + LEAST_TO_READ;
+        let last_call = if is_lost && others_are_ready {
+            least
+        } else {
+            least.max(task.due_at - FOR_THE_SNARK)
+        };
+        if now > last_call {
+            sealing::cancel_open(conn, Of::Task(task.id), "the proof went on without it", now)?;
+            sectors.extend(sectors_of(&sealing::task_by_id(conn, task.id)?));
+        }
+    }
+    Ok(sectors)
+}
+
 fn sectors_of(task: &Task) -> Vec<i64> {
     let input = serde_json::from_str::<PostInput>(&task.input);
-    input.map(|own| own.sectors.iter().filter_map(|s| i64::try_from(s.number).ok()).collect()).unwrap_or_default()
+    input
+        .map(|own| {
+            own.sectors
+                .iter()
+                .filter_map(|s| i64::try_from(s.number).ok())
+                .collect()
+        })
+        .unwrap_or_default()
 }
 
 fn json(numbers: &[i64]) -> String {
     serde_json::to_string(numbers).unwrap_or_default()
 }
 
-fn queue(
-    conn: &mut AnyConnection,
-    post: &WindowPost,
-    kind: TaskKind,
-    pinned_to: Option<MachineId>,
-    input: &PostInput,
-    due_at: Micros,
-    now: Micros,
-) -> DbResult<()> {
-    let input = serde_json::to_string(input).unwrap_or_default();
-    let task = NewTask { kind, sector: None, post: Some(post.id), pool: post.pool_id, pinned_to, avoid: None, input, due_at };
-    sealing::create_task(conn, &task, now).map(drop)
+/// A step of a proof, for any machine.
+fn step(post: &WindowPost, kind: TaskKind, input: &PostInput, due_at: Micros) -> NewTask {
+    NewTask {
+        kind,
+        sector: None,
+        post: Some(post.id),
+        pool: post.pool_id,
+        pinned_to: None,
+        avoid: None,
+        source_machine: None,
+        input: serde_json::to_string(input).unwrap_or_default(),
+        due_at,
+    }
 }
 
 /// Takes the result of a vanilla or SNARK task. The next step follows when the last task of its
 /// kind is done.
-pub fn step_done(conn: &mut AnyConnection, id: PostId, kind: TaskKind, output: StepOutput, now: Micros) -> DbResult<()> {
+pub fn step_done(
+    conn: &mut AnyConnection,
+    id: PostId,
+    kind: TaskKind,
+    output: StepOutput,
+    now: Micros,
+) -> DbResult<()> {
     // The last of several machines moves the post on, so they must see each other's results.
     dialect::lock(conn, Turn::WindowPost(id))?;
     let post = by_id(conn, id)?;
     match (kind, output) {
         (TaskKind::Vanilla, _) => vanilla_done(conn, &post, now),
-        (TaskKind::WindowPost, StepOutput::Proof(proof)) => {
-            move_on(conn, &post, PostState::Proving, PostState::Proven, Some(proof)).map(drop)
-        }
+        (TaskKind::WindowPost, StepOutput::Proof(proof)) => move_on(
+            conn,
+            &post,
+            PostState::Proving,
+            PostState::Proven,
+            Some(proof),
+        )
+        .map(drop),
         _ => Ok(()),
     }
 }
 
 fn vanilla_done(conn: &mut AnyConnection, post: &WindowPost, now: Micros) -> DbResult<()> {
     let tasks = sealing::tasks_for_post(conn, post.id)?;
-    let vanilla: Vec<&Task> = tasks.iter().filter(|t| t.kind == TaskKind::Vanilla && t.state != TaskState::Failed).collect();
+    let vanilla: Vec<&Task> = tasks
+        .iter()
+        .filter(|t| t.kind == TaskKind::Vanilla && t.state != TaskState::Failed)
+        .collect();
     if vanilla.iter().any(|t| t.state != TaskState::Done) {
         return Ok(());
     }
     if move_on(conn, post, PostState::Vanilla, PostState::Proving, None)? == 0 {
         return Ok(());
     }
-    let mut skipped = post.skipped_numbers();
-    let mut input = PostInput { randomness: post.randomness.clone(), sectors: Vec::new(), vanilla: Vec::new() };
-    let mut due_at = now;
-    for task in vanilla {
-        let output = task.output.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or("null");
-        if let Ok(Vanilla { faulty }) = serde_json::from_str(output) {
-            skipped.extend(faulty.into_iter().map(|(number, _)| number));
-        }
-        input.vanilla.extend(RawValue::from_string(output.to_owned()));
-        if let Ok(own) = serde_json::from_str::<PostInput>(&task.input) {
-            input.sectors.extend(own.sectors);
-        }
-        due_at = task.due_at;
-    }
+    let (input, faulty) = snark_input(post, &vanilla);
+    let mut skipped = [post.skipped_numbers(), faulty].concat();
     skipped.sort_unstable();
-    diesel::update(window_posts::table.find(post.id)).set(window_posts::skipped.eq(json(&skipped))).execute(conn)?;
+    diesel::update(window_posts::table.find(post.id))
+        .set(window_posts::skipped.eq(json(&skipped)))
+        .execute(conn)?;
     if skipped.len() >= post.sector_numbers().len() {
         // Nothing is left to prove: the chain notices the faults when the window closes.
         return move_on(conn, post, PostState::Proving, PostState::Missed, None).map(drop);
     }
-    queue(conn, post, TaskKind::WindowPost, None, &input, due_at, now)
+    let due_at = vanilla.last().map_or(now, |task| task.due_at);
+    let snark = step(post, TaskKind::WindowPost, &input, due_at);
+    sealing::create_task(conn, &snark, now).map(drop)
+}
+
+/// The SNARK's input from the results of the vanilla tasks, and the sectors that could not be
+/// proven.
+fn snark_input(post: &WindowPost, vanilla: &[&Task]) -> (PostInput, Vec<i64>) {
+    let mut input = PostInput {
+        randomness: post.randomness.clone(),
+        sectors: Vec::new(),
+        vanilla: Vec::new(),
+    };
+    let mut not_proven = Vec::new();
+    for task in vanilla {
+        let output = task
+            .output
+            .as_deref()
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .unwrap_or("null");
+        if let Ok(Vanilla { faulty }) = serde_json::from_str(output) {
+            not_proven.extend(faulty.into_iter().map(|(number, _)| number));
+        }
+        input
+            .vanilla
+            .extend(RawValue::from_string(output.to_owned()));
+        if let Ok(own) = serde_json::from_str::<PostInput>(&task.input) {
+            input.sectors.extend(own.sectors);
+        }
+    }
+    (input, not_proven)
 }
 
 /// Always retries a step of a proof that is still due, on another machine if possible.
-pub fn step_failed(conn: &mut AnyConnection, id: PostId, task: &Task, machine: MachineId, now: Micros) -> DbResult<()> {
+pub fn step_failed(
+    conn: &mut AnyConnection,
+    id: PostId,
+    task: &Task,
+    machine: MachineId,
+    now: Micros,
+) -> DbResult<()> {
     let post = by_id(conn, id)?;
     let kind = task.kind;
     if post.state == PostState::Missed {
@@ -261,6 +365,7 @@ pub fn step_failed(conn: &mut AnyConnection, id: PostId, task: &Task, machine: M
         pool: post.pool_id,
         pinned_to: task.pinned_to,
         avoid: Some(machine).filter(|_| task.pinned_to.is_none() && task.avoid.is_none()),
+        source_machine: None,
         input: task.input.clone(),
         due_at: task.due_at,
     };
@@ -274,10 +379,18 @@ fn move_on(
     to: PostState,
     proof: Option<Vec<u8>>,
 ) -> DbResult<usize> {
-    let row = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq(from)));
+    let row = window_posts::table.filter(
+        window_posts::id
+            .eq(post.id)
+            .and(window_posts::state.eq(from)),
+    );
     match proof {
-        Some(proof) => diesel::update(row).set((window_posts::state.eq(to), window_posts::proof.eq(proof))).execute(conn),
-        None => diesel::update(row).set(window_posts::state.eq(to)).execute(conn),
+        Some(proof) => diesel::update(row)
+            .set((window_posts::state.eq(to), window_posts::proof.eq(proof)))
+            .execute(conn),
+        None => diesel::update(row)
+            .set(window_posts::state.eq(to))
+            .execute(conn),
     }
 }
 
@@ -286,14 +399,24 @@ pub fn by_id(conn: &mut AnyConnection, id: PostId) -> DbResult<WindowPost> {
 }
 
 pub fn in_state(conn: &mut AnyConnection, state: PostState) -> DbResult<Vec<WindowPost>> {
-    window_posts::table.filter(window_posts::state.eq(state)).order(window_posts::id.asc()).load(conn)
+    window_posts::table
+        .filter(window_posts::state.eq(state))
+        .order(window_posts::id.asc())
+        .load(conn)
 }
 
 /// Records that the proof's message was stored, in the same transaction.
 pub fn submitted(conn: &mut AnyConnection, post: &WindowPost, message: MessageId) -> DbResult<()> {
-    let proven = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq(PostState::Proven)));
+    let proven = window_posts::table.filter(
+        window_posts::id
+            .eq(post.id)
+            .and(window_posts::state.eq(PostState::Proven)),
+    );
     diesel::update(proven)
-        .set((window_posts::state.eq(PostState::Submitted), window_posts::message_id.eq(message)))
+        .set((
+            window_posts::state.eq(PostState::Submitted),
+            window_posts::message_id.eq(message),
+        ))
         .execute(conn)
         .map(drop)
 }
@@ -303,13 +426,23 @@ pub fn rejected(conn: &mut AnyConnection, id: PostId, now: Micros) -> DbResult<(
     dialect::lock(conn, Turn::WindowPost(id))?;
     let post = by_id(conn, id)?;
     let tasks = sealing::tasks_for_post(conn, id)?;
-    let Some(made) = tasks.iter().rev().find(|t| t.kind == TaskKind::WindowPost) else { return Ok(()) };
+    let Some(made) = tasks.iter().rev().find(|t| t.kind == TaskKind::WindowPost) else {
+        return Ok(());
+    };
     if move_on(conn, &post, PostState::Proven, PostState::Proving, None)? == 0 {
         return Ok(());
     }
-    let (kind, pool, avoid) = (TaskKind::WindowPost, post.pool_id, made.machine_id);
-    let (input, due_at) = (made.input.clone(), made.due_at);
-    let again = NewTask { kind, sector: None, post: Some(id), pool, pinned_to: None, avoid, input, due_at };
+    let again = NewTask {
+        kind: TaskKind::WindowPost,
+        sector: None,
+        post: Some(id),
+        pool: post.pool_id,
+        pinned_to: None,
+        avoid: made.machine_id,
+        source_machine: None,
+        input: made.input.clone(),
+        due_at: made.due_at,
+    };
     sealing::create_task(conn, &again, now).map(drop)
 }
 
@@ -343,11 +476,22 @@ fn place(post: &WindowPost) -> String {
     format!("{}:{}:{}", post.pool_id, post.deadline, post.partition)
 }
 
+/// States of a proof that is not known to have landed, and has not missed its window.
+const NOT_LANDED: [PostState; 4] = [
+    PostState::Vanilla,
+    PostState::Proving,
+    PostState::Proven,
+    PostState::Submitted,
+];
+
 /// A pool's windows that have closed at epoch `head` without a proof known to have landed.
 pub fn closed(conn: &mut AnyConnection, pool: PoolId, head: i64) -> DbResult<Vec<WindowPost>> {
-    let open = [PostState::Vanilla, PostState::Proving, PostState::Proven, PostState::Submitted].map(PostState::name);
     window_posts::table
-        .filter(window_posts::pool_id.eq(pool).and(window_posts::state.eq_any(open)))
+        .filter(
+            window_posts::pool_id
+                .eq(pool)
+                .and(window_posts::state.eq_any(NOT_LANDED)),
+        )
         .filter(window_posts::close_epoch.le(head))
         .order(window_posts::id.asc())
         .load(conn)
@@ -356,14 +500,22 @@ pub fn closed(conn: &mut AnyConnection, pool: PoolId, head: i64) -> DbResult<Vec
 /// Records that a window has closed without its proof. Cancels its tasks, which would only delay
 /// the open windows. False: this was recorded before.
 pub fn miss(conn: &mut AnyConnection, post: &WindowPost, now: Micros) -> DbResult<bool> {
-    let open = [PostState::Vanilla, PostState::Proving, PostState::Proven, PostState::Submitted].map(PostState::name);
-    let row = window_posts::table.filter(window_posts::id.eq(post.id).and(window_posts::state.eq_any(open)));
-    if diesel::update(row).set(window_posts::state.eq(PostState::Missed)).execute(conn)? == 0 {
+    let row = window_posts::table.filter(
+        window_posts::id
+            .eq(post.id)
+            .and(window_posts::state.eq_any(NOT_LANDED)),
+    );
+    if diesel::update(row)
+        .set(window_posts::state.eq(PostState::Missed))
+        .execute(conn)?
+        == 0
+    {
         return Ok(false);
     }
     sealing::cancel_open(conn, Of::Post(post.id), "the window has closed", now)?;
     let text = format!(
-        "the window of deadline {} partition {} that opened at epoch {} closed without its proof: {} sectors are faulty until they recover",
+        "the window of deadline {} partition {} that opened at epoch {} closed without its proof: \
+         {} sectors are faulty until they recover",
         post.deadline,
         post.partition,
         post.open_epoch,

@@ -29,23 +29,39 @@ pub struct PlannedBegin {
 
 pub(super) fn load(conn: &mut AnyConnection) -> DbResult<HashMap<SectorId, PlannedBegin>> {
     let rows: Vec<(SectorId, MachineId, Micros)> = drawings::table.load(conn)?;
-    Ok(rows.into_iter().map(|(sector, machine, at)| (sector, PlannedBegin { machine, at })).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(sector, machine, at)| (sector, PlannedBegin { machine, at }))
+        .collect())
 }
 
 /// Stores the beginnings that `outlook` expects for the coming day. Returns how many sectors are
 /// expected on another machine than before.
-pub fn keep_plan(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &Outlook) -> DbResult<usize> {
+pub fn keep_plan(
+    conn: &mut AnyConnection,
+    snapshot: &Snapshot,
+    outlook: &Outlook,
+) -> DbResult<usize> {
     let mut before = load(conn)?;
     let mut moved = 0;
-    let begins = outlook.steps.iter().filter(|s| s.step == TaskKind::PreCommit1 && s.from >= snapshot.now);
+    let begins = outlook
+        .steps
+        .iter()
+        .filter(|s| s.step == TaskKind::PreCommit1 && s.from >= snapshot.now);
     for step in begins.filter(|s| s.from < snapshot.now + AHEAD) {
-        let now = PlannedBegin { machine: step.machine, at: step.from };
+        let now = PlannedBegin {
+            machine: step.machine,
+            at: step.from,
+        };
         let was = before.remove(&step.sector);
         if was.is_some_and(|was| was.machine == now.machine && (was.at - now.at).abs() < SAME) {
             continue;
         }
         moved += usize::from(was.is_some_and(|was| was.machine != now.machine));
-        let values = (drawings::machine_id.eq(now.machine), drawings::begins_at.eq(now.at));
+        let values = (
+            drawings::machine_id.eq(now.machine),
+            drawings::begins_at.eq(now.at),
+        );
         on_conn!(&mut *conn, |c| diesel::insert_into(drawings::table)
             .values((drawings::sector_id.eq(step.sector), values))
             .on_conflict(drawings::sector_id)

@@ -16,8 +16,8 @@ use crate::{
     ids::{MachineId, PoolId, SectorId, TaskId},
     orders,
     sealing::{
-        Cost, SectorState, Setbacks, TaskKind, TaskState, ToStore, count_sectors, fetched, in_states, leftovers, open_tasks,
-        setbacks, to_store,
+        Cost, Sector, SectorState, Setbacks, TaskKind, TaskState, ToStore, count_sectors, fetched,
+        in_states, leftovers, open_tasks, setbacks, to_store,
     },
     store::{AnyConnection, DbResult, schema::chain_cursors},
 };
@@ -77,6 +77,8 @@ pub struct TaskView {
     pub due_at: Micros,
     pub pinned_to: Option<MachineId>,
     pub avoid: Option<MachineId>,
+    /// The machine that a transfer fetches from.
+    pub source_machine: Option<MachineId>,
     /// The machine that runs it already, and since when.
     pub leased_to: Option<MachineId>,
     pub started_at: Micros,
@@ -143,21 +145,43 @@ const GPU_IS_WAITED_FOR: Micros = 2 * HOUR;
 /// Loads machines that are not lost, tasks that are not done, sectors that do not count yet, and
 /// holds that have not expired.
 pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
-    let sizes: HashMap<PoolId, i64> = pools(conn)?.into_iter().map(|p| (p.id, p.sector_bytes)).collect();
-    let epoch_seconds = chain_cursors::table.select(chain_cursors::epoch_seconds).first(conn).optional()?;
+    let sizes: HashMap<PoolId, i64> = pools(conn)?
+        .into_iter()
+        .map(|p| (p.id, p.sector_bytes))
+        .collect();
+    let epoch_seconds = chain_cursors::table
+        .select(chain_cursors::epoch_seconds)
+        .first(conn)
+        .optional()?;
     let machines = machines(conn)?;
     let setbacks = setbacks(conn, now)?;
-    let (stored, left) = (load_stored(conn, &sizes)?, load_leftovers(conn, &sizes, now)?);
-    let bytes_of = |of: &HashMap<MachineId, i64>, machine: &Machine| of.get(&machine.id).copied().unwrap_or(0);
+    let (stored, left) = (
+        load_stored(conn, &sizes)?,
+        load_leftovers(conn, &sizes, now)?,
+    );
+    let bytes_of =
+        |of: &HashMap<MachineId, i64>, machine: &Machine| of.get(&machine.id).copied().unwrap_or(0);
     let view = |m: &Machine| view(m, (bytes_of(&stored, m), bytes_of(&left, m)), &setbacks);
-    let lately_lost = |m: &&Machine| m.gpus > 0 && m.lost_since.is_some_and(|since| since > now - GPU_IS_WAITED_FOR);
+    let lately_lost = |m: &&Machine| {
+        m.gpus > 0
+            && m.lost_since
+                .is_some_and(|since| since > now - GPU_IS_WAITED_FOR)
+    };
     let has_storage = machines.iter().any(|m| m.is_for_storage() && !m.is_lost());
     Ok(Snapshot {
         now,
-        to_store: if has_storage { to_store(conn, &setbacks, TO_STORE)? } else { Vec::new() },
+        to_store: if has_storage {
+            to_store(conn, &setbacks, TO_STORE)?
+        } else {
+            Vec::new()
+        },
         machines: machines.iter().filter(|m| !m.is_lost()).map(view).collect(),
         lately_lost: machines.iter().filter(lately_lost).map(view).collect(),
-        away: machines.iter().filter(|m| m.is_lost() || m.is_draining()).map(|m| m.name.clone()).collect(),
+        away: machines
+            .iter()
+            .filter(|m| m.is_lost() || m.is_draining())
+            .map(|m| m.name.clone())
+            .collect(),
         tasks: load_tasks(conn, &sizes)?,
         commitments: load_commitments(conn, &sizes, &setbacks, now)?,
         sizes: sizes.values().copied().collect(),
@@ -167,9 +191,15 @@ pub fn load(conn: &mut AnyConnection, now: Micros) -> DbResult<Snapshot> {
 }
 
 /// Bytes of sealed sectors that lie on each machine.
-fn load_stored(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResult<HashMap<MachineId, i64>> {
+fn load_stored(
+    conn: &mut AnyConnection,
+    sizes: &HashMap<PoolId, i64>,
+) -> DbResult<HashMap<MachineId, i64>> {
     let mut stored = HashMap::new();
-    for counted in count_sectors(conn)?.into_iter().filter(|counted| counted.state.is_on_chain()) {
+    for counted in count_sectors(conn)?
+        .into_iter()
+        .filter(|counted| counted.state.is_on_chain())
+    {
         if let (Some(machine), Some(bytes)) = (counted.machine, sizes.get(&counted.pool)) {
             *stored.entry(machine).or_default() += counted.sectors * bytes;
         }
@@ -178,7 +208,11 @@ fn load_stored(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResu
 }
 
 /// Bytes that copies of sealed sectors which have moved away still take on each machine.
-fn load_leftovers(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: Micros) -> DbResult<HashMap<MachineId, i64>> {
+fn load_leftovers(
+    conn: &mut AnyConnection,
+    sizes: &HashMap<PoolId, i64>,
+    now: Micros,
+) -> DbResult<HashMap<MachineId, i64>> {
     let mut left: HashMap<MachineId, i64> = HashMap::new();
     for (machine, pool) in leftovers(conn, now)? {
         *left.entry(machine).or_default() += sizes.get(&pool).copied().unwrap_or(0);
@@ -186,7 +220,11 @@ fn load_leftovers(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>, now: M
     Ok(left)
 }
 
-fn view(machine: &Machine, (stored_bytes, leftover_bytes): (i64, i64), setbacks: &Setbacks) -> MachineView {
+fn view(
+    machine: &Machine,
+    (stored_bytes, leftover_bytes): (i64, i64),
+    setbacks: &Setbacks,
+) -> MachineView {
     MachineView {
         id: machine.id,
         name: machine.name.clone(),
@@ -198,7 +236,9 @@ fn view(machine: &Machine, (stored_bytes, leftover_bytes): (i64, i64), setbacks:
         disk_free_bytes: machine.disk_free_bytes.clamp(0, check::MOST_DISK),
         stored_bytes,
         leftover_bytes,
-        gpus: machine.gpus.clamp(0, i64::try_from(check::MOST_GPUS).unwrap_or(i64::MAX)),
+        gpus: machine
+            .gpus
+            .clamp(0, i64::try_from(check::MOST_GPUS).unwrap_or(i64::MAX)),
         moves: match &machine.files_url {
             None => FileMoves::Never,
             Some(_) if setbacks.machines.contains(&machine.id) => FileMoves::NotNow,
@@ -223,6 +263,7 @@ fn load_tasks(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResul
             due_at: task.due_at,
             pinned_to: task.pinned_to,
             avoid: task.avoid,
+            source_machine: task.source_machine,
             leased_to: task.machine_id.filter(|_| task.state == TaskState::Leased),
             started_at: task.started_at.unwrap_or(task.created_at),
         })
@@ -230,61 +271,93 @@ fn load_tasks(conn: &mut AnyConnection, sizes: &HashMap<PoolId, i64>) -> DbResul
     Ok(tasks.collect())
 }
 
+/// Contracts whose sectors do not count yet, and orders that are not paid yet.
 fn load_commitments(
     conn: &mut AnyConnection,
     sizes: &HashMap<PoolId, i64>,
     setbacks: &Setbacks,
     now: Micros,
 ) -> DbResult<Vec<Commitment>> {
-    let commitment = |state: &SectorState| state.is_sealing() || *state == SectorState::Quarantined;
-    let sealing = SectorState::ALL.into_iter().filter(commitment).collect::<Vec<_>>();
-    let planned_begin = previous_plan::load(conn)?;
-    let mut contracts: BTreeMap<i64, Commitment> = BTreeMap::new();
-    let sectors = in_states(conn, &sealing)?;
-    let in_pc2: Vec<SectorId> = sectors.iter().filter(|s| s.state == SectorState::PreCommit2).map(|s| s.id).collect();
-    let fetched = fetched(conn, &in_pc2)?;
-    for sector in sectors {
-        let Some(sector_bytes) = sizes.get(&sector.pool_id) else { continue };
-        let commitment = contracts.entry(sector.contract_id.0).or_insert_with(|| Commitment {
-            id: sector.contract_id.0,
-            pool: sector.pool_id,
-            sector_bytes: *sector_bytes,
-            promised_at: sector.due_at,
-            held: 0,
-            sectors: Vec::new(),
-        });
-        commitment.sectors.push(SectorView {
-            id: sector.id,
-            number: sector.number,
-            state: sector.state,
-            machine: sector.machine_id,
-            changed_at: sector.changed_at,
-            setback: sector.reason.filter(|_| sector.failures > 0),
-            planned_begin: planned_begin.get(&sector.id).copied(),
-            fetched: fetched.contains(&sector.id),
-            moves_at: setbacks.sectors.get(&sector.id).copied().unwrap_or(0),
-        });
-    }
-    let mut commitment: Vec<Commitment> = contracts.into_values().collect();
-    for order in orders::placed(conn, now)? {
-        let Some(sector_bytes) = sizes.get(&order.pool_id).copied() else { continue };
-        commitment.push(Commitment {
+    let mut commitments = load_contracts(conn, sizes, setbacks)?;
+    let held = orders::placed(conn, now)?.into_iter().filter_map(|order| {
+        let sector_bytes = *sizes.get(&order.pool_id)?;
+        Some(Commitment {
             id: order.id.0,
             pool: order.pool_id,
             sector_bytes,
             promised_at: order.promised_at,
             held: order.bytes / sector_bytes.max(1),
             sectors: Vec::new(),
+        })
+    });
+    commitments.extend(held);
+    Ok(commitments)
+}
+
+fn load_contracts(
+    conn: &mut AnyConnection,
+    sizes: &HashMap<PoolId, i64>,
+    setbacks: &Setbacks,
+) -> DbResult<Vec<Commitment>> {
+    let is_owed = |state: &SectorState| state.is_sealing() || *state == SectorState::Quarantined;
+    let owed: Vec<SectorState> = SectorState::ALL.into_iter().filter(is_owed).collect();
+    let planned_begin = previous_plan::load(conn)?;
+    let sectors = in_states(conn, &owed)?;
+    let in_pc2: Vec<SectorId> = sectors
+        .iter()
+        .filter(|s| s.state == SectorState::PreCommit2)
+        .map(|s| s.id)
+        .collect();
+    let fetched = fetched(conn, &in_pc2)?;
+    let mut contracts: BTreeMap<i64, Commitment> = BTreeMap::new();
+    for sector in sectors {
+        let Some(sector_bytes) = sizes.get(&sector.pool_id) else {
+            continue;
+        };
+        let contract = contracts
+            .entry(sector.contract_id.0)
+            .or_insert_with(|| Commitment {
+                id: sector.contract_id.0,
+                pool: sector.pool_id,
+                sector_bytes: *sector_bytes,
+                promised_at: sector.due_at,
+                held: 0,
+                sectors: Vec::new(),
+            });
+        contract.sectors.push(SectorView {
+            planned_begin: planned_begin.get(&sector.id).copied(),
+            fetched: fetched.contains(&sector.id),
+            moves_at: setbacks.sectors.get(&sector.id).copied().unwrap_or(0),
+            ..sector_view(sector)
         });
     }
-    Ok(commitment)
+    Ok(contracts.into_values().collect())
+}
+
+/// A sector as its own row tells it.
+fn sector_view(sector: Sector) -> SectorView {
+    SectorView {
+        id: sector.id,
+        number: sector.number,
+        state: sector.state,
+        machine: sector.machine_id,
+        changed_at: sector.changed_at,
+        setback: sector.reason.filter(|_| sector.failures > 0),
+        planned_begin: None,
+        fetched: false,
+        moves_at: 0,
+    }
 }
 
 impl Snapshot {
     /// Gives nothing to machines that are not in `heard`: work given to a silent machine might lie
     /// there until its lease ends.
     pub fn leave_out_silent(&mut self, heard: &HashSet<MachineId>) {
-        for machine in self.machines.iter_mut().filter(|machine| !heard.contains(&machine.id)) {
+        for machine in self
+            .machines
+            .iter_mut()
+            .filter(|machine| !heard.contains(&machine.id))
+        {
             machine.takes_new = false;
             machine.is_heard = false;
         }
@@ -294,7 +367,9 @@ impl Snapshot {
     #[must_use]
     pub fn committed_sectors(&self, pool: PoolId) -> i64 {
         let of_pool = self.commitments.iter().filter(|o| o.pool == pool);
-        of_pool.map(|o| o.held + i64::try_from(o.sectors.len()).unwrap_or(i64::MAX)).sum()
+        of_pool
+            .map(|o| o.held + i64::try_from(o.sectors.len()).unwrap_or(i64::MAX))
+            .sum()
     }
 
     /// Whole seconds from `from` to now; 0 if `from` is in the future.

@@ -15,7 +15,10 @@ pub(super) const TO_ONE: usize = 4;
 
 /// Storage machines, which keep sectors that others seal.
 pub(super) fn keepers(snapshot: &Snapshot) -> impl Iterator<Item = &MachineView> {
-    snapshot.machines.iter().filter(|m| m.keeps && m.takes_new && m.moves != FileMoves::Never)
+    snapshot
+        .machines
+        .iter()
+        .filter(|m| m.keeps && m.takes_new && m.moves != FileMoves::Never)
 }
 
 /// Free bytes on each storage machine, less the sectors that are on their way to it.
@@ -35,22 +38,40 @@ pub(super) fn rooms(snapshot: &Snapshot) -> HashMap<MachineId, i64> {
 #[must_use]
 pub fn storing(snapshot: &Snapshot) -> Vec<(SectorId, MachineId)> {
     let mut rooms = rooms(snapshot);
-    let under_way = snapshot.tasks.iter().filter(|t| t.kind == TaskKind::Store && t.leased_to.is_some());
-    let (mut coming, mut leaving): (HashMap<MachineId, usize>, HashMap<MachineId, usize>) = (HashMap::new(), HashMap::new());
+    let under_way = snapshot
+        .tasks
+        .iter()
+        .filter(|t| t.kind == TaskKind::Store && t.leased_to.is_some());
+    let (mut coming, mut leaving): (HashMap<MachineId, usize>, HashMap<MachineId, usize>) =
+        (HashMap::new(), HashMap::new());
     for task in under_way {
-        task.leased_to.into_iter().for_each(|to| *coming.entry(to).or_default() += 1);
-        task.avoid.into_iter().for_each(|from| *leaving.entry(from).or_default() += 1);
+        task.leased_to
+            .into_iter()
+            .for_each(|to| *coming.entry(to).or_default() += 1);
+        task.source_machine
+            .into_iter()
+            .for_each(|from| *leaving.entry(from).or_default() += 1);
     }
-    let shows = |id: MachineId| snapshot.machines.iter().any(|m| m.id == id && m.moves == FileMoves::Now);
+    let shows = |id: MachineId| {
+        snapshot
+            .machines
+            .iter()
+            .any(|m| m.id == id && m.moves == FileMoves::Now)
+    };
     let mut begun = Vec::new();
     for sector in snapshot.to_store.iter().filter(|s| shows(s.from)) {
         if leaving.get(&sector.from).is_some_and(|n| *n >= FROM_ONE) {
             continue;
         }
-        let open = keepers(snapshot).filter(|m| m.moves == FileMoves::Now && coming.get(&m.id).is_none_or(|n| *n < TO_ONE));
+        let open = keepers(snapshot)
+            .filter(|m| m.moves == FileMoves::Now && coming.get(&m.id).is_none_or(|n| *n < TO_ONE));
         let room_of = |m: &MachineView| rooms.get(&m.id).copied().unwrap_or(0);
-        let best = open.filter(|m| room_of(m) >= sector.bytes).max_by_key(|m| (room_of(m), std::cmp::Reverse(m.id)));
-        let Some(to) = best.map(|m| m.id) else { continue };
+        let best = open
+            .filter(|m| room_of(m) >= sector.bytes)
+            .max_by_key(|m| (room_of(m), std::cmp::Reverse(m.id)));
+        let Some(to) = best.map(|m| m.id) else {
+            continue;
+        };
         *coming.entry(to).or_default() += 1;
         *leaving.entry(sector.from).or_default() += 1;
         rooms.entry(to).and_modify(|room| *room -= sector.bytes);
@@ -69,11 +90,19 @@ mod tests {
 
     /// Machines 1 and 2 seal, 3 and 4 are for storage. Sectors 1 to `n` of 32 GiB lie on the first.
     fn fleet_model(n: i64) -> Snapshot {
-        let mut fleet_model = snapshot((1..=4).map(|id| machine(id, 8)).collect(), Vec::new(), Vec::new());
+        let mut fleet_model = snapshot(
+            (1..=4).map(|id| machine(id, 8)).collect(),
+            Vec::new(),
+            Vec::new(),
+        );
         for (at, machine) in fleet_model.machines.iter_mut().enumerate() {
             (machine.moves, machine.keeps) = (FileMoves::Now, at >= 2);
         }
-        let sector = |id| ToStore { sector: SectorId(id), from: MachineId(1), bytes: 32 * GIB };
+        let sector = |id| ToStore {
+            sector: SectorId(id),
+            from: MachineId(1),
+            bytes: 32 * GIB,
+        };
         fleet_model.to_store = (1..=n).map(sector).collect();
         fleet_model
     }
@@ -84,9 +113,16 @@ mod tests {
         fleet_model.machines[2].disk_free_bytes = 900 * GIB;
         assert_eq!(storing(&fleet_model), [(SectorId(1), MachineId(4))]);
         fleet_model.to_store[2].from = MachineId(2);
-        assert_eq!(storing(&fleet_model), [(SectorId(1), MachineId(4)), (SectorId(3), MachineId(4))]);
+        assert_eq!(
+            storing(&fleet_model),
+            [(SectorId(1), MachineId(4)), (SectorId(3), MachineId(4))]
+        );
         let mut under_way = task(9, TaskKind::Store, NOW);
-        (under_way.leased_to, under_way.avoid, under_way.sector_bytes) = (Some(MachineId(4)), Some(MachineId(1)), 200 * GIB);
+        (
+            under_way.leased_to,
+            under_way.source_machine,
+            under_way.sector_bytes,
+        ) = (Some(MachineId(4)), Some(MachineId(1)), 200 * GIB);
         fleet_model.tasks.push(under_way);
         assert_eq!(
             storing(&fleet_model),
@@ -105,7 +141,11 @@ mod tests {
         };
         assert_eq!(changed(|_| ()), 1);
         assert_eq!(changed(|h| h.machines[2].disk_free_bytes = 31 * GIB), 0);
-        assert_eq!(changed(|h| h.machines[2].stored_bytes = 1000 * GIB), 0, "what is being fetched is on no disk yet");
+        assert_eq!(
+            changed(|h| h.machines[2].stored_bytes = 1000 * GIB),
+            0,
+            "what is being fetched is on no disk yet"
+        );
         assert_eq!(changed(|h| h.machines[2].takes_new = false), 0);
         assert_eq!(changed(|h| h.machines[2].moves = FileMoves::NotNow), 0);
         assert_eq!(changed(|h| h.machines[0].moves = FileMoves::NotNow), 0);

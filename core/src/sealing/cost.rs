@@ -13,8 +13,8 @@ pub struct Cost {
     pub scratch_bytes: i64,
 }
 
-const MIB: i64 = 1 << 20;
-const GIB: i64 = 1 << 30;
+pub(crate) const MIB: i64 = 1 << 20;
+const GIB: i64 = 1024 * MIB;
 
 impl Cost {
     #[must_use]
@@ -33,9 +33,18 @@ impl Cost {
             _ if large => (1, GIB),
             _ => (1, 64 * MIB),
         };
-        // PC1 reserves the whole pipeline's scratch: unsealed, sealed and 14.1 sector sizes of cache.
-        let scratch_bytes = if kind == TaskKind::PreCommit1 { sector_bytes.saturating_mul(161) / 10 } else { 0 };
-        Self { cores, memory_bytes, scratch_bytes }
+        // PC1 reserves the whole pipeline's scratch: unsealed, sealed and 14.1 sector sizes of
+        // cache.
+        let scratch_bytes = if kind == TaskKind::PreCommit1 {
+            sector_bytes.saturating_mul(161) / 10
+        } else {
+            0
+        };
+        Self {
+            cores,
+            memory_bytes,
+            scratch_bytes,
+        }
     }
 }
 

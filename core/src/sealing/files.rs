@@ -77,38 +77,19 @@ pub fn not_needed(
     if stored.is_empty() {
         return Ok(over);
     }
-    let mut facts = Facts {
-        machine,
-        works_on: works_on(conn, machine)?,
-        read_up_to: read_up_to(conn, now)?,
-        counting: HashSet::new(),
-        ways: HashMap::new(),
-        lost: lost_machines(conn)?,
-        now,
-    };
-    let pools_here: Vec<PoolId> = capacity::pools(conn)?.into_iter().map(|pool| pool.id).collect();
+    let mut facts = Facts::load(conn, machine, now)?;
+    let pools_here: Vec<PoolId> = capacity::pools(conn)?
+        .into_iter()
+        .map(|pool| pool.id)
+        .collect();
     for part in stored.chunks(CHUNK) {
-        let numbers: Vec<i64> = part.iter().filter_map(|s| i64::try_from(s.number).ok()).collect();
+        let numbers: Vec<i64> = part
+            .iter()
+            .filter_map(|s| i64::try_from(s.number).ok())
+            .collect();
+        let known = load_known(conn, &pools_here, &numbers)?;
         facts.counting = yields::counting(conn, &pools_here, &numbers)?;
-        let known: Vec<Known> = sectors::table
-            .inner_join(pools::table.on(pools::id.eq(sectors::pool_id)))
-            .filter(sectors::pool_id.eq_any(&pools_here).and(sectors::number.eq_any(numbers)))
-            .select((
-                sectors::id,
-                sectors::pool_id,
-                pools::miner_id,
-                sectors::number,
-                sectors::machine_id,
-                sectors::state,
-                sectors::activation,
-                sectors::expiration,
-            ))
-            .load(conn)?;
-        let ids: Vec<SectorId> = known.iter().map(|sector| sector.id).collect();
-        facts.ways.clear();
-        for went in transfer::ways(conn, &ids)? {
-            facts.ways.entry(went.sector).or_default().push(went);
-        }
+        facts.ways = load_ways(conn, &known)?;
         // Two pools may share a miner, and either may need the files.
         let mut needed: HashMap<StoredSector, bool> = HashMap::new();
         for sector in known {
@@ -116,29 +97,95 @@ pub fn not_needed(
                 *needed.entry(stored).or_default() |= facts.need(&sector);
             }
         }
-        over.extend(part.iter().filter(|sector| needed.get(sector) == Some(&false)));
+        over.extend(
+            part.iter()
+                .filter(|sector| needed.get(sector) == Some(&false)),
+        );
     }
     Ok(over)
 }
 
+/// The sectors of these pools with these numbers.
+fn load_known(
+    conn: &mut AnyConnection,
+    pools_here: &[PoolId],
+    numbers: &[i64],
+) -> DbResult<Vec<Known>> {
+    sectors::table
+        .inner_join(pools::table.on(pools::id.eq(sectors::pool_id)))
+        .filter(
+            sectors::pool_id
+                .eq_any(pools_here)
+                .and(sectors::number.eq_any(numbers)),
+        )
+        .select((
+            sectors::id,
+            sectors::pool_id,
+            pools::miner_id,
+            sectors::number,
+            sectors::machine_id,
+            sectors::state,
+            sectors::activation,
+            sectors::expiration,
+        ))
+        .load(conn)
+}
+
+/// The completed transfers of each of these sectors.
+fn load_ways(conn: &mut AnyConnection, known: &[Known]) -> DbResult<HashMap<SectorId, Vec<Went>>> {
+    let ids: Vec<SectorId> = known.iter().map(|sector| sector.id).collect();
+    let mut ways: HashMap<SectorId, Vec<Went>> = HashMap::new();
+    for went in transfer::ways(conn, &ids)? {
+        ways.entry(went.sector).or_default().push(went);
+    }
+    Ok(ways)
+}
+
 impl Facts {
+    /// The facts that concern no single sector.
+    fn load(conn: &mut AnyConnection, machine: MachineId, now: Micros) -> DbResult<Self> {
+        Ok(Self {
+            machine,
+            works_on: works_on(conn, machine)?,
+            read_up_to: read_up_to(conn, now)?,
+            counting: HashSet::new(),
+            ways: HashMap::new(),
+            lost: lost_machines(conn)?,
+            now,
+        })
+    }
+
     /// The sector left here, was proven since, and its new machine recently reported that it has
     /// it.
     fn is_well_elsewhere(&self, sector: &Known, read_at: Micros) -> bool {
-        let (Some(ways), Some(at)) = (self.ways.get(&sector.id), sector.machine) else { return false };
-        let left = ways.iter().rev().find(|went| went.from == self.machine).map(|went| went.at);
+        let (Some(ways), Some(at)) = (self.ways.get(&sector.id), sector.machine) else {
+            return false;
+        };
+        let left = ways
+            .iter()
+            .rev()
+            .find(|went| went.from == self.machine)
+            .map(|went| went.at);
         let proven = left.is_some_and(|left| left.saturating_add(PROVEN_SINCE) <= read_at);
-        let seen = ways.iter().any(|went| went.to == at && went.seen_at.is_some_and(|seen| seen > self.now - SEEN_LATELY));
+        let seen = ways.iter().any(|went| {
+            went.to == at
+                && went
+                    .seen_at
+                    .is_some_and(|seen| seen > self.now - SEEN_LATELY)
+        });
         proven && seen && at != self.machine && !self.lost.contains(&at)
     }
 
     fn need(&self, sector: &Known) -> bool {
-        let Some((read, read_at)) = self.read_up_to.get(&sector.pool) else { return true };
+        let Some((read, read_at)) = self.read_up_to.get(&sector.pool) else {
+            return true;
+        };
         if self.works_on.contains(&sector.id) {
             return true;
         }
         if self.counting.contains(&(sector.pool, sector.number)) {
-            return sector.state != SectorState::Active || !self.is_well_elsewhere(sector, *read_at);
+            return sector.state != SectorState::Active
+                || !self.is_well_elsewhere(sector, *read_at);
         }
         match sector.state {
             // A sector that never was on chain has nothing left to prove. One that was has ended
@@ -153,15 +200,26 @@ impl Facts {
 }
 
 fn works_on(conn: &mut AnyConnection, machine: MachineId) -> DbResult<HashSet<SectorId>> {
-    let here =
-        tasks::table.filter(tasks::machine_id.eq(machine).and(tasks::state.eq(TaskState::Leased))).select(tasks::sector_id);
-    Ok(here.load::<Option<SectorId>>(conn)?.into_iter().flatten().collect())
+    let here = tasks::table
+        .filter(
+            tasks::machine_id
+                .eq(machine)
+                .and(tasks::state.eq(TaskState::Leased)),
+        )
+        .select(tasks::sector_id);
+    Ok(here
+        .load::<Option<SectorId>>(conn)?
+        .into_iter()
+        .flatten()
+        .collect())
 }
 
 fn read_up_to(conn: &mut AnyConnection, now: Micros) -> DbResult<HashMap<PoolId, (i64, Micros)>> {
     let mut read = HashMap::new();
     for pool in capacity::pools(conn)? {
-        let Some(cursor) = yields::cursor(conn, pool.id)? else { continue };
+        let Some(cursor) = yields::cursor(conn, pool.id)? else {
+            continue;
+        };
         let read_at = cursor.time().micros(cursor.next_epoch);
         if read_at >= now - FRESH {
             read.insert(pool.id, (cursor.next_epoch, read_at));

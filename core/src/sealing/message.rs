@@ -116,9 +116,24 @@ pub struct Request<'a> {
 /// Stores a message to be pushed. Asking twice for the same attempt at the same purpose gives the
 /// same message.
 pub fn build(conn: &mut AnyConnection, request: &Request<'_>, now: Micros) -> DbResult<MessageId> {
-    let Request { pool, purpose, subject, attempt, method, params } = *request;
-    let same = messages::purpose.eq(purpose).and(messages::subject_id.eq(subject)).and(messages::attempt.eq(attempt));
-    if let Some(id) = messages::table.filter(same).select(messages::id).first(conn).optional()? {
+    let Request {
+        pool,
+        purpose,
+        subject,
+        attempt,
+        method,
+        params,
+    } = *request;
+    let same = messages::purpose
+        .eq(purpose)
+        .and(messages::subject_id.eq(subject))
+        .and(messages::attempt.eq(attempt));
+    if let Some(id) = messages::table
+        .filter(same)
+        .select(messages::id)
+        .first(conn)
+        .optional()?
+    {
         return Ok(id);
     }
     diesel::insert_into(messages::table)
@@ -143,51 +158,104 @@ pub fn build(conn: &mut AnyConnection, request: &Request<'_>, now: Micros) -> Db
 /// one.
 fn identity(conn: &mut AnyConnection, request: &Request<'_>) -> DbResult<String> {
     let values = (installation::id.eq(1), installation::secret.eq(secret()));
-    on_conn!(&mut *conn, |c| diesel::insert_into(installation::table).values(values).on_conflict_do_nothing().execute(c))?;
-    let secret: String = installation::table.select(installation::secret).first(conn)?;
-    let Request { pool, purpose, subject, attempt, method, params } = *request;
+    on_conn!(&mut *conn, |c| diesel::insert_into(installation::table)
+        .values(values)
+        .on_conflict_do_nothing()
+        .execute(c))?;
+    let secret: String = installation::table
+        .select(installation::secret)
+        .first(conn)?;
+    let Request {
+        pool,
+        purpose,
+        subject,
+        attempt,
+        method,
+        params,
+    } = *request;
     let params = hex::encode(params);
-    Ok(uuid_of(&format!("{secret}:{pool}:{}:{subject}:{attempt}:{method}:{params}", purpose.name())))
+    Ok(uuid_of(&format!(
+        "{secret}:{pool}:{}:{subject}:{attempt}:{method}:{params}",
+        purpose.name()
+    )))
 }
 
 /// The text's digest, formatted as a version 4 UUID.
 fn uuid_of(text: &str) -> String {
     let digest = digest(&format!("message:{text}"));
     let part = |range: std::ops::Range<usize>| digest.get(range).unwrap_or_default().to_owned();
-    format!("{}-{}-4{}-a{}-{}", part(0..8), part(8..12), part(13..16), part(17..20), part(20..32))
+    format!(
+        "{}-{}-4{}-a{}-{}",
+        part(0..8),
+        part(8..12),
+        part(13..16),
+        part(17..20),
+        part(20..32)
+    )
 }
 
 /// Gives the message a new identity, because the node has another message under the old one.
 pub fn renew_identity(conn: &mut AnyConnection, id: MessageId, now: Micros) -> DbResult<()> {
-    let built = messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Built)));
-    let renewed = (messages::uuid.eq(uuid_of(&secret())), messages::tried_at.eq(None::<Micros>), messages::changed_at.eq(now));
+    let built = messages::table.filter(
+        messages::id
+            .eq(id)
+            .and(messages::state.eq(MessageState::Built)),
+    );
+    let renewed = (
+        messages::uuid.eq(uuid_of(&secret())),
+        messages::tried_at.eq(None::<Micros>),
+        messages::changed_at.eq(now),
+    );
     diesel::update(built).set(renewed).execute(conn).map(drop)
 }
 
 /// Records that a push is about to be tried. From here on the node may have the message.
 pub fn tried(conn: &mut AnyConnection, id: MessageId, sender: &str, now: Micros) -> DbResult<()> {
     let first = messages::table.filter(messages::id.eq(id).and(messages::tried_at.is_null()));
-    diesel::update(first).set((messages::tried_at.eq(now), messages::sender.eq(sender))).execute(conn).map(drop)
+    diesel::update(first)
+        .set((messages::tried_at.eq(now), messages::sender.eq(sender)))
+        .execute(conn)
+        .map(drop)
 }
 
 /// Records that the message's effect is on the chain, whichever message brought it about. `failed`:
 /// this message's own receipt, if it failed; its gas was paid all the same. False: this was
 /// recorded before.
-pub fn adopted(conn: &mut AnyConnection, id: MessageId, failed: Option<&Landing>, now: Micros) -> DbResult<bool> {
+pub fn adopted(
+    conn: &mut AnyConnection,
+    id: MessageId,
+    failed: Option<&Landing>,
+    now: Micros,
+) -> DbResult<bool> {
     if let Some(landing) = failed
         && !landed(conn, id, landing, now)?
     {
         return Ok(false);
     }
-    let open = if failed.is_some() { vec![MessageState::Failed] } else { vec![MessageState::Built, MessageState::Pushed] };
+    let open = if failed.is_some() {
+        vec![MessageState::Failed]
+    } else {
+        vec![MessageState::Built, MessageState::Pushed]
+    };
     let row = messages::table.filter(messages::id.eq(id).and(messages::state.eq_any(open)));
-    let values = (messages::state.eq(MessageState::Landed), messages::adopted_at.eq(now), messages::changed_at.eq(now));
-    diesel::update(row).set(values).execute(conn).map(|rows| rows == 1)
+    let values = (
+        messages::state.eq(MessageState::Landed),
+        messages::adopted_at.eq(now),
+        messages::changed_at.eq(now),
+    );
+    diesel::update(row)
+        .set(values)
+        .execute(conn)
+        .map(|rows| rows == 1)
 }
 
 /// Watches the message again after the chain has taken back what had landed.
 pub fn reopen(conn: &mut AnyConnection, id: MessageId, now: Micros) -> DbResult<()> {
-    let landed = messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Landed)));
+    let landed = messages::table.filter(
+        messages::id
+            .eq(id)
+            .and(messages::state.eq(MessageState::Landed)),
+    );
     let state = if_pushed(conn, id)?;
     diesel::update(landed)
         .set((
@@ -204,11 +272,19 @@ pub fn reopen(conn: &mut AnyConnection, id: MessageId, now: Micros) -> DbResult<
 /// `Pushed` if the message was sent and can be watched, `Built` if it is still to be sent.
 fn if_pushed(conn: &mut AnyConnection, id: MessageId) -> DbResult<MessageState> {
     let cid: Option<String> = messages::table.find(id).select(messages::cid).first(conn)?;
-    Ok(if cid.is_some() { MessageState::Pushed } else { MessageState::Built })
+    Ok(if cid.is_some() {
+        MessageState::Pushed
+    } else {
+        MessageState::Built
+    })
 }
 
 pub fn in_state(conn: &mut AnyConnection, state: MessageState) -> DbResult<Vec<Message>> {
-    messages::table.filter(messages::state.eq(state)).order(messages::id.asc()).limit(500).load(conn)
+    messages::table
+        .filter(messages::state.eq(state))
+        .order(messages::id.asc())
+        .limit(500)
+        .load(conn)
 }
 
 pub fn by_id(conn: &mut AnyConnection, id: MessageId) -> DbResult<Message> {
@@ -216,9 +292,19 @@ pub fn by_id(conn: &mut AnyConnection, id: MessageId) -> DbResult<Message> {
 }
 
 /// The newest message for a sector or a window post.
-pub fn latest(conn: &mut AnyConnection, purpose: Purpose, subject: i64) -> DbResult<Option<Message>> {
-    let of = messages::purpose.eq(purpose).and(messages::subject_id.eq(subject));
-    messages::table.filter(of).order(messages::id.desc()).first(conn).optional()
+pub fn latest(
+    conn: &mut AnyConnection,
+    purpose: Purpose,
+    subject: i64,
+) -> DbResult<Option<Message>> {
+    let of = messages::purpose
+        .eq(purpose)
+        .and(messages::subject_id.eq(subject));
+    messages::table
+        .filter(of)
+        .order(messages::id.desc())
+        .first(conn)
+        .optional()
 }
 
 /// The message as the node signed and sent it.
@@ -232,7 +318,12 @@ pub struct Signed {
 }
 
 /// Records that the node has the message, for the first time or with higher fees.
-pub fn pushed(conn: &mut AnyConnection, id: MessageId, signed: &Signed, now: Micros) -> DbResult<()> {
+pub fn pushed(
+    conn: &mut AnyConnection,
+    id: MessageId,
+    signed: &Signed,
+    now: Micros,
+) -> DbResult<()> {
     let open = [MessageState::Built, MessageState::Pushed];
     diesel::update(messages::table.filter(messages::id.eq(id).and(messages::state.eq_any(open))))
         .set((
@@ -250,39 +341,74 @@ pub fn pushed(conn: &mut AnyConnection, id: MessageId, signed: &Signed, now: Mic
 
 /// Records that the node did not take the message. It is pushed again later.
 pub fn refused(conn: &mut AnyConnection, id: MessageId, error: &str) -> DbResult<()> {
-    diesel::update(messages::table.find(id)).set(messages::last_error.eq(error)).execute(conn).map(drop)
+    diesel::update(messages::table.find(id))
+        .set(messages::last_error.eq(error))
+        .execute(conn)
+        .map(drop)
 }
 
 /// Stops pushing the message and waiting for it. False: it had already landed or failed.
-pub fn give_up(conn: &mut AnyConnection, id: MessageId, error: &str, now: Micros) -> DbResult<bool> {
+pub fn give_up(
+    conn: &mut AnyConnection,
+    id: MessageId,
+    error: &str,
+    now: Micros,
+) -> DbResult<bool> {
     let open = [MessageState::Built, MessageState::Pushed];
     let open = messages::table.filter(messages::id.eq(id).and(messages::state.eq_any(open)));
-    let failed = (messages::state.eq(MessageState::Failed), messages::last_error.eq(error), messages::changed_at.eq(now));
-    diesel::update(open).set(failed).execute(conn).map(|rows| rows == 1)
+    let failed = (
+        messages::state.eq(MessageState::Failed),
+        messages::last_error.eq(error),
+        messages::changed_at.eq(now),
+    );
+    diesel::update(open)
+        .set(failed)
+        .execute(conn)
+        .map(|rows| rows == 1)
 }
 
 /// Number of the next attempt for a sector or a window post. It counts messages rather than
 /// failures, because releasing a sector resets its failures.
 pub fn next_attempt(conn: &mut AnyConnection, purpose: Purpose, subject: i64) -> DbResult<i64> {
-    let of = messages::purpose.eq(purpose).and(messages::subject_id.eq(subject));
-    let highest: Option<i64> = messages::table.filter(of).select(diesel::dsl::max(messages::attempt)).first(conn)?;
+    let of = messages::purpose
+        .eq(purpose)
+        .and(messages::subject_id.eq(subject));
+    let highest: Option<i64> = messages::table
+        .filter(of)
+        .select(diesel::dsl::max(messages::attempt))
+        .first(conn)?;
     Ok(highest.map_or(0, |attempt| attempt.max(-1) + 1))
 }
 
 /// Records a receipt; false when it was recorded before.
-pub fn landed(conn: &mut AnyConnection, id: MessageId, landing: &Landing, now: Micros) -> DbResult<bool> {
-    let state = if landing.exit_code == 0 { MessageState::Landed } else { MessageState::Failed };
-    let won = diesel::update(messages::table.filter(messages::id.eq(id).and(messages::state.eq(MessageState::Pushed))))
-        .set((
-            messages::state.eq(state),
-            messages::epoch.eq(landing.epoch),
-            messages::exit_code.eq(landing.exit_code),
-            messages::gas_used.eq(landing.gas_used),
-            messages::burnt_atto.eq(&landing.burnt_atto),
-            messages::tip_atto.eq(&landing.tip_atto),
-            messages::changed_at.eq(now),
-        ))
-        .execute(conn)?;
+pub fn landed(
+    conn: &mut AnyConnection,
+    id: MessageId,
+    landing: &Landing,
+    now: Micros,
+) -> DbResult<bool> {
+    let state = if landing.exit_code == 0 {
+        MessageState::Landed
+    } else {
+        MessageState::Failed
+    };
+    let won = diesel::update(
+        messages::table.filter(
+            messages::id
+                .eq(id)
+                .and(messages::state.eq(MessageState::Pushed)),
+        ),
+    )
+    .set((
+        messages::state.eq(state),
+        messages::epoch.eq(landing.epoch),
+        messages::exit_code.eq(landing.exit_code),
+        messages::gas_used.eq(landing.gas_used),
+        messages::burnt_atto.eq(&landing.burnt_atto),
+        messages::tip_atto.eq(&landing.tip_atto),
+        messages::changed_at.eq(now),
+    ))
+    .execute(conn)?;
     Ok(won == 1)
 }
 
@@ -290,9 +416,17 @@ pub fn landed(conn: &mut AnyConnection, id: MessageId, landing: &Landing, now: M
 /// and as tips.
 pub fn gas_cost(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> DbResult<i128> {
     let costs: Vec<(Option<String>, Option<String>)> = messages::table
-        .filter(messages::pool_id.eq(pool).and(messages::epoch.ge(first)).and(messages::epoch.lt(end)))
+        .filter(
+            messages::pool_id
+                .eq(pool)
+                .and(messages::epoch.ge(first))
+                .and(messages::epoch.lt(end)),
+        )
         .select((messages::burnt_atto, messages::tip_atto))
         .load(conn)?;
-    let atto = costs.into_iter().flat_map(|(burnt, tip)| [burnt, tip]).flatten();
+    let atto = costs
+        .into_iter()
+        .flat_map(|(burnt, tip)| [burnt, tip])
+        .flatten();
     Ok(atto.filter_map(|text| text.parse::<i128>().ok()).sum())
 }

@@ -80,7 +80,9 @@ pub const fn longest_report(kind: TaskKind) -> usize {
 /// The result of `task`, or why it is invalid.
 pub fn check(task: &Task, kind: TaskKind, output: &RawValue) -> Result<StepOutput, String> {
     match kind {
-        TaskKind::PreCommit1 | TaskKind::Move | TaskKind::Store | TaskKind::Finalize => Ok(StepOutput::Done),
+        TaskKind::PreCommit1 | TaskKind::Move | TaskKind::Store | TaskKind::Finalize => {
+            Ok(StepOutput::Done)
+        }
         TaskKind::PreCommit2 => sealed(output).map(StepOutput::Sealed),
         TaskKind::Commit1 if output.get().trim_start().starts_with('{') => Ok(StepOutput::C1),
         TaskKind::Commit1 => Err("C1's output is not an object".into()),
@@ -127,14 +129,21 @@ struct SealProofOf {
 fn porep_bytes(task: &Task) -> usize {
     let asked = serde_json::from_str::<C2Of>(&task.input).map(|of| of.sector.proof);
     let is_large = asked.is_ok_and(|proof| LARGE_PROOFS.contains(&proof));
-    if is_large { SNARK * LARGE_PARTITIONS } else { SNARK }
+    if is_large {
+        SNARK * LARGE_PARTITIONS
+    } else {
+        SNARK
+    }
 }
 
 fn proof(output: &RawValue, length: usize) -> Result<Vec<u8>, String> {
     let ProofAnswer { proof } = parse(output)?;
     match hex::decode(&proof) {
         Ok(bytes) if bytes.len() == length => Ok(bytes),
-        Ok(bytes) => Err(format!("the proof has {} bytes instead of {length}", bytes.len())),
+        Ok(bytes) => Err(format!(
+            "the proof has {} bytes instead of {length}",
+            bytes.len()
+        )),
         Err(error) => Err(format!("the proof is not hex: {error}")),
     }
 }
@@ -142,18 +151,33 @@ fn proof(output: &RawValue, length: usize) -> Result<Vec<u8>, String> {
 /// Accepts a result that proves, or names as faulty, each of the task's sectors once and no other
 /// sector.
 fn vanilla(task: &Task, output: &RawValue) -> Result<StepOutput, String> {
-    let asked: PostInput = serde_json::from_str(&task.input).map_err(|error| format!("the task is unreadable: {error}"))?;
+    let asked: PostInput = serde_json::from_str(&task.input)
+        .map_err(|error| format!("the task is unreadable: {error}"))?;
     let mut left: BTreeSet<u64> = asked.sectors.iter().map(|sector| sector.number).collect();
     let answer: VanillaAnswer<'_> = parse(output)?;
-    let faulty: Vec<u64> = answer.faulty.into_iter().map(|(number, _)| number).collect();
+    let faulty: Vec<u64> = answer
+        .faulty
+        .into_iter()
+        .map(|(number, _)| number)
+        .collect();
     for proof in &answer.proofs {
         if !proof.proof.get().starts_with('"') {
-            return Err(format!("the vanilla proof of sector {} is not text", proof.sector));
+            return Err(format!(
+                "the vanilla proof of sector {} is not text",
+                proof.sector
+            ));
         }
     }
-    for number in answer.proofs.iter().map(|proof| proof.sector).chain(faulty.iter().copied()) {
+    for number in answer
+        .proofs
+        .iter()
+        .map(|proof| proof.sector)
+        .chain(faulty.iter().copied())
+    {
         if !left.remove(&number) {
-            return Err(format!("sector {number} was not requested, or appears twice"));
+            return Err(format!(
+                "sector {number} was not requested, or appears twice"
+            ));
         }
     }
     match left.first() {

@@ -70,7 +70,13 @@ fn seal_proof_for(sector_bytes: i64) -> i64 {
 }
 
 /// Stores a sector that is owed to a contract.
-pub fn plan_sector(conn: &mut AnyConnection, contract: &Contract, pool: &Pool, number: i64, now: Micros) -> DbResult<()> {
+pub fn plan_sector(
+    conn: &mut AnyConnection,
+    contract: &Contract,
+    pool: &Pool,
+    number: i64,
+    now: Micros,
+) -> DbResult<()> {
     let row = NewSector {
         pool_id: pool.id,
         number,
@@ -83,7 +89,10 @@ pub fn plan_sector(conn: &mut AnyConnection, contract: &Contract, pool: &Pool, n
         created_at: now,
         changed_at: now,
     };
-    diesel::insert_into(sectors::table).values(row).execute(conn).map(drop)
+    diesel::insert_into(sectors::table)
+        .values(row)
+        .execute(conn)
+        .map(drop)
 }
 
 impl Sector {
@@ -102,15 +111,23 @@ impl Sector {
     }
 
     /// Moves the row along the table of states. `None`: the event changes nothing.
-    pub(super) fn apply(&mut self, conn: &mut AnyConnection, event: Event, now: Micros) -> DbResult<Option<Transition>> {
+    pub(super) fn apply(
+        &mut self,
+        conn: &mut AnyConnection,
+        event: Event,
+        now: Micros,
+    ) -> DbResult<Option<Transition>> {
         let transition = next(self.state, event);
         match transition {
             Transition::Ignore => return Ok(None),
             Transition::Retry(_) => {}
             Transition::To(state) => {
-                let won = diesel::update(sectors::table.filter(sectors::id.eq(self.id).and(sectors::state.eq(self.state))))
-                    .set((sectors::state.eq(state), sectors::changed_at.eq(now)))
-                    .execute(conn)?;
+                let won = diesel::update(
+                    sectors::table
+                        .filter(sectors::id.eq(self.id).and(sectors::state.eq(self.state))),
+                )
+                .set((sectors::state.eq(state), sectors::changed_at.eq(now)))
+                .execute(conn)?;
                 if won == 0 {
                     return Ok(None);
                 }
@@ -126,15 +143,24 @@ pub fn by_id(conn: &mut AnyConnection, id: SectorId) -> DbResult<Sector> {
 }
 
 pub fn by_number(conn: &mut AnyConnection, pool: PoolId, number: i64) -> DbResult<Option<Sector>> {
-    sectors::table.filter(sectors::pool_id.eq(pool).and(sectors::number.eq(number))).first(conn).optional()
+    sectors::table
+        .filter(sectors::pool_id.eq(pool).and(sectors::number.eq(number)))
+        .first(conn)
+        .optional()
 }
 
 pub fn of_contract(conn: &mut AnyConnection, contract: ContractId) -> DbResult<Vec<Sector>> {
-    sectors::table.filter(sectors::contract_id.eq(contract)).order(sectors::number.asc()).load(conn)
+    sectors::table
+        .filter(sectors::contract_id.eq(contract))
+        .order(sectors::number.asc())
+        .load(conn)
 }
 
 pub fn in_states(conn: &mut AnyConnection, states: &[SectorState]) -> DbResult<Vec<Sector>> {
-    sectors::table.filter(sectors::state.eq_any(states)).order((sectors::due_at.asc(), sectors::id.asc())).load(conn)
+    sectors::table
+        .filter(sectors::state.eq_any(states))
+        .order((sectors::due_at.asc(), sectors::id.asc()))
+        .load(conn)
 }
 
 /// The part of a sector on chain that shows whether it counts.
@@ -150,13 +176,30 @@ pub struct Watched {
 
 /// A pool's sectors that have power on chain, or should have.
 pub fn watched(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<Watched>> {
-    let states = [SectorState::Finalizing, SectorState::Proving, SectorState::Active, SectorState::Faulty];
+    let states = [
+        SectorState::Finalizing,
+        SectorState::Proving,
+        SectorState::Active,
+        SectorState::Faulty,
+    ];
     let rows: Vec<(SectorId, i64, SectorState, Option<i64>, i64)> = sectors::table
         .filter(sectors::pool_id.eq(pool).and(sectors::state.eq_any(states)))
-        .select((sectors::id, sectors::number, sectors::state, sectors::activation, sectors::expiration))
+        .select((
+            sectors::id,
+            sectors::number,
+            sectors::state,
+            sectors::activation,
+            sectors::expiration,
+        ))
         .load(conn)?;
     let of = |(id, number, state, activation, expiration): (_, _, _, Option<i64>, _)| {
-        Some(Watched { id, number, state, activation: activation?, expiration })
+        Some(Watched {
+            id,
+            number,
+            state,
+            activation: activation?,
+            expiration,
+        })
     };
     Ok(rows.into_iter().filter_map(of).collect())
 }
@@ -164,17 +207,37 @@ pub fn watched(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<Watched>>
 /// A pool's sectors about which the chain said something since epoch `since`. After a
 /// reorganisation it may say something else.
 pub fn provisional(conn: &mut AnyConnection, pool: PoolId, since: i64) -> DbResult<Vec<Sector>> {
-    let waiting =
-        [SectorState::WaitSeed, SectorState::Commit1, SectorState::Commit2, SectorState::Verifying, SectorState::ProveCommitting];
-    let pre_committed = sectors::state.eq_any(waiting).and(sectors::seed_epoch.ge(since));
-    let on_chain = [SectorState::Finalizing, SectorState::Proving, SectorState::Active, SectorState::Faulty];
-    let activated = sectors::state.eq_any(on_chain).and(sectors::activation.ge(since));
-    sectors::table.filter(sectors::pool_id.eq(pool).and(pre_committed.or(activated))).order(sectors::id.asc()).load(conn)
+    let waiting = [
+        SectorState::WaitSeed,
+        SectorState::Commit1,
+        SectorState::Commit2,
+        SectorState::Verifying,
+        SectorState::ProveCommitting,
+    ];
+    let pre_committed = sectors::state
+        .eq_any(waiting)
+        .and(sectors::seed_epoch.ge(since));
+    let on_chain = [
+        SectorState::Finalizing,
+        SectorState::Proving,
+        SectorState::Active,
+        SectorState::Faulty,
+    ];
+    let activated = sectors::state
+        .eq_any(on_chain)
+        .and(sectors::activation.ge(since));
+    sectors::table
+        .filter(sectors::pool_id.eq(pool).and(pre_committed.or(activated)))
+        .order(sectors::id.asc())
+        .load(conn)
 }
 
 /// The lowest number of a pool's sectors; `None`: it has none.
 pub fn lowest_number(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Option<i64>> {
-    sectors::table.filter(sectors::pool_id.eq(pool)).select(diesel::dsl::min(sectors::number)).first(conn)
+    sectors::table
+        .filter(sectors::pool_id.eq(pool))
+        .select(diesel::dsl::min(sectors::number))
+        .first(conn)
 }
 
 /// The number of a pool's sectors on one machine in one state.
@@ -190,24 +253,51 @@ pub struct Counted {
 pub fn count(conn: &mut AnyConnection) -> DbResult<Vec<Counted>> {
     let rows: Vec<(PoolId, Option<MachineId>, SectorState, i64)> = sectors::table
         .group_by((sectors::pool_id, sectors::machine_id, sectors::state))
-        .select((sectors::pool_id, sectors::machine_id, sectors::state, diesel::dsl::count_star()))
+        .select((
+            sectors::pool_id,
+            sectors::machine_id,
+            sectors::state,
+            diesel::dsl::count_star(),
+        ))
         .load(conn)?;
-    Ok(rows.into_iter().map(|(pool, machine, state, sectors)| Counted { pool, machine, state, sectors }).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(pool, machine, state, sectors)| Counted {
+            pool,
+            machine,
+            state,
+            sectors,
+        })
+        .collect())
 }
 
 /// The number and the contract of each sector of a pool.
 pub fn owners(conn: &mut AnyConnection, pool: PoolId) -> DbResult<Vec<(i64, ContractId)>> {
-    sectors::table.filter(sectors::pool_id.eq(pool)).select((sectors::number, sectors::contract_id)).load(conn)
+    sectors::table
+        .filter(sectors::pool_id.eq(pool))
+        .select((sectors::number, sectors::contract_id))
+        .load(conn)
 }
 
 /// Like [`owners`], for these numbers only.
-pub fn owners_of(conn: &mut AnyConnection, pool: PoolId, numbers: &[i64]) -> DbResult<Vec<(i64, ContractId)>> {
+pub fn owners_of(
+    conn: &mut AnyConnection,
+    pool: PoolId,
+    numbers: &[i64],
+) -> DbResult<Vec<(i64, ContractId)>> {
     sectors::table
-        .filter(sectors::pool_id.eq(pool).and(sectors::number.eq_any(numbers)))
+        .filter(
+            sectors::pool_id
+                .eq(pool)
+                .and(sectors::number.eq_any(numbers)),
+        )
         .select((sectors::number, sectors::contract_id))
         .load(conn)
 }
 
 pub fn all(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<Sector>> {
-    sectors::table.order(sectors::id.desc()).limit(limit).load(conn)
+    sectors::table
+        .order(sectors::id.desc())
+        .limit(limit)
+        .load(conn)
 }

@@ -64,7 +64,10 @@ impl SectorState {
     /// True from activation until the sector ends on chain.
     #[must_use]
     pub const fn is_on_chain(self) -> bool {
-        matches!(self, Self::Finalizing | Self::Proving | Self::Active | Self::Faulty)
+        matches!(
+            self,
+            Self::Finalizing | Self::Proving | Self::Active | Self::Faulty
+        )
     }
 }
 
@@ -154,12 +157,24 @@ pub fn next(state: SectorState, event: Event) -> Transition {
         (S::Verifying, Event::ProofRejected) => To(S::Commit1),
         // After a restored backup or a lost reply the chain may be ahead of our books.
         (
-            S::PreCommitting | S::WaitSeed | S::Commit1 | S::Commit2 | S::Verifying | S::ProveCommitting,
+            S::PreCommitting
+            | S::WaitSeed
+            | S::Commit1
+            | S::Commit2
+            | S::Verifying
+            | S::ProveCommitting,
             Event::ProveCommitLanded,
         ) => To(S::Finalizing),
-        (S::WaitSeed | S::Commit1 | S::Commit2 | S::Verifying | S::ProveCommitting, Event::PreCommitLost) => To(S::PreCommitting),
-        (S::Commit1 | S::Commit2 | S::Verifying | S::ProveCommitting, Event::SeedMoved) => To(S::WaitSeed),
-        (S::Finalizing | S::Proving | S::Active | S::Faulty, Event::ActivationLost) => To(S::ProveCommitting),
+        (
+            S::WaitSeed | S::Commit1 | S::Commit2 | S::Verifying | S::ProveCommitting,
+            Event::PreCommitLost,
+        ) => To(S::PreCommitting),
+        (S::Commit1 | S::Commit2 | S::Verifying | S::ProveCommitting, Event::SeedMoved) => {
+            To(S::WaitSeed)
+        }
+        (S::Finalizing | S::Proving | S::Active | S::Faulty, Event::ActivationLost) => {
+            To(S::ProveCommitting)
+        }
         (_, Event::NumberTaken) if state.is_sealing() => To(S::Planned),
         (S::Finalizing, Event::Finalized) => To(S::Proving),
         (S::Proving | S::Faulty, Event::PowerOn) => To(S::Active),
@@ -167,22 +182,24 @@ pub fn next(state: SectorState, event: Event) -> Transition {
         (S::Active | S::Proving | S::Finalizing, Event::FaultSeen) => To(S::Faulty),
         (S::Active | S::Proving | S::Finalizing | S::Faulty, Event::RanOut) => To(S::Expired),
         (S::Quarantined, Event::Released) => To(S::Planned),
-        (_, Event::StepFailed { level, failures, machines, needs_files }) => {
-            step_failed(state, level, (failures, machines), needs_files)
-        }
-        (S::PreCommitting | S::ProveCommitting, Event::MessageFailed { failures }) if failures >= MOST_FAILURES => {
-            To(S::Quarantined)
-        }
-        (S::PreCommitting, Event::MessageFailed { .. }) => Transition::Retry(Where::Anywhere),
-        // The proof is verified again before it is sent again.
-        (S::ProveCommitting, Event::MessageFailed { .. }) => To(S::Verifying),
+        (
+            _,
+            Event::StepFailed {
+                level,
+                failures,
+                machines,
+                needs_files,
+            },
+        ) => step_failed(state, level, (failures, machines), needs_files),
+        (_, Event::MessageFailed { failures }) => message_failed(state, failures),
         // Before PreCommit is sent, nothing ties the sector to its files. Once it has landed, its
         // ticket is on chain, and the same ticket gives the same replica on another machine. In
         // between we wait for the receipt. Activating a sector without its replica would cause a
         // fault from the first day on.
-        (S::PreCommit1 | S::PreCommit2 | S::WaitSeed | S::Commit1 | S::Commit2 | S::Verifying, Event::MachineLost) => {
-            To(S::Planned)
-        }
+        (
+            S::PreCommit1 | S::PreCommit2 | S::WaitSeed | S::Commit1 | S::Commit2 | S::Verifying,
+            Event::MachineLost,
+        ) => To(S::Planned),
         // With a ProveCommit on its way, the sector may already be on chain.
         (S::ProveCommitting, Event::TermOver) => Ignore,
         (_, Event::TermOver) if state.is_sealing() || state == S::Quarantined => To(S::Expired),
@@ -190,14 +207,22 @@ pub fn next(state: SectorState, event: Event) -> Transition {
     }
 }
 
-fn step_failed(state: SectorState, level: FailureLevel, (failures, machines): (i64, i64), needs_files: bool) -> Transition {
+fn step_failed(
+    state: SectorState,
+    level: FailureLevel,
+    (failures, machines): (i64, i64),
+    needs_files: bool,
+) -> Transition {
     use SectorState as S;
     // A failed clean-up never ends a sector that is on chain. The clean-up is retried whatever the
     // chain says of the sector meanwhile.
     if state.is_on_chain() {
         return Transition::Retry(Where::Anywhere);
     }
-    let running = matches!(state, S::PreCommit1 | S::PreCommit2 | S::Commit1 | S::Commit2);
+    let running = matches!(
+        state,
+        S::PreCommit1 | S::PreCommit2 | S::Commit1 | S::Commit2
+    );
     if !running {
         return Transition::Ignore;
     }
@@ -210,6 +235,19 @@ fn step_failed(state: SectorState, level: FailureLevel, (failures, machines): (i
         FailureLevel::Permanent if needs_files => Transition::To(S::Planned),
         FailureLevel::Permanent => Transition::Retry(Where::Elsewhere),
         _ => Transition::To(S::Planned),
+    }
+}
+
+const fn message_failed(state: SectorState, failures: i64) -> Transition {
+    use SectorState as S;
+    match state {
+        S::PreCommitting | S::ProveCommitting if failures >= MOST_FAILURES => {
+            Transition::To(S::Quarantined)
+        }
+        S::PreCommitting => Transition::Retry(Where::Anywhere),
+        // The proof is verified again before it is sent again.
+        S::ProveCommitting => Transition::To(S::Verifying),
+        _ => Transition::Ignore,
     }
 }
 
@@ -242,7 +280,9 @@ mod tests {
     fn the_happy_path_leads_from_planned_to_expired() {
         let mut state = SectorState::Planned;
         for event in &EVENTS[..12] {
-            let Transition::To(to) = next(state, *event) else { panic!("{state:?} {event:?}") };
+            let Transition::To(to) = next(state, *event) else {
+                panic!("{state:?} {event:?}")
+            };
             state = to;
         }
         assert_eq!(state, SectorState::Expired);
@@ -255,49 +295,112 @@ mod tests {
                 if let Transition::To(to) = next(state, event)
                     && !matches!(event, Event::MachineLost)
                 {
-                    assert_eq!(next(to, event), Transition::Ignore, "{state:?} {event:?} twice");
+                    assert_eq!(
+                        next(to, event),
+                        Transition::Ignore,
+                        "{state:?} {event:?} twice"
+                    );
                 }
             }
+        }
+    }
+
+    /// A step failed `failures` times, on this many machines.
+    const fn failed(level: FailureLevel, failures: i64, machines: i64) -> Event {
+        Event::StepFailed {
+            level,
+            failures,
+            machines,
+            needs_files: false,
         }
     }
 
     #[test]
     fn a_sector_on_chain_is_never_sealed_again() {
         for state in SectorState::ALL.into_iter().filter(|s| s.is_on_chain()) {
-            assert_eq!(next(state, Event::MachineLost), Transition::Ignore, "{state:?}");
-            for level in [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort, FailureLevel::Critical] {
-                let after = next(state, Event::StepFailed { level, failures: 99, machines: 9, needs_files: false });
-                assert!(matches!(after, Transition::Ignore | Transition::Retry(_)), "{state:?} {level:?} {after:?}");
+            assert_eq!(
+                next(state, Event::MachineLost),
+                Transition::Ignore,
+                "{state:?}"
+            );
+            for level in [
+                FailureLevel::Temporary,
+                FailureLevel::Permanent,
+                FailureLevel::Abort,
+                FailureLevel::Critical,
+            ] {
+                let after = next(state, failed(level, 99, 9));
+                assert!(
+                    matches!(after, Transition::Ignore | Transition::Retry(_)),
+                    "{state:?} {level:?} {after:?}"
+                );
             }
         }
     }
 
     #[test]
     fn repeated_failures_end_in_quarantine() {
-        for level in [FailureLevel::Temporary, FailureLevel::Permanent, FailureLevel::Abort] {
+        for level in [
+            FailureLevel::Temporary,
+            FailureLevel::Permanent,
+            FailureLevel::Abort,
+        ] {
             for (failures, machines) in [(MOST_FAILURES, 1), (MOST_MACHINES, MOST_MACHINES)] {
-                let event = Event::StepFailed { level, failures, machines, needs_files: false };
-                assert_eq!(next(SectorState::Commit2, event), Transition::To(SectorState::Quarantined));
+                assert_eq!(
+                    next(SectorState::Commit2, failed(level, failures, machines)),
+                    Transition::To(SectorState::Quarantined)
+                );
             }
         }
-        let once =
-            |level| next(SectorState::PreCommit1, Event::StepFailed { level, failures: 1, machines: 1, needs_files: false });
-        assert_eq!(once(FailureLevel::Temporary), Transition::Retry(Where::Anywhere));
-        assert_eq!(once(FailureLevel::Permanent), Transition::Retry(Where::Elsewhere));
-        assert_eq!(once(FailureLevel::Abort), Transition::To(SectorState::Planned));
-        assert_eq!(once(FailureLevel::Critical), Transition::To(SectorState::Quarantined));
+        for (level, after) in [
+            (FailureLevel::Temporary, Transition::Retry(Where::Anywhere)),
+            (FailureLevel::Permanent, Transition::Retry(Where::Elsewhere)),
+            (FailureLevel::Abort, Transition::To(SectorState::Planned)),
+            (
+                FailureLevel::Critical,
+                Transition::To(SectorState::Quarantined),
+            ),
+        ] {
+            assert_eq!(
+                next(SectorState::PreCommit1, failed(level, 1, 1)),
+                after,
+                "{level:?} once"
+            );
+        }
     }
 
     #[test]
     fn a_reorganisation_undoes_only_the_stages_that_it_takes_back() {
         use SectorState as S;
         for (event, from, to) in [
-            (Event::PreCommitLost, vec![S::WaitSeed, S::Commit1, S::Commit2, S::Verifying, S::ProveCommitting], S::PreCommitting),
-            (Event::SeedMoved, vec![S::Commit1, S::Commit2, S::Verifying, S::ProveCommitting], S::WaitSeed),
-            (Event::ActivationLost, vec![S::Finalizing, S::Proving, S::Active, S::Faulty], S::ProveCommitting),
+            (
+                Event::PreCommitLost,
+                vec![
+                    S::WaitSeed,
+                    S::Commit1,
+                    S::Commit2,
+                    S::Verifying,
+                    S::ProveCommitting,
+                ],
+                S::PreCommitting,
+            ),
+            (
+                Event::SeedMoved,
+                vec![S::Commit1, S::Commit2, S::Verifying, S::ProveCommitting],
+                S::WaitSeed,
+            ),
+            (
+                Event::ActivationLost,
+                vec![S::Finalizing, S::Proving, S::Active, S::Faulty],
+                S::ProveCommitting,
+            ),
         ] {
             for state in S::ALL {
-                let expected = if from.contains(&state) { Transition::To(to) } else { Transition::Ignore };
+                let expected = if from.contains(&state) {
+                    Transition::To(to)
+                } else {
+                    Transition::Ignore
+                };
                 assert_eq!(next(state, event), expected, "{state:?} {event:?}");
             }
         }

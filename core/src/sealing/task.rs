@@ -70,7 +70,12 @@ pub enum TaskState {
     Failed,
 }
 
-stored_as_text!(TaskState { Ready => "ready", Leased => "leased", Done => "done", Failed => "failed" });
+stored_as_text!(TaskState {
+    Ready => "ready",
+    Leased => "leased",
+    Done => "done",
+    Failed => "failed",
+});
 
 #[derive(Clone, Debug, Queryable)]
 pub struct Task {
@@ -101,6 +106,8 @@ pub struct Task {
     pub started_at: Option<Micros>,
     /// When the machine that fetched the files last reported that it still has them.
     pub seen_at: Option<Micros>,
+    /// The machine that a transfer fetches from.
+    pub source_machine: Option<MachineId>,
 }
 
 /// States of a task that is not over.
@@ -128,6 +135,8 @@ pub struct TaskHead {
     pub created_at: Micros,
     /// Start of the present lease.
     pub started_at: Option<Micros>,
+    /// The machine that a transfer fetches from.
+    pub source_machine: Option<MachineId>,
 }
 
 impl TaskHead {
@@ -145,7 +154,10 @@ pub struct NewTask {
     pub pool: PoolId,
     /// The only machine that can do it, because the files are there.
     pub pinned_to: Option<MachineId>,
+    /// The machine that should not do it, because it failed before.
     pub avoid: Option<MachineId>,
+    /// The machine that a transfer fetches from.
+    pub source_machine: Option<MachineId>,
     /// JSON.
     pub input: String,
     pub due_at: Micros,
@@ -161,6 +173,7 @@ pub fn create(conn: &mut AnyConnection, new: &NewTask, now: Micros) -> DbResult<
             tasks::state.eq(TaskState::Ready),
             tasks::pinned_to.eq(new.pinned_to),
             tasks::avoid.eq(new.avoid),
+            tasks::source_machine.eq(new.source_machine),
             tasks::input.eq(&new.input),
             tasks::fence.eq(0),
             tasks::attempts.eq(0),
@@ -182,7 +195,9 @@ pub fn open(conn: &mut AnyConnection) -> DbResult<Vec<TaskHead>> {
 
 /// All ready and leased tasks of a contract's sectors, oldest first.
 pub fn open_of_contract(conn: &mut AnyConnection, contract: ContractId) -> DbResult<Vec<TaskHead>> {
-    let of = sectors::table.filter(sectors::contract_id.eq(contract)).select(sectors::id.nullable());
+    let of = sectors::table
+        .filter(sectors::contract_id.eq(contract))
+        .select(sectors::id.nullable());
     tasks::table
         .filter(tasks::state.eq_any(OPEN).and(tasks::sector_id.eq_any(of)))
         .order(tasks::id.asc())
@@ -192,7 +207,10 @@ pub fn open_of_contract(conn: &mut AnyConnection, contract: ContractId) -> DbRes
 
 /// How many tasks are ready or leased.
 pub fn count_open(conn: &mut AnyConnection) -> DbResult<i64> {
-    tasks::table.filter(tasks::state.eq_any(OPEN)).count().get_result(conn)
+    tasks::table
+        .filter(tasks::state.eq_any(OPEN))
+        .count()
+        .get_result(conn)
 }
 
 pub fn by_id(conn: &mut AnyConnection, id: TaskId) -> DbResult<Task> {
@@ -200,36 +218,72 @@ pub fn by_id(conn: &mut AnyConnection, id: TaskId) -> DbResult<Task> {
 }
 
 /// The kind of a task that a machine holds a lease on.
-pub fn leased_kind(conn: &mut AnyConnection, id: TaskId, machine: MachineId) -> DbResult<Option<TaskKind>> {
-    let held = tasks::table.find(id).filter(tasks::machine_id.eq(machine).and(tasks::state.eq(TaskState::Leased)));
+pub fn leased_kind(
+    conn: &mut AnyConnection,
+    id: TaskId,
+    machine: MachineId,
+) -> DbResult<Option<TaskKind>> {
+    let held = tasks::table.find(id).filter(
+        tasks::machine_id
+            .eq(machine)
+            .and(tasks::state.eq(TaskState::Leased)),
+    );
     held.select(tasks::kind).first(conn).optional()
 }
 
 /// Every task of a kind that a sector ever had, oldest first.
-pub fn of_sector(conn: &mut AnyConnection, sector: SectorId, kind: TaskKind) -> DbResult<Vec<Task>> {
-    tasks::table.filter(tasks::sector_id.eq(sector).and(tasks::kind.eq(kind))).order(tasks::id.asc()).load(conn)
+pub fn of_sector(
+    conn: &mut AnyConnection,
+    sector: SectorId,
+    kind: TaskKind,
+) -> DbResult<Vec<Task>> {
+    tasks::table
+        .filter(tasks::sector_id.eq(sector).and(tasks::kind.eq(kind)))
+        .order(tasks::id.asc())
+        .load(conn)
 }
 
 pub fn for_post(conn: &mut AnyConnection, post: PostId) -> DbResult<Vec<Task>> {
-    tasks::table.filter(tasks::post_id.eq(post)).order(tasks::id.asc()).load(conn)
+    tasks::table
+        .filter(tasks::post_id.eq(post))
+        .order(tasks::id.asc())
+        .load(conn)
 }
 
 /// Like [`for_post`], without inputs and outputs.
 pub fn heads_for_post(conn: &mut AnyConnection, post: PostId) -> DbResult<Vec<TaskHead>> {
-    tasks::table.filter(tasks::post_id.eq(post)).order(tasks::id.asc()).select(TaskHead::as_select()).load(conn)
+    tasks::table
+        .filter(tasks::post_id.eq(post))
+        .order(tasks::id.asc())
+        .select(TaskHead::as_select())
+        .load(conn)
 }
 
 pub fn recent(conn: &mut AnyConnection, limit: i64) -> DbResult<Vec<TaskHead>> {
-    tasks::table.order(tasks::id.desc()).limit(limit).select(TaskHead::as_select()).load(conn)
+    tasks::table
+        .order(tasks::id.desc())
+        .limit(limit)
+        .select(TaskHead::as_select())
+        .load(conn)
 }
 
 /// Deletes C1's output and C2's input, which nothing needs once C2 is done.
 pub fn forget_c1_output(conn: &mut AnyConnection, sector: SectorId) -> DbResult<()> {
     let of = |kind: TaskKind| {
-        tasks::table.filter(tasks::sector_id.eq(sector).and(tasks::kind.eq(kind)).and(tasks::state.eq(TaskState::Done)))
+        tasks::table.filter(
+            tasks::sector_id
+                .eq(sector)
+                .and(tasks::kind.eq(kind))
+                .and(tasks::state.eq(TaskState::Done)),
+        )
     };
-    diesel::update(of(TaskKind::Commit1)).set(tasks::output.eq(None::<Vec<u8>>)).execute(conn)?;
-    diesel::update(of(TaskKind::Commit2)).set(tasks::input.eq("")).execute(conn).map(drop)
+    diesel::update(of(TaskKind::Commit1))
+        .set(tasks::output.eq(None::<Vec<u8>>))
+        .execute(conn)?;
+    diesel::update(of(TaskKind::Commit2))
+        .set(tasks::input.eq(""))
+        .execute(conn)
+        .map(drop)
 }
 
 /// Selects the open tasks that nothing waits for any more.
@@ -243,10 +297,17 @@ pub enum Of {
 /// Fails the open tasks of `of`: no task may outlive its purpose.
 pub fn cancel_open(conn: &mut AnyConnection, of: Of, reason: &str, now: Micros) -> DbResult<()> {
     let open = diesel::update(tasks::table).filter(tasks::state.eq_any(OPEN));
-    let failed = (tasks::state.eq(TaskState::Failed), tasks::failure.eq(reason), tasks::done_at.eq(now));
+    let failed = (
+        tasks::state.eq(TaskState::Failed),
+        tasks::failure.eq(reason),
+        tasks::done_at.eq(now),
+    );
     match of {
         Of::Task(id) => open.filter(tasks::id.eq(id)).set(failed).execute(conn),
-        Of::Sector(id) => open.filter(tasks::sector_id.eq(id)).set(failed).execute(conn),
+        Of::Sector(id) => open
+            .filter(tasks::sector_id.eq(id))
+            .set(failed)
+            .execute(conn),
         Of::Post(id) => open.filter(tasks::post_id.eq(id)).set(failed).execute(conn),
     }
     .map(drop)

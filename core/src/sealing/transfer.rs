@@ -21,7 +21,7 @@ use crate::{
     ids::{self, MachineId, PoolId, SectorId, TaskId},
     store::{
         AnyConnection, DbResult,
-        schema::{machines, sectors, tasks},
+        schema::{machines, pools, sectors, tasks},
     },
 };
 
@@ -43,8 +43,14 @@ pub struct Grant {
 /// Has a sector's layers fetched to the machine that is to run its waiting PC2. False: PC2 no
 /// longer waits, or the machine with the layers shares no files.
 pub fn begin_move(conn: &mut AnyConnection, pc2: TaskId, grant: Grant) -> DbResult<bool> {
-    let waiting: Option<Task> = tasks::table.find(pc2).filter(tasks::state.eq(TaskState::Ready)).first(conn).optional()?;
-    let Some(id) = waiting.and_then(|task| task.sector_id) else { return Ok(false) };
+    let waiting: Option<Task> = tasks::table
+        .find(pc2)
+        .filter(tasks::state.eq(TaskState::Ready))
+        .first(conn)
+        .optional()?;
+    let Some(id) = waiting.and_then(|task| task.sector_id) else {
+        return Ok(false);
+    };
     let sector = by_id(conn, id)?;
     if sector.state != SectorState::PreCommit2 {
         return Ok(false);
@@ -68,14 +74,34 @@ const fn may_be_stored(state: SectorState) -> bool {
     matches!(state, SectorState::Proving | SectorState::Active)
 }
 
-fn begin(conn: &mut AnyConnection, sector: &Sector, (kind, prove_with): (TaskKind, String), grant: Grant) -> DbResult<bool> {
-    let Some(from) = sector.machine_id.filter(|from| *from != grant.to) else { return Ok(false) };
+fn begin(
+    conn: &mut AnyConnection,
+    sector: &Sector,
+    (kind, prove_with): (TaskKind, String),
+    grant: Grant,
+) -> DbResult<bool> {
+    let Some(from) = sector.machine_id.filter(|from| *from != grant.to) else {
+        return Ok(false);
+    };
     let from: Machine = machines::table.find(from).first(conn)?;
-    let Some(url) = from.files_url else { return Ok(false) };
+    let Some(url) = from.files_url else {
+        return Ok(false);
+    };
     let files = sector.input(&pool_by_id(conn, sector.pool_id)?);
-    let read = StoredSector { miner: files.miner, number: files.number };
-    let pass = Pass { sector: read, until: grant.now.saturating_add(PASS_LASTS) };
-    let input = MoveInput { sector: files, from: url, pass: pass.sign(&from.key_hash), prove_with };
+    let read = StoredSector {
+        miner: files.miner,
+        number: files.number,
+    };
+    let pass = Pass {
+        sector: read,
+        until: grant.now.saturating_add(PASS_LASTS),
+    };
+    let input = MoveInput {
+        sector: files,
+        from: url,
+        pass: pass.sign(&from.key_hash),
+        prove_with,
+    };
     let fetch = NewTask {
         kind,
         sector: Some(sector.id),
@@ -83,7 +109,8 @@ fn begin(conn: &mut AnyConnection, sector: &Sector, (kind, prove_with): (TaskKin
         pool: sector.pool_id,
         pinned_to: Some(grant.to),
         // The machine that has the files.
-        avoid: Some(from.id),
+        avoid: None,
+        source_machine: Some(from.id),
         input: serde_json::to_string(&input).unwrap_or_default(),
         due_at: sector.due_at,
     };
@@ -92,25 +119,50 @@ fn begin(conn: &mut AnyConnection, sector: &Sector, (kind, prove_with): (TaskKin
 }
 
 /// Records that the files have arrived on the machine that fetched them.
-pub(super) fn arrived(conn: &mut AnyConnection, transfer: &Task, kind: TaskKind, sector: SectorId) -> DbResult<()> {
+pub(super) fn arrived(
+    conn: &mut AnyConnection,
+    transfer: &Task,
+    kind: TaskKind,
+    sector: SectorId,
+) -> DbResult<()> {
     let state = by_id(conn, sector)?.state;
-    let awaited = if kind == TaskKind::Move { state == SectorState::PreCommit2 } else { state.is_on_chain() };
+    let awaited = if kind == TaskKind::Move {
+        state == SectorState::PreCommit2
+    } else {
+        state.is_on_chain()
+    };
     if !awaited {
         return Ok(());
     }
     let at = sectors::machine_id.eq(transfer.machine_id);
-    diesel::update(sectors::table.find(sector)).set(at).execute(conn)?;
-    let waits = tasks::sector_id.eq(sector).and(tasks::kind.eq(TaskKind::PreCommit2)).and(tasks::state.eq(TaskState::Ready));
-    diesel::update(tasks::table.filter(waits)).set(tasks::pinned_to.eq(transfer.machine_id)).execute(conn).map(drop)
+    diesel::update(sectors::table.find(sector))
+        .set(at)
+        .execute(conn)?;
+    let waits = tasks::sector_id
+        .eq(sector)
+        .and(tasks::kind.eq(TaskKind::PreCommit2))
+        .and(tasks::state.eq(TaskState::Ready));
+    diesel::update(tasks::table.filter(waits))
+        .set(tasks::pinned_to.eq(transfer.machine_id))
+        .execute(conn)
+        .map(drop)
 }
 
 /// Fails transfers whose machine went silent. No other machine takes them over; the next plan
 /// decides anew.
 pub(super) fn call_off_transfers(conn: &mut AnyConnection, now: Micros) -> DbResult<()> {
-    let left = tasks::kind.eq_any(TaskKind::TRANSFERS).and(tasks::state.eq(TaskState::Ready));
-    let over =
-        (tasks::state.eq(TaskState::Failed), tasks::failure.eq("the machine that fetched went silent"), tasks::done_at.eq(now));
-    diesel::update(tasks::table.filter(left)).set(over).execute(conn).map(drop)
+    let left = tasks::kind
+        .eq_any(TaskKind::TRANSFERS)
+        .and(tasks::state.eq(TaskState::Ready));
+    let over = (
+        tasks::state.eq(TaskState::Failed),
+        tasks::failure.eq("the machine that fetched went silent"),
+        tasks::done_at.eq(now),
+    );
+    diesel::update(tasks::table.filter(left))
+        .set(over)
+        .execute(conn)
+        .map(drop)
 }
 
 /// Machines and sectors whose transfers are not worth trying for a while.
@@ -128,50 +180,133 @@ const LONGEST_PAUSE: Micros = HOUR;
 /// This many failures are unlikely to be chance.
 const NO_CHANCE: usize = 3;
 
+/// A transfer that ended.
+#[derive(Queryable)]
+struct Ended {
+    sector: Option<SectorId>,
+    to: Option<MachineId>,
+    from: Option<MachineId>,
+    at: Option<Micros>,
+}
+
+impl Ended {
+    /// The machines at its two ends.
+    fn ends(&self) -> impl Iterator<Item = MachineId> {
+        [self.to, self.from].into_iter().flatten()
+    }
+}
+
 /// Recent setbacks. A sector waits longer after each failed transfer. A machine is to blame if
 /// several sectors failed there.
 pub fn setbacks(conn: &mut AnyConnection, now: Micros) -> DbResult<Setbacks> {
-    type Ended = (Option<SectorId>, Option<MachineId>, Option<MachineId>, Option<Micros>);
-    let columns = (tasks::sector_id, tasks::machine_id, tasks::avoid, tasks::done_at);
-    let ended = |state: TaskState| tasks::table.filter(tasks::kind.eq_any(TaskKind::TRANSFERS).and(tasks::state.eq(state)));
-    let told = tasks::failure_level.is_not_null().and(tasks::done_at.gt(now - DAY));
-    let failed: Vec<Ended> = ended(TaskState::Failed).filter(told).order(tasks::id.asc()).select(columns).load(conn)?;
+    let columns = (
+        tasks::sector_id,
+        tasks::machine_id,
+        tasks::source_machine,
+        tasks::done_at,
+    );
+    let ended = |state: TaskState| {
+        tasks::table.filter(
+            tasks::kind
+                .eq_any(TaskKind::TRANSFERS)
+                .and(tasks::state.eq(state)),
+        )
+    };
+    let told = tasks::failure_level
+        .is_not_null()
+        .and(tasks::done_at.gt(now - DAY));
+    let failed: Vec<Ended> = ended(TaskState::Failed)
+        .filter(told)
+        .order(tasks::id.asc())
+        .select(columns)
+        .load(conn)?;
     if failed.is_empty() {
         return Ok(Setbacks::default());
     }
-    let done: Vec<Ended> = ended(TaskState::Done).filter(tasks::done_at.gt(now - TRANSFER_PAUSE)).select(columns).load(conn)?;
-    let ends = |(_, to, from, _): &Ended| [*to, *from];
-    let well: HashSet<MachineId> = done.iter().flat_map(ends).flatten().collect();
-    let mut setbacks = Setbacks::default();
-    let mut lately: HashMap<MachineId, HashSet<SectorId>> = HashMap::new();
+    let done: Vec<Ended> = ended(TaskState::Done)
+        .filter(tasks::done_at.gt(now - TRANSFER_PAUSE))
+        .select(columns)
+        .load(conn)?;
+    Ok(Setbacks {
+        machines: to_blame(&failed, &done, now),
+        sectors: tried_again(&failed, now),
+    })
+}
+
+/// When the sectors of failed transfers, oldest first, are tried again, if not yet.
+fn tried_again(failed: &[Ended], now: Micros) -> HashMap<SectorId, Micros> {
+    let mut again = HashMap::new();
     let mut tries: HashMap<SectorId, u32> = HashMap::new();
-    for task in &failed {
-        let (Some(sector), _, _, Some(at)) = *task else { continue };
+    for task in failed {
+        let (Some(sector), Some(at)) = (task.sector, task.at) else {
+            continue;
+        };
         let tried = tries.entry(sector).or_default();
-        let pause = TRANSFER_PAUSE.saturating_mul(1 << (*tried).min(10)).min(LONGEST_PAUSE);
+        let pause = TRANSFER_PAUSE
+            .saturating_mul(1 << (*tried).min(10))
+            .min(LONGEST_PAUSE);
         *tried += 1;
-        setbacks.sectors.insert(sector, at.saturating_add(pause));
-        if at > now - TRANSFER_PAUSE {
-            for machine in ends(task).into_iter().flatten() {
+        again.insert(sector, at.saturating_add(pause));
+    }
+    again.retain(|_, until| *until > now);
+    again
+}
+
+/// Machines where several sectors' transfers failed lately, and none was completed.
+fn to_blame(failed: &[Ended], done: &[Ended], now: Micros) -> Vec<MachineId> {
+    let well: HashSet<MachineId> = done.iter().flat_map(Ended::ends).collect();
+    let mut lately: HashMap<MachineId, HashSet<SectorId>> = HashMap::new();
+    for task in failed {
+        let is_recent = task.at.is_some_and(|at| at > now - TRANSFER_PAUSE);
+        if let Some(sector) = task.sector.filter(|_| is_recent) {
+            for machine in task.ends() {
                 lately.entry(machine).or_default().insert(sector);
             }
         }
     }
-    setbacks.sectors.retain(|_, until| *until > now);
-    let bad = lately.into_iter().filter(|(machine, sectors)| sectors.len() >= NO_CHANCE && !well.contains(machine));
-    setbacks.machines = bad.map(|(machine, _)| machine).collect();
-    Ok(setbacks)
+    lately
+        .into_iter()
+        .filter(|(machine, sectors)| sectors.len() >= NO_CHANCE && !well.contains(machine))
+        .map(|(machine, _)| machine)
+        .collect()
 }
 
 /// Whether to give up a sector's layers: since PC1 they failed to arrive several times, while other
 /// sectors' layers arrived by the same route.
-pub(super) fn are_bad(conn: &mut AnyConnection, transfer: &Task, sector: &Sector) -> DbResult<bool> {
-    let ways = tasks::avoid.eq(transfer.avoid).and(tasks::machine_id.eq(transfer.machine_id));
-    let same_way = tasks::kind.eq(TaskKind::Move).and(ways).and(tasks::done_at.ge(sector.changed_at));
-    let own = tasks::sector_id.eq(sector.id).and(tasks::state.eq(TaskState::Failed)).and(tasks::failure_level.is_not_null());
-    let failed: Vec<Option<Micros>> = tasks::table.filter(same_way).filter(own).select(tasks::done_at).load(conn)?;
-    let Some(first) = failed.iter().flatten().min().filter(|_| failed.len() >= NO_CHANCE) else { return Ok(false) };
-    let others = tasks::table.filter(same_way).filter(tasks::state.eq(TaskState::Done).and(tasks::done_at.gt(*first)));
+pub(super) fn are_bad(
+    conn: &mut AnyConnection,
+    transfer: &Task,
+    sector: &Sector,
+) -> DbResult<bool> {
+    let ways = tasks::source_machine
+        .eq(transfer.source_machine)
+        .and(tasks::machine_id.eq(transfer.machine_id));
+    let same_way = tasks::kind
+        .eq(TaskKind::Move)
+        .and(ways)
+        .and(tasks::done_at.ge(sector.changed_at));
+    let own = tasks::sector_id
+        .eq(sector.id)
+        .and(tasks::state.eq(TaskState::Failed))
+        .and(tasks::failure_level.is_not_null());
+    let failed: Vec<Option<Micros>> = tasks::table
+        .filter(same_way)
+        .filter(own)
+        .select(tasks::done_at)
+        .load(conn)?;
+    let Some(first) = failed
+        .iter()
+        .flatten()
+        .min()
+        .filter(|_| failed.len() >= NO_CHANCE)
+    else {
+        return Ok(false);
+    };
+    let others = tasks::table.filter(same_way).filter(
+        tasks::state
+            .eq(TaskState::Done)
+            .and(tasks::done_at.gt(*first)),
+    );
     Ok(others.count().get_result::<i64>(conn)? > 0)
 }
 
@@ -186,37 +321,71 @@ pub struct ToStore {
 /// Sealed and tidied sectors on machines that share their files but are not for storage, oldest
 /// first, at most `most`. Leaves out sectors that are on their way, those whose machine is already
 /// sending one, and those held back by `setbacks`.
-pub fn to_store(conn: &mut AnyConnection, setbacks: &Setbacks, most: i64) -> DbResult<Vec<ToStore>> {
-    use crate::store::schema::pools;
+pub fn to_store(
+    conn: &mut AnyConnection,
+    setbacks: &Setbacks,
+    most: i64,
+) -> DbResult<Vec<ToStore>> {
     let states = SectorState::ALL.into_iter().filter(|s| may_be_stored(*s));
     let kinds = [TaskKind::Store, TaskKind::Finalize];
     // A sector may have power again before its files are tidied.
     let open: Vec<(TaskKind, Option<SectorId>, Option<MachineId>)> = tasks::table
         .filter(tasks::kind.eq_any(kinds).and(tasks::state.eq_any(OPEN)))
-        .select((tasks::kind, tasks::sector_id, tasks::avoid))
+        .select((tasks::kind, tasks::sector_id, tasks::source_machine))
         .load(conn)?;
-    let gives: Vec<MachineId> = open.iter().filter(|(kind, ..)| *kind == TaskKind::Store).filter_map(|(.., at)| *at).collect();
-    let not_now: Vec<SectorId> =
-        open.iter().filter_map(|(_, sector, _)| *sector).chain(setbacks.sectors.keys().copied()).collect();
-    let from: Vec<MachineId> = machines::table
-        .filter(machines::keeps.eq(0).and(machines::files_url.is_not_null()).and(machines::lost_since.is_null()))
-        .filter(machines::id.ne_all(gives.iter().chain(&setbacks.machines).copied().collect::<Vec<_>>()))
-        .select(machines::id)
-        .load(conn)?;
+    let busy: Vec<MachineId> = open
+        .iter()
+        .filter(|(kind, ..)| *kind == TaskKind::Store)
+        .filter_map(|(.., at)| *at)
+        .chain(setbacks.machines.iter().copied())
+        .collect();
+    let not_now: Vec<SectorId> = open
+        .iter()
+        .filter_map(|(_, sector, _)| *sector)
+        .chain(setbacks.sectors.keys().copied())
+        .collect();
+    let from = givers(conn, busy)?;
     let rows: Vec<(SectorId, Option<MachineId>, i64)> = sectors::table
         .inner_join(pools::table.on(pools::id.eq(sectors::pool_id)))
-        .filter(sectors::machine_id.eq_any(from).and(sectors::state.eq_any(states)))
+        .filter(
+            sectors::machine_id
+                .eq_any(from)
+                .and(sectors::state.eq_any(states)),
+        )
         .filter(sectors::id.ne_all(not_now))
         .order(sectors::id.asc())
         .limit(most)
         .select((sectors::id, sectors::machine_id, pools::sector_bytes))
         .load(conn)?;
-    Ok(rows.into_iter().filter_map(|(sector, from, bytes)| Some(ToStore { sector, from: from?, bytes })).collect())
+    let of = |(sector, from, bytes): (SectorId, Option<MachineId>, i64)| {
+        Some(ToStore {
+            sector,
+            from: from?,
+            bytes,
+        })
+    };
+    Ok(rows.into_iter().filter_map(of).collect())
+}
+
+/// Machines that are not for storage and share their files, except busy ones.
+fn givers(conn: &mut AnyConnection, busy: Vec<MachineId>) -> DbResult<Vec<MachineId>> {
+    let shares = machines::keeps
+        .eq(0)
+        .and(machines::files_url.is_not_null())
+        .and(machines::lost_since.is_null());
+    machines::table
+        .filter(shares.and(machines::id.ne_all(busy)))
+        .select(machines::id)
+        .load(conn)
 }
 
 /// Takes a machine's report of its stored sectors: the copies that it fetched are really there.
-pub fn copies_seen(conn: &mut AnyConnection, machine: MachineId, told: &[StoredSector], now: Micros) -> DbResult<()> {
-    use crate::store::schema::pools;
+pub fn copies_seen(
+    conn: &mut AnyConnection,
+    machine: MachineId,
+    told: &[StoredSector],
+    now: Micros,
+) -> DbResult<()> {
     if told.is_empty() {
         return Ok(());
     }
@@ -225,14 +394,25 @@ pub fn copies_seen(conn: &mut AnyConnection, machine: MachineId, told: &[StoredS
         .inner_join(sectors::table.on(tasks::sector_id.eq(sectors::id.nullable())))
         .inner_join(pools::table.on(pools::id.eq(sectors::pool_id)))
         .filter(
-            tasks::kind.eq_any(TaskKind::TRANSFERS).and(tasks::state.eq(TaskState::Done)).and(tasks::done_at.gt(now - WATCHED)),
+            tasks::kind
+                .eq_any(TaskKind::TRANSFERS)
+                .and(tasks::state.eq(TaskState::Done))
+                .and(tasks::done_at.gt(now - WATCHED)),
         )
         .filter(tasks::machine_id.eq(machine))
         .select((tasks::id, pools::miner_id, sectors::number))
         .load(conn)?;
-    let is_there = |miner: i64, number: i64| StoredSector::of(miner, number).is_some_and(|sector| told.contains(&sector));
-    let seen = stored.into_iter().filter(|(_, miner, number)| is_there(*miner, *number)).map(|(id, ..)| id);
-    diesel::update(tasks::table.filter(tasks::id.eq_any(seen))).set(tasks::seen_at.eq(now)).execute(conn).map(drop)
+    let is_there = |miner: i64, number: i64| {
+        StoredSector::of(miner, number).is_some_and(|sector| told.contains(&sector))
+    };
+    let seen = stored
+        .into_iter()
+        .filter(|(_, miner, number)| is_there(*miner, *number))
+        .map(|(id, ..)| id);
+    diesel::update(tasks::table.filter(tasks::id.eq_any(seen)))
+        .set(tasks::seen_at.eq(now))
+        .execute(conn)
+        .map(drop)
 }
 
 /// A completed transfer of a sector from one machine to another.
@@ -248,13 +428,38 @@ pub(super) struct Went {
 
 /// The completed transfers of these sectors, oldest first.
 pub(super) fn ways(conn: &mut AnyConnection, of: &[SectorId]) -> DbResult<Vec<Went>> {
-    type Row = (Option<SectorId>, Option<MachineId>, Option<MachineId>, Option<Micros>, Option<Micros>);
+    type Row = (
+        Option<SectorId>,
+        Option<MachineId>,
+        Option<MachineId>,
+        Option<Micros>,
+        Option<Micros>,
+    );
     let rows: Vec<Row> = tasks::table
-        .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq_any(TaskKind::TRANSFERS)).and(tasks::state.eq(TaskState::Done)))
+        .filter(
+            tasks::sector_id
+                .eq_any(of)
+                .and(tasks::kind.eq_any(TaskKind::TRANSFERS))
+                .and(tasks::state.eq(TaskState::Done)),
+        )
         .order(tasks::id.asc())
-        .select((tasks::sector_id, tasks::avoid, tasks::machine_id, tasks::done_at, tasks::seen_at))
+        .select((
+            tasks::sector_id,
+            tasks::source_machine,
+            tasks::machine_id,
+            tasks::done_at,
+            tasks::seen_at,
+        ))
         .load(conn)?;
-    let of = |(sector, from, to, at, seen_at): Row| Some(Went { sector: sector?, from: from?, to: to?, at: at?, seen_at });
+    let of = |(sector, from, to, at, seen_at): Row| {
+        Some(Went {
+            sector: sector?,
+            from: from?,
+            to: to?,
+            at: at?,
+            seen_at,
+        })
+    };
     Ok(rows.into_iter().filter_map(of).collect())
 }
 
@@ -263,17 +468,35 @@ const LINGERS: Micros = 2 * DAY + 12 * HOUR;
 
 /// Copies of sealed sectors that were left behind and may still be there, by machine and pool.
 pub fn leftovers(conn: &mut AnyConnection, now: Micros) -> DbResult<Vec<(MachineId, PoolId)>> {
-    let lately = tasks::kind.eq(TaskKind::Store).and(tasks::state.eq(TaskState::Done)).and(tasks::done_at.gt(now - LINGERS));
-    let rows: Vec<(Option<MachineId>, PoolId)> = tasks::table.filter(lately).select((tasks::avoid, tasks::pool_id)).load(conn)?;
-    Ok(rows.into_iter().filter_map(|(machine, pool)| Some((machine?, pool))).collect())
+    let lately = tasks::kind
+        .eq(TaskKind::Store)
+        .and(tasks::state.eq(TaskState::Done))
+        .and(tasks::done_at.gt(now - LINGERS));
+    let rows: Vec<(Option<MachineId>, PoolId)> = tasks::table
+        .filter(lately)
+        .select((tasks::source_machine, tasks::pool_id))
+        .load(conn)?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|(machine, pool)| Some((machine?, pool)))
+        .collect())
 }
 
 /// Sectors whose layers were fetched, since PC1, to the machine where they are now.
 pub fn fetched(conn: &mut AnyConnection, of: &[SectorId]) -> DbResult<HashSet<SectorId>> {
     let rows: Vec<Option<SectorId>> = tasks::table
         .inner_join(sectors::table.on(tasks::sector_id.eq(sectors::id.nullable())))
-        .filter(tasks::sector_id.eq_any(of).and(tasks::kind.eq(TaskKind::Move)).and(tasks::state.eq(TaskState::Done)))
-        .filter(tasks::machine_id.eq(sectors::machine_id).and(tasks::done_at.ge(sectors::changed_at.nullable())))
+        .filter(
+            tasks::sector_id
+                .eq_any(of)
+                .and(tasks::kind.eq(TaskKind::Move))
+                .and(tasks::state.eq(TaskState::Done)),
+        )
+        .filter(
+            tasks::machine_id
+                .eq(sectors::machine_id)
+                .and(tasks::done_at.ge(sectors::changed_at.nullable())),
+        )
         .select(tasks::sector_id)
         .load(conn)?;
     Ok(rows.into_iter().flatten().collect())

@@ -14,7 +14,9 @@ use crate::ids::{OrderId, PoolId, PostId, UserId};
 pub(super) fn begin(connection: &mut AnyConnection) -> DbResult<()> {
     match connection {
         AnyConnection::Postgres(c) => AnsiTransactionManager::begin_transaction(c),
-        AnyConnection::Sqlite(c) => AnsiTransactionManager::begin_transaction_sql(c, "BEGIN IMMEDIATE"),
+        AnyConnection::Sqlite(c) => {
+            AnsiTransactionManager::begin_transaction_sql(c, "BEGIN IMMEDIATE")
+        }
     }
 }
 
@@ -22,10 +24,13 @@ pub(super) fn begin(connection: &mut AnyConnection) -> DbResult<()> {
 /// does so from its first read on.
 pub(super) fn begin_snapshot(connection: &mut AnyConnection) -> DbResult<()> {
     match connection {
-        AnyConnection::Postgres(c) => {
-            AnsiTransactionManager::begin_transaction_sql(c, "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        AnyConnection::Postgres(c) => AnsiTransactionManager::begin_transaction_sql(
+            c,
+            "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        ),
+        AnyConnection::Sqlite(c) => {
+            AnsiTransactionManager::begin_transaction_sql(c, "BEGIN DEFERRED")
         }
-        AnyConnection::Sqlite(c) => AnsiTransactionManager::begin_transaction_sql(c, "BEGIN DEFERRED"),
     }
 }
 
@@ -43,7 +48,8 @@ pub fn is_connection_lost(error: &Error) -> bool {
         "SSL connection has been closed",
     ];
     match error {
-        Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _) | Error::BrokenTransactionManager => true,
+        Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
+        | Error::BrokenTransactionManager => true,
         Error::DatabaseError(DatabaseErrorKind::UnableToSendCommand, _) => true,
         Error::DatabaseError(_, info) => WORDS.iter().any(|words| info.message().contains(words)),
         _ => false,
@@ -67,7 +73,10 @@ pub fn is_retryable(error: &Error) -> bool {
 
 #[must_use]
 pub fn is_unique_violation(error: &Error) -> bool {
-    matches!(error, Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))
+    matches!(
+        error,
+        Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)
+    )
 }
 
 /// Things that only one transaction at a time may work on.
@@ -105,9 +114,10 @@ impl Turn {
 pub fn lock(connection: &mut AnyConnection, turn: Turn) -> DbResult<()> {
     let key = turn.key();
     match connection {
-        AnyConnection::Postgres(c) => {
-            diesel::sql_query("SELECT pg_advisory_xact_lock($1)").bind::<diesel::sql_types::BigInt, _>(key).execute(c).map(drop)
-        }
+        AnyConnection::Postgres(c) => diesel::sql_query("SELECT pg_advisory_xact_lock($1)")
+            .bind::<diesel::sql_types::BigInt, _>(key)
+            .execute(c)
+            .map(drop),
         AnyConnection::Sqlite(_) => Ok(()),
     }
 }

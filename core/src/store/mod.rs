@@ -30,12 +30,18 @@ macro_rules! insert_new {
         match $conn {
             $crate::store::AnyConnection::Postgres(c) => {
                 for some in $rows.chunks($crate::store::ROWS_AT_ONCE) {
-                    diesel::insert_into($table).values(some).on_conflict_do_nothing().execute(c)?;
+                    diesel::insert_into($table)
+                        .values(some)
+                        .on_conflict_do_nothing()
+                        .execute(c)?;
                 }
             }
             $crate::store::AnyConnection::Sqlite(c) => {
                 for row in $rows {
-                    diesel::insert_into($table).values(row).on_conflict_do_nothing().execute(c)?;
+                    diesel::insert_into($table)
+                        .values(row)
+                        .on_conflict_do_nothing()
+                        .execute(c)?;
                 }
             }
         }
@@ -76,22 +82,32 @@ macro_rules! stored_as_text {
             }
         }
 
-        impl<DB: diesel::backend::Backend> diesel::serialize::ToSql<diesel::sql_types::Text, DB> for $type
+        impl<DB> diesel::serialize::ToSql<diesel::sql_types::Text, DB> for $type
         where
+            DB: diesel::backend::Backend,
             str: diesel::serialize::ToSql<diesel::sql_types::Text, DB>,
         {
-            fn to_sql<'b>(&'b self, out: &mut diesel::serialize::Output<'b, '_, DB>) -> diesel::serialize::Result {
+            fn to_sql<'b>(
+                &'b self,
+                out: &mut diesel::serialize::Output<'b, '_, DB>,
+            ) -> diesel::serialize::Result {
                 self.name().to_sql(out)
             }
         }
 
-        impl<DB: diesel::backend::Backend> diesel::deserialize::FromSql<diesel::sql_types::Text, DB> for $type
+        impl<DB> diesel::deserialize::FromSql<diesel::sql_types::Text, DB> for $type
         where
+            DB: diesel::backend::Backend,
             String: diesel::deserialize::FromSql<diesel::sql_types::Text, DB>,
         {
             fn from_sql(bytes: DB::RawValue<'_>) -> diesel::deserialize::Result<Self> {
-                let name = <String as diesel::deserialize::FromSql<diesel::sql_types::Text, DB>>::from_sql(bytes)?;
-                Self::from_name(&name).ok_or_else(|| format!("{name:?} is not a valid {}", stringify!($type)).into())
+                let name = <String as diesel::deserialize::FromSql<
+                    diesel::sql_types::Text,
+                    DB,
+                >>::from_sql(bytes)?;
+                Self::from_name(&name).ok_or_else(|| {
+                    format!("{name:?} is not a valid {}", stringify!($type)).into()
+                })
             }
         }
     };

@@ -31,18 +31,23 @@ const FRESH: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("database URL {0:?} has an unknown scheme; write sqlite://path/to/file.db or postgres://user@host/name")]
+    #[error(
+        "database URL {0:?} has an unknown scheme; write sqlite://path/to/file.db \
+         or postgres://user@host/name"
+    )]
     Scheme(String),
     #[error("the database at {url} cannot be opened: {reason}")]
     Open { url: String, reason: String },
     #[error("the database's tables cannot be brought up to date: {0}")]
     Migrate(String),
     #[error(
-        "the database at {url} lacks {missing} of this release's migrations; run `sealyard migrate` with the same configuration"
+        "the database at {url} lacks {missing} of this release's migrations; \
+         run `sealyard migrate` with the same configuration"
     )]
     Older { url: String, missing: usize },
     #[error(
-        "the database at {url} was migrated by a newer release (it has {newest}, which this program does not know); install that release, \
+        "the database at {url} was migrated by a newer release (it has {newest}, \
+         which this program does not know); install that release, \
          or restore a backup from before the upgrade"
     )]
     Newer { url: String, newest: String },
@@ -78,8 +83,17 @@ const LIMITS: [(&str, u32); 5] = [
 ];
 
 fn with_limits(url: &str) -> String {
-    let (mut limited, query) = (url.to_owned(), url.split_once('?').map(|(_, query)| query).unwrap_or_default());
-    let named = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+    let (mut limited, query) = (
+        url.to_owned(),
+        url.split_once('?')
+            .map(|(_, query)| query)
+            .unwrap_or_default(),
+    );
+    let named = |name: &str| {
+        query
+            .split('&')
+            .any(|pair| pair.split('=').next() == Some(name))
+    };
     for (name, value) in LIMITS.into_iter().filter(|(name, _)| !named(name)) {
         limited.push(if limited.contains('?') { '&' } else { '?' });
         limited.push_str(&format!("{name}={value}"));
@@ -131,35 +145,44 @@ impl ManageConnection for Manager {
     fn connect(&self) -> Result<Kept, r2d2::Error> {
         let life = self.life.load(Ordering::SeqCst);
         let connection = match &self.url {
-            Url::Postgres(url) => AnyConnection::Postgres(PgConnection::establish(url).map_err(r2d2::Error::ConnectionError)?),
+            Url::Postgres(url) => AnyConnection::Postgres(
+                PgConnection::establish(url).map_err(r2d2::Error::ConnectionError)?,
+            ),
             Url::Sqlite(path) => {
-                let mut sqlite = SqliteConnection::establish(path).map_err(r2d2::Error::ConnectionError)?;
+                let mut sqlite =
+                    SqliteConnection::establish(path).map_err(r2d2::Error::ConnectionError)?;
                 // busy_timeout first: switching to WAL may have to wait for another process.
                 sqlite
                     .batch_execute(
-                        "PRAGMA busy_timeout = 15000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
+                        "PRAGMA busy_timeout = 15000; PRAGMA journal_mode = WAL; \
+                         PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
                     )
                     .map_err(r2d2::Error::QueryError)?;
                 AnyConnection::Sqlite(sqlite)
             }
         };
-        Ok(Kept { connection, life, used: Instant::now() })
+        Ok(Kept {
+            connection,
+            life,
+            used: Instant::now(),
+        })
     }
 
     /// Called whenever a connection is taken. One made before the last failure is refused; an idle
     /// PostgreSQL connection has to answer first.
     fn is_valid(&self, kept: &mut Kept) -> Result<(), r2d2::Error> {
         if kept.life != self.life.load(Ordering::SeqCst) {
-            return Err(r2d2::Error::ConnectionError(diesel::ConnectionError::BadConnection(
-                "it is from before an outage".into(),
-            )));
+            return Err(r2d2::Error::ConnectionError(
+                diesel::ConnectionError::BadConnection("it is from before an outage".into()),
+            ));
         }
         let idle = kept.used.elapsed() > FRESH;
         kept.used = Instant::now();
         match &mut kept.connection {
-            AnyConnection::Postgres(c) if idle => {
-                diesel::sql_query("SELECT 1").execute(c).map(drop).map_err(r2d2::Error::QueryError)
-            }
+            AnyConnection::Postgres(c) if idle => diesel::sql_query("SELECT 1")
+                .execute(c)
+                .map(drop)
+                .map_err(r2d2::Error::QueryError),
             _ => Ok(()),
         }
     }
@@ -233,22 +256,38 @@ impl Database {
         let (manager, first) = first(url)?;
         // The first connection is made by hand: the pool would only report a timeout.
         drop(first);
-        let (is_postgres, life) = (matches!(manager.url, Url::Postgres(_)), manager.life.clone());
+        let (is_postgres, life) = (
+            matches!(manager.url, Url::Postgres(_)),
+            manager.life.clone(),
+        );
         let pool = Pool::builder()
             .max_size(connections)
             .min_idle(Some(1))
             .connection_timeout(RECONNECT)
             .test_on_check_out(true)
             .build(manager)
-            .map_err(|error| StoreError::Open { url: shown(url), reason: error.to_string() })?;
-        Ok(Self { source: Source::Many(pool), is_postgres, url: shown(url), life })
+            .map_err(|error| StoreError::Open {
+                url: shown(url),
+                reason: error.to_string(),
+            })?;
+        Ok(Self {
+            source: Source::Many(pool),
+            is_postgres,
+            url: shown(url),
+            life,
+        })
     }
 
     /// For short-lived commands: one connection and no threads.
     pub fn open_one(url: &str) -> Result<Self, StoreError> {
         let (manager, first) = first(url)?;
         let is_postgres = matches!(manager.url, Url::Postgres(_));
-        Ok(Self { source: Source::One(Arc::new(Mutex::new(first))), is_postgres, url: shown(url), life: manager.life })
+        Ok(Self {
+            source: Source::One(Arc::new(Mutex::new(first))),
+            is_postgres,
+            url: shown(url),
+            life: manager.life,
+        })
     }
 
     /// Its URL, without user and password.
@@ -261,7 +300,10 @@ impl Database {
     /// newer release.
     pub fn migrate(&self) -> Result<usize, StoreError> {
         if let Schema::Newer(newest) = self.schema()? {
-            return Err(StoreError::Newer { url: self.url.clone(), newest });
+            return Err(StoreError::Newer {
+                url: self.url.clone(),
+                newest,
+            });
         }
         let mut connection = self.get()?;
         let done = match &mut *connection {
@@ -276,24 +318,44 @@ impl Database {
         let failed = |error: &dyn std::fmt::Display| StoreError::Migrate(error.to_string());
         let mut connection = self.get()?;
         let (applied, known) = match &mut *connection {
-            AnyConnection::Postgres(c) => (c.applied_migrations(), versions::<diesel::pg::Pg>(&POSTGRES)),
-            AnyConnection::Sqlite(c) => (c.applied_migrations(), versions::<diesel::sqlite::Sqlite>(&SQLITE)),
+            AnyConnection::Postgres(c) => (
+                c.applied_migrations(),
+                versions::<diesel::pg::Pg>(&POSTGRES),
+            ),
+            AnyConnection::Sqlite(c) => (
+                c.applied_migrations(),
+                versions::<diesel::sqlite::Sqlite>(&SQLITE),
+            ),
         };
-        let applied: BTreeSet<String> = applied.map_err(|error| failed(&error))?.iter().map(ToString::to_string).collect();
+        let applied: BTreeSet<String> = applied
+            .map_err(|error| failed(&error))?
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         let known = known.map_err(|error| failed(&error))?;
         if let Some(newest) = applied.difference(&known).last() {
             return Ok(Schema::Newer(newest.clone()));
         }
         let missing = known.difference(&applied).count();
-        Ok(if missing == 0 { Schema::Current } else { Schema::Older(missing) })
+        Ok(if missing == 0 {
+            Schema::Current
+        } else {
+            Schema::Older(missing)
+        })
     }
 
     /// Fails unless the tables are exactly those that this program knows.
     pub fn check_schema(&self) -> Result<(), StoreError> {
         match self.schema()? {
             Schema::Current => Ok(()),
-            Schema::Older(missing) => Err(StoreError::Older { url: self.url.clone(), missing }),
-            Schema::Newer(newest) => Err(StoreError::Newer { url: self.url.clone(), newest }),
+            Schema::Older(missing) => Err(StoreError::Older {
+                url: self.url.clone(),
+                missing,
+            }),
+            Schema::Newer(newest) => Err(StoreError::Newer {
+                url: self.url.clone(),
+                newest,
+            }),
         }
     }
 
@@ -309,14 +371,20 @@ impl Database {
 
     pub(super) fn get(&self) -> Result<Held<'_>, StoreError> {
         let pool = match &self.source {
-            Source::One(only) => return Ok(Held::Only(only.lock().unwrap_or_else(PoisonError::into_inner))),
+            Source::One(only) => {
+                return Ok(Held::Only(
+                    only.lock().unwrap_or_else(PoisonError::into_inner),
+                ));
+            }
             Source::Many(pool) => pool,
         };
         let started = Instant::now();
         loop {
             match pool.get() {
                 Ok(kept) => return Ok(Held::Pooled(Box::new(kept))),
-                Err(error) if started.elapsed() > CHECKOUT => return Err(StoreError::Busy(error.to_string())),
+                Err(error) if started.elapsed() > CHECKOUT => {
+                    return Err(StoreError::Busy(error.to_string()));
+                }
                 Err(_) => {}
             }
         }
@@ -326,11 +394,17 @@ impl Database {
 /// The connection manager, and a first connection to show that it works.
 fn first(url: &str) -> Result<(Manager, Kept), StoreError> {
     let parsed = Url::parse(url)?;
-    let open = |reason: String| StoreError::Open { url: shown(url), reason };
+    let open = |reason: String| StoreError::Open {
+        url: shown(url),
+        reason,
+    };
     if let Url::Sqlite(path) = &parsed {
         create_private(std::path::Path::new(path)).map_err(|error| open(error.to_string()))?;
     }
-    let manager = Manager { url: parsed, life: Arc::default() };
+    let manager = Manager {
+        url: parsed,
+        life: Arc::default(),
+    };
     let first = manager.connect().map_err(|error| open(error.to_string()))?;
     Ok((manager, first))
 }
@@ -342,15 +416,26 @@ fn create_private(path: &std::path::Path) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+    match std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
 }
 
-fn versions<DB: diesel::backend::Backend>(source: &EmbeddedMigrations) -> Result<BTreeSet<String>, String> {
-    let migrations = MigrationSource::<DB>::migrations(source).map_err(|error| error.to_string())?;
-    Ok(migrations.iter().map(|migration| migration.name().version().to_string()).collect())
+fn versions<DB: diesel::backend::Backend>(
+    source: &EmbeddedMigrations,
+) -> Result<BTreeSet<String>, String> {
+    let migrations =
+        MigrationSource::<DB>::migrations(source).map_err(|error| error.to_string())?;
+    Ok(migrations
+        .iter()
+        .map(|migration| migration.name().version().to_string())
+        .collect())
 }
 
 #[cfg(test)]
@@ -360,16 +445,30 @@ mod tests {
     #[test]
     fn postgres_urls_get_timeouts_unless_they_set_their_own() {
         let limited = with_limits("postgres://u@h/db");
-        assert!(limited.starts_with("postgres://u@h/db?connect_timeout=5&"), "{limited}");
+        assert!(
+            limited.starts_with("postgres://u@h/db?connect_timeout=5&"),
+            "{limited}"
+        );
         assert!(limited.ends_with("&tcp_user_timeout=20000"), "{limited}");
         let own = with_limits("postgres://u@h/db?sslmode=require&tcp_user_timeout=1");
-        assert!(own.starts_with("postgres://u@h/db?sslmode=require&tcp_user_timeout=1&connect_timeout=5&"), "{own}");
+        assert!(
+            own.starts_with(
+                "postgres://u@h/db?sslmode=require&tcp_user_timeout=1&connect_timeout=5&"
+            ),
+            "{own}"
+        );
         assert_eq!(own.matches("tcp_user_timeout").count(), 1);
     }
 
     #[test]
     fn an_unknown_url_scheme_is_refused_without_showing_the_password() {
-        for url in ["mysql://root:secret@host/db", "plain.db", "", "postgre://x", "sqlite://"] {
+        for url in [
+            "mysql://root:secret@host/db",
+            "plain.db",
+            "",
+            "postgre://x",
+            "sqlite://",
+        ] {
             let error = Database::open(url, 1).map(drop).unwrap_err().to_string();
             assert!(error.contains("unknown scheme"), "{url}: {error}");
             assert!(!error.contains("secret"), "{error}");
@@ -378,8 +477,14 @@ mod tests {
 
     #[test]
     fn an_unreachable_server_is_reported_without_its_password() {
-        let error = Database::open("postgres://nobody:secret@127.0.0.1:1/none", 1).map(drop).unwrap_err().to_string();
-        assert!(error.contains("cannot be opened") && !error.contains("secret"), "{error}");
+        let error = Database::open("postgres://nobody:secret@127.0.0.1:1/none", 1)
+            .map(drop)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("cannot be opened") && !error.contains("secret"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -390,22 +495,43 @@ mod tests {
         for open in [|url: &str| Database::open(url, 2), Database::open_one] {
             let database = open(&format!("sqlite://{}", path.display())).unwrap();
             let ran = database.migrate().unwrap();
-            assert_eq!((database.migrate().unwrap(), database.schema().unwrap()), (0, Schema::Current));
+            assert_eq!(
+                (database.migrate().unwrap(), database.schema().unwrap()),
+                (0, Schema::Current)
+            );
             database.check_schema().unwrap();
             assert!(ran > 20 || ran == 0);
         }
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         let database = Database::open_one(&format!("sqlite://{}", path.display())).unwrap();
         let run = |sql: &str| {
             use super::super::DbFault;
-            database.read(|conn| Ok::<_, DbFault>(diesel::sql_query(sql).execute(conn)?)).unwrap();
+            database
+                .read(|conn| Ok::<_, DbFault>(diesel::sql_query(sql).execute(conn)?))
+                .unwrap();
         };
-        run("DELETE FROM __diesel_schema_migrations WHERE version = (SELECT MAX(version) FROM __diesel_schema_migrations)");
+        run("DELETE FROM __diesel_schema_migrations \
+             WHERE version = (SELECT MAX(version) FROM __diesel_schema_migrations)");
         let older = database.check_schema().unwrap_err().to_string();
-        assert!(older.contains("run `sealyard migrate`") && older.contains("a.db"), "{older}");
+        assert!(
+            older.contains("run `sealyard migrate`") && older.contains("a.db"),
+            "{older}"
+        );
         run("INSERT INTO __diesel_schema_migrations (version) VALUES ('29991231000000')");
         let newer = database.check_schema().unwrap_err().to_string();
-        assert!(newer.contains("29991231000000") && newer.contains("newer release"), "{newer}");
-        assert!(database.migrate().unwrap_err().to_string().contains("newer release"));
+        assert!(
+            newer.contains("29991231000000") && newer.contains("newer release"),
+            "{newer}"
+        );
+        assert!(
+            database
+                .migrate()
+                .unwrap_err()
+                .to_string()
+                .contains("newer release")
+        );
     }
 }

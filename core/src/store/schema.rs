@@ -286,6 +286,7 @@ diesel::table! {
         done_at -> Nullable<BigInt>,
         started_at -> Nullable<BigInt>,
         seen_at -> Nullable<BigInt>,
+        source_machine -> Nullable<BigInt>,
     }
 }
 
@@ -362,6 +363,7 @@ diesel::table! {
         head_epoch -> BigInt,
         last_cid -> Text,
         network -> Text,
+        full_quality_after -> Nullable<BigInt>,
     }
 }
 
@@ -474,6 +476,7 @@ diesel::table! {
         vesting_nano -> BigInt,
         compensation_nano -> BigInt,
         added_epochs -> BigInt,
+        missing_power -> Text,
     }
 }
 

@@ -38,7 +38,10 @@ enum Ended<T, E> {
 impl Database {
     /// Runs `work` in one writing transaction, and commits it when `work` returns `Ok`. `work` must
     /// be re-runnable: no mail, no network, no state kept outside.
-    pub fn transact<T, E>(&self, mut work: impl FnMut(&mut AnyConnection) -> Result<T, E>) -> Result<T, E>
+    pub fn transact<T, E>(
+        &self,
+        mut work: impl FnMut(&mut AnyConnection) -> Result<T, E>,
+    ) -> Result<T, E>
     where
         E: Retry + From<diesel::result::Error> + From<StoreError>,
     {
@@ -56,7 +59,8 @@ impl Database {
                 Ended::Undone(error) => error,
             };
             let lost = self.note(&error);
-            let again = lost && !is_dead || error.database_error().is_some_and(dialect::is_retryable) && tries < TRIES;
+            let again = lost && !is_dead
+                || error.database_error().is_some_and(dialect::is_retryable) && tries < TRIES;
             if !again {
                 return Err(error);
             }
@@ -70,12 +74,18 @@ impl Database {
     }
 
     /// [`Self::transact`] for work that can only fail as the database does.
-    pub fn write<T>(&self, mut work: impl FnMut(&mut AnyConnection) -> DbResult<T>) -> Result<T, DbFault> {
+    pub fn write<T>(
+        &self,
+        mut work: impl FnMut(&mut AnyConnection) -> DbResult<T>,
+    ) -> Result<T, DbFault> {
         self.transact(|conn| work(conn).map_err(DbFault::from))
     }
 
     /// Reads without a transaction. Reads again, once, if the connection was dead.
-    pub fn read<T, E>(&self, mut work: impl FnMut(&mut AnyConnection) -> Result<T, E>) -> Result<T, E>
+    pub fn read<T, E>(
+        &self,
+        mut work: impl FnMut(&mut AnyConnection) -> Result<T, E>,
+    ) -> Result<T, E>
     where
         E: Retry + From<StoreError>,
     {
@@ -92,20 +102,27 @@ impl Database {
     }
 
     /// Reads in one snapshot: everything is as of one moment, whatever is written meanwhile.
-    pub fn read_at_once<T, E>(&self, work: impl FnOnce(&mut AnyConnection) -> Result<T, E>) -> Result<T, E>
+    pub fn read_at_once<T, E>(
+        &self,
+        work: impl FnOnce(&mut AnyConnection) -> Result<T, E>,
+    ) -> Result<T, E>
     where
         E: From<diesel::result::Error> + From<StoreError>,
     {
         let mut connection = self.get()?;
         dialect::begin_snapshot(&mut connection)?;
         let result = work(&mut connection);
-        on_conn!(&mut *connection, |c| AnsiTransactionManager::rollback_transaction(c))?;
+        on_conn!(&mut *connection, |c| {
+            AnsiTransactionManager::rollback_transaction(c)
+        })?;
         result
     }
 
     /// True when the connection is lost. Connections made before are then not used again.
     fn note<E: Retry>(&self, error: &E) -> bool {
-        let lost = error.database_error().is_some_and(dialect::is_connection_lost);
+        let lost = error
+            .database_error()
+            .is_some_and(dialect::is_connection_lost);
         if lost {
             self.begin_new_life();
         }
@@ -113,7 +130,10 @@ impl Database {
     }
 }
 
-fn once<T, E>(connection: &mut AnyConnection, work: &mut impl FnMut(&mut AnyConnection) -> Result<T, E>) -> Ended<T, E>
+fn once<T, E>(
+    connection: &mut AnyConnection,
+    work: &mut impl FnMut(&mut AnyConnection) -> Result<T, E>,
+) -> Ended<T, E>
 where
     E: Retry + From<Error>,
 {
@@ -121,14 +141,18 @@ where
         return Ended::Undone(error.into());
     }
     match work(connection) {
-        Ok(value) => match on_conn!(&mut *connection, |c| AnsiTransactionManager::commit_transaction(c)) {
+        Ok(value) => match on_conn!(&mut *connection, |c| {
+            AnsiTransactionManager::commit_transaction(c)
+        }) {
             Ok(()) => Ended::Committed(value),
             Err(error) if dialect::is_connection_lost(&error) => Ended::Unknown(error.into()),
             Err(error) => Ended::Undone(error.into()),
         },
         Err(error) => {
             // The first error is the one to report; a broken connection is dropped by the pool.
-            let _ = on_conn!(&mut *connection, |c| AnsiTransactionManager::rollback_transaction(c));
+            let _ = on_conn!(&mut *connection, |c| {
+                AnsiTransactionManager::rollback_transaction(c)
+            });
             Ended::Undone(error)
         }
     }

@@ -20,14 +20,21 @@ use crate::{
 
 /// nanoFIL already locked that each coming day releases to an investor.
 pub fn calendar(conn: &mut AnyConnection, user: UserId) -> Result<BTreeMap<i64, i64>, CloseError> {
-    let mine: Vec<(ContractId, PoolId)> =
-        contracts::table.filter(contracts::user_id.eq(user)).select((contracts::id, contracts::pool_id)).load(conn)?;
+    let mine: Vec<(ContractId, PoolId)> = contracts::table
+        .filter(contracts::user_id.eq(user))
+        .select((contracts::id, contracts::pool_id))
+        .load(conn)?;
     let ids: Vec<ContractId> = mine.iter().map(|(contract, _)| *contract).collect();
     let agreed = Agreed::load(conn, &ids)?;
     let mut days = BTreeMap::new();
     for (contract, pool) in mine {
         let closed = pool_days::table.filter(pool_days::pool_id.eq(pool));
-        let Some(last) = closed.select(diesel::dsl::max(pool_days::day)).first::<Option<i64>>(conn)? else { continue };
+        let Some(last) = closed
+            .select(diesel::dsl::max(pool_days::day))
+            .first::<Option<i64>>(conn)?
+        else {
+            continue;
+        };
         let n = agreed.vesting_days(contract);
         let lots = ledger::lots_of_contract(conn, contract, last - n + 1..last + 1, i64::MAX)?;
         let locked: Vec<(i64, i64)> = lots.iter().map(|lot| (lot.day, lot.locked_nano)).collect();
@@ -73,7 +80,8 @@ mod tests {
             let mut days = BTreeMap::new();
             add(&mut days, &lots, n, last + 1..last + n + 1);
             for day in last + 1..=last + n {
-                let every: i64 = lots.iter().map(|(lot, amount)| tranche(*amount, day - lot, n)).sum();
+                let tranches = lots.iter().map(|(lot, amount)| tranche(*amount, day - lot, n));
+                let every: i64 = tranches.sum();
                 prop_assert_eq!(days.get(&day).copied().unwrap_or(0), every, "day {}", day);
             }
         }

@@ -66,7 +66,11 @@ pub fn record_flows(conn: &mut AnyConnection, flows: &[Flow]) -> DbResult<()> {
 
 /// Whether any flow of a kind was ever recorded.
 pub fn has_flows(conn: &mut AnyConnection, pool: PoolId, kind: FlowKind) -> DbResult<bool> {
-    let there = chain_flows::table.filter(chain_flows::pool_id.eq(pool).and(chain_flows::kind.eq(kind)));
+    let there = chain_flows::table.filter(
+        chain_flows::pool_id
+            .eq(pool)
+            .and(chain_flows::kind.eq(kind)),
+    );
     diesel::select(diesel::dsl::exists(there)).get_result(conn)
 }
 
@@ -82,15 +86,30 @@ impl FlowSums {
 }
 
 /// Sums of the flows in epochs `[first, end)`.
-pub fn flow_sums(conn: &mut AnyConnection, pool: PoolId, first: i64, end: i64) -> Result<FlowSums, CloseError> {
+pub fn flow_sums(
+    conn: &mut AnyConnection,
+    pool: PoolId,
+    first: i64,
+    end: i64,
+) -> Result<FlowSums, CloseError> {
     let flows: Vec<Flow> = chain_flows::table
-        .filter(chain_flows::pool_id.eq(pool).and(chain_flows::epoch.ge(first)).and(chain_flows::epoch.lt(end)))
+        .filter(
+            chain_flows::pool_id
+                .eq(pool)
+                .and(chain_flows::epoch.ge(first))
+                .and(chain_flows::epoch.lt(end)),
+        )
         .load(conn)?;
     let mut sums = FlowSums::default();
     for flow in flows {
-        let atto: i128 = flow.atto.parse().map_err(|_| CloseError::Amount(flow.atto))?;
+        let atto: i128 = flow
+            .atto
+            .parse()
+            .map_err(|_| CloseError::Amount(flow.atto))?;
         let sum = sums.0.entry(flow.kind).or_default();
-        *sum = sum.checked_add(atto).ok_or(CloseError::Amount("a sum of flows".into()))?;
+        *sum = sum
+            .checked_add(atto)
+            .ok_or(CloseError::Amount("a sum of flows".into()))?;
     }
     Ok(sums)
 }
@@ -108,13 +127,25 @@ pub fn open_flows(
     let same = same.and(gone.field(chain_flows::subject).eq(chain_flows::subject));
     let left = gone.filter(same.and(gone.field(chain_flows::kind).eq_any(left)));
     let open = chain_flows::table
-        .filter(chain_flows::pool_id.eq(pool).and(chain_flows::kind.eq(came)).and(chain_flows::subject.ne(NO_SECTOR)))
+        .filter(
+            chain_flows::pool_id
+                .eq(pool)
+                .and(chain_flows::kind.eq(came))
+                .and(chain_flows::subject.ne(NO_SECTOR)),
+        )
         .filter(diesel::dsl::not(diesel::dsl::exists(left)))
         .order(chain_flows::subject.asc());
-    let Some(numbers) = numbers else { return open.load(conn) };
+    let Some(numbers) = numbers else {
+        return open.load(conn);
+    };
     let mut flows = Vec::new();
     for some in numbers.chunks(ROWS_AT_ONCE) {
-        flows.append(&mut open.clone().filter(chain_flows::subject.eq_any(some)).load(conn)?);
+        flows.append(
+            &mut open
+                .clone()
+                .filter(chain_flows::subject.eq_any(some))
+                .load(conn)?,
+        );
     }
     Ok(flows)
 }

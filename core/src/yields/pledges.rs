@@ -7,6 +7,7 @@ use diesel::prelude::*;
 use super::{
     CloseError,
     flows::{FlowKind, NO_SECTOR},
+    record::DayEpochs,
 };
 use crate::{
     catalog::{Pledge, terms_by_id},
@@ -23,6 +24,7 @@ use crate::{
 
 /// A sector that an investor put up a pledge for.
 struct Backed {
+    pool: PoolId,
     number: i64,
     contract: String,
     user: UserId,
@@ -31,82 +33,200 @@ struct Backed {
     terms: i64,
 }
 
+/// A part of a sector's pledge, by where it goes.
+#[derive(Clone, Copy)]
+enum Part {
+    /// To the investor: the chain did not need it.
+    NotNeeded,
+    /// To the operator, for a termination fee.
+    Kept,
+    /// To the investor: the chain gave it back.
+    Returned,
+}
+
+impl Part {
+    /// The beginning of its transfer's id.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::NotNeeded => "pledge-rest",
+            Self::Kept => "pledge-kept",
+            Self::Returned => "pledge-back",
+        }
+    }
+
+    /// The kind of its transfer, for statements.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::NotNeeded => "pledge_not_needed",
+            Self::Kept => "pledge_kept",
+            Self::Returned => "pledge_returned",
+        }
+    }
+}
+
+impl Backed {
+    fn transfer_id(&self, part: Part) -> String {
+        format!("{}:{}:{}", part.prefix(), self.contract, self.number)
+    }
+
+    fn transfer(&self, part: Part, amount: i64, day: i64, now: Micros) -> Transfer {
+        let to = match part {
+            Part::NotNeeded | Part::Returned => AccountSpec::Available(self.user),
+            Part::Kept => AccountSpec::OperatorYield(self.pool),
+        };
+        Transfer {
+            id: self.transfer_id(part),
+            from: AccountSpec::Pledged(self.user),
+            to,
+            amount,
+            kind: part.kind(),
+            subject: self.contract.clone(),
+            effective_day: day,
+            booked_at: now,
+        }
+    }
+
+    /// nanoFIL that the chain did not need.
+    fn not_needed(&self, conn: &mut AnyConnection) -> Result<i64, CloseError> {
+        let taken = of_sector(conn, self.pool, FlowKind::PledgeIn, self.number)?;
+        Ok(self.each - taken.min(self.each))
+    }
+
+    /// nanoFIL of `here`, the part that has not gone back yet, that a termination fee takes.
+    fn kept(&self, conn: &mut AnyConnection, here: i64, day: i64) -> Result<i64, CloseError> {
+        let pool = self.pool;
+        let fee = of_sector(conn, pool, FlowKind::TerminationFee, self.number)?;
+        let kept = borne(conn, self.terms)?
+            .of(fee)
+            .ok_or(CloseError::Overflow { pool, day })?;
+        Ok(kept.min(here))
+    }
+}
+
 type BackedRow = (i64, String, UserId, i64, i64);
 
-fn backed(conn: &mut AnyConnection, pool: PoolId, numbers: &[i64]) -> DbResult<HashMap<i64, Backed>> {
+fn backed(
+    conn: &mut AnyConnection,
+    pool: PoolId,
+    numbers: &[i64],
+) -> DbResult<HashMap<i64, Backed>> {
     let mut found = HashMap::new();
     for some in numbers.chunks(1000) {
         let rows: Vec<BackedRow> = sectors::table
             .inner_join(contracts::table.on(contracts::id.eq(sectors::contract_id)))
-            .filter(sectors::pool_id.eq(pool).and(sectors::number.eq_any(some)).and(contracts::pledge_each_nano.gt(0)))
-            .select((sectors::number, contracts::public_id, contracts::user_id, contracts::pledge_each_nano, contracts::terms_id))
+            .filter(
+                sectors::pool_id
+                    .eq(pool)
+                    .and(sectors::number.eq_any(some))
+                    .and(contracts::pledge_each_nano.gt(0)),
+            )
+            .select((
+                sectors::number,
+                contracts::public_id,
+                contracts::user_id,
+                contracts::pledge_each_nano,
+                contracts::terms_id,
+            ))
             .load(conn)?;
         found.extend(
             rows.into_iter()
-                .map(|(number, contract, user, each, terms)| (number, Backed { number, contract, user, each, terms })),
+                .map(|(number, contract, user, each, terms)| {
+                    (
+                        number,
+                        Backed {
+                            pool,
+                            number,
+                            contract,
+                            user,
+                            each,
+                            terms,
+                        },
+                    )
+                }),
         );
     }
     Ok(found)
 }
 
-/// Transfers of investors' pledges that epochs `[first, end)`, which are UTC day `day`, make due.
-/// When the chain takes a sector's pledge, the part that it did not need goes back. When the chain
-/// returns the pledge, the rest goes back, less the part of a termination fee that the terms put on
-/// it.
+/// Transfers of investors' pledges that a day makes due. When the chain takes a sector's pledge,
+/// the part that it did not need goes back. When the chain returns the pledge, the rest goes back,
+/// less the part of a termination fee that the terms put on it.
 pub(super) fn pledges_due(
     conn: &mut AnyConnection,
     pool: PoolId,
-    (day, first, end): (i64, i64, i64),
+    epochs: DayEpochs,
     now: Micros,
 ) -> Result<Vec<Transfer>, CloseError> {
-    let kinds = [FlowKind::PledgeIn, FlowKind::PledgeBack];
-    let flows: Vec<(FlowKind, i64)> = chain_flows::table
-        .filter(chain_flows::pool_id.eq(pool).and(chain_flows::epoch.ge(first)).and(chain_flows::epoch.lt(end)))
-        .filter(chain_flows::kind.eq_any(kinds).and(chain_flows::subject.ne(NO_SECTOR)))
-        .order((chain_flows::subject.asc(), chain_flows::epoch.asc()))
-        .select((chain_flows::kind, chain_flows::subject))
-        .load(conn)?;
+    let day = epochs.day;
+    let flows = pledge_flows(conn, pool, epochs)?;
     let numbers: Vec<i64> = flows.iter().map(|(_, number)| *number).collect();
     let backed = backed(conn, pool, &numbers)?;
     let mut due: Vec<Transfer> = Vec::new();
     for (kind, number) in flows {
-        let Some(sector) = backed.get(&number) else { continue };
-        let rest_id = format!("pledge-rest:{}:{number}", sector.contract);
-        let listed = due.iter().find(|transfer| transfer.id == rest_id).map(|transfer| transfer.amount);
-        let returned = listed.or(ledger::posted_amount(conn, &rest_id)?);
-        let transfer = |what: &str, to: AccountSpec, amount: i64, kind: &'static str| Transfer {
-            id: format!("{what}:{}:{}", sector.contract, sector.number),
-            from: AccountSpec::Pledged(sector.user),
-            to,
-            amount,
-            kind,
-            subject: sector.contract.clone(),
-            effective_day: day,
-            booked_at: now,
+        let Some(sector) = backed.get(&number) else {
+            continue;
         };
+        let rest_id = sector.transfer_id(Part::NotNeeded);
+        let listed = due
+            .iter()
+            .find(|transfer| transfer.id == rest_id)
+            .map(|transfer| transfer.amount);
+        let returned = listed.or(ledger::posted_amount(conn, &rest_id)?);
         if kind == FlowKind::PledgeIn {
-            let taken = of_sector(conn, pool, FlowKind::PledgeIn, number)?.min(sector.each);
+            let rest = sector.not_needed(conn)?;
             // The chain may take it so late that all of it has already gone back.
             if returned.is_none_or(|there| there != sector.each) {
-                due.push(transfer("pledge-rest", AccountSpec::Available(sector.user), sector.each - taken, "pledge_not_needed"));
+                due.push(sector.transfer(Part::NotNeeded, rest, day, now));
             }
             continue;
         }
-        // The part that has not gone back yet.
         let here = sector.each - returned.unwrap_or_default();
-        let fee = of_sector(conn, pool, FlowKind::TerminationFee, number)?;
-        let kept = borne(conn, sector.terms)?.of(fee).ok_or(CloseError::Overflow { pool, day })?.min(here);
-        due.push(transfer("pledge-kept", AccountSpec::OperatorYield(pool), kept, "pledge_kept"));
-        due.push(transfer("pledge-back", AccountSpec::Available(sector.user), here - kept, "pledge_returned"));
+        let kept = sector.kept(conn, here, day)?;
+        due.push(sector.transfer(Part::Kept, kept, day, now));
+        due.push(sector.transfer(Part::Returned, here - kept, day, now));
     }
     due.retain(|transfer| transfer.amount > 0);
     Ok(due)
 }
 
+/// Pledges that the chain took or returned on a day: the kind of flow and the sector's number, by
+/// sector and then by epoch.
+fn pledge_flows(
+    conn: &mut AnyConnection,
+    pool: PoolId,
+    epochs: DayEpochs,
+) -> DbResult<Vec<(FlowKind, i64)>> {
+    chain_flows::table
+        .filter(
+            chain_flows::pool_id
+                .eq(pool)
+                .and(chain_flows::epoch.ge(epochs.first))
+                .and(chain_flows::epoch.lt(epochs.end)),
+        )
+        .filter(
+            chain_flows::kind
+                .eq_any([FlowKind::PledgeIn, FlowKind::PledgeBack])
+                .and(chain_flows::subject.ne(NO_SECTOR)),
+        )
+        .order((chain_flows::subject.asc(), chain_flows::epoch.asc()))
+        .select((chain_flows::kind, chain_flows::subject))
+        .load(conn)
+}
+
 /// A sector's amount of one kind, in whole nanoFIL, rounded up.
-fn of_sector(conn: &mut AnyConnection, pool: PoolId, kind: FlowKind, number: i64) -> Result<i64, CloseError> {
+fn of_sector(
+    conn: &mut AnyConnection,
+    pool: PoolId,
+    kind: FlowKind,
+    number: i64,
+) -> Result<i64, CloseError> {
     let found: Option<String> = chain_flows::table
-        .filter(chain_flows::pool_id.eq(pool).and(chain_flows::kind.eq(kind)).and(chain_flows::subject.eq(number)))
+        .filter(
+            chain_flows::pool_id
+                .eq(pool)
+                .and(chain_flows::kind.eq(kind))
+                .and(chain_flows::subject.eq(number)),
+        )
         .order(chain_flows::epoch.asc())
         .select(chain_flows::atto)
         .first(conn)
@@ -125,14 +245,25 @@ fn borne(conn: &mut AnyConnection, id: i64) -> DbResult<BasisPoints> {
 }
 
 /// Returns the pledges of sectors that never came to be, once the term is over.
-pub(super) fn return_unused(conn: &mut AnyConnection, contract: &Contract, now: Micros) -> Result<(), LedgerError> {
+pub(super) fn return_unused(
+    conn: &mut AnyConnection,
+    contract: &Contract,
+    now: Micros,
+) -> Result<(), LedgerError> {
     if contract.pledge_each_nano == 0 {
         return Ok(());
     }
-    let numbers: Vec<i64> = sectors::table.filter(sectors::contract_id.eq(contract.id)).select(sectors::number).load(conn)?;
+    let numbers: Vec<i64> = sectors::table
+        .filter(sectors::contract_id.eq(contract.id))
+        .select(sectors::number)
+        .load(conn)?;
     for number in numbers {
         let taken: i64 = chain_flows::table
-            .filter(chain_flows::pool_id.eq(contract.pool_id).and(chain_flows::subject.eq(number)))
+            .filter(
+                chain_flows::pool_id
+                    .eq(contract.pool_id)
+                    .and(chain_flows::subject.eq(number)),
+            )
             .filter(chain_flows::kind.eq(FlowKind::PledgeIn))
             .count()
             .get_result(conn)?;

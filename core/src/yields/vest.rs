@@ -42,7 +42,10 @@ impl Vesting {
     #[must_use]
     pub fn day(self, locked: i64, ending: i64, n: i64) -> (i64, Self) {
         let released = self.rate + rest(ending, n);
-        let next = Self { rate: self.rate + part(locked, n) - part(ending, n), left: self.left + locked - released };
+        let next = Self {
+            rate: self.rate + part(locked, n) - part(ending, n),
+            left: self.left + locked - released,
+        };
         (released, next)
     }
 }
@@ -69,7 +72,8 @@ mod tests {
             locked in prop::collection::vec(0..1i64 << 40, 1..60),
             n in 1..20i64,
         ) {
-            let on = |day: i64| usize::try_from(day).ok().and_then(|day| locked.get(day)).copied().unwrap_or(0);
+            let at = |day: i64| usize::try_from(day).ok();
+            let on = |day: i64| at(day).and_then(|day| locked.get(day)).copied().unwrap_or(0);
             let mut vesting = Vesting::default();
             for day in 0..i64::try_from(locked.len()).unwrap() + n {
                 let released;

@@ -2,6 +2,7 @@
 //! epoch, so that the same messages at the same epochs give the same chain.
 
 use anyhow::{Context, Result};
+use cid::Cid;
 use fvm_ipld_encoding::CborStore;
 use fvm_shared::{bigint::BigInt, econ::TokenAmount};
 use rand_chacha::ChaCha20Rng;
@@ -13,8 +14,10 @@ use sealyard_filecoin::{
 };
 use serde::Serialize;
 
-use super::{Chain, TipsetRecord, block_cid};
-use crate::miner::{self, Outcome};
+use crate::{
+    miner::{self, Outcome},
+    state::{Chain, TipsetRecord, block_cid},
+};
 
 /// Why a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -34,7 +37,11 @@ impl Chain {
     pub fn step(&mut self, epochs: i64, force: bool) -> Result<Stopped> {
         let mut stopped = Stopped::Done;
         for _ in 0..epochs {
-            let messages = self.world.mempool.iter().any(|message| self.is_included(message));
+            let messages = self
+                .world
+                .mempool
+                .iter()
+                .any(|message| self.is_included(message));
             if !force && !messages && self.proof_due()? {
                 stopped = Stopped::ProofDue;
                 break;
@@ -45,10 +52,7 @@ impl Chain {
                 break;
             }
         }
-        self.commit()?;
-        for record in self.messages.values_mut() {
-            record.unsaved = false;
-        }
+        self.commit_messages()?;
         Ok(stopped)
     }
 
@@ -68,13 +72,14 @@ impl Chain {
         let mut waiting = std::mem::take(&mut self.world.mempool);
         waiting.sort_by_key(|message| message.nonce);
         let mut stuck = Vec::new();
-        let (included, left): (Vec<Message>, Vec<Message>) = waiting.into_iter().partition(|message| {
-            let goes = self.is_included(message) && !stuck.contains(&message.from);
-            if !goes {
-                stuck.push(message.from);
-            }
-            goes
-        });
+        let (included, left): (Vec<Message>, Vec<Message>) =
+            waiting.into_iter().partition(|message| {
+                let goes = self.is_included(message) && !stuck.contains(&message.from);
+                if !goes {
+                    stuck.push(message.from);
+                }
+                goes
+            });
         self.world.mempool = left;
         included
     }
@@ -89,12 +94,23 @@ impl Chain {
         let epoch = self.head() + 1;
         let mut rng = self.rng("epoch", epoch);
         let null = rng.next_u64() % 1000 < self.config.null_rounds && included.is_empty();
-        let win_count = if null { 0 } else { self.draw_wins(epoch, &mut rng)? };
+        let win_count = if null {
+            0
+        } else {
+            self.draw_wins(epoch, &mut rng)?
+        };
         let parent = self.tipset(epoch).context("no tipset to build on")?.cid;
         let mut state = self.miner()?;
         let base_fee = self.world.base_fee;
-        let mut record =
-            TipsetRecord { epoch, cid: parent, parent: Some(parent), null, win_count, messages: Vec::new(), base_fee };
+        let mut record = TipsetRecord {
+            epoch,
+            cid: parent,
+            parent: Some(parent),
+            null,
+            win_count,
+            messages: Vec::new(),
+            base_fee,
+        };
 
         let mut tips = TokenAmount::default();
         for message in included {
@@ -103,15 +119,34 @@ impl Chain {
             self.land(&mut record, message, epoch, outcome);
         }
         if win_count > 0 {
-            let reward = (self.config.reward()? * win_count).div_floor(EXPECTED_WINS);
+            let whole = (self.config.reward()? * win_count).div_floor(EXPECTED_WINS);
+            // The rest goes to services or is burnt; nothing here follows it.
+            let reward = (whole * self.config.winners_permille(epoch)).div_floor(1000);
             miner::award(self, &mut state, epoch, reward + tips)?;
         }
         miner::cron(self, &mut state, epoch)?;
 
-        let root = self.blocks.put_cbor(&state, multihash_codetable::Code::Blake2b256)?;
-        if !null {
+        let root = self
+            .blocks
+            .put_cbor(&state, multihash_codetable::Code::Blake2b256)?;
+        self.append(record, root)
+    }
+
+    /// Appends a tipset, whose CID is still that of its parent, and the state after it if that
+    /// differs from the one before.
+    fn append(&mut self, mut record: TipsetRecord, root: Cid) -> Result<()> {
+        let epoch = record.epoch;
+        if !record.null {
+            let TipsetRecord {
+                cid: parent,
+                win_count,
+                messages,
+                ..
+            } = &record;
             let forks = self.world.forks.len();
-            record.cid = block_cid(format!("{parent}/{epoch}/{root}/{win_count}/{:?}/{forks}", record.messages).as_bytes());
+            record.cid = block_cid(
+                format!("{parent}/{epoch}/{root}/{win_count}/{messages:?}/{forks}").as_bytes(),
+            );
             self.epoch_of_block.insert(record.cid.to_string(), epoch);
         }
         self.tipsets.push(record);
@@ -129,31 +164,37 @@ impl Chain {
 
     /// Each of the epoch's winners is ours with the probability of our power share at the lookback.
     fn draw_wins(&self, epoch: i64, rng: &mut ChaCha20Rng) -> Result<i64> {
-        let Some(past) = self.state_after(epoch - self.config.election_lookback) else { return Ok(0) };
-        if past.raw_power < BigInt::from(self.config.minimum_power) || past.qa_power == BigInt::from(0) {
+        let Some(past) = self.state_after(epoch - self.config.election_lookback) else {
+            return Ok(0);
+        };
+        if past.raw_power < BigInt::from(self.config.minimum_power)
+            || past.qa_power == BigInt::from(0)
+        {
             return Ok(0);
         }
         let ours = u64::try_from(&past.qa_power).context("the miner's power is beyond 64 bits")?;
-        let total = ours.checked_add(self.config.other_power).context("network power is beyond 64 bits")?;
-        Ok((0..EXPECTED_WINS).map(|_| i64::from(rng.next_u64() % total < ours)).sum())
+        let total = ours
+            .checked_add(self.config.other_power)
+            .context("network power is beyond 64 bits")?;
+        Ok((0..EXPECTED_WINS)
+            .map(|_| i64::from(rng.next_u64() % total < ours))
+            .sum())
     }
 
-    pub fn rng(&self, purpose: &str, epoch: i64) -> ChaCha20Rng {
+    fn rng(&self, purpose: &str, epoch: i64) -> ChaCha20Rng {
         ChaCha20Rng::from_seed(self.digest(purpose, epoch))
-    }
-
-    /// 32 bytes from the network's seed, a purpose and an epoch.
-    pub fn digest(&self, purpose: &str, epoch: i64) -> [u8; 32] {
-        let text = format!("{}/{}/{purpose}/{epoch}", self.config.network_name, self.config.seed);
-        let hash = blake2b_simd::Params::new().hash_length(32).hash(text.as_bytes());
-        hash.as_bytes().try_into().unwrap_or([0; 32])
     }
 
     /// Charges the sender for gas: burns the base fee, including that of over-estimated gas, and
     /// returns the tip.
     fn charge_gas(&mut self, message: &Message, gas_used: i64) -> TokenAmount {
-        let GasCost { burnt, tip } = message.gas_offer().cost(gas_used, &TokenAmount::from_atto(self.world.base_fee));
-        if let Some(wallet) = self.wallet_id(&message.from.to_string()).and_then(|id| self.world.accounts.get_mut(&id)) {
+        let GasCost { burnt, tip } = message
+            .gas_offer()
+            .cost(gas_used, &TokenAmount::from_atto(self.world.base_fee));
+        if let Some(wallet) = self
+            .wallet_id(&message.from.to_string())
+            .and_then(|id| self.world.accounts.get_mut(&id))
+        {
             wallet.balance -= &burnt + &tip;
         }
         self.world.burnt += burnt;
@@ -161,7 +202,9 @@ impl Chain {
     }
 
     fn land(&mut self, record: &mut TipsetRecord, message: Message, epoch: i64, outcome: Outcome) {
-        let Some(cid) = message.cid.map(|cid| cid.to_string()) else { return };
+        let Some(cid) = message.cid.map(|cid| cid.to_string()) else {
+            return;
+        };
         if let Some(reason) = &outcome.reason {
             tracing::warn!(epoch, method = message.method, %reason, "message failed");
         }
@@ -176,11 +219,5 @@ impl Chain {
             entry.unsaved = true;
         }
         record.messages.push(cid);
-    }
-
-    /// Moves `amount` from the miner's balance to the burnt funds.
-    pub fn burn_from_miner(&mut self, amount: &TokenAmount) {
-        self.world.miner_balance -= amount;
-        self.world.burnt += amount;
     }
 }

@@ -3,26 +3,17 @@
 use anyhow::Result;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fvm_shared::{bigint::BigInt, econ::TokenAmount};
-use sealyard_filecoin::rpc::{CidJson, Message, MessageSendSpec, Receipt, Signature, SignedMessage};
-use serde::{Deserialize, Serialize};
+use sealyard_filecoin::rpc::{CidJson, Message, MessageSendSpec, Signature, SignedMessage};
 
-use super::{Chain, block_cid};
-use crate::miner;
+use crate::{
+    miner,
+    state::{Chain, MessageRecord, block_cid},
+};
 
 /// Gas limit over expected use, in hundredths (Lotus' default over-estimation).
 const LIMIT_HUNDREDTHS: i64 = 125;
 /// attoFIL per gas unit.
-pub const BASE_FEE: i64 = 100;
 const PREMIUM: i64 = 100_000;
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct MessageRecord {
-    pub message: Message,
-    /// The epoch whose tipset includes the message, and its receipt there.
-    pub landed: Option<(i64, Receipt)>,
-    #[serde(skip)]
-    pub unsaved: bool,
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
@@ -32,9 +23,17 @@ pub enum PushError {
     Nonce,
     #[error("params are not base64: {0}")]
     Params(String),
-    #[error("wallet {wallet} holds {balance} attoFIL, the message may cost {needed}; send it funds")]
-    Funds { wallet: String, balance: String, needed: String },
-    #[error("a message with this nonce waits already; replacing it takes a premium of {least} attoFIL")]
+    #[error(
+        "wallet {wallet} holds {balance} attoFIL, the message may cost {needed}; send it funds"
+    )]
+    Funds {
+        wallet: String,
+        balance: String,
+        needed: String,
+    },
+    #[error(
+        "a message with this nonce waits already; replacing it takes a premium of {least} attoFIL"
+    )]
     Premium { least: String },
     #[error(transparent)]
     Broken(#[from] anyhow::Error),
@@ -52,7 +51,12 @@ impl Chain {
             message.gas_premium = TokenAmount::from_atto(PREMIUM);
         }
         let wanted = TokenAmount::from_atto(2 * self.world.base_fee + PREMIUM);
-        let allowed = spec.max_fee.parse::<BigInt>().ok().filter(|fee| *fee > BigInt::from(0)).map(TokenAmount::from_atto);
+        let allowed = spec
+            .max_fee
+            .parse::<BigInt>()
+            .ok()
+            .filter(|fee| *fee > BigInt::from(0))
+            .map(TokenAmount::from_atto);
         let most = allowed.map(|fee| fee.div_floor(message.gas_limit.max(1)));
         if message.gas_fee_cap.is_zero() {
             message.gas_fee_cap = match most {
@@ -66,15 +70,24 @@ impl Chain {
     }
 
     /// Signs and queues a message, or returns the one already sent under the same UUID.
-    pub fn push(&mut self, message: &Message, spec: &MessageSendSpec) -> Result<SignedMessage, PushError> {
+    pub fn push(
+        &mut self,
+        message: &Message,
+        spec: &MessageSendSpec,
+    ) -> Result<SignedMessage, PushError> {
         let uuid = spec.msg_uuid.as_deref();
-        if let Some(earlier) = uuid.and_then(|uuid| self.world.sent.get(uuid)).and_then(|cid| self.messages.get(cid)) {
+        if let Some(earlier) = uuid
+            .and_then(|uuid| self.world.sent.get(uuid))
+            .and_then(|cid| self.messages.get(cid))
+        {
             return signed(&earlier.message).map_err(PushError::from);
         }
         if message.nonce != 0 {
             return Err(PushError::Nonce);
         }
-        BASE64_STANDARD.decode(&message.params).map_err(|error| PushError::Params(error.to_string()))?;
+        BASE64_STANDARD
+            .decode(&message.params)
+            .map_err(|error| PushError::Params(error.to_string()))?;
         let wallet = self.wallet_of(message)?;
         let mut message = self.estimate(message, spec);
         self.check_funds(&message)?;
@@ -83,7 +96,9 @@ impl Chain {
         account.nonce += 1;
         let signed = self.queue(message)?;
         if let Some(uuid) = uuid {
-            self.world.sent.insert(uuid.to_owned(), signed.cid.to_string());
+            self.world
+                .sent
+                .insert(uuid.to_owned(), signed.cid.to_string());
         }
         self.commit_messages()?;
         Ok(signed)
@@ -95,9 +110,12 @@ impl Chain {
         let wallet = self.wallet_of(&sent.message)?;
         let same = |m: &Message| m.from == sent.message.from && m.nonce == sent.message.nonce;
         if let Some(waiting) = self.world.mempool.iter().find(|m| same(m)) {
-            let least = (&waiting.gas_premium * 125u32).div_floor(100u32) + TokenAmount::from_atto(1);
+            let least =
+                (&waiting.gas_premium * 125u32).div_floor(100u32) + TokenAmount::from_atto(1);
             if sent.message.gas_premium < least {
-                return Err(PushError::Premium { least: least.atto().to_string() });
+                return Err(PushError::Premium {
+                    least: least.atto().to_string(),
+                });
             }
         }
         self.check_funds(&sent.message)?;
@@ -113,7 +131,14 @@ impl Chain {
         let signed = signed(&message)?;
         message.cid = Some(signed.cid);
         self.world.mempool.push(message.clone());
-        self.messages.insert(signed.cid.to_string(), MessageRecord { message, landed: None, unsaved: true });
+        self.messages.insert(
+            signed.cid.to_string(),
+            MessageRecord {
+                message,
+                landed: None,
+                unsaved: true,
+            },
+        );
         Ok(signed)
     }
 
@@ -124,18 +149,28 @@ impl Chain {
     }
 
     fn wallet_of(&self, message: &Message) -> Result<u64, PushError> {
-        self.wallet_id(&message.from.to_string()).ok_or_else(|| PushError::UnknownSender(message.from.to_string()))
+        self.wallet_id(&message.from.to_string())
+            .ok_or_else(|| PushError::UnknownSender(message.from.to_string()))
     }
 
     fn check_funds(&self, message: &Message) -> Result<(), PushError> {
         let needed = &message.value + &message.gas_fee_cap * message.gas_limit;
         let wallet = self.wallet_of(message)?;
-        let balance = self.world.accounts.get(&wallet).map(|account| account.balance.clone()).unwrap_or_default();
+        let balance = self
+            .world
+            .accounts
+            .get(&wallet)
+            .map(|account| account.balance.clone())
+            .unwrap_or_default();
         if balance >= needed {
             return Ok(());
         }
         let (balance, needed) = (balance.atto().to_string(), needed.atto().to_string());
-        Err(PushError::Funds { wallet: message.from.to_string(), balance, needed })
+        Err(PushError::Funds {
+            wallet: message.from.to_string(),
+            balance,
+            needed,
+        })
     }
 
     pub(super) fn commit_messages(&mut self) -> Result<()> {
@@ -144,13 +179,6 @@ impl Chain {
             record.unsaved = false;
         }
         Ok(())
-    }
-
-    /// Actor id of one of the node's wallets. Only ID addresses are known: a network of one node
-    /// needs no robust ones.
-    pub fn wallet_id(&self, address: &str) -> Option<u64> {
-        let id = address.get(2..).filter(|_| address.starts_with("f0") || address.starts_with("t0"))?.parse().ok()?;
-        self.world.accounts.contains_key(&id).then_some(id)
     }
 }
 
@@ -161,5 +189,9 @@ fn signed(message: &Message) -> Result<SignedMessage> {
     let cid = CidJson::from(block_cid(&serde_json::to_vec(&message)?));
     let data = BASE64_STANDARD.encode(blake2b_simd::blake2b(&cid.cid.to_bytes()).as_bytes());
     message.cid = Some(cid);
-    Ok(SignedMessage { message, signature: Signature { kind: 1, data }, cid })
+    Ok(SignedMessage {
+        message,
+        signature: Signature { kind: 1, data },
+        cid,
+    })
 }

@@ -1,5 +1,5 @@
 //! The miner actor: our own method bodies on the protocol's state machine
-//! (`fil_actor_miner_state::v18`).
+//! (`fil_actor_miner_state::v19`).
 
 mod cron;
 mod faults;
@@ -9,25 +9,18 @@ mod prove_commit;
 mod randomness;
 mod withdraw;
 
-use std::collections::BTreeMap;
-
 use anyhow::Result;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use cid::Cid;
-use fil_actor_miner_state::v18::{MinerInfo, State};
-use fil_actors_shared::v18::{reward::FilterEstimate, runtime::Policy};
-use fvm_ipld_encoding::CborStore;
-use fvm_shared::{bigint::BigInt, clock::ChainEpoch, econ::TokenAmount, error::ExitCode};
+use fil_actor_miner_state::v19::State;
+use fil_actors_shared::v19::reward::FilterEstimate;
+use fvm_shared::{bigint::BigInt, clock::ChainEpoch, error::ExitCode, sector::SectorSize};
 use sealyard_filecoin::{actor::Method, economics::NetworkEstimate, rpc::Message};
 
 pub use cron::{award, cron};
 pub use post::proof_due;
 pub use randomness::{Source, draw};
 
-use crate::{
-    chain::{Account, BASE_FEE, Blocks, Chain, OWNER_ID, WORKER_ID, World},
-    config::Config,
-};
+use crate::state::Chain;
 
 /// The result of a message.
 pub struct Outcome {
@@ -46,59 +39,57 @@ pub struct Abort {
 
 impl Abort {
     fn argument(reason: impl Into<String>) -> Self {
-        Self { code: ExitCode::USR_ILLEGAL_ARGUMENT, reason: reason.into() }
+        Self {
+            code: ExitCode::USR_ILLEGAL_ARGUMENT,
+            reason: reason.into(),
+        }
     }
 
     fn funds(reason: impl Into<String>) -> Self {
-        Self { code: ExitCode::USR_INSUFFICIENT_FUNDS, reason: reason.into() }
+        Self {
+            code: ExitCode::USR_INSUFFICIENT_FUNDS,
+            reason: reason.into(),
+        }
     }
 
     fn not_found(reason: impl Into<String>) -> Self {
-        Self { code: ExitCode::USR_NOT_FOUND, reason: reason.into() }
+        Self {
+            code: ExitCode::USR_NOT_FOUND,
+            reason: reason.into(),
+        }
     }
 
     fn state(error: impl std::fmt::Display) -> Self {
-        Self { code: ExitCode::USR_ILLEGAL_STATE, reason: error.to_string() }
+        Self {
+            code: ExitCode::USR_ILLEGAL_STATE,
+            reason: error.to_string(),
+        }
     }
 }
 
 fn decode<T: serde::de::DeserializeOwned>(params: &[u8]) -> Result<T, Abort> {
-    fvm_ipld_encoding::from_slice(params)
-        .map_err(|error| Abort { code: ExitCode::USR_SERIALIZATION, reason: format!("parameters: {error}") })
+    fvm_ipld_encoding::from_slice(params).map_err(|error| Abort {
+        code: ExitCode::USR_SERIALIZATION,
+        reason: format!("parameters: {error}"),
+    })
 }
 
-/// The genesis state and world: one miner that has sealed nothing.
-pub fn genesis(config: &Config, policy: &Policy, blocks: &Blocks) -> Result<(Cid, World)> {
-    let proof = config.seal_proof()?.chain_window();
-    let error = |error: fil_actors_shared::v18::ActorError| anyhow::anyhow!("genesis: {error}");
-    let control = config.control_addresses.clone();
-    let info =
-        MinerInfo::new(OWNER_ID, WORKER_ID, control.clone(), b"sealyard-devnet".to_vec(), Vec::new(), proof).map_err(error)?;
-    let info_cid = blocks.put_cbor(&info, multihash_codetable::Code::Blake2b256)?;
-    let state = State::new(policy, blocks, info_cid, 0, 0).map_err(error)?;
-    let root = blocks.put_cbor(&state, multihash_codetable::Code::Blake2b256)?;
-    let start = || TokenAmount::from_whole(config.initial_balance);
-    let accounts: BTreeMap<u64, Account> =
-        [OWNER_ID, WORKER_ID].into_iter().chain(control).map(|id| (id, Account { balance: start(), nonce: 0 })).collect();
-    let world = World {
-        epoch: 0,
-        miner_balance: start(),
-        raw_power: BigInt::from(0),
-        qa_power: BigInt::from(0),
-        accounts,
-        mempool: Vec::new(),
-        sent: BTreeMap::new(),
-        burnt: TokenAmount::default(),
-        token_secret: hex::encode(rand::random::<[u8; 32]>()),
-        base_fee: BASE_FEE,
-        forks: Vec::new(),
-    };
-    Ok((root, world))
+fn sector_size(chain: &Chain) -> Result<SectorSize, Abort> {
+    chain
+        .config
+        .seal_proof()
+        .map_err(Abort::state)?
+        .chain()
+        .sector_size()
+        .map_err(Abort::state)
 }
 
 /// The network's estimates at `epoch`, as inputs for the protocol's formulas.
 pub fn estimate(chain: &Chain, epoch: ChainEpoch) -> NetworkEstimate {
-    let constant = |value: BigInt| FilterEstimate { position: value << 128, velocity: BigInt::from(0) };
+    let constant = |value: BigInt| FilterEstimate {
+        position: value << 128,
+        velocity: BigInt::from(0),
+    };
     let reward = chain.config.reward().unwrap_or_default();
     let power = BigInt::from(chain.config.other_power) + &chain.world.qa_power;
     NetworkEstimate {
@@ -128,45 +119,78 @@ pub fn gas_of(message: &Message) -> i64 {
 
 /// Executes a message: value first, then the method. A method that aborts costs gas but changes
 /// nothing else.
-pub fn execute(chain: &mut Chain, state: &mut State, epoch: ChainEpoch, message: &Message) -> Outcome {
+pub fn execute(
+    chain: &mut Chain,
+    state: &mut State,
+    epoch: ChainEpoch,
+    message: &Message,
+) -> Outcome {
     let gas_used = gas_of(message);
     let (saved_state, saved_world) = (state.clone(), chain.world.clone());
     let result = transfer(chain, message).and_then(|()| call(chain, state, epoch, message));
     match result {
-        Ok(bytes) => Outcome { exit_code: 0, return_base64: BASE64_STANDARD.encode(bytes), gas_used, reason: None },
+        Ok(bytes) => Outcome {
+            exit_code: 0,
+            return_base64: BASE64_STANDARD.encode(bytes),
+            gas_used,
+            reason: None,
+        },
         Err(abort) => {
             *state = saved_state;
             chain.world = saved_world;
             let exit_code = i64::from(abort.code.value());
-            Outcome { exit_code, return_base64: String::new(), gas_used, reason: Some(abort.reason) }
+            Outcome {
+                exit_code,
+                return_base64: String::new(),
+                gas_used,
+                reason: Some(abort.reason),
+            }
         }
     }
 }
 
 fn transfer(chain: &mut Chain, message: &Message) -> Result<(), Abort> {
-    let from = chain.wallet_id(&message.from.to_string()).ok_or_else(|| Abort::not_found("sender"))?;
+    let from = chain
+        .wallet_id(&message.from.to_string())
+        .ok_or_else(|| Abort::not_found("sender"))?;
     let wallet = chain.world.accounts.entry(from).or_default();
     if wallet.balance < message.value {
-        return Err(Abort::funds(format!("{} holds less than the value sent", message.from)));
+        return Err(Abort::funds(format!(
+            "{} holds less than the value sent",
+            message.from
+        )));
     }
     wallet.balance -= &message.value;
     match message.to.id() {
         Ok(id) if id == chain.config.miner_id => chain.world.miner_balance += &message.value,
         Ok(id) => chain.world.accounts.entry(id).or_default().balance += &message.value,
-        Err(_) => return Err(Abort::not_found(format!("{} is not an actor of this network", message.to))),
+        Err(_) => {
+            return Err(Abort::not_found(format!(
+                "{} is not an actor of this network",
+                message.to
+            )));
+        }
     }
     Ok(())
 }
 
-fn call(chain: &mut Chain, state: &mut State, epoch: ChainEpoch, message: &Message) -> Result<Vec<u8>, Abort> {
-    let method = Method::from_number(message.method).ok_or_else(|| Abort::argument(format!("no method {}", message.method)))?;
+fn call(
+    chain: &mut Chain,
+    state: &mut State,
+    epoch: ChainEpoch,
+    message: &Message,
+) -> Result<Vec<u8>, Abort> {
+    let method = Method::from_number(message.method)
+        .ok_or_else(|| Abort::argument(format!("no method {}", message.method)))?;
     if method == Method::Send {
         return Ok(Vec::new());
     }
     if message.to.id().ok() != Some(chain.config.miner_id) {
         return Err(Abort::not_found(format!("{} has no methods", message.to)));
     }
-    let params = BASE64_STANDARD.decode(&message.params).map_err(Abort::state)?;
+    let params = BASE64_STANDARD
+        .decode(&message.params)
+        .map_err(Abort::state)?;
     let out = match method {
         Method::Send => Ok(Vec::new()),
         Method::PreCommitSectorBatch2 => pre_commit::pre_commit(chain, state, epoch, &params),
@@ -177,13 +201,17 @@ fn call(chain: &mut Chain, state: &mut State, epoch: ChainEpoch, message: &Messa
         Method::TerminateSectors => faults::terminate(chain, state, epoch, &params),
         Method::WithdrawBalance => withdraw::withdraw(chain, state, epoch, &params),
     }?;
-    state.check_balance_invariants(&chain.world.miner_balance).map_err(Abort::state)?;
+    state
+        .check_balance_invariants(&chain.world.miner_balance)
+        .map_err(Abort::state)?;
     Ok(out)
 }
 
 /// Pays the miner's debts, which must come before it may commit, recover or withdraw.
 fn repay_debts(chain: &mut Chain, state: &mut State) -> Result<(), Abort> {
-    let debt = state.repay_debts(&chain.world.miner_balance).map_err(|error| Abort::funds(error.to_string()))?;
+    let debt = state
+        .repay_debts(&chain.world.miner_balance)
+        .map_err(|error| Abort::funds(error.to_string()))?;
     chain.burn_from_miner(&debt);
     Ok(())
 }

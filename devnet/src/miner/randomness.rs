@@ -5,7 +5,7 @@
 use fvm_shared::clock::ChainEpoch;
 use sealyard_filecoin::hash::Hash32;
 
-use crate::chain::Chain;
+use crate::state::Chain;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -20,9 +20,19 @@ pub fn draw(chain: &Chain, source: Source, tag: i64, round: ChainEpoch, entropy:
         Source::Tickets => ("ticket", chain.tipset(round.max(0)).map_or(0, |t| t.epoch)),
         Source::Beacon => ("beacon", round),
     };
-    let forks = if source == Source::Tickets { chain.forks_before(base_epoch) } else { 0 };
-    let purpose = if forks == 0 { purpose.to_owned() } else { format!("{purpose}/{forks}") };
-    let base = blake2b_simd::Params::new().hash_length(32).hash(&chain.digest(&purpose, base_epoch));
+    let forks = if source == Source::Tickets {
+        chain.forks_before(base_epoch)
+    } else {
+        0
+    };
+    let purpose = if forks == 0 {
+        purpose.to_owned()
+    } else {
+        format!("{purpose}/{forks}")
+    };
+    let base = blake2b_simd::Params::new()
+        .hash_length(32)
+        .hash(&chain.digest(&purpose, base_epoch));
     let hash = blake2b_simd::Params::new()
         .hash_length(32)
         .to_state()

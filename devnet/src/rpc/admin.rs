@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Params, RpcFailure};
-use crate::{chain::Chain, config::Clock};
+use crate::{config::Clock, state::Chain};
 
 /// Most epochs of one step, so that the request is answered within seconds.
 const MOST_EPOCHS: i64 = 100_000;
@@ -30,14 +30,21 @@ pub fn call(chain: &mut Chain, name: &str, params: Params) -> Result<Value, RpcF
     match name {
         "Step" => {
             if chain.config.clock != Clock::Stepped {
-                return Err(RpcFailure::new(1, "this network's clock ticks by itself; start it with a stepped clock"));
+                return Err(RpcFailure::new(
+                    1,
+                    "this network's clock ticks by itself; start it with a stepped clock",
+                ));
             }
             let Step { epochs, force } = params.get(0)?;
             if !(0..=MOST_EPOCHS).contains(&epochs) {
-                return Err(RpcFailure::new(-32602, format!("Epochs must be between 0 and {MOST_EPOCHS}")));
+                return Err(RpcFailure::new(
+                    -32602,
+                    format!("Epochs must be between 0 and {MOST_EPOCHS}"),
+                ));
             }
             let stopped = chain.step(epochs, force)?;
-            Ok(json!({"Height": chain.head(), "Stopped": stopped, "Mempool": chain.world.mempool.len()}))
+            let waiting = chain.world.mempool.len();
+            Ok(json!({"Height": chain.head(), "Stopped": stopped, "Mempool": waiting}))
         }
         "Reorg" => {
             let Reorg { depth, shift } = params.get(0)?;
@@ -49,7 +56,14 @@ pub fn call(chain: &mut Chain, name: &str, params: Params) -> Result<Value, RpcF
             chain.commit()?;
             Ok(json!(chain.world.base_fee))
         }
+        "Upgrade" => {
+            chain.upgrade_after(params.get(0)?)?;
+            Ok(json!(chain.config.solstice_epoch))
+        }
         "Config" => Ok(serde_json::to_value(&chain.config)?),
-        _ => Err(RpcFailure::new(-32601, format!("method 'Devnet.{name}' not found"))),
+        _ => Err(RpcFailure::new(
+            -32601,
+            format!("method 'Devnet.{name}' not found"),
+        )),
     }
 }

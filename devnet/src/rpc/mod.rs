@@ -3,6 +3,7 @@
 
 mod admin;
 mod chain_methods;
+mod node_methods;
 mod params;
 mod state_methods;
 mod state_reads;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 pub use params::{Params, RpcFailure};
 
-use crate::chain::Chain;
+use crate::state::Chain;
 
 /// Each permission includes those above it, as in Lotus tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,15 +52,25 @@ pub struct Request {
 /// Answers one request. Reading needs no token, as on Lotus.
 pub fn answer(chain: &mut Chain, granted: Permission, request: Request) -> Value {
     let Request { id, method, params } = request;
-    match dispatch(chain, granted, &method, Params::new(params)) {
+    response(id, dispatch(chain, granted, &method, Params::new(params)))
+}
+
+/// The JSON-RPC object that answers the request with this id.
+pub fn response(id: Value, outcome: Result<Value, RpcFailure>) -> Value {
+    match outcome {
         Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
-        Err(failure) => {
-            json!({"jsonrpc": "2.0", "id": id, "error": {"code": failure.code, "message": failure.message}})
+        Err(RpcFailure { code, message }) => {
+            json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}})
         }
     }
 }
 
-fn dispatch(chain: &mut Chain, granted: Permission, method: &str, params: Params) -> Result<Value, RpcFailure> {
+fn dispatch(
+    chain: &mut Chain,
+    granted: Permission,
+    method: &str,
+    params: Params,
+) -> Result<Value, RpcFailure> {
     let needed = match method {
         "Filecoin.MpoolPushMessage" | "Filecoin.WalletSignMessage" => Permission::Sign,
         "Filecoin.MpoolPush" | "Filecoin.WalletHas" => Permission::Write,
@@ -67,14 +78,18 @@ fn dispatch(chain: &mut Chain, granted: Permission, method: &str, params: Params
         _ => Permission::Read,
     };
     if granted < needed {
-        return Err(RpcFailure::new(1, format!("missing permission to invoke '{method}'")));
+        return Err(RpcFailure::new(
+            1,
+            format!("missing permission to invoke '{method}'"),
+        ));
     }
     if let Some(name) = method.strip_prefix("Devnet.") {
         return admin::call(chain, name, params);
     }
     let unknown = || RpcFailure::new(-32601, format!("method '{method}' not found"));
     let name = method.strip_prefix("Filecoin.").ok_or_else(unknown)?;
-    let found = chain_methods::call(chain, name, &params)
+    let found = node_methods::call(chain, name)
+        .or_else(|| chain_methods::call(chain, name, &params))
         .or_else(|| state_methods::call(chain, name, &params))
         .or_else(|| state_reads::call(chain, name, &params));
     found.unwrap_or_else(|| Err(unknown()))

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::chain::{Chain, Snapshot};
+use crate::state::{Chain, Snapshot};
 
 #[derive(Debug)]
 pub struct RpcFailure {
@@ -13,7 +13,10 @@ pub struct RpcFailure {
 
 impl RpcFailure {
     pub fn new(code: i64, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -23,8 +26,8 @@ impl From<anyhow::Error> for RpcFailure {
     }
 }
 
-impl From<fil_actors_shared::v18::ActorError> for RpcFailure {
-    fn from(error: fil_actors_shared::v18::ActorError) -> Self {
+impl From<fil_actors_shared::v19::ActorError> for RpcFailure {
+    fn from(error: fil_actors_shared::v19::ActorError) -> Self {
         Self::new(1, error.to_string())
     }
 }
@@ -45,7 +48,8 @@ impl Params {
     /// The parameter at `position`; a missing one reads as null.
     pub fn get<T: DeserializeOwned>(&self, position: usize) -> Result<T, RpcFailure> {
         let value = self.0.get(position).cloned().unwrap_or_default();
-        serde_json::from_value(value).map_err(|error| RpcFailure::new(-32602, format!("parameter {position}: {error}")))
+        serde_json::from_value(value)
+            .map_err(|error| RpcFailure::new(-32602, format!("parameter {position}: {error}")))
     }
 
     /// Checks that the address at `position` is the network's miner.
@@ -54,23 +58,36 @@ impl Params {
         if address.get(1..) == Some(format!("0{}", chain.config.miner_id).as_str()) {
             Ok(())
         } else {
-            Err(RpcFailure::new(1, format!("actor not found: {address} is no miner of this network")))
+            Err(RpcFailure::new(
+                1,
+                format!("actor not found: {address} is no miner of this network"),
+            ))
         }
     }
 
     /// The epoch of the tipset key at `position`; null and empty mean the head.
     pub fn epoch(&self, chain: &Chain, position: usize) -> Result<i64, RpcFailure> {
         let key: Option<Vec<Value>> = self.get(position)?;
-        let Some(first) = key.as_ref().and_then(|cids| cids.first()) else { return Ok(chain.head()) };
+        let Some(first) = key.as_ref().and_then(|cids| cids.first()) else {
+            return Ok(chain.head());
+        };
         let cid = first.get("/").and_then(Value::as_str).unwrap_or_default();
-        chain.epoch_of(cid).ok_or_else(|| RpcFailure::new(1, format!("tipset {cid} not found")))
+        chain
+            .epoch_of(cid)
+            .ok_or_else(|| RpcFailure::new(1, format!("tipset {cid} not found")))
     }
 
     /// State as `State*` methods read it: before the tipset's own messages. At the head, the newest
     /// state.
     pub fn state<'a>(&self, chain: &'a Chain, position: usize) -> Result<&'a Snapshot, RpcFailure> {
         let epoch = self.epoch(chain, position)?;
-        let at = if epoch == chain.head() { epoch } else { epoch - 1 };
-        chain.state_after(at.max(0)).ok_or_else(|| RpcFailure::new(1, format!("no state at epoch {epoch}")))
+        let at = if epoch == chain.head() {
+            epoch
+        } else {
+            epoch - 1
+        };
+        chain
+            .state_after(at.max(0))
+            .ok_or_else(|| RpcFailure::new(1, format!("no state at epoch {epoch}")))
     }
 }

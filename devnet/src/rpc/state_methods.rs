@@ -1,57 +1,72 @@
 //! State methods about the network, and whole actor states.
 
-use fil_actors_shared::v18::reward::FilterEstimate;
+use fil_actors_shared::v19::reward::FilterEstimate;
 use fvm_shared::{bigint::BigInt, econ::TokenAmount};
 use sealyard_filecoin::{
     actor::ids,
-    economics::NetworkEstimate,
-    rpc::{ActorState, CirculatingSupply, Claim, MinerPower, MinerState, PowerState, RewardState, Smoothed},
+    economics::{NetworkEstimate, SOLSTICE},
+    rpc::{
+        ActorState, CirculatingSupply, Claim, MinerPower, MinerState, PowerState, RewardState,
+        Smoothed,
+    },
 };
 use serde_json::{Value, json};
 
 use super::{Params, RpcFailure};
 use crate::{
-    chain::{Chain, block_cid},
     miner,
+    state::{Chain, block_cid},
 };
 
 type Answer = Result<Value, RpcFailure>;
 
-/// The devnet runs actors v18.
-const NETWORK_VERSION: u32 = 28;
-
 pub fn call(chain: &Chain, name: &str, params: &Params) -> Option<Answer> {
     Some(match name {
         "StateNetworkName" => Ok(json!(chain.config.network_name)),
-        "StateNetworkVersion" => Ok(json!(NETWORK_VERSION)),
+        "StateNetworkVersion" => params
+            .epoch(chain, 0)
+            .map(|epoch| json!(chain.config.network_version(epoch))),
         "StateGetNetworkParams" => Ok(network_params(chain)),
         "StateVMCirculatingSupplyInternal" => supply(chain),
         "StateMinerPower" => params.miner(chain, 0).and_then(|()| power(chain, params)),
         "StateReadState" => read_state(chain, params),
-        "StateLookupID" | "StateAccountKey" => params.get::<String>(0).and_then(|address| known(chain, address)),
+        "StateLookupID" | "StateAccountKey" => params
+            .get::<String>(0)
+            .and_then(|address| known(chain, address)),
         _ => return None,
     })
 }
 
-/// Names of the main network's upgrades. Here all but the last lie before genesis.
-const UPGRADES: &str = "Smoke Breeze Ignition Liftoff Assembly Refuel Tape Kumquat Calico Persian Orange Claus Trust Norwegian Turbo \
-    Hyperdrive Chocolate OhSnap Skyr Shark Hygge Lightning Thunder Watermelon Dragon Phoenix Waffle Tuktuk Teep Tock GoldenWeek \
-    FireHorse";
+/// Names of the main network's upgrades that lie before genesis here.
+const UPGRADES: &str = "\
+    Smoke Breeze Ignition Liftoff Assembly Refuel Tape Kumquat Calico Persian Orange Claus \
+    Trust Norwegian Turbo Hyperdrive Chocolate OhSnap Skyr Shark Hygge Lightning Thunder \
+    Watermelon Dragon Phoenix Waffle Tuktuk Teep Tock GoldenWeek FireHorse";
 /// An epoch that is never reached.
 const NEVER: i64 = 999_999_999;
 
 fn network_params(chain: &Chain) -> Value {
-    let past = UPGRADES.split_whitespace().map(|name| (format!("Upgrade{name}Height"), json!(-1)));
-    let rest = [("BreezeGasTampingDuration".to_owned(), json!(0)), ("UpgradeSolsticeHeight".to_owned(), json!(NEVER))];
+    let config = &chain.config;
+    let seal_proofs = config.seal_proof().map(|proof| vec![proof.number()]);
+    let past = UPGRADES
+        .split_whitespace()
+        .map(|name| (format!("Upgrade{name}Height"), json!(-1)));
+    let rest = [
+        ("BreezeGasTampingDuration".to_owned(), json!(0)),
+        (
+            "UpgradeSolsticeHeight".to_owned(),
+            json!(config.solstice_epoch.unwrap_or(NEVER)),
+        ),
+    ];
     json!({
         "ForkUpgradeParams": past.chain(rest).collect::<serde_json::Map<_, _>>(),
         "Eip155ChainID": 31_415_926,
-        "GenesisTimestamp": chain.config.genesis_timestamp,
-        "NetworkName": chain.config.network_name,
-        "BlockDelaySecs": chain.config.epoch_seconds,
-        "ConsensusMinerMinPower": chain.config.minimum_power.to_string(),
-        "PreCommitChallengeDelay": chain.config.seed_delay,
-        "SupportedProofTypes": chain.config.seal_proof().map(|p| vec![p.number()]).unwrap_or_default(),
+        "GenesisTimestamp": config.genesis_timestamp,
+        "NetworkName": config.network_name,
+        "BlockDelaySecs": config.epoch_seconds,
+        "ConsensusMinerMinPower": config.minimum_power.to_string(),
+        "PreCommitChallengeDelay": config.seed_delay,
+        "SupportedProofTypes": seal_proofs.unwrap_or_default(),
     })
 }
 
@@ -80,20 +95,40 @@ fn supply(chain: &Chain) -> Answer {
 fn power(chain: &Chain, params: &Params) -> Answer {
     let snapshot = params.state(chain, 1)?;
     let others = BigInt::from(chain.config.other_power);
-    let ours = Claim { raw_byte_power: snapshot.raw_power.clone(), quality_adj_power: snapshot.qa_power.clone() };
-    let total = Claim { raw_byte_power: &others + &ours.raw_byte_power, quality_adj_power: others + &ours.quality_adj_power };
+    let ours = Claim {
+        raw_byte_power: snapshot.raw_power.clone(),
+        quality_adj_power: snapshot.qa_power.clone(),
+    };
+    let total = Claim {
+        raw_byte_power: &others + &ours.raw_byte_power,
+        quality_adj_power: others + &ours.quality_adj_power,
+    };
     let has_min_power = ours.raw_byte_power >= BigInt::from(chain.config.minimum_power);
-    Ok(serde_json::to_value(MinerPower { miner_power: ours, total_power: total, has_min_power })?)
+    Ok(serde_json::to_value(MinerPower {
+        miner_power: ours,
+        total_power: total,
+        has_min_power,
+    })?)
 }
 
 fn read_state(chain: &Chain, params: &Params) -> Answer {
     let address: String = params.get(0)?;
     let epoch = params.epoch(chain, 1)?;
     let estimate = miner::estimate(chain, epoch);
-    let id = address.get(2..).and_then(|digits| digits.parse::<u64>().ok());
+    let actors = chain.config.network_version(epoch) - 10;
+    let code = |kind: &str| format!("fil/{actors}/{kind}");
+    let id = address
+        .get(2..)
+        .and_then(|digits| digits.parse::<u64>().ok());
     match id {
-        Some(ids::REWARD) => actor(chain.circulating(), "reward", reward(&estimate, chain)?),
-        Some(ids::POWER) => actor(TokenAmount::default(), "power", network_power(&estimate, chain)?),
+        Some(ids::REWARD) => {
+            let state = reward(&estimate, chain)?;
+            actor(chain.circulating(), &code("reward"), state)
+        }
+        Some(ids::POWER) => {
+            let state = network_power(&estimate, chain)?;
+            actor(TokenAmount::default(), &code("power"), state)
+        }
         Some(id) if id == chain.config.miner_id => {
             let snapshot = params.state(chain, 1)?;
             let state = chain.miner_at(snapshot)?;
@@ -109,28 +144,61 @@ fn read_state(chain: &Chain, params: &Params) -> Answer {
                 deadlines: Some(state.deadlines.into()),
                 vesting_funds: vesting,
             };
-            actor(snapshot.miner_balance.clone(), "storageminer", view)
+            actor(snapshot.miner_balance.clone(), &code("storageminer"), view)
         }
         _ => Err(RpcFailure::new(1, format!("actor not found: {address}"))),
     }
 }
 
-fn actor<T: serde::Serialize>(balance: TokenAmount, kind: &str, state: T) -> Answer {
-    let code = block_cid(format!("fil/18/{kind}").as_bytes()).into();
-    Ok(serde_json::to_value(ActorState { balance, code, state })?)
+fn actor<T: serde::Serialize>(balance: TokenAmount, code: &str, state: T) -> Answer {
+    let code = block_cid(code.as_bytes()).into();
+    Ok(serde_json::to_value(ActorState {
+        balance,
+        code,
+        state,
+    })?)
 }
 
 fn smoothed(estimate: &FilterEstimate) -> Smoothed {
-    Smoothed { position_estimate: estimate.position.clone(), velocity_estimate: estimate.velocity.clone() }
+    Smoothed {
+        position_estimate: estimate.position.clone(),
+        velocity_estimate: estimate.velocity.clone(),
+    }
 }
 
-fn reward(estimate: &NetworkEstimate, chain: &Chain) -> Result<RewardState, RpcFailure> {
-    Ok(RewardState {
-        this_epoch_reward: chain.config.reward().map_err(|error| RpcFailure::new(1, error.to_string()))?,
+/// Fields of the reward actor that Sealyard does not read, and whose names tell the versions apart.
+fn other_reward_fields(version: u32) -> Value {
+    if version < SOLSTICE {
+        json!({
+            "CumsumBaseline": "0", "CumsumRealized": "0", "EffectiveNetworkTime": 0,
+            "EffectiveBaselinePower": "0", "TotalStoragePowerReward": "0", "SimpleTotal": "0",
+            "BaselineTotal": "0",
+        })
+    } else {
+        json!({
+            "CumsumBaseline": "0", "CumsumRealized": "0", "EffectiveNetworkTime": 0,
+            "EffectiveBaselinePower": "0", "TotalMintedReward": "0", "TotalBurnMinted": "0",
+            "TotalExplicitMinted": "0", "StreamsRoot": null, "SwaActor": null,
+        })
+    }
+}
+
+fn reward(estimate: &NetworkEstimate, chain: &Chain) -> Result<Value, RpcFailure> {
+    let state = RewardState {
+        this_epoch_reward: chain
+            .config
+            .reward()
+            .map_err(|error| RpcFailure::new(1, error.to_string()))?,
         this_epoch_reward_smoothed: smoothed(&estimate.reward),
         this_epoch_baseline_power: estimate.baseline.clone(),
         epoch: estimate.epoch,
-    })
+    };
+    let mut state = serde_json::to_value(state)?;
+    let more = other_reward_fields(chain.config.network_version(estimate.epoch));
+    if let (Some(state), Value::Object(more)) = (state.as_object_mut(), more) {
+        state.extend(more);
+    }
+    Ok(state)
 }
 
 fn network_power(estimate: &NetworkEstimate, chain: &Chain) -> Result<PowerState, RpcFailure> {

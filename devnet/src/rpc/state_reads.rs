@@ -1,14 +1,15 @@
 //! `StateMiner*` and `StateSector*`: the miner's state at a tipset.
 
-use fil_actor_miner_state::v18::{Deadline, Deadlines, Partition, SectorOnChainInfo, State};
+use fil_actor_miner_state::v19::{Deadline, Deadlines, Partition, SectorOnChainInfo, State};
 use fvm_ipld_bitfield::BitField;
 use sealyard_filecoin::rpc::{
-    self, BitFieldJson, DeadlineState, PreCommitInfo, ProvingDeadline, SectorCount, SectorExpiration, SectorInfo, SectorLocation,
+    self, BitFieldJson, DeadlineState, PreCommitInfo, ProvingDeadline, SectorCount,
+    SectorExpiration, SectorInfo, SectorLocation,
 };
 use serde_json::{Value, json};
 
 use super::{Params, RpcFailure};
-use crate::chain::{Chain, Snapshot};
+use crate::state::{Chain, Snapshot};
 
 type Answer = Result<Value, RpcFailure>;
 
@@ -45,19 +46,29 @@ pub fn call(chain: &Chain, name: &str, params: &Params) -> Option<Answer> {
 fn view<'a>(chain: &'a Chain, params: &Params, position: usize) -> Result<View<'a>, RpcFailure> {
     params.miner(chain, 0)?;
     let snapshot = params.state(chain, position)?;
-    Ok(View { chain, snapshot, state: chain.miner_at(snapshot)?, epoch: params.epoch(chain, position)? })
+    Ok(View {
+        chain,
+        snapshot,
+        state: chain.miner_at(snapshot)?,
+        epoch: params.epoch(chain, position)?,
+    })
 }
 
 impl View<'_> {
     fn answer(&self, name: &str, params: &Params) -> Answer {
         match name {
             "StateMinerInfo" => self.info(),
-            "StateMinerActiveSectors" => self.sectors(Some(&self.collect(Partition::active_sectors)?)),
+            "StateMinerActiveSectors" => {
+                self.sectors(Some(&self.collect(Partition::active_sectors)?))
+            }
             "StateMinerSectors" => {
                 let filter: Option<BitFieldJson> = params.get(1)?;
                 let numbers = filter.and_then(|f| f.numbers(1 << 20));
                 let bits = numbers.map(BitField::try_from_bits).transpose();
-                self.sectors(bits.map_err(|error| RpcFailure::new(-32602, error.to_string()))?.as_ref())
+                self.sectors(
+                    bits.map_err(|error| RpcFailure::new(-32602, error.to_string()))?
+                        .as_ref(),
+                )
             }
             "StateMinerSectorCount" => self.count(),
             "StateMinerFaults" => self.bits(|p| p.faults.clone()),
@@ -67,7 +78,9 @@ impl View<'_> {
             "StateMinerProvingDeadline" => self.proving_deadline(),
             "StateMinerAvailableBalance" => self.available_balance(),
             "StateMinerAllocated" => self.allocated(),
-            "StateSectorGetInfo" => Ok(serde_json::to_value(self.sector(params.get(1)?)?.map(|s| sector_json(&s)))?),
+            "StateSectorGetInfo" => Ok(serde_json::to_value(
+                self.sector(params.get(1)?)?.map(|s| sector_json(&s)),
+            )?),
             "StateSectorPreCommitInfo" => self.pre_commit(params.get(1)?),
             "StateSectorPartition" => self.location(params.get(1)?),
             _ => self.expiration(params.get(1)?),
@@ -76,11 +89,21 @@ impl View<'_> {
 
     fn info(&self) -> Answer {
         let info = self.state.get_info(&self.chain.blocks)?;
-        let control: Vec<String> = info.control_addresses.iter().map(ToString::to_string).collect();
+        let control: Vec<String> = info
+            .control_addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         let term = json!({"Quota": "0", "UsedQuota": "0", "Expiration": 0});
         let rest = json!({
-            "NewWorker": "f0", "ControlAddresses": control, "WorkerChangeEpoch": -1, "PeerId": null, "Multiaddrs": [],
-            "PendingOwnerAddress": null, "BeneficiaryTerm": term, "PendingBeneficiaryTerm": null,
+            "NewWorker": "f0",
+            "ControlAddresses": control,
+            "WorkerChangeEpoch": -1,
+            "PeerId": null,
+            "Multiaddrs": [],
+            "PendingOwnerAddress": null,
+            "BeneficiaryTerm": term,
+            "PendingBeneficiaryTerm": null,
         });
         let view = rpc::MinerInfo {
             owner: info.owner,
@@ -100,12 +123,13 @@ impl View<'_> {
     }
 
     fn each_partition(&self, mut f: impl FnMut(&Partition)) -> Result<(), RpcFailure> {
-        self.loaded_deadlines()?.for_each(&self.chain.blocks, |_, deadline| {
-            deadline.for_each(&self.chain.blocks, |_, partition| {
-                f(partition);
-                Ok(())
-            })
-        })?;
+        self.loaded_deadlines()?
+            .for_each(&self.chain.blocks, |_, deadline| {
+                deadline.for_each(&self.chain.blocks, |_, partition| {
+                    f(partition);
+                    Ok(())
+                })
+            })?;
         Ok(())
     }
 
@@ -116,11 +140,17 @@ impl View<'_> {
     }
 
     fn bits(&self, of: impl Fn(&Partition) -> BitField) -> Answer {
-        Ok(serde_json::to_value(BitFieldJson::from(&self.collect(of)?))?)
+        Ok(serde_json::to_value(BitFieldJson::from(
+            &self.collect(of)?,
+        ))?)
     }
 
     fn count(&self) -> Answer {
-        let mut count = SectorCount { live: 0, active: 0, faulty: 0 };
+        let mut count = SectorCount {
+            live: 0,
+            active: 0,
+            faulty: 0,
+        };
         self.each_partition(|partition| {
             count.live += partition.live_sectors().len();
             count.active += partition.active_sectors().len();
@@ -146,19 +176,24 @@ impl View<'_> {
 
     fn deadlines(&self) -> Answer {
         let mut list = Vec::new();
-        self.loaded_deadlines()?.for_each(&self.chain.blocks, |_, deadline| {
-            list.push(DeadlineState {
-                post_submissions: BitFieldJson::from(&deadline.partitions_posted),
-                disputable_proof_count: deadline.optimistic_proofs_snapshot_amt(&self.chain.blocks)?.count(),
-                daily_fee: deadline.daily_fee,
-            });
-            Ok(())
-        })?;
+        self.loaded_deadlines()?
+            .for_each(&self.chain.blocks, |_, deadline| {
+                list.push(DeadlineState {
+                    post_submissions: BitFieldJson::from(&deadline.partitions_posted),
+                    disputable_proof_count: deadline
+                        .optimistic_proofs_snapshot_amt(&self.chain.blocks)?
+                        .count(),
+                    daily_fee: deadline.daily_fee,
+                });
+                Ok(())
+            })?;
         Ok(serde_json::to_value(list)?)
     }
 
     fn partitions(&self, index: u64) -> Answer {
-        let deadline: Deadline = self.loaded_deadlines()?.load_deadline(&self.chain.blocks, index)?;
+        let deadline: Deadline = self
+            .loaded_deadlines()?
+            .load_deadline(&self.chain.blocks, index)?;
         let mut list = Vec::new();
         deadline.for_each(&self.chain.blocks, |_, partition| {
             list.push(rpc::Partition {
@@ -181,44 +216,76 @@ impl View<'_> {
 
     /// Includes funds that have vested but are not unlocked yet, as in Lotus.
     fn available_balance(&self) -> Answer {
-        let vested = self.state.check_vested_funds(&self.chain.blocks, self.epoch)?;
-        let available = self.state.get_available_balance(&self.snapshot.miner_balance)?;
+        let vested = self
+            .state
+            .check_vested_funds(&self.chain.blocks, self.epoch)?;
+        let available = self
+            .state
+            .get_available_balance(&self.snapshot.miner_balance)?;
         Ok(json!((available + vested).atto().to_string()))
     }
 
     fn allocated(&self) -> Answer {
         use fvm_ipld_encoding::CborStore;
         let bits: Option<BitField> = self.chain.blocks.get_cbor(&self.state.allocated_sectors)?;
-        Ok(serde_json::to_value(BitFieldJson::from(&bits.unwrap_or_default()))?)
+        Ok(serde_json::to_value(BitFieldJson::from(
+            &bits.unwrap_or_default(),
+        ))?)
     }
 
     fn pre_commit(&self, number: u64) -> Answer {
-        let found = self.state.get_precommitted_sector(&self.chain.blocks, number)?;
-        let found = found.ok_or_else(|| RpcFailure::new(1, format!("precommit info for sector {number} not found")))?;
+        let found = self
+            .state
+            .get_precommitted_sector(&self.chain.blocks, number)?;
+        let found = found.ok_or_else(|| {
+            RpcFailure::new(1, format!("precommit info for sector {number} not found"))
+        })?;
         let info = json!({
-            "SealProof": i64::from(found.info.seal_proof), "SectorNumber": number, "SealedCID": {"/": found.info.sealed_cid.to_string()},
-            "SealRandEpoch": found.info.seal_rand_epoch, "DealIDs": [], "Expiration": found.info.expiration, "UnsealedCid": null,
+            "SealProof": i64::from(found.info.seal_proof),
+            "SectorNumber": number,
+            "SealedCID": {"/": found.info.sealed_cid.to_string()},
+            "SealRandEpoch": found.info.seal_rand_epoch,
+            "DealIDs": [],
+            "Expiration": found.info.expiration,
+            "UnsealedCid": null,
         });
         let info = serde_json::from_value(info)?;
-        let view = PreCommitInfo { pre_commit_deposit: found.pre_commit_deposit, pre_commit_epoch: found.pre_commit_epoch, info };
+        let view = PreCommitInfo {
+            pre_commit_deposit: found.pre_commit_deposit,
+            pre_commit_epoch: found.pre_commit_epoch,
+            info,
+        };
         Ok(serde_json::to_value(view)?)
     }
 
     fn find(&self, number: u64) -> Result<(u64, u64), RpcFailure> {
-        Ok(self.loaded_deadlines()?.find_sector(&self.chain.blocks, number)?)
+        Ok(self
+            .loaded_deadlines()?
+            .find_sector(&self.chain.blocks, number)?)
     }
 
     fn location(&self, number: u64) -> Answer {
         let (deadline, partition) = self.find(number)?;
-        Ok(serde_json::to_value(SectorLocation { deadline, partition })?)
+        Ok(serde_json::to_value(SectorLocation {
+            deadline,
+            partition,
+        })?)
     }
 
     /// On time: the last epoch of the sector's own deadline at or after its committed expiration.
     fn expiration(&self, number: u64) -> Answer {
-        let sector = self.sector(number)?.ok_or_else(|| RpcFailure::new(1, format!("sector {number} not found")))?;
+        let sector = self
+            .sector(number)?
+            .ok_or_else(|| RpcFailure::new(1, format!("sector {number} not found")))?;
         let (deadline, _) = self.find(number)?;
-        let on_time = self.state.quant_spec_for_deadline(&self.chain.policy, deadline).quantize_up(sector.expiration);
-        Ok(serde_json::to_value(SectorExpiration { on_time, early: 0 })?)
+        let on_time = self
+            .state
+            .quant_spec_for_deadline(&self.chain.policy, deadline)
+            .quantize_up(sector.expiration);
+        Ok(serde_json::to_value(SectorExpiration {
+            on_time,
+            early: 0,
+        })?)
     }
 }
 

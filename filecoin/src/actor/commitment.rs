@@ -12,7 +12,8 @@ pub struct NotACommitment(Cid);
 /// The CID of a CommR. It cannot fail: any 32 bytes have one.
 #[must_use]
 pub fn sealed_cid(comm_r: Hash32) -> Cid {
-    let hash = cid::multihash::Multihash::wrap(POSEIDON_BLS12_381_A1_FC1, &comm_r.0).unwrap_or_default();
+    let hash =
+        cid::multihash::Multihash::wrap(POSEIDON_BLS12_381_A1_FC1, &comm_r.0).unwrap_or_default();
     Cid::new_v1(FIL_COMMITMENT_SEALED, hash)
 }
 
@@ -34,6 +35,6 @@ mod tests {
         let cid = sealed_cid(comm_r);
         assert!(cid.to_string().starts_with("bagboea4b5abc"), "{cid}");
         assert_eq!(comm_r_from_cid(&cid).unwrap(), comm_r);
-        assert!(fil_actor_miner_state::v18::is_sealed_sector(&cid));
+        assert!(fil_actor_miner_state::v19::is_sealed_sector(&cid));
     }
 }

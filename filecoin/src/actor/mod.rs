@@ -1,13 +1,14 @@
 //! Messages to the miner actor: method numbers, CBOR parameters and commitment CIDs. Parameter
-//! structs are the protocol's own (`fil_actor_miner_state::v18`).
+//! structs are the protocol's own (`fil_actor_miner_state::v19`).
 
 mod commitment;
 mod params;
 
 pub use commitment::{NotACommitment, comm_r_from_cid, sealed_cid};
 pub use params::{
-    ParamsError, PostSubmission, PreCommit, ProveCommit, SectorsAt, declare_faults, declare_faults_recovered, pre_commit,
-    prove_commit, submit_window_post, terminate_sectors, withdraw_balance,
+    ParamsError, PostSubmission, PreCommit, ProveCommit, SectorsAt, declare_faults,
+    declare_faults_recovered, pre_commit, prove_commit, submit_window_post, terminate_sectors,
+    withdraw_balance,
 };
 
 /// Protocol actors that we address or read.
@@ -17,7 +18,7 @@ pub mod ids {
     pub const BURNT_FUNDS: u64 = 99;
 }
 
-/// Miner actor methods that Sealyard sends (builtin-actors v18 `Method`).
+/// Miner actor methods that Sealyard sends (builtin-actors v19 `Method`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     Send,
@@ -58,7 +59,9 @@ impl Method {
 
     #[must_use]
     pub fn from_number(number: u64) -> Option<Self> {
-        Self::ALL.into_iter().find(|method| method.number() == number)
+        Self::ALL
+            .into_iter()
+            .find(|method| method.number() == number)
     }
 
     #[must_use]
@@ -117,8 +120,11 @@ mod tests {
 
     #[test]
     fn method_numbers_match_the_miner_actor() {
-        use fil_actor_miner_state::v18::Method as Actor;
-        #[expect(clippy::as_conversions, reason = "the crate's enum has no other way to its numbers")]
+        use fil_actor_miner_state::v19::Method as Actor;
+        #[expect(
+            clippy::as_conversions,
+            reason = "the crate's enum has no other way to its numbers"
+        )]
         let number = |actor: Actor| actor as u64;
         for (ours, actor) in [
             (Method::SubmitWindowedPoSt, Actor::SubmitWindowedPoSt),
@@ -126,7 +132,10 @@ mod tests {
             (Method::ProveCommitSectors3, Actor::ProveCommitSectors3),
             (Method::TerminateSectors, Actor::TerminateSectors),
             (Method::DeclareFaults, Actor::DeclareFaults),
-            (Method::DeclareFaultsRecovered, Actor::DeclareFaultsRecovered),
+            (
+                Method::DeclareFaultsRecovered,
+                Actor::DeclareFaultsRecovered,
+            ),
             (Method::WithdrawBalance, Actor::WithdrawBalance),
         ] {
             assert_eq!(ours.number(), number(actor), "{ours:?}");

@@ -1,9 +1,10 @@
 //! CBOR parameters of the miner actor's methods.
 
-use fil_actor_miner_state::v18::{
-    CompactCommD, DeclareFaultsParams, DeclareFaultsRecoveredParams, FaultDeclaration, PoStPartition,
-    PreCommitSectorBatchParams2, ProveCommitSectors3Params, RecoveryDeclaration, SectorActivationManifest, SectorPreCommitInfo,
-    SubmitWindowedPoStParams, TerminateSectorsParams, TerminationDeclaration, WithdrawBalanceParams,
+use fil_actor_miner_state::v19::{
+    CompactCommD, DeclareFaultsParams, DeclareFaultsRecoveredParams, FaultDeclaration,
+    PoStPartition, PreCommitSectorBatchParams2, ProveCommitSectors3Params, RecoveryDeclaration,
+    SectorActivationManifest, SectorPreCommitInfo, SubmitWindowedPoStParams,
+    TerminateSectorsParams, TerminationDeclaration, WithdrawBalanceParams,
 };
 use fvm_ipld_bitfield::BitField;
 use fvm_ipld_encoding::{RawBytes, to_vec};
@@ -60,10 +61,19 @@ pub struct ProveCommit {
 /// ProveCommitSectors3 with one proof per sector. It fails as a whole if any sector cannot be
 /// activated.
 pub fn prove_commit(sectors: &[ProveCommit]) -> Result<Vec<u8>, ParamsError> {
-    let manifests = sectors.iter().map(|s| SectorActivationManifest { sector_number: s.number, pieces: Vec::new() }).collect();
+    let manifests = sectors
+        .iter()
+        .map(|s| SectorActivationManifest {
+            sector_number: s.number,
+            pieces: Vec::new(),
+        })
+        .collect();
     encode(&ProveCommitSectors3Params {
         sector_activations: manifests,
-        sector_proofs: sectors.iter().map(|s| RawBytes::new(s.proof.clone())).collect(),
+        sector_proofs: sectors
+            .iter()
+            .map(|s| RawBytes::new(s.proof.clone()))
+            .collect(),
         aggregate_proof: RawBytes::default(),
         aggregate_proof_type: None,
         require_activation_success: true,
@@ -87,8 +97,14 @@ pub struct PostSubmission<'a> {
 pub fn submit_window_post(post: &PostSubmission<'_>) -> Result<Vec<u8>, ParamsError> {
     encode(&SubmitWindowedPoStParams {
         deadline: post.deadline,
-        partitions: vec![PoStPartition { index: post.partition, skipped: bits(post.skipped)? }],
-        proofs: vec![PoStProof { post_proof: post.seal_proof.chain_window(), proof_bytes: post.proof.to_vec() }],
+        partitions: vec![PoStPartition {
+            index: post.partition,
+            skipped: bits(post.skipped)?,
+        }],
+        proofs: vec![PoStProof {
+            post_proof: post.seal_proof.chain_window(),
+            proof_bytes: post.proof.to_vec(),
+        }],
         chain_commit_epoch: post.commit_epoch,
         chain_commit_rand: Randomness(post.commit_randomness.0.to_vec()),
     })
@@ -103,22 +119,35 @@ pub struct SectorsAt<'a> {
 }
 
 pub fn declare_faults(at: &SectorsAt<'_>) -> Result<Vec<u8>, ParamsError> {
-    let faults = vec![FaultDeclaration { deadline: at.deadline, partition: at.partition, sectors: bits(at.sectors)? }];
+    let faults = vec![FaultDeclaration {
+        deadline: at.deadline,
+        partition: at.partition,
+        sectors: bits(at.sectors)?,
+    }];
     encode(&DeclareFaultsParams { faults })
 }
 
 pub fn declare_faults_recovered(at: &SectorsAt<'_>) -> Result<Vec<u8>, ParamsError> {
-    let recoveries = vec![RecoveryDeclaration { deadline: at.deadline, partition: at.partition, sectors: bits(at.sectors)? }];
+    let recoveries = vec![RecoveryDeclaration {
+        deadline: at.deadline,
+        partition: at.partition,
+        sectors: bits(at.sectors)?,
+    }];
     encode(&DeclareFaultsRecoveredParams { recoveries })
 }
 
 pub fn terminate_sectors(at: &SectorsAt<'_>) -> Result<Vec<u8>, ParamsError> {
-    let terminations =
-        vec![TerminationDeclaration { deadline: at.deadline, partition: at.partition, sectors: bits(at.sectors)? }];
+    let terminations = vec![TerminationDeclaration {
+        deadline: at.deadline,
+        partition: at.partition,
+        sectors: bits(at.sectors)?,
+    }];
     encode(&TerminateSectorsParams { terminations })
 }
 
 /// `amount` in attoFIL.
 pub fn withdraw_balance(amount: &TokenAmount) -> Result<Vec<u8>, ParamsError> {
-    encode(&WithdrawBalanceParams { amount_requested: amount.clone() })
+    encode(&WithdrawBalanceParams {
+        amount_requested: amount.clone(),
+    })
 }

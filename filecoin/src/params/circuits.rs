@@ -1,19 +1,29 @@
-//! The three blank circuits of 2 KiB sectors, and two constraint systems that read a circuit without proving it: one counts,
-//! one evaluates the QAP at a point.
+//! The three blank circuits of 2 KiB sectors, and two constraint systems that read a circuit
+//! without proving it: one counts, one evaluates the QAP at a point.
 
-#![expect(clippy::indexing_slicing, reason = "variables index arrays that were sized by a counting pass over the same circuit")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "variables index arrays that were sized by a counting pass over the same circuit"
+)]
 
 use anyhow::{Context, Result};
-use bellperson::{Circuit as _, ConstraintSystem, Index, LinearCombination, SynthesisError, Variable};
+use bellperson::{
+    Circuit as _, ConstraintSystem, Index, LinearCombination, SynthesisError, Variable,
+};
 use blstrs::Scalar;
 use ff::Field;
 use filecoin_proofs::{
     DefaultPieceHasher, PoStType, SectorShape2KiB,
-    constants::{WINDOW_POST_CHALLENGE_COUNT, WINDOW_POST_SECTOR_COUNT, WINNING_POST_CHALLENGE_COUNT, WINNING_POST_SECTOR_COUNT},
+    constants::{
+        WINDOW_POST_CHALLENGE_COUNT, WINDOW_POST_SECTOR_COUNT, WINNING_POST_CHALLENGE_COUNT,
+        WINNING_POST_SECTOR_COUNT,
+    },
     parameters::{public_params, window_post_public_params, winning_post_public_params},
     types::{PoRepConfig, PoStConfig, SectorSize},
 };
-use storage_proofs_core::{api_version::ApiVersion, compound_proof::CompoundProof, parameter_cache::CacheableParameters};
+use storage_proofs_core::{
+    api_version::ApiVersion, compound_proof::CompoundProof, parameter_cache::CacheableParameters,
+};
 use storage_proofs_porep::stacked::{StackedCircuit, StackedCompound, StackedDrg};
 use storage_proofs_post::fallback::{FallbackPoSt, FallbackPoStCircuit, FallbackPoStCompound};
 
@@ -37,18 +47,27 @@ impl Circuit {
         Ok(match which {
             Which::Porep => Self::Porep(public_params::<Shape>(&porep_config())?),
             Which::Window => Self::Post(window_post_public_params::<Shape>(&post_config(which)?)?),
-            Which::Winning => Self::Post(winning_post_public_params::<Shape>(&post_config(which)?)?),
+            Which::Winning => {
+                Self::Post(winning_post_public_params::<Shape>(&post_config(which)?)?)
+            }
         })
     }
 
-    pub fn synthesize<CS: ConstraintSystem<Scalar>>(&self, cs: &mut CS) -> Result<(), SynthesisError> {
+    pub fn synthesize<CS: ConstraintSystem<Scalar>>(
+        &self,
+        cs: &mut CS,
+    ) -> Result<(), SynthesisError> {
         match self {
             Self::Porep(public) => {
-                <PorepCompound as CompoundProof<'_, Porep, PorepCircuit>>::blank_circuit(public).synthesize(cs)
+                <PorepCompound as CompoundProof<'_, Porep, PorepCircuit>>::blank_circuit(public)
+                    .synthesize(cs)
             }
-            Self::Post(public) => {
-                <PostCompound as CompoundProof<'_, Post, FallbackPoStCircuit<Shape>>>::blank_circuit(public).synthesize(cs)
-            }
+            Self::Post(public) => <PostCompound as CompoundProof<
+                '_,
+                Post,
+                FallbackPoStCircuit<Shape>,
+            >>::blank_circuit(public)
+            .synthesize(cs),
         }
     }
 }
@@ -56,8 +75,13 @@ impl Circuit {
 /// The name under which the proofs library looks for parameters of this circuit.
 pub fn cache_identifier(which: Which) -> Result<String> {
     Ok(match Circuit::blank(which)? {
-        Circuit::Porep(public) => <PorepCompound as CacheableParameters<PorepCircuit, _>>::cache_identifier(&public),
-        Circuit::Post(public) => <PostCompound as CacheableParameters<FallbackPoStCircuit<Shape>, _>>::cache_identifier(&public),
+        Circuit::Porep(public) => {
+            <PorepCompound as CacheableParameters<PorepCircuit, _>>::cache_identifier(&public)
+        }
+        Circuit::Post(public) => <PostCompound as CacheableParameters<
+            FallbackPoStCircuit<Shape>,
+            _,
+        >>::cache_identifier(&public),
     })
 }
 
@@ -67,15 +91,35 @@ fn porep_config() -> PoRepConfig {
 
 fn post_config(which: Which) -> Result<PoStConfig> {
     let window_sectors = || -> Result<usize> {
-        let counts = WINDOW_POST_SECTOR_COUNT.read().map_err(|_| anyhow::anyhow!("the table of partition sizes is poisoned"))?;
-        counts.get(&SECTOR_BYTES).copied().context("no partition size for 2 KiB sectors")
+        let counts = WINDOW_POST_SECTOR_COUNT
+            .read()
+            .map_err(|_| anyhow::anyhow!("the table of partition sizes is poisoned"))?;
+        counts
+            .get(&SECTOR_BYTES)
+            .copied()
+            .context("no partition size for 2 KiB sectors")
     };
     let (typ, challenge_count, sector_count) = match which {
-        Which::Winning => (PoStType::Winning, WINNING_POST_CHALLENGE_COUNT, WINNING_POST_SECTOR_COUNT),
-        Which::Window | Which::Porep => (PoStType::Window, WINDOW_POST_CHALLENGE_COUNT, window_sectors()?),
+        Which::Winning => (
+            PoStType::Winning,
+            WINNING_POST_CHALLENGE_COUNT,
+            WINNING_POST_SECTOR_COUNT,
+        ),
+        Which::Window | Which::Porep => (
+            PoStType::Window,
+            WINDOW_POST_CHALLENGE_COUNT,
+            window_sectors()?,
+        ),
     };
     let sector_size = SectorSize(SECTOR_BYTES);
-    Ok(PoStConfig { sector_size, challenge_count, sector_count, typ, priority: true, api_version: ApiVersion::V1_1_0 })
+    Ok(PoStConfig {
+        sector_size,
+        challenge_count,
+        sector_count,
+        typ,
+        priority: true,
+        api_version: ApiVersion::V1_1_0,
+    })
 }
 
 /// Shared by both readers: names are ignored, variables are numbered in order of allocation.
@@ -126,7 +170,11 @@ pub struct Counter {
 
 impl Counter {
     pub fn of(circuit: &Circuit) -> Result<Self> {
-        let mut counter = Self { input_count: 1, aux_count: 0, constraints: 0 };
+        let mut counter = Self {
+            input_count: 1,
+            aux_count: 0,
+            constraints: 0,
+        };
         circuit.synthesize(&mut counter)?;
         Ok(counter)
     }
@@ -162,13 +210,26 @@ impl<'a> Evaluator<'a> {
     pub fn run(circuit: &Circuit, count: &Counter, lagrange: &'a [Scalar]) -> Result<Self> {
         let zeros = |n: usize| std::array::from_fn(|_| vec![Scalar::ZERO; n]);
         let (inputs, aux) = (zeros(count.input_count), zeros(count.aux_count));
-        let mut evaluator = Self { lagrange, constraints: 0, input_count: 1, aux_count: 0, inputs, aux };
+        let mut evaluator = Self {
+            lagrange,
+            constraints: 0,
+            input_count: 1,
+            aux_count: 0,
+            inputs,
+            aux,
+        };
         circuit.synthesize(&mut evaluator)?;
         for input in 0..count.input_count {
-            evaluator.add(0, &(LinearCombination::zero() + Variable(Index::Input(input))));
+            evaluator.add(
+                0,
+                &(LinearCombination::zero() + Variable(Index::Input(input))),
+            );
             evaluator.constraints += 1;
         }
-        anyhow::ensure!(evaluator.constraints == lagrange.len(), "the circuit changed between two passes");
+        anyhow::ensure!(
+            evaluator.constraints == lagrange.len(),
+            "the circuit changed between two passes"
+        );
         Ok(evaluator)
     }
 

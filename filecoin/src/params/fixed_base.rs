@@ -1,6 +1,10 @@
-//! Many multiples of one curve point: windowed tables, mixed additions, batch normalisation, all cores.
+//! Many multiples of one curve point: windowed tables, mixed additions, batch normalisation, all
+//! cores.
 
-#![expect(clippy::indexing_slicing, reason = "window digits are bounded by the table width they were cut to")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "window digits are bounded by the table width they were cut to"
+)]
 
 use std::{ops::AddAssign, sync::Mutex};
 
@@ -51,7 +55,9 @@ where
         let mut sum = P::identity();
         for (row_number, row) in self.rows.iter().enumerate() {
             let bit = row_number * self.window;
-            let word = (0..4).rev().fold(0usize, |word, k| (word << 8) | bytes.get(bit / 8 + k).map_or(0, |b| usize::from(*b)));
+            let word = (0..4).rev().fold(0usize, |word, k| {
+                (word << 8) | bytes.get(bit / 8 + k).map_or(0, |b| usize::from(*b))
+            });
             let digit = (word >> (bit % 8)) & ((1 << self.window) - 1);
             if digit != 0 {
                 sum += &row[digit];
@@ -68,8 +74,11 @@ where
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    while let Some((input, output)) = jobs.lock().ok().and_then(|mut jobs| jobs.next()) {
-                        let points: Vec<P> = input.iter().map(|scalar| self.multiply(scalar)).collect();
+                    while let Some((input, output)) =
+                        jobs.lock().ok().and_then(|mut jobs| jobs.next())
+                    {
+                        let points: Vec<P> =
+                            input.iter().map(|scalar| self.multiply(scalar)).collect();
                         P::batch_normalize(&points, output);
                         tick(u64::try_from(input.len()).unwrap_or_default());
                     }

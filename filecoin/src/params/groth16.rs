@@ -59,14 +59,29 @@ struct Toxic {
 
 impl Toxic {
     fn draw(rng: &mut ChaCha20Rng) -> Self {
-        let (g1, g2) = (G1Projective::random(&mut *rng), G2Projective::random(&mut *rng));
+        let (g1, g2) = (
+            G1Projective::random(&mut *rng),
+            G2Projective::random(&mut *rng),
+        );
         let [alpha, beta, gamma, delta, tau] = std::array::from_fn(|_| Scalar::random(&mut *rng));
-        Self { g1, g2, alpha, beta, gamma, delta, tau }
+        Self {
+            g1,
+            g2,
+            alpha,
+            beta,
+            gamma,
+            delta,
+            tau,
+        }
     }
 }
 
 /// `report(done, total)` is called often, from several threads, and last with `done == total`.
-pub fn generate(circuit: &Circuit, rng: &mut ChaCha20Rng, report: &(dyn Fn(u64, u64) + Sync)) -> Result<Crs> {
+pub fn generate(
+    circuit: &Circuit,
+    rng: &mut ChaCha20Rng,
+    report: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Crs> {
     let toxic = Toxic::draw(rng);
     let count = Counter::of(circuit)?;
     let rows = count.constraints + count.input_count;
@@ -82,13 +97,17 @@ pub fn generate(circuit: &Circuit, rng: &mut ChaCha20Rng, report: &(dyn Fn(u64, 
 
     let g1 = FixedBase::new(toxic.g1, G1_WINDOW);
     let g2 = FixedBase::new(toxic.g2, G2_WINDOW);
-    let invert = |scalar: Scalar| Option::<Scalar>::from(scalar.invert()).context("a secret number is zero");
+    let invert =
+        |scalar: Scalar| Option::<Scalar>::from(scalar.invert()).context("a secret number is zero");
     let (over_gamma, over_delta) = (invert(toxic.gamma)?, invert(toxic.delta)?);
     let tick = |n| meter.tick(n);
 
     let ic = g1.multiples(&extended(&inputs, &toxic, over_gamma), &tick);
     let l_scalars = extended(&aux, &toxic, over_delta);
-    ensure!(l_scalars.iter().all(|s| !bool::from(s.is_zero())), "the circuit has an unconstrained variable");
+    ensure!(
+        l_scalars.iter().all(|s| !bool::from(s.is_zero())),
+        "the circuit has an unconstrained variable"
+    );
     let l = g1.multiples(&l_scalars, &tick);
     drop(l_scalars);
     let [in_a, in_b, _] = &inputs;
@@ -98,11 +117,21 @@ pub fn generate(circuit: &Circuit, rng: &mut ChaCha20Rng, report: &(dyn Fn(u64, 
     let b_g1 = g1.multiples(&b_scalars, &tick);
     let b_g2 = g2.multiples(&b_scalars, &|n| meter.tick(n * G2_COST));
     drop((b_scalars, inputs, aux));
-    let h = g1.multiples(&powers(vanishing * over_delta, toxic.tau, domain - 1), &tick);
+    let h = g1.multiples(
+        &powers(vanishing * over_delta, toxic.tau, domain - 1),
+        &tick,
+    );
     meter.finish();
 
     let vk = verifying_key(&toxic, ic);
-    Ok(Crs(Parameters { vk, h: Arc::new(h), l: Arc::new(l), a: Arc::new(a), b_g1: Arc::new(b_g1), b_g2: Arc::new(b_g2) }))
+    Ok(Crs(Parameters {
+        vk,
+        h: Arc::new(h),
+        l: Arc::new(l),
+        a: Arc::new(a),
+        b_g1: Arc::new(b_g1),
+        b_g2: Arc::new(b_g2),
+    }))
 }
 
 fn verifying_key(toxic: &Toxic, ic: Vec<G1Affine>) -> VerifyingKey<Bls12> {
@@ -144,7 +173,8 @@ fn batch_invert(values: &mut [Scalar]) -> Result<()> {
         before.push(product);
         product *= value;
     }
-    let mut inverse = Option::<Scalar>::from(product.invert()).context("the secret point is a root of unity")?;
+    let mut inverse =
+        Option::<Scalar>::from(product.invert()).context("the secret point is a root of unity")?;
     for (value, before) in values.iter_mut().zip(before).rev() {
         let next = inverse * *value;
         *value = inverse * before;
@@ -154,17 +184,28 @@ fn batch_invert(values: &mut [Scalar]) -> Result<()> {
 }
 
 fn powers(first: Scalar, ratio: Scalar, n: usize) -> Vec<Scalar> {
-    std::iter::successors(Some(first), |power| Some(*power * ratio)).take(n).collect()
+    std::iter::successors(Some(first), |power| Some(*power * ratio))
+        .take(n)
+        .collect()
 }
 
 /// (beta A + alpha B + C) / divisor, per variable.
 fn extended([a, b, c]: &[Vec<Scalar>; 3], toxic: &Toxic, inverse: Scalar) -> Vec<Scalar> {
-    a.iter().zip(b).zip(c).map(|((a, b), c)| (toxic.beta * a + toxic.alpha * b + c) * inverse).collect()
+    a.iter()
+        .zip(b)
+        .zip(c)
+        .map(|((a, b), c)| (toxic.beta * a + toxic.alpha * b + c) * inverse)
+        .collect()
 }
 
 /// Variables that a polynomial does not touch have no entry in the parameters.
 fn non_zero(inputs: &[Scalar], aux: &[Scalar]) -> Vec<Scalar> {
-    inputs.iter().chain(aux).filter(|s| !bool::from(s.is_zero())).copied().collect()
+    inputs
+        .iter()
+        .chain(aux)
+        .filter(|s| !bool::from(s.is_zero()))
+        .copied()
+        .collect()
 }
 
 /// Reports finished work as `report(done, total)`.
@@ -175,10 +216,23 @@ struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    fn new(rows: usize, domain: usize, count: &Counter, report: &'a (dyn Fn(u64, u64) + Sync)) -> Result<Self> {
-        let (rows, domain, aux) = (u64::try_from(rows)?, u64::try_from(domain)?, u64::try_from(count.aux_count)?);
+    fn new(
+        rows: usize,
+        domain: usize,
+        count: &Counter,
+        report: &'a (dyn Fn(u64, u64) + Sync),
+    ) -> Result<Self> {
+        let (rows, domain, aux) = (
+            u64::try_from(rows)?,
+            u64::try_from(domain)?,
+            u64::try_from(count.aux_count)?,
+        );
         let total = 2 * CONSTRAINT_COST * rows + domain + 2 * aux + (1 + G2_COST) * aux / 2;
-        Ok(Self { done: AtomicU64::new(0), total, report })
+        Ok(Self {
+            done: AtomicU64::new(0),
+            total,
+            report,
+        })
     }
 
     fn tick(&self, units: u64) {

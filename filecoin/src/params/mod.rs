@@ -8,6 +8,7 @@
 mod circuits;
 mod fixed_base;
 mod groth16;
+pub mod official;
 
 use std::{
     fs,
@@ -74,15 +75,24 @@ impl Which {
 #[derive(Debug, thiserror::Error)]
 pub enum ParamsError {
     #[error(
-        "proof parameters in {dir} are for the devnet only, but the node serves network {network:?}; give the agents the official \
-         parameters in another folder (parameters_dir)"
+        "proof parameters in {dir} are for the devnet only, but the node serves network \
+         {network:?}; give the agents the official parameters in another folder (parameters_dir)"
     )]
     WrongNetwork { dir: String, network: String },
     #[error("{path} cannot be read or written: {source}")]
-    Io { path: String, source: std::io::Error },
-    #[error("{dir} holds proof parameters that Sealyard did not make; choose an empty folder (parameters_dir)")]
+    Io {
+        path: String,
+        source: std::io::Error,
+    },
+    #[error(
+        "{dir} holds proof parameters that Sealyard did not make; choose an empty folder \
+         (parameters_dir)"
+    )]
     ForeignFolder { dir: String },
-    #[error("generated {which} parameters do not match the verifying key of this release; this is a defect, please report it")]
+    #[error(
+        "generated {which} parameters do not match the verifying key of this release; this is a \
+         defect, please report it"
+    )]
     Mismatch { which: &'static str },
     #[error("generating {which} parameters: {reason}")]
     Generate { which: &'static str, reason: String },
@@ -96,7 +106,8 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// A folder with the devnet's verifying keys, and with its proving parameters once [`Self::ensure`] has made them.
+/// A folder with the devnet's verifying keys, and with its proving parameters once [`Self::ensure`]
+/// has made them.
 #[derive(Clone, Debug)]
 pub struct DevnetParams {
     dir: PathBuf,
@@ -107,9 +118,15 @@ impl DevnetParams {
     pub fn open(dir: &Path, network: &str) -> Result<Self, ParamsError> {
         let shown = dir.display().to_string();
         if !network.starts_with(DEVNET_NAME_PREFIX) {
-            return Err(ParamsError::WrongNetwork { dir: shown, network: network.to_owned() });
+            return Err(ParamsError::WrongNetwork {
+                dir: shown,
+                network: network.to_owned(),
+            });
         }
-        let io = |source| ParamsError::Io { path: dir.display().to_string(), source };
+        let io = |source| ParamsError::Io {
+            path: dir.display().to_string(),
+            source,
+        };
         fs::create_dir_all(dir).map_err(io)?;
         let marker = dir.join(MARKER);
         if !marker.exists() {
@@ -118,16 +135,22 @@ impl DevnetParams {
             }
             write_renamed(
                 &marker,
-                b"Parameters from a public seed. Anybody can forge proofs with them. Never use them elsewhere.\n",
+                b"Parameters from a public seed. Anybody can forge proofs with them. \
+                  Never use them elsewhere.\n",
             )?;
         }
-        let params = Self { dir: dir.to_owned() };
+        let params = Self {
+            dir: dir.to_owned(),
+        };
         for which in Which::ALL {
             let path = params.path(which, "vk")?;
             if fs::read(&path).ok().as_deref() != Some(which.verifying_key()) {
                 write_renamed(&path, which.verifying_key())?;
             }
-            write_renamed(&params.path(which, "meta")?, format!("{{\"sector_size\":{SECTOR_BYTES}}}").as_bytes())?;
+            write_renamed(
+                &params.path(which, "meta")?,
+                format!("{{\"sector_size\":{SECTOR_BYTES}}}").as_bytes(),
+            )?;
         }
         Ok(params)
     }
@@ -141,38 +164,62 @@ impl DevnetParams {
     /// Makes the proving parameters of `which` unless they are there. PoRep: 1.04 GiB, one to three
     /// minutes on two cores, 1.2 GiB of memory. An interrupted run leaves only a temporary file,
     /// which the next run overwrites.
-    pub fn ensure(&self, which: Which, progress: &(dyn Fn(Progress) + Sync)) -> Result<(), ParamsError> {
+    pub fn ensure(
+        &self,
+        which: Which,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<(), ParamsError> {
         if self.present(which)? {
             return Ok(());
         }
         let (params, vk) = self.generate(which, progress)?;
         if vk != which.verifying_key() {
-            return Err(ParamsError::Mismatch { which: which.name() });
+            return Err(ParamsError::Mismatch {
+                which: which.name(),
+            });
         }
         let path = self.path(which, "params")?;
         let temporary = path.with_extension("params.partial");
-        let io = |source| ParamsError::Io { path: temporary.display().to_string(), source };
+        let io = |source| ParamsError::Io {
+            path: temporary.display().to_string(),
+            source,
+        };
         let mut file = BufWriter::with_capacity(1 << 20, fs::File::create(&temporary).map_err(io)?);
-        params.write(&mut file).and_then(|()| file.flush()).and_then(|()| file.get_ref().sync_all()).map_err(io)?;
+        params
+            .write(&mut file)
+            .and_then(|()| file.flush())
+            .and_then(|()| file.get_ref().sync_all())
+            .map_err(io)?;
         fs::rename(&temporary, &path).map_err(io)
     }
 
     /// Generates the parameters and the bytes of their verifying key, without writing anything.
-    fn generate(&self, which: Which, progress: &(dyn Fn(Progress) + Sync)) -> Result<(groth16::Crs, Vec<u8>), ParamsError> {
-        let fail = |reason: String| ParamsError::Generate { which: which.name(), reason };
+    fn generate(
+        &self,
+        which: Which,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<(groth16::Crs, Vec<u8>), ParamsError> {
+        let fail = |reason: String| ParamsError::Generate {
+            which: which.name(),
+            reason,
+        };
         let mut rng = ChaCha20Rng::from_seed(Sha256::digest(which.seed_label()).into());
         let report = |done, total| progress(Progress { which, done, total });
         let crs = Circuit::blank(which)
             .and_then(|circuit| groth16::generate(&circuit, &mut rng, &report))
             .map_err(|error| fail(format!("{error:#}")))?;
         let mut vk = Vec::new();
-        crs.vk.write(&mut vk).map_err(|error| fail(error.to_string()))?;
+        crs.vk
+            .write(&mut vk)
+            .map_err(|error| fail(error.to_string()))?;
         Ok((crs, vk))
     }
 
     fn path(&self, which: Which, extension: &str) -> Result<PathBuf, ParamsError> {
-        let id = circuits::cache_identifier(which)
-            .map_err(|error| ParamsError::Generate { which: which.name(), reason: format!("{error:#}") })?;
+        let id = circuits::cache_identifier(which).map_err(|error| ParamsError::Generate {
+            which: which.name(),
+            reason: format!("{error:#}"),
+        })?;
         Ok(self.dir.join(format!("v28-{id}.{extension}")))
     }
 
@@ -184,9 +231,14 @@ impl DevnetParams {
 
 /// Writes a small file atomically: it is complete or absent.
 fn write_renamed(path: &Path, bytes: &[u8]) -> Result<(), ParamsError> {
-    let io = |source| ParamsError::Io { path: path.display().to_string(), source };
+    let io = |source| ParamsError::Io {
+        path: path.display().to_string(),
+        source,
+    };
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path)).map_err(io)
+    fs::write(&temporary, bytes)
+        .and_then(|()| fs::rename(&temporary, path))
+        .map_err(io)
 }
 
 #[cfg(test)]
@@ -207,7 +259,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("v28-something.params"), "x").unwrap();
         let error = DevnetParams::open(dir.path(), "sealyard-devnet-1").unwrap_err();
-        assert!(matches!(error, ParamsError::ForeignFolder { .. }), "{error}");
+        assert!(
+            matches!(error, ParamsError::ForeignFolder { .. }),
+            "{error}"
+        );
     }
 
     #[test]
@@ -216,7 +271,9 @@ mod tests {
         let params = DevnetParams::open(dir.path(), "sealyard-devnet-1").unwrap();
         assert!(!params.present(Which::Window).unwrap());
         let last = std::sync::Mutex::new(None);
-        params.ensure(Which::Window, &|p| *last.lock().unwrap() = Some(p)).unwrap();
+        params
+            .ensure(Which::Window, &|p| *last.lock().unwrap() = Some(p))
+            .unwrap();
         assert!(params.present(Which::Window).unwrap());
         let last = last.lock().unwrap().unwrap();
         assert_eq!(last.done, last.total, "progress must end at its total");

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, panic, path::PathBuf};
 use filecoin_proofs_api::{
     PrivateReplicaInfo, PublicReplicaInfo, SectorId,
     post::{
-        generate_fallback_sector_challenges, generate_single_vanilla_proof, generate_window_post_with_vanilla,
-        verify_window_post as verify,
+        generate_fallback_sector_challenges, generate_single_vanilla_proof,
+        generate_window_post_with_vanilla, verify_window_post as verify,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,10 @@ pub fn window_vanilla(replicas: &[Replica], randomness: Hash32) -> VanillaOutcom
     let mut outcome = VanillaOutcome::default();
     for replica in replicas {
         match vanilla_of(replica, randomness) {
-            Ok(proof) => outcome.proofs.push(VanillaProof { sector: replica.sector.number, proof }),
+            Ok(proof) => outcome.proofs.push(VanillaProof {
+                sector: replica.sector.number,
+                proof,
+            }),
             Err(reason) => outcome.faulty.push((replica.sector.number, reason)),
         }
     }
@@ -57,28 +60,50 @@ fn vanilla_of(replica: &Replica, randomness: Hash32) -> Result<Vec<u8>, String> 
     let prover = replica.sector.prover_id();
     // In window proofs 1.2 a challenge depends on the randomness and the sector number, not on the
     // position in the partition.
-    let challenges = generate_fallback_sector_challenges(kind, &randomness.as_field_element().0, &[id], prover)
-        .map_err(|error| format!("{error:#}"))?;
-    let challenge = challenges.get(&id).ok_or("no challenge was drawn for this sector")?;
-    let private = PrivateReplicaInfo::new(kind, replica.comm_r.0, replica.files.cache.clone(), replica.files.sealed.clone());
+    let challenges =
+        generate_fallback_sector_challenges(kind, &randomness.as_field_element().0, &[id], prover)
+            .map_err(|error| format!("{error:#}"))?;
+    let challenge = challenges
+        .get(&id)
+        .ok_or("no challenge was drawn for this sector")?;
+    let private = PrivateReplicaInfo::new(
+        kind,
+        replica.comm_r.0,
+        replica.files.cache.clone(),
+        replica.files.sealed.clone(),
+    );
     // The proofs library panics on a replica overwritten with bytes that are not field elements.
-    panic::catch_unwind(panic::AssertUnwindSafe(|| generate_single_vanilla_proof(kind, id, &private, challenge)))
-        .map_err(|_| "the replica holds bytes that no sealing could have written".to_owned())?
-        .map_err(|error| format!("{error:#}"))
+    panic::catch_unwind(panic::AssertUnwindSafe(|| {
+        generate_single_vanilla_proof(kind, id, &private, challenge)
+    }))
+    .map_err(|_| "the replica holds bytes that no sealing could have written".to_owned())?
+    .map_err(|error| format!("{error:#}"))
 }
 
 /// The SNARK over all vanilla proofs of one partition, in sector order.
-pub fn window_post(sector: &SectorIdent, vanilla: &[VanillaProof], randomness: Hash32) -> Result<Vec<u8>, ProofError> {
+pub fn window_post(
+    sector: &SectorIdent,
+    vanilla: &[VanillaProof],
+    randomness: Hash32,
+) -> Result<Vec<u8>, ProofError> {
     let step = "WindowPoSt";
     let mut sorted: Vec<&VanillaProof> = vanilla.iter().collect();
     sorted.sort_by_key(|v| v.sector);
     let bytes: Vec<Vec<u8>> = sorted.into_iter().map(|v| v.proof.clone()).collect();
     let kind = sector.proof.window_prover();
-    let proofs = generate_window_post_with_vanilla(kind, &randomness.as_field_element().0, sector.prover_id(), &bytes)
-        .map_err(ProofError::failed(step))?;
+    let proofs = generate_window_post_with_vanilla(
+        kind,
+        &randomness.as_field_element().0,
+        sector.prover_id(),
+        &bytes,
+    )
+    .map_err(ProofError::failed(step))?;
     match <[_; 1]>::try_from(proofs) {
         Ok([(_, proof)]) => Ok(proof),
-        Err(other) => Err(ProofError::Failed { step, reason: format!("expected one proof, got {}", other.len()) }),
+        Err(other) => Err(ProofError::Failed {
+            step,
+            reason: format!("expected one proof, got {}", other.len()),
+        }),
     }
 }
 
@@ -89,8 +114,8 @@ pub struct PublicReplica {
     pub comm_r: Hash32,
 }
 
-/// Verifies one partition's (or, on chain, one message's) WindowPoSt. The prover id is not bound by the proof itself: derive
-/// the randomness per miner.
+/// Verifies one partition's (or, on chain, one message's) WindowPoSt. The prover id is not bound by
+/// the proof itself: derive the randomness per miner.
 pub fn verify_window_post(
     sector: &SectorIdent,
     replicas: &[PublicReplica],
@@ -98,15 +123,30 @@ pub fn verify_window_post(
     proof: &[u8],
 ) -> Result<bool, ProofError> {
     let kind = sector.proof.window_prover();
-    let public: BTreeMap<SectorId, PublicReplicaInfo> =
-        replicas.iter().map(|r| (SectorId::from(r.number), PublicReplicaInfo::new(kind, r.comm_r.0))).collect();
-    let result = verify(&randomness.as_field_element().0, &[(kind, proof)], &public, sector.prover_id());
+    let public: BTreeMap<SectorId, PublicReplicaInfo> = replicas
+        .iter()
+        .map(|r| {
+            (
+                SectorId::from(r.number),
+                PublicReplicaInfo::new(kind, r.comm_r.0),
+            )
+        })
+        .collect();
+    let result = verify(
+        &randomness.as_field_element().0,
+        &[(kind, proof)],
+        &public,
+        sector.prover_id(),
+    );
     undecided_only_without_keys("verify WindowPoSt", result)
 }
 
 /// The library reports malformed proofs as errors ("not on curve", wrong length). To a verifier
 /// they are simply wrong proofs; only a missing verifying key leaves the question open.
-pub(super) fn undecided_only_without_keys(step: &'static str, result: anyhow::Result<bool>) -> Result<bool, ProofError> {
+pub(super) fn undecided_only_without_keys(
+    step: &'static str,
+    result: anyhow::Result<bool>,
+) -> Result<bool, ProofError> {
     match result {
         Ok(verdict) => Ok(verdict),
         Err(error) => {
@@ -150,6 +190,8 @@ mod base64_bytes {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        BASE64_STANDARD.decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+        BASE64_STANDARD
+            .decode(String::deserialize(deserializer)?)
+            .map_err(serde::de::Error::custom)
     }
 }

@@ -22,14 +22,18 @@ use crate::{
 pub struct SealFiles {
     /// The replica, one sector size.
     pub sealed: PathBuf,
-    /// Layers and trees while sealing (up to 14.1 sector sizes), a small auxiliary cache afterwards.
+    /// Layers and trees while sealing (up to 14.1 sector sizes), a small auxiliary cache
+    /// afterwards.
     pub cache: PathBuf,
 }
 
 impl SealFiles {
     #[must_use]
     pub fn under(folder: &std::path::Path) -> Self {
-        Self { sealed: folder.join("sealed"), cache: folder.join("cache") }
+        Self {
+            sealed: folder.join("sealed"),
+            cache: folder.join("cache"),
+        }
     }
 }
 
@@ -50,16 +54,22 @@ fn zero_pieces(proof: SealProof) -> Result<Vec<PieceInfo>, ProofError> {
         .map_err(ProofError::failed("piece commitment"))
 }
 
-/// CommD of a sector without data. Reads a whole sector of zeros: instant for test sizes, minutes for 32 GiB.
+/// CommD of a sector without data. Reads a whole sector of zeros: instant for test sizes, minutes
+/// for 32 GiB.
 pub fn zero_comm_d(proof: SealProof) -> Result<Hash32, ProofError> {
-    seal::compute_comm_d(proof.prover(), &zero_pieces(proof)?).map(Hash32).map_err(ProofError::failed("CommD"))
+    seal::compute_comm_d(proof.prover(), &zero_pieces(proof)?)
+        .map(Hash32)
+        .map_err(ProofError::failed("CommD"))
 }
 
 /// PC1: the sequential SDR layers. Starts afresh: files of an earlier try are removed. Returns JSON
 /// for [`pc2`].
 pub fn pc1(sector: &SectorIdent, files: &SealFiles, ticket: Hash32) -> Result<Vec<u8>, ProofError> {
     let step = "PC1";
-    let io = |error: std::io::Error| ProofError::Failed { step, reason: format!("preparing {}: {error}", files.cache.display()) };
+    let io = |error: std::io::Error| ProofError::Failed {
+        step,
+        reason: format!("preparing {}: {error}", files.cache.display()),
+    };
     if files.cache.exists() {
         fs::remove_dir_all(&files.cache).map_err(io)?;
     }
@@ -83,9 +93,17 @@ pub fn pc1(sector: &SectorIdent, files: &SealFiles, ticket: Hash32) -> Result<Ve
 pub fn pc2(files: &SealFiles, pc1_output: &[u8]) -> Result<Sealed, ProofError> {
     let step = "PC2";
     let pc1: SealPreCommitPhase1Output = decode(step, pc1_output)?;
-    let out = seal::seal_pre_commit_phase2(pc1, &files.cache, &files.sealed).map_err(ProofError::failed(step))?;
-    let pc2 = serde_json::to_value(&out).map_err(|error| ProofError::Failed { step, reason: error.to_string() })?;
-    Ok(Sealed { comm_r: Hash32(out.comm_r), comm_d: Hash32(out.comm_d), pc2 })
+    let out = seal::seal_pre_commit_phase2(pc1, &files.cache, &files.sealed)
+        .map_err(ProofError::failed(step))?;
+    let pc2 = serde_json::to_value(&out).map_err(|error| ProofError::Failed {
+        step,
+        reason: error.to_string(),
+    })?;
+    Ok(Sealed {
+        comm_r: Hash32(out.comm_r),
+        comm_d: Hash32(out.comm_d),
+        pc2,
+    })
 }
 
 /// Inputs of C1 besides the files.
@@ -100,8 +118,11 @@ pub struct C1Input {
 /// sectors, tens of MB for 32 GiB.
 pub fn c1(sector: &SectorIdent, files: &SealFiles, input: &C1Input) -> Result<Vec<u8>, ProofError> {
     let step = "C1";
-    let pc2: SealPreCommitPhase2Output = serde_json::from_value(input.pc2.clone())
-        .map_err(|error| ProofError::Rejected { step, reason: format!("PC2 output: {error}") })?;
+    let pc2: SealPreCommitPhase2Output =
+        serde_json::from_value(input.pc2.clone()).map_err(|error| ProofError::Rejected {
+            step,
+            reason: format!("PC2 output: {error}"),
+        })?;
     let out = seal::seal_commit_phase1(
         &files.cache,
         &files.sealed,
@@ -159,10 +180,15 @@ pub fn verify_seal(claim: &SealClaim, proof: &[u8]) -> Result<bool, ProofError> 
 }
 
 fn encode<T: Serialize>(step: &'static str, value: &T) -> Result<Vec<u8>, ProofError> {
-    serde_json::to_vec(value).map_err(|error| ProofError::Failed { step, reason: error.to_string() })
+    serde_json::to_vec(value).map_err(|error| ProofError::Failed {
+        step,
+        reason: error.to_string(),
+    })
 }
 
 fn decode<T: for<'a> Deserialize<'a>>(step: &'static str, bytes: &[u8]) -> Result<T, ProofError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| ProofError::Rejected { step, reason: format!("the previous step's output is unreadable: {error}") })
+    serde_json::from_slice(bytes).map_err(|error| ProofError::Rejected {
+        step,
+        reason: format!("the previous step's output is unreadable: {error}"),
+    })
 }

@@ -36,7 +36,9 @@ mod text {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cid, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -116,7 +118,9 @@ impl From<&BitField> for BitFieldJson {
 }
 
 /// Go marshals an empty slice as null.
-pub fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+pub fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -126,7 +130,11 @@ mod tests {
 
     #[test]
     fn bit_field_runs_start_with_zeros() {
-        for (numbers, runs) in [(vec![5], vec![5, 1]), (vec![], vec![0]), (vec![0, 1, 2, 7], vec![0, 3, 4, 1])] {
+        for (numbers, runs) in [
+            (vec![5], vec![5, 1]),
+            (vec![], vec![0]),
+            (vec![0, 1, 2, 7], vec![0, 3, 4, 1]),
+        ] {
             let bits = BitField::try_from_bits(numbers.iter().copied()).unwrap();
             let json = BitFieldJson::from(&bits);
             assert_eq!(json.0, runs);
@@ -140,10 +148,16 @@ mod tests {
     fn new_numbers_are_found_however_many_are_known() {
         let field = |runs: &[u64]| BitFieldJson(runs.to_vec());
         let masked = field(&[0, 1 << 60]);
-        assert_eq!(field(&[0, (1 << 60) + 2]).new_since(&masked, 10), Some(vec![1 << 60, (1 << 60) + 1]));
+        assert_eq!(
+            field(&[0, (1 << 60) + 2]).new_since(&masked, 10),
+            Some(vec![1 << 60, (1 << 60) + 1])
+        );
         assert_eq!(masked.new_since(&field(&[0]), 10), None);
         // The set is 2, 3, 4, 9. Of these 3 and 9 were known; 1 was known and is gone.
-        assert_eq!(field(&[2, 3, 4, 1]).new_since(&field(&[1, 1, 1, 1, 5, 1]), 10), Some(vec![2, 4]));
+        assert_eq!(
+            field(&[2, 3, 4, 1]).new_since(&field(&[1, 1, 1, 1, 5, 1]), 10),
+            Some(vec![2, 4])
+        );
         assert_eq!(field(&[0]).new_since(&masked, 10), Some(Vec::new()));
         assert_eq!(field(&[5, 2]).new_since(&field(&[0]), 10), Some(vec![5, 6]));
     }

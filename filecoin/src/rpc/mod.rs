@@ -1,4 +1,5 @@
-//! A Lotus-compatible node over JSON-RPC 2.0: types with the node's own field names, and a client with timeouts and retry.
+//! A Lotus-compatible node over JSON-RPC 2.0: types with the node's own field names, and a client
+//! with timeouts and retry.
 
 mod client;
 mod json;

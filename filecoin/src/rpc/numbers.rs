@@ -19,7 +19,10 @@ impl Numbers {
     /// The numbers that are in at least one of `sets`.
     #[must_use]
     pub fn union<'a>(sets: impl IntoIterator<Item = &'a Self>) -> Self {
-        let mut all: Vec<Range<u64>> = sets.into_iter().flat_map(|set| set.0.iter().cloned()).collect();
+        let mut all: Vec<Range<u64>> = sets
+            .into_iter()
+            .flat_map(|set| set.0.iter().cloned())
+            .collect();
         all.sort_unstable_by_key(|range| range.start);
         let mut merged: Vec<Range<u64>> = Vec::new();
         for range in all {
@@ -40,11 +43,16 @@ impl Numbers {
             let mut at = range.start;
             while at < range.end {
                 while others.next_if(|other| other.end <= at).is_some() {}
-                let gap_end = others.peek().map_or(range.end, |other| other.start.clamp(at, range.end));
+                let gap_end = others
+                    .peek()
+                    .map_or(range.end, |other| other.start.clamp(at, range.end));
                 if at < gap_end {
                     rest.push(at..gap_end);
                 }
-                at = others.peek().map_or(range.end, |other| other.end).max(gap_end);
+                at = others
+                    .peek()
+                    .map_or(range.end, |other| other.end)
+                    .max(gap_end);
             }
         }
         Self(rest)
@@ -53,12 +61,17 @@ impl Numbers {
     #[must_use]
     pub fn contains(&self, number: u64) -> bool {
         let after = self.0.partition_point(|range| range.start <= number);
-        after.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|range| number < range.end)
+        after
+            .checked_sub(1)
+            .and_then(|at| self.0.get(at))
+            .is_some_and(|range| number < range.end)
     }
 
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.0.iter().fold(0, |sum: u64, range| sum.saturating_add(range.end - range.start))
+        self.0.iter().fold(0, |sum: u64, range| {
+            sum.saturating_add(range.end - range.start)
+        })
     }
 
     #[must_use]
@@ -103,13 +116,15 @@ mod tests {
     proptest! {
         #[test]
         fn number_ranges_behave_like_sets(
-            a in prop::collection::btree_set(0u64..40, 0..30), b in prop::collection::btree_set(0u64..40, 0..30),
+            a in prop::collection::btree_set(0u64..40, 0..30),
+            b in prop::collection::btree_set(0u64..40, 0..30),
         ) {
             let (left, right) = (numbers(&a), numbers(&b));
             prop_assert_eq!(usize::try_from(left.len()).unwrap(), a.len());
             prop_assert_eq!(left.iter().collect::<BTreeSet<_>>(), a.clone());
             prop_assert_eq!(left.minus(&right), numbers(&a.difference(&b).copied().collect()));
-            prop_assert_eq!(Numbers::union([&left, &right]), numbers(&a.union(&b).copied().collect()));
+            let either = numbers(&a.union(&b).copied().collect());
+            prop_assert_eq!(Numbers::union([&left, &right]), either);
             for number in 0..41 {
                 prop_assert_eq!(left.contains(number), a.contains(&number));
             }
@@ -122,7 +137,10 @@ mod tests {
     fn long_ranges_stay_cheap() {
         let masked = Numbers::from_bits(&BitFieldJson(vec![0, 1 << 60])).unwrap();
         let more = Numbers::from_bits(&BitFieldJson(vec![0, (1 << 60) + 2])).unwrap();
-        assert_eq!(more.minus(&masked).iter().collect::<Vec<_>>(), [1 << 60, (1 << 60) + 1]);
+        assert_eq!(
+            more.minus(&masked).iter().collect::<Vec<_>>(),
+            [1 << 60, (1 << 60) + 1]
+        );
         assert!(masked.contains((1 << 60) - 1) && !masked.contains(1 << 60));
         assert_eq!(Numbers::from_bits(&BitFieldJson(vec![u64::MAX, 1])), None);
     }

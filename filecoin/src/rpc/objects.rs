@@ -3,7 +3,7 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use cid::Cid;
-use fil_actor_miner_state::v18::Deadline;
+use fil_actor_miner_state::v19::Deadline;
 use fvm_ipld_encoding::from_slice;
 use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
 use serde::de::DeserializeOwned;
@@ -41,8 +41,12 @@ impl DeadlineSectors {
     #[must_use]
     pub fn of(partitions: &[Partition]) -> Option<Self> {
         let union = |of: fn(&Partition) -> &BitFieldJson| {
-            let sets: Option<Vec<Numbers>> = partitions.iter().map(|partition| Numbers::from_bits(of(partition))).collect();
-            sets.map(|sets| Numbers::union(&sets)).filter(|set| set.len() <= MOST_SECTORS)
+            let sets: Option<Vec<Numbers>> = partitions
+                .iter()
+                .map(|partition| Numbers::from_bits(of(partition)))
+                .collect();
+            sets.map(|sets| Numbers::union(&sets))
+                .filter(|set| set.len() <= MOST_SECTORS)
         };
         Some(Self {
             live: union(|partition| &partition.live_sectors)?,
@@ -55,22 +59,35 @@ impl DeadlineSectors {
 impl Node {
     /// The bytes of the object with this CID, verified against it.
     pub async fn read_object(&self, cid: &Cid) -> Result<Vec<u8>, RpcError> {
-        let malformed = |reason: String| RpcError::Malformed { method: READ.to_owned(), reason };
+        let malformed = |reason: String| RpcError::Malformed {
+            method: READ.to_owned(),
+            reason,
+        };
         let text: String = self.call(READ, json!([CidJson::from(*cid)])).await?;
-        let bytes = BASE64_STANDARD.decode(text).map_err(|error| malformed(error.to_string()))?;
+        let bytes = BASE64_STANDARD
+            .decode(text)
+            .map_err(|error| malformed(error.to_string()))?;
         if cid.hash().code() != BLAKE2B_256 {
-            return Err(malformed(format!("{cid} does not name an object of the chain")));
+            return Err(malformed(format!(
+                "{cid} does not name an object of the chain"
+            )));
         }
         let digest = blake2b_simd::Params::new().hash_length(32).hash(&bytes);
         if digest.as_bytes() != cid.hash().digest() {
-            return Err(malformed(format!("{} bytes that are not those of {cid}", bytes.len())));
+            return Err(malformed(format!(
+                "{} bytes that are not those of {cid}",
+                bytes.len()
+            )));
         }
         Ok(bytes)
     }
 
     async fn object<T: DeserializeOwned>(&self, cid: &Cid) -> Result<T, RpcError> {
         let bytes = self.read_object(cid).await?;
-        from_slice(&bytes).map_err(|error| RpcError::Malformed { method: READ.to_owned(), reason: format!("{cid}: {error}") })
+        from_slice(&bytes).map_err(|error| RpcError::Malformed {
+            method: READ.to_owned(),
+            reason: format!("{cid}: {error}"),
+        })
     }
 
     /// CIDs of a miner's deadlines, by index. `deadlines` comes from the miner's state.
@@ -81,10 +98,18 @@ impl Node {
 
     pub async fn deadline_totals(&self, deadline: &Cid) -> Result<DeadlineTotals, RpcError> {
         let deadline: Deadline = self.object(deadline).await?;
-        Ok(DeadlineTotals { live_qa_power: deadline.live_power.qa, daily_fee: deadline.daily_fee })
+        Ok(DeadlineTotals {
+            live_qa_power: deadline.live_power.qa,
+            daily_fee: deadline.daily_fee,
+        })
     }
 
-    pub async fn deadline_sectors(&self, miner: &Address, index: u64, tsk: &TipSetKey) -> Result<DeadlineSectors, RpcError> {
+    pub async fn deadline_sectors(
+        &self,
+        miner: &Address,
+        index: u64,
+        tsk: &TipSetKey,
+    ) -> Result<DeadlineSectors, RpcError> {
         let partitions = self.partitions(miner, index, tsk).await?;
         DeadlineSectors::of(&partitions).ok_or_else(|| RpcError::Malformed {
             method: "Filecoin.StateMinerPartitions".to_owned(),
@@ -109,7 +134,10 @@ mod tests {
         };
         let most = DeadlineSectors::of(&[partition(vec![7, MOST_SECTORS])]).unwrap();
         assert_eq!(most.live.len(), MOST_SECTORS);
-        assert_eq!(DeadlineSectors::of(&[partition(vec![7, MOST_SECTORS + 1])]), None);
+        assert_eq!(
+            DeadlineSectors::of(&[partition(vec![7, MOST_SECTORS + 1])]),
+            None
+        );
         assert_eq!(DeadlineSectors::of(&[partition(vec![0, 1 << 60])]), None);
         assert_eq!(DeadlineSectors::of(&[partition(vec![u64::MAX, 1])]), None);
     }

@@ -38,8 +38,14 @@ impl Endpoint {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         match text.split_once("@http") {
-            Some((token, rest)) => Self { url: format!("http{rest}"), token: token.to_owned() },
-            None => Self { url: text.to_owned(), token: String::new() },
+            Some((token, rest)) => Self {
+                url: format!("http{rest}"),
+                token: token.to_owned(),
+            },
+            None => Self {
+                url: text.to_owned(),
+                token: String::new(),
+            },
         }
     }
 }
@@ -64,16 +70,34 @@ pub enum RpcError {
     #[error("the node at {url} cannot be reached: {reason}")]
     Unreachable { url: String, reason: String },
     #[error("the node at {url} is busy or broken (HTTP {status}): {reason}")]
-    Unavailable { url: String, status: u16, reason: String, retry_after: Option<Duration> },
-    #[error("the node at {url} refuses the token (HTTP {status}); make a new one with `lotus auth create-token --perm sign`")]
+    Unavailable {
+        url: String,
+        status: u16,
+        reason: String,
+        retry_after: Option<Duration>,
+    },
+    #[error(
+        "the node at {url} refuses the token (HTTP {status}); make a new one with \
+         `lotus auth create-token --perm sign`"
+    )]
     Unauthorised { url: String, status: u16 },
     #[error("the node answered {method} with error {code}: {message}")]
-    Node { method: String, code: i64, message: String },
+    Node {
+        method: String,
+        code: i64,
+        message: String,
+    },
     #[error("the node gave an unexpected answer to {method}: {reason}")]
     Malformed { method: String, reason: String },
     #[error("the node at {url} is on network {found:?}, not on {expected:?}; it is not used")]
-    Network { url: String, found: String, expected: String },
-    #[error("no node can be used; a node that is behind the chain is neither read from nor sent to: {0}")]
+    Network {
+        url: String,
+        found: String,
+        expected: String,
+    },
+    #[error(
+        "no node can be used; a node that is behind the chain is neither read from nor sent to: {0}"
+    )]
     Stale(String),
 }
 
@@ -81,7 +105,10 @@ impl RpcError {
     /// True if the same call may succeed later.
     #[must_use]
     pub const fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Stale(_))
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Stale(_)
+        )
     }
 }
 
@@ -140,14 +167,24 @@ pub(super) struct Transport {
 
 impl Transport {
     pub fn new(config: NodeConfig) -> Result<Self, RpcError> {
-        let http = crate::http::client(config.timeout)
-            .map_err(|error| RpcError::Unreachable { url: config.first.url.clone(), reason: error.to_string() })?;
+        let http = crate::http::client(config.timeout).map_err(|error| RpcError::Unreachable {
+            url: config.first.url.clone(),
+            reason: error.to_string(),
+        })?;
         let backoff = config.backoff;
         let mut endpoints = vec![config.first];
         endpoints.extend(config.fallbacks);
         let states = Mutex::new(vec![State::default(); endpoints.len()]);
         let current = Mutex::new((0, Instant::now()));
-        Ok(Self { endpoints, states, http, backoff, next_id: AtomicU64::new(1), current, network: OnceLock::new() })
+        Ok(Self {
+            endpoints,
+            states,
+            http,
+            backoff,
+            next_id: AtomicU64::new(1),
+            current,
+            network: OnceLock::new(),
+        })
     }
 
     pub fn url(&self) -> &str {
@@ -155,10 +192,16 @@ impl Transport {
     }
 
     /// Asks the usable nodes in turn, best first, until one answers.
-    pub async fn read<T: DeserializeOwned>(&self, method: &str, params: &Value) -> Result<T, RpcError> {
+    pub async fn read<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        params: &Value,
+    ) -> Result<T, RpcError> {
         let mut failed = None;
         for at in self.order()? {
-            let Some(endpoint) = self.endpoints.get(at) else { continue };
+            let Some(endpoint) = self.endpoints.get(at) else {
+                continue;
+            };
             if failed.is_some()
                 && let Err(error) = self.same_network(endpoint).await
             {
@@ -176,27 +219,52 @@ impl Transport {
                 }
             }
         }
-        Err(failed.unwrap_or_else(|| RpcError::Unreachable { url: self.url().to_owned(), reason: "no node".into() }))
+        Err(failed.unwrap_or_else(|| RpcError::Unreachable {
+            url: self.url().to_owned(),
+            reason: "no node".into(),
+        }))
     }
 
     /// Indices of the usable endpoints, best first.
     pub fn order(&self) -> Result<Vec<usize>, RpcError> {
-        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let well: Vec<usize> = (0..states.len()).filter(|at| states.get(*at).is_some_and(|s| s.unhealthy.is_none())).collect();
+        let states = self
+            .states
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let well: Vec<usize> = (0..states.len())
+            .filter(|at| states.get(*at).is_some_and(|s| s.unhealthy.is_none()))
+            .collect();
         if well.is_empty() {
-            let reasons: Vec<String> = states.into_iter().filter_map(|state| state.unhealthy).collect();
+            let reasons: Vec<String> = states
+                .into_iter()
+                .filter_map(|state| state.unhealthy)
+                .collect();
             return Err(RpcError::Stale(reasons.join("; ")));
         }
         let from = self.current();
-        let is_resting = |at: usize| states.get(at).and_then(|s| s.resting).is_some_and(|until| until > Instant::now());
-        let turned = well.iter().copied().filter(|at| *at >= from).chain(well.iter().copied().filter(|at| *at < from));
+        let is_resting = |at: usize| {
+            states
+                .get(at)
+                .and_then(|s| s.resting)
+                .is_some_and(|until| until > Instant::now())
+        };
+        let turned = well
+            .iter()
+            .copied()
+            .filter(|at| *at >= from)
+            .chain(well.iter().copied().filter(|at| *at < from));
         let (rested, resting): (Vec<usize>, Vec<usize>) = turned.partition(|at| !is_resting(*at));
         Ok(rested.into_iter().chain(resting).collect())
     }
 
     fn current(&self) -> usize {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.1.elapsed() > AWAY { 0 } else { current.0 }
+        if current.1.elapsed() > AWAY {
+            0
+        } else {
+            current.0
+        }
     }
 
     fn stay_with(&self, at: usize) {
@@ -226,7 +294,11 @@ impl Transport {
             Some(expected) if *expected == found => Ok(()),
             expected => {
                 let expected = expected.cloned().unwrap_or_default();
-                Err(RpcError::Network { url: endpoint.url.clone(), found, expected })
+                Err(RpcError::Network {
+                    url: endpoint.url.clone(),
+                    found,
+                    expected,
+                })
             }
         }
     }
@@ -238,7 +310,12 @@ impl Transport {
         for endpoint in &self.endpoints {
             heads.push(self.call_once(endpoint, CHAIN_HEAD, &json!([])).await);
         }
-        let best = heads.iter().flatten().map(|head| head.height).max().unwrap_or_default();
+        let best = heads
+            .iter()
+            .flatten()
+            .map(|head| head.height)
+            .max()
+            .unwrap_or_default();
         let mut found = Vec::new();
         for (at, (endpoint, head)) in self.endpoints.iter().zip(&heads).enumerate() {
             let problem = match head {
@@ -246,27 +323,57 @@ impl Transport {
                 Err(error) => Some(error.to_string()),
             };
             if head.is_ok()
-                && let Some(state) = self.states.lock().unwrap_or_else(PoisonError::into_inner).get_mut(at)
+                && let Some(state) = self
+                    .states
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get_mut(at)
             {
-                state.unhealthy = problem.as_ref().map(|why| format!("{}: {why}", endpoint.url));
+                state.unhealthy = problem
+                    .as_ref()
+                    .map(|why| format!("{}: {why}", endpoint.url));
             }
-            found.push(HeadHealth { url: endpoint.url.clone(), problem });
+            found.push(HeadHealth {
+                url: endpoint.url.clone(),
+                problem,
+            });
         }
         found
     }
 
     /// Asks one node, trying again a few times.
-    pub async fn ask<T: DeserializeOwned>(&self, at: usize, method: &str, params: &Value) -> Result<T, RpcError> {
-        let none = || RpcError::Unreachable { url: self.url().to_owned(), reason: "no such node".into() };
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        at: usize,
+        method: &str,
+        params: &Value,
+    ) -> Result<T, RpcError> {
+        let none = || RpcError::Unreachable {
+            url: self.url().to_owned(),
+            reason: "no such node".into(),
+        };
         let endpoint = self.endpoints.get(at).ok_or_else(none)?;
         let mut backoff = self.backoff;
         for _ in 1..TRIES {
             match self.call_once(endpoint, method, params).await {
-                Err(RpcError::Unavailable { retry_after: Some(pause), url, status, reason }) if pause > LONGEST_PAUSE => {
+                Err(RpcError::Unavailable {
+                    retry_after: Some(pause),
+                    url,
+                    status,
+                    reason,
+                }) if pause > LONGEST_PAUSE => {
                     self.rest(at, pause);
-                    return Err(RpcError::Unavailable { url, status, reason, retry_after: Some(pause) });
+                    return Err(RpcError::Unavailable {
+                        url,
+                        status,
+                        reason,
+                        retry_after: Some(pause),
+                    });
                 }
-                Err(RpcError::Unavailable { retry_after: Some(pause), .. }) => tokio::time::sleep(pause.max(backoff)).await,
+                Err(RpcError::Unavailable {
+                    retry_after: Some(pause),
+                    ..
+                }) => tokio::time::sleep(pause.max(backoff)).await,
                 Err(error) if error.is_temporary() => tokio::time::sleep(backoff).await,
                 other => return other,
             }
@@ -276,18 +383,38 @@ impl Transport {
     }
 
     fn rest(&self, at: usize, pause: Duration) {
-        if let Some(state) = self.states.lock().unwrap_or_else(PoisonError::into_inner).get_mut(at) {
+        if let Some(state) = self
+            .states
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(at)
+        {
             state.resting = Instant::now().checked_add(pause);
         }
     }
 
-    async fn call_once<T: DeserializeOwned>(&self, endpoint: &Endpoint, method: &str, params: &Value) -> Result<T, RpcError> {
+    async fn call_once<T: DeserializeOwned>(
+        &self,
+        endpoint: &Endpoint,
+        method: &str,
+        params: &Value,
+    ) -> Result<T, RpcError> {
         let url = || endpoint.url.clone();
-        let unreachable = |error: reqwest::Error| RpcError::Unreachable { url: url(), reason: root_cause(&error) };
-        let malformed = |reason: String| RpcError::Malformed { method: method.to_owned(), reason };
+        let unreachable = |error: reqwest::Error| RpcError::Unreachable {
+            url: url(),
+            reason: root_cause(&error),
+        };
+        let malformed = |reason: String| RpcError::Malformed {
+            method: method.to_owned(),
+            reason,
+        };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        let request = self.http.post(&endpoint.url).bearer_auth(&endpoint.token).json(&body);
+        let request = self
+            .http
+            .post(&endpoint.url)
+            .bearer_auth(&endpoint.token)
+            .json(&body);
         let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status().as_u16();
         if status == 401 || status == 403 {
@@ -301,20 +428,28 @@ impl Transport {
             }
             bytes.extend_from_slice(&part);
         }
-        let unavailable = |reason: String| RpcError::Unavailable { url: url(), status, reason, retry_after };
+        let unavailable = |reason: String| RpcError::Unavailable {
+            url: url(),
+            status,
+            reason,
+            retry_after,
+        };
         let answer: Answer<'_> = match serde_json::from_slice(&bytes) {
             Ok(answer) => answer,
             // A proxy's page, or an empty or truncated answer, is not the request's fault.
             Err(_) => return Err(unavailable(excerpt(&bytes))),
         };
         match answer {
-            Answer { error: Some(error), .. } => {
-                Err(RpcError::Node { method: method.to_owned(), code: error.code, message: error.message })
-            }
+            Answer {
+                error: Some(error), ..
+            } => Err(RpcError::Node {
+                method: method.to_owned(),
+                code: error.code,
+                message: error.message,
+            }),
             Answer { .. } if is_passing(status) => Err(unavailable(excerpt(&bytes))),
-            Answer { result, .. } => {
-                serde_json::from_str(result.map_or("null", RawValue::get)).map_err(|error| malformed(error.to_string()))
-            }
+            Answer { result, .. } => serde_json::from_str(result.map_or("null", RawValue::get))
+                .map_err(|error| malformed(error.to_string())),
         }
     }
 }
@@ -328,7 +463,11 @@ const fn is_passing(status: u16) -> bool {
 fn pause_asked(response: &reqwest::Response) -> Option<Duration> {
     const LONGEST: u64 = 3600;
     let header = response.headers().get("retry-after")?.to_str().ok()?;
-    header.trim().parse().ok().map(|seconds: u64| Duration::from_secs(seconds.min(LONGEST)))
+    header
+        .trim()
+        .parse()
+        .ok()
+        .map(|seconds: u64| Duration::from_secs(seconds.min(LONGEST)))
 }
 
 /// The beginning of an unreadable answer, on one line.
@@ -337,8 +476,11 @@ fn excerpt(bytes: &[u8]) -> String {
     if bytes.is_empty() {
         return "the answer is empty".into();
     }
-    let text: String =
-        String::from_utf8_lossy(bytes).chars().map(|c| if c.is_control() { ' ' } else { c }).take(LENGTH).collect();
+    let text: String = String::from_utf8_lossy(bytes)
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(LENGTH)
+        .collect();
     format!("the answer is not JSON-RPC: {}", text.trim())
 }
 
@@ -346,11 +488,20 @@ fn excerpt(bytes: &[u8]) -> String {
 fn behind(head: &TipSet, best: i64, freshness: Freshness) -> Option<String> {
     let most = freshness.most_epochs;
     if best - head.height > most {
-        return Some(format!("its head is at {}, {} epochs behind another node", head.height, best - head.height));
+        return Some(format!(
+            "its head is at {}, {} epochs behind another node",
+            head.height,
+            best - head.height
+        ));
     }
     let made_at = head.blocks.first().map(|block| block.timestamp)?;
     let late = (freshness.now? - made_at) / freshness.epoch_seconds.max(1);
-    (late > most).then(|| format!("its head, {}, is {late} epochs behind the clock", head.height))
+    (late > most).then(|| {
+        format!(
+            "its head, {}, is {late} epochs behind the clock",
+            head.height
+        )
+    })
 }
 
 /// The innermost cause: reqwest's outer errors repeat the URL.

@@ -1,14 +1,15 @@
-//! Shapes of requests and answers, Lotus v1 (docs: Filecoin OpenRPC v1). The client reads them, the devnet writes them.
+//! Shapes of requests and answers, Lotus v1 (docs: Filecoin OpenRPC v1). The client reads them, the
+//! devnet writes them.
 //!
 //! Unknown fields are ignored and null stands for an empty list, as real nodes do. Big numbers are
 //! decimal strings.
 
-use fil_actors_shared::v18::reward::FilterEstimate;
+use fil_actors_shared::v19::reward::FilterEstimate;
 use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
 use serde::{Deserialize, Serialize};
 
 use super::{BitFieldJson, CidJson, null_as_default};
-use crate::gas::GasOffer;
+use crate::{economics::SOLSTICE, gas::GasOffer};
 
 /// Decimal text of a big integer.
 pub mod decimal {
@@ -16,12 +17,19 @@ pub mod decimal {
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub fn serialize<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(
+        value: &impl Display,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(value)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(deserializer: D) -> Result<T, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    pub fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -34,10 +42,16 @@ pub mod atto {
         serializer.collect_str(value.atto())
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TokenAmount, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<TokenAmount, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let atto = text.parse::<BigInt>().ok().filter(|atto| atto.magnitude() <= BigInt::from(MOST).magnitude());
-        atto.map(TokenAmount::from_atto).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not an amount")))
+        let atto = text
+            .parse::<BigInt>()
+            .ok()
+            .filter(|atto| atto.magnitude() <= BigInt::from(MOST).magnitude());
+        atto.map(TokenAmount::from_atto)
+            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not an amount")))
     }
 
     /// There will never be more than two billion FIL.
@@ -82,9 +96,21 @@ impl TipSet {
         let first = self.blocks.first();
         match first {
             None => Some("a tipset without blocks"),
-            Some(_) if self.cids.len() != self.blocks.len() => Some("blocks and CIDs of different number"),
-            Some(_) if self.blocks.iter().any(|block| block.height != self.height) || self.height < 0 => Some("a wrong height"),
-            Some(first) if self.blocks.iter().any(|block| block.parents != first.parents) => {
+            Some(_) if self.cids.len() != self.blocks.len() => {
+                Some("blocks and CIDs of different number")
+            }
+            Some(_)
+                if self.blocks.iter().any(|block| block.height != self.height)
+                    || self.height < 0 =>
+            {
+                Some("a wrong height")
+            }
+            Some(first)
+                if self
+                    .blocks
+                    .iter()
+                    .any(|block| block.parents != first.parents) =>
+            {
                 Some("blocks with different parents")
             }
             Some(_) => None,
@@ -176,7 +202,11 @@ pub struct Message {
 impl Message {
     #[must_use]
     pub fn gas_offer(&self) -> GasOffer {
-        GasOffer { limit: self.gas_limit, fee_cap: self.gas_fee_cap.clone(), premium: self.gas_premium.clone() }
+        GasOffer {
+            limit: self.gas_limit,
+            fee_cap: self.gas_fee_cap.clone(),
+            premium: self.gas_premium.clone(),
+        }
     }
 }
 
@@ -189,7 +219,8 @@ pub struct SignedMessage {
     pub cid: CidJson,
 }
 
-/// How the node should send a message. `MsgUuid` makes a repeated push of the same message harmless.
+/// How the node should send a message. `MsgUuid` makes a repeated push of the same message
+/// harmless.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct MessageSendSpec {
@@ -238,7 +269,9 @@ pub struct BlockMessages {
 
 impl BlockMessages {
     pub fn all(&self) -> impl Iterator<Item = &Message> {
-        self.bls_messages.iter().chain(self.secpk_messages.iter().map(|signed| &signed.message))
+        self.bls_messages
+            .iter()
+            .chain(self.secpk_messages.iter().map(|signed| &signed.message))
     }
 }
 
@@ -269,6 +302,28 @@ pub struct NetworkParams {
     pub block_delay_secs: i64,
     /// Epochs between PreCommit and its seed.
     pub pre_commit_challenge_delay: i64,
+    #[serde(default)]
+    pub fork_upgrade_params: ForkUpgradeParams,
+}
+
+/// Heights of network upgrades.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ForkUpgradeParams {
+    /// The last epoch with network version 28. `None`: a node that does not know version 29.
+    #[serde(default)]
+    pub upgrade_solstice_height: Option<i64>,
+}
+
+impl NetworkParams {
+    /// The network version with which a message can land until `epoch`, from the version now.
+    #[must_use]
+    pub fn version_by(&self, now: u32, epoch: i64) -> u32 {
+        match self.fork_upgrade_params.upgrade_solstice_height {
+            Some(last) if epoch > last => now.max(SOLSTICE),
+            _ => now,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -293,8 +348,14 @@ impl MinerInfo {
     /// Addresses besides the worker's that may send proofs. Unreadable ones are left out.
     #[must_use]
     pub fn control_addresses(&self) -> Vec<Address> {
-        let listed = self.rest.get("ControlAddresses").and_then(serde_json::Value::as_array);
-        let parsed = listed.into_iter().flatten().filter_map(|value| address::deserialize(value.clone()).ok());
+        let listed = self
+            .rest
+            .get("ControlAddresses")
+            .and_then(serde_json::Value::as_array);
+        let parsed = listed
+            .into_iter()
+            .flatten()
+            .filter_map(|value| address::deserialize(value.clone()).ok());
         parsed.collect()
     }
 }
@@ -471,7 +532,10 @@ pub struct Smoothed {
 
 impl From<Smoothed> for FilterEstimate {
     fn from(smoothed: Smoothed) -> Self {
-        Self { position: smoothed.position_estimate, velocity: smoothed.velocity_estimate }
+        Self {
+            position: smoothed.position_estimate,
+            velocity: smoothed.velocity_estimate,
+        }
     }
 }
 

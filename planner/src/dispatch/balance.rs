@@ -21,14 +21,24 @@ impl Waiting {
     /// Seconds that machines with this throughput need for it: of PC1 or of GPUs, whichever is
     /// longer.
     fn seconds(&self, paces: &Table<KindIx, Pace>) -> i64 {
-        let all = |pace: fn(&Pace) -> i64| self.to_begin.iter().zip(paces.iter()).map(|(n, p)| seconds(*n, pace(p))).sum::<i64>();
+        let all = |pace: fn(&Pace) -> i64| {
+            self.to_begin
+                .iter()
+                .zip(paces.iter())
+                .map(|(n, p)| seconds(*n, pace(p)))
+                .sum::<i64>()
+        };
         let first = paces.iter().next().copied().unwrap_or_default();
-        let gpus = all(|pace| pace.both) + seconds(self.layers, first.both) + seconds(self.c2, first.c2);
+        let gpus =
+            all(|pace| pace.both) + seconds(self.layers, first.both) + seconds(self.c2, first.c2);
         all(|pace| pace.p1).max(gpus)
     }
 
     fn add(&mut self, other: &Self) {
-        self.to_begin.iter_mut().zip(other.to_begin.iter()).for_each(|(n, more)| *n += more);
+        self.to_begin
+            .iter_mut()
+            .zip(other.to_begin.iter())
+            .for_each(|(n, more)| *n += more);
         self.layers += other.layers;
         self.c2 += other.c2;
     }
@@ -53,7 +63,9 @@ impl World<'_> {
     }
 
     pub(crate) fn gives_way(&self) -> bool {
-        self.pools.len() > 1 && self.policy.give_way > 0 && !matches!(self.policy.rule, Rule::Fifo | Rule::Keyed)
+        self.pools.len() > 1
+            && self.policy.give_way > 0
+            && !matches!(self.policy.rule, Rule::Fifo | Rule::Keyed)
     }
 
     pub(crate) fn by_kind<T: Default>(&self) -> Table<KindIx, T> {
@@ -67,12 +79,20 @@ impl World<'_> {
             return self.pools.iter_mut().for_each(|pool| pool.longer = 0);
         }
         let (any, bound) = self.waiting();
-        let at_work: Vec<PoolIx> = self.fleet.pools.keys().filter(|pool| self.is_at_work(*pool)).collect();
+        let at_work: Vec<PoolIx> = self
+            .fleet
+            .pools
+            .keys()
+            .filter(|pool| self.is_at_work(*pool))
+            .collect();
         for pool in self.fleet.pools.keys() {
             let (mut left, mut paces) = (any.clone(), self.by_kind::<Pace>());
             for other in at_work.iter().copied().filter(|other| *other != pool) {
                 left.add(&bound[other]);
-                paces.iter_mut().zip(self.pools[other].paces.iter()).for_each(|(pace, more)| pace.add(*more));
+                paces
+                    .iter_mut()
+                    .zip(self.pools[other].paces.iter())
+                    .for_each(|(pace, more)| pace.add(*more));
             }
             let longer = bound[pool].seconds(&self.pools[pool].paces) - left.seconds(&paces);
             self.pools[pool].longer = longer.max(0);
@@ -81,18 +101,30 @@ impl World<'_> {
 
     /// Waiting work that can go to any pool, and the work bound to each.
     fn waiting(&self) -> (Waiting, Table<PoolIx, Waiting>) {
-        let none = Waiting { to_begin: self.by_kind(), layers: 0, c2: 0 };
+        let none = Waiting {
+            to_begin: self.by_kind(),
+            layers: 0,
+            c2: 0,
+        };
         let mut any = none.clone();
         let mut bound: Table<PoolIx, Waiting> = self.pools.iter().map(|_| none.clone()).collect();
         for (state, bound) in self.pools.iter().zip(bound.iter_mut()) {
             bound.layers = i64::from(state.wip);
-            bound.c2 = state.c2.iter().map(|queue| i64::try_from(self.queues[*queue].c2.len()).unwrap_or(0)).sum();
+            bound.c2 = state
+                .c2
+                .iter()
+                .map(|queue| i64::try_from(self.queues[*queue].c2.len()).unwrap_or(0))
+                .sum();
         }
         for group in &self.ready {
             let state = &self.groups[*group];
             let order = &self.orders[state.order];
-            let n = i64::from(state.n - state.begun) + i64::try_from(state.again.len()).unwrap_or(0);
-            let waiting = order.pool.or(state.hint.only).map_or(&mut any, |pool| &mut bound[pool]);
+            let n =
+                i64::from(state.n - state.begun) + i64::try_from(state.again.len()).unwrap_or(0);
+            let waiting = order
+                .pool
+                .or(state.hint.only)
+                .map_or(&mut any, |pool| &mut bound[pool]);
             waiting.to_begin[order.kind] += n;
         }
         (any, bound)
@@ -103,7 +135,10 @@ impl World<'_> {
     fn is_at_work(&mut self, pool: PoolIx) -> bool {
         let fleet = self.fleet;
         let mut has = |can: fn(&MachineState) -> bool| {
-            let mut there = fleet.machines.keys().filter(|machine| fleet.pool(*machine) == pool);
+            let mut there = fleet
+                .machines
+                .keys()
+                .filter(|machine| fleet.pool(*machine) == pool);
             there.any(|machine| can(&self.machines[machine]) && self.is_up_for(machine, 1))
         };
         has(|room| room.can_p1) && has(|room| room.can_gpu)
@@ -127,17 +162,30 @@ mod tests {
         world.add_order(order(Some(0), bound, 200 * HOUR));
         let any = world.add_order(order(None, 30, due));
         assert!(world.run());
-        let in_first = world.sectors_of(any).filter(|s| fleet.pool(world.sectors[*s].row.m1) == PoolIx::of(0)).count();
+        let in_first = world
+            .sectors_of(any)
+            .filter(|s| fleet.pool(world.sectors[*s].row.m1) == PoolIx::of(0))
+            .count();
         [in_first, 30 - in_first]
     }
 
     #[test]
     fn flexible_sectors_leave_a_pool_to_bound_ones_that_need_it_longer() {
-        assert_eq!(parts(90, 190 * HOUR, 0), [0, 30], "though due earlier: the first pool has enough to do without it");
+        assert_eq!(
+            parts(90, 190 * HOUR, 0),
+            [0, 30],
+            "though due earlier: the first pool has enough to do without it"
+        );
         let [in_first, in_second] = parts(20, 190 * HOUR, 0);
-        assert!(in_first >= 8 && in_second >= 8, "the second alone would need longer: {in_first} and {in_second}");
+        assert!(
+            in_first >= 8 && in_second >= 8,
+            "the second alone would need longer: {in_first} and {in_second}"
+        );
         let [in_first, in_second] = parts(90, HOUR, 0);
-        assert!(in_first >= 8 && in_second >= 8, "what is late goes first in both: {in_first} and {in_second}");
+        assert!(
+            in_first >= 8 && in_second >= 8,
+            "what is late goes first in both: {in_first} and {in_second}"
+        );
         assert_eq!(
             parts(90, 190 * HOUR, 500 * HOUR),
             [30, 0],

@@ -30,19 +30,11 @@ impl World<'_> {
         });
         let mut work: Vec<(Urgency, GpuWork)> = Vec::new();
         if !free.is_empty() {
-            let unwanted = free.iter().any(|m| self.machines[*m].prefers == Some(Step::P2));
+            let unwanted = free
+                .iter()
+                .any(|m| self.machines[*m].prefers == Some(Step::P2));
             self.rank_c2(pool, unwanted, &mut work);
-            for machine in &free {
-                for sector in &self.machines[*machine].waiting {
-                    let group = self.sectors[*sector].group;
-                    if self.groups[group].hint.hold_p2 <= now {
-                        let urgency = self.layers_urgency(group, *sector);
-                        let wrong = self.machines[*machine].prefers == Some(Step::C2);
-                        let urgency = if wrong { self.on_wrong_gpu(urgency) } else { urgency };
-                        work.push((urgency, GpuWork::P2(*sector)));
-                    }
-                }
-            }
+            self.rank_p2(&free, &mut work);
             work.sort_unstable();
         }
         for (_, what) in work {
@@ -59,6 +51,23 @@ impl World<'_> {
         self.pools[pool].free_gpu = free;
     }
 
+    fn rank_p2(&self, free: &[MachineIx], work: &mut Vec<(Urgency, GpuWork)>) {
+        for machine in free {
+            let room = &self.machines[*machine];
+            for sector in &room.waiting {
+                let group = self.sectors[*sector].group;
+                if self.groups[group].hint.hold_p2 > self.now {
+                    continue;
+                }
+                let mut urgency = self.layers_urgency(group, *sector);
+                if room.prefers == Some(Step::C2) {
+                    urgency = self.on_wrong_gpu(urgency);
+                }
+                work.push((urgency, GpuWork::P2(*sector)));
+            }
+        }
+    }
+
     fn rank_c2(&mut self, pool: PoolIx, unwanted: bool, work: &mut Vec<(Urgency, GpuWork)>) {
         let mut queues = std::mem::take(&mut self.pools[pool].c2);
         queues.retain(|queue| {
@@ -66,7 +75,10 @@ impl World<'_> {
             self.queues[*queue].listed_c2 = some;
             some
         });
-        for queue in queues.iter().filter(|queue| self.groups[self.queues[**queue].group].hint.hold_c2 <= self.now) {
+        for queue in queues
+            .iter()
+            .filter(|queue| self.groups[self.queues[**queue].group].hint.hold_c2 <= self.now)
+        {
             let urgency = self.urgency(self.queues[*queue].group, Step::C2);
             work.push((urgency, GpuWork::C2(*queue)));
             if unwanted {
@@ -86,7 +98,10 @@ impl World<'_> {
     fn try_p2(&mut self, sector: SectorIx, free: &mut Vec<MachineIx>) {
         let machine = self.sectors[sector].row.m2;
         let kind = self.kind(sector);
-        let (need, seconds) = (self.fleet.kinds[kind].p2, self.fleet.duration(machine, kind, Step::P2));
+        let (need, seconds) = (
+            self.fleet.kinds[kind].p2,
+            self.fleet.duration(machine, kind, Step::P2),
+        );
         if !free.contains(&machine) || !self.fits(machine, need, seconds) {
             return;
         }
@@ -104,13 +119,21 @@ impl World<'_> {
     }
 
     fn try_c2(&mut self, queue: QueueIx, free: &mut Vec<MachineIx>, where_wanted: bool) -> bool {
-        let Some(sector) = self.oldest(queue, State::WaitC2) else { return false };
+        let Some(sector) = self.oldest(queue, State::WaitC2) else {
+            return false;
+        };
         let kind = self.kind(sector);
         let need = self.fleet.kinds[kind].c2;
-        let avoid = if self.choice.1 { self.sectors[sector].avoid } else { MachineIx::NONE };
+        let avoid = if self.choice.1 {
+            self.sectors[sector].avoid
+        } else {
+            MachineIx::NONE
+        };
         let mut best = None;
         for machine in free.iter().copied().filter(|m| *m != avoid) {
-            if self.fleet.machines[machine].drains || (where_wanted && self.machines[machine].prefers == Some(Step::P2)) {
+            if self.fleet.machines[machine].drains
+                || (where_wanted && self.machines[machine].prefers == Some(Step::P2))
+            {
                 continue;
             }
             let seconds = self.fleet.duration(machine, kind, Step::C2);
@@ -122,7 +145,9 @@ impl World<'_> {
                 }
             }
         }
-        let Some((seconds, _, machine)) = best else { return false };
+        let Some((seconds, _, machine)) = best else {
+            return false;
+        };
         self.take(machine, need, false);
         let ends = self.now + self.drawn(seconds);
         let state = &mut self.sectors[sector];

@@ -24,7 +24,11 @@ impl World<'_> {
     /// or waiting. Returns whether any were bound.
     pub(crate) fn move_pass(&mut self, pool: PoolIx) -> bool {
         let mut pass = std::mem::take(&mut self.moving);
-        pass.open = self.pools[pool].gpu_machines.iter().filter(|m| self.is_target(**m)).count();
+        pass.open = self.pools[pool]
+            .gpu_machines
+            .iter()
+            .filter(|m| self.is_target(**m))
+            .count();
         let moved = pass.open > 0 && self.move_queues(pool, &mut pass);
         pass.of_kind.clear();
         self.moving = pass;
@@ -41,7 +45,9 @@ impl World<'_> {
         let mut ranked: Vec<(Urgency, QueueIx)> = Vec::with_capacity(queues.len());
         queues.retain(|queue| {
             let oldest = self.oldest(*queue, State::Layers);
-            ranked.extend(oldest.map(|s| (self.layers_urgency(self.queues[*queue].group, s), *queue)));
+            ranked.extend(
+                oldest.map(|s| (self.layers_urgency(self.queues[*queue].group, s), *queue)),
+            );
             self.queues[*queue].listed_layers = oldest.is_some();
             oldest.is_some()
         });
@@ -94,16 +100,32 @@ impl World<'_> {
         let kind = self.kind(sector);
         let from = self.sectors[sector].row.m1;
         let moves = self.fleet.pools[self.fleet.pool(from)].moves[kind];
-        let near = (self.machines[from].can_gpu && self.is_target(from)).then(|| self.target(from, kind)).flatten();
+        let near = (self.machines[from].can_gpu && self.is_target(from))
+            .then(|| self.target(from, kind))
+            .flatten();
         let lies_still = self.sectors[sector].still_until > self.now;
-        let can_leave = moves.filter(|m| !lies_still && self.machines[from].nic > 0 && self.is_up_for(from, m.layers));
-        let Some(moves) = can_leave else { return near.map(|(.., machine)| machine) };
+        let can_leave = moves.filter(|m| {
+            !lies_still && self.machines[from].nic > 0 && self.is_up_for(from, m.layers)
+        });
+        let Some(moves) = can_leave else {
+            return near.map(|(.., machine)| machine);
+        };
         let far = self.best_far(from, kind, moves.layers, pass);
         // Of two equally good machines, the one that comes first in the pool.
-        [near, far].into_iter().flatten().min().map(|(.., machine)| machine)
+        [near, far]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|(.., machine)| machine)
     }
 
-    fn best_far(&mut self, from: MachineIx, kind: KindIx, seconds: Secs, pass: &mut Moving) -> Option<Target> {
+    fn best_far(
+        &mut self,
+        from: MachineIx,
+        kind: KindIx,
+        seconds: Secs,
+        pass: &mut Moving,
+    ) -> Option<Target> {
         let full = self.fleet.kinds[kind].scratch_full;
         if pass.of_kind.is_empty() {
             pass.of_kind.resize_with(self.fleet.kinds.len(), || None);
@@ -135,7 +157,9 @@ impl World<'_> {
     fn targets(&self, pool: PoolIx, kind: KindIx) -> BinaryHeap<Reverse<Target>> {
         let takes = |m: &&MachineIx| self.is_target(**m) && !self.fleet.machines[**m].drains;
         let open = self.pools[pool].gpu_machines.iter().filter(takes);
-        open.filter_map(|m| self.target(*m, kind)).map(Reverse).collect()
+        open.filter_map(|m| self.target(*m, kind))
+            .map(Reverse)
+            .collect()
     }
 
     fn target(&self, machine: MachineIx, kind: KindIx) -> Option<Target> {
@@ -143,7 +167,11 @@ impl World<'_> {
         let seconds = self.fleet.duration(machine, kind, Step::P2);
         let before = (room.bound + room.gpus - room.free.gpus).max(0);
         // A GPU that is better at C2 counts as half a PC2 slower.
-        let unwanted = if room.prefers == Some(Step::C2) { seconds / 2 } else { 0 };
+        let unwanted = if room.prefers == Some(Step::C2) {
+            seconds / 2
+        } else {
+            0
+        };
         let ends = seconds + before.saturating_mul(seconds) / room.gpus.max(1) + unwanted;
         (seconds > 0).then_some((ends, room.gpu_place, machine))
     }

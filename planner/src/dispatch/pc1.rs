@@ -18,7 +18,10 @@ impl World<'_> {
     /// Begins every PC1 that can begin.
     pub(crate) fn admit(&mut self) {
         let open = |w: &Self, is_urgent: bool| {
-            w.fleet.pools.keys().any(|p| !w.pools[p].free_p1.is_empty() && w.takes_more(p, is_urgent))
+            w.fleet
+                .pools
+                .keys()
+                .any(|p| !w.pools[p].free_p1.is_empty() && w.takes_more(p, is_urgent))
         };
         if self.ready.is_empty() || !open(self, true) {
             return;
@@ -70,13 +73,20 @@ impl World<'_> {
         ranked.clear();
         self.measure_longer();
         self.urgent_until = self.urgent_until();
-        self.ready.iter().for_each(|group| self.rank_group(*group, &mut ranked));
+        self.ready
+            .iter()
+            .for_each(|group| self.rank_group(*group, &mut ranked));
         ranked.sort_unstable();
         self.ranked = ranked;
         let lasts = match self.policy.rule {
             Rule::Keyed | Rule::Fifo => Secs::MAX / 2,
             Rule::Edd if !self.gives_way() => Secs::MAX / 2,
-            _ => Secs::try_from(self.ready.len() / RANKED_ALWAYS).unwrap_or(0).min(30) * 60,
+            _ => {
+                Secs::try_from(self.ready.len() / RANKED_ALWAYS)
+                    .unwrap_or(0)
+                    .min(30)
+                    * 60
+            }
         };
         self.ranked_until = self.now.saturating_add(lasts).max(self.now + 1);
     }
@@ -97,27 +107,23 @@ impl World<'_> {
 
     /// `among`: the pool in which the group gives way, if it is looked at for that pool.
     fn admit_group(&mut self, group: GroupIx, among: Option<PoolIx>, pass: &mut Admission) {
-        let SearchHint { on, only, hold, .. } = self.groups[group].hint;
+        let SearchHint { on, only, .. } = self.groups[group].hint;
         let order = &self.orders[self.groups[group].order];
         let (pool, kind) = (order.pool.or(only).or(among), order.kind);
         if pass.is_closed(kind, |there| self.may_go(pool, there)) {
             return;
         }
         let arrived = self.arrived(group, self.now);
+        let one_pool = pool.is_some() || self.pools.len() == 1;
         let mut last = None;
         // Sectors that begin again and wait for a machine other than the one that they avoid.
         let mut waiting = 0;
-        loop {
-            let fresh = self.next_fresh(group);
-            let state = &self.groups[group];
-            let lost = state.again.len().checked_sub(waiting + 1).filter(|_| self.now >= hold);
-            let (sector, again) = match lost.and_then(|at| state.again.get(at)) {
-                Some(lost) => (*lost, true),
-                None if state.begun < arrived => (fresh, false),
-                None => break,
+        while let Some((sector, again)) = self.next_to_begin(group, arrived, waiting) {
+            let avoid = if self.choice.0 {
+                self.sectors[sector].avoid
+            } else {
+                MachineIx::NONE
             };
-            let avoid = if self.choice.0 { self.sectors[sector].avoid } else { MachineIx::NONE };
-            let one_pool = pool.is_some() || self.pools.len() == 1;
             let same = self.same_p1(last.filter(|m| one_pool && *m != avoid), kind, pass);
             let Some(best) = same.or_else(|| self.best_p1(pool, kind, (on, avoid), pass)) else {
                 if again && avoid.is_some() {
@@ -129,25 +135,68 @@ impl World<'_> {
                 }
                 return;
             };
-            let open = |w: &Self, machine: &MachineIx| {
-                let there = w.fleet.pool(*machine);
-                w.may_go(pool, there) && w.pool_is_open(there, pass)
-            };
-            let drawn = self.planned_place(sector, best).filter(|machine| open(self, machine));
-            let (sector, machine) = match drawn {
-                Some(machine) => (sector, machine),
-                None => (self.planned_on(best, group).unwrap_or(sector), best),
-            };
-            self.start_p1(sector, machine, kind);
-            self.is_fuller(machine, pass);
+            let (sector, machine) = self.as_planned(sector, best, pool, pass);
+            self.begin_p1(sector, machine, kind, pass);
             last = Some(machine);
-            self.take_off(sector);
-            if let Some(spare) = &mut pass.spare[self.fleet.pool(machine)] {
-                *spare -= 1;
-            }
         }
         if self.policy.ahead > 0 && among.is_none() {
             self.keep_slots(group, arrived, pool, kind, pass);
+        }
+    }
+
+    /// A group's next sector to begin, and whether it begins again. Those whose attempts were lost
+    /// go first, except the latest `waiting` of them.
+    fn next_to_begin(
+        &mut self,
+        group: GroupIx,
+        arrived: u32,
+        waiting: usize,
+    ) -> Option<(SectorIx, bool)> {
+        let fresh = self.next_fresh(group);
+        let state = &self.groups[group];
+        let lost = state
+            .again
+            .len()
+            .checked_sub(waiting + 1)
+            .filter(|_| self.now >= state.hint.hold);
+        match lost.and_then(|at| state.again.get(at)) {
+            Some(lost) => Some((*lost, true)),
+            None => (state.begun < arrived).then_some((fresh, false)),
+        }
+    }
+
+    /// The sector that fills the slot, and its machine. The previous plan decides between equal
+    /// sectors, and between equally fast machines.
+    fn as_planned(
+        &mut self,
+        sector: SectorIx,
+        best: MachineIx,
+        pool: Option<PoolIx>,
+        pass: &Admission,
+    ) -> (SectorIx, MachineIx) {
+        let drawn = self.planned_place(sector, best).filter(|machine| {
+            let there = self.fleet.pool(*machine);
+            self.may_go(pool, there) && self.pool_is_open(there, pass)
+        });
+        if let Some(machine) = drawn {
+            return (sector, machine);
+        }
+        let group = self.sectors[sector].group;
+        (self.planned_on(best, group).unwrap_or(sector), best)
+    }
+
+    fn begin_p1(
+        &mut self,
+        sector: SectorIx,
+        machine: MachineIx,
+        kind: KindIx,
+        pass: &mut Admission,
+    ) {
+        self.start_p1(sector, machine, kind);
+        self.is_fuller(machine, pass);
+        self.take_off(sector);
+        if let Some(spare) = &mut pass.spare[self.fleet.pool(machine)] {
+            *spare -= 1;
         }
     }
 
@@ -176,7 +225,14 @@ impl World<'_> {
     }
 
     /// Keeps slots free for data of this group that arrives soon.
-    fn keep_slots(&mut self, group: GroupIx, arrived: u32, meant: Option<PoolIx>, kind: KindIx, pass: &mut Admission) {
+    fn keep_slots(
+        &mut self,
+        group: GroupIx,
+        arrived: u32,
+        meant: Option<PoolIx>,
+        kind: KindIx,
+        pass: &mut Admission,
+    ) {
         let soon = self.arrived(group, self.now.saturating_add(self.policy.ahead));
         let mut wanted = i32::try_from(soon.saturating_sub(arrived)).unwrap_or(i32::MAX);
         if wanted == 0 {
@@ -200,9 +256,14 @@ impl World<'_> {
     fn p1_slots(&mut self, pool: PoolIx, kind: KindIx) -> i32 {
         let mut slots = 0;
         for at in 0..self.pools[pool].free_p1.len() {
-            let Some(machine) = self.pools[pool].free_p1.get(at).copied() else { break };
+            let Some(machine) = self.pools[pool].free_p1.get(at).copied() else {
+                break;
+            };
             let seconds = self.p1_stay(machine, kind);
-            if seconds > 0 && !self.fleet.machines[machine].drains && self.is_up_for(machine, seconds) {
+            if seconds > 0
+                && !self.fleet.machines[machine].drains
+                && self.is_up_for(machine, seconds)
+            {
                 let (cores, memory, scratch) = self.p1_room(machine);
                 slots += self.fleet.kinds[kind].p1_slots(cores, memory, scratch);
             }
@@ -212,7 +273,12 @@ impl World<'_> {
 
     /// The machine that the last sector went to, if it still has capacity: it has become fuller, so
     /// it is still the best one.
-    fn same_p1(&mut self, last: Option<MachineIx>, kind: KindIx, pass: &Admission) -> Option<MachineIx> {
+    fn same_p1(
+        &mut self,
+        last: Option<MachineIx>,
+        kind: KindIx,
+        pass: &Admission,
+    ) -> Option<MachineIx> {
         let machine = last.filter(|_| !self.policy.spread)?;
         let pool = self.fleet.pool(machine);
         (self.pool_is_open(pool, pass) && self.p1_fits(machine, kind)).then_some(machine)
@@ -241,7 +307,9 @@ impl World<'_> {
                 continue;
             }
             let at = pass.list(pool, kind);
-            let Some(list) = pass.slots.get_mut(at) else { continue };
+            let Some(list) = pass.slots.get_mut(at) else {
+                continue;
+            };
             let mut slots = list.take().unwrap_or_else(|| self.slots(pool, kind));
             if let Some(slot) = self.first_fit(&mut slots, kind, (on, avoid))
                 && best.is_none_or(|best| slot < best)
@@ -255,7 +323,12 @@ impl World<'_> {
         best.map(|(_, machine)| machine)
     }
 
-    fn first_fit(&mut self, slots: &mut Slots, kind: KindIx, (on, avoid): (Option<MachineIx>, MachineIx)) -> Option<Slot> {
+    fn first_fit(
+        &mut self,
+        slots: &mut Slots,
+        kind: KindIx,
+        (on, avoid): (Option<MachineIx>, MachineIx),
+    ) -> Option<Slot> {
         let mut aside = Vec::new();
         let mut found = None;
         while let Some(Reverse(slot)) = slots.peek().copied() {
@@ -287,14 +360,24 @@ impl World<'_> {
                 fits
             });
         }
-        let slots = free.iter().map(|m| Reverse((self.p1_rank(*m, kind), *m))).collect();
+        let slots = free
+            .iter()
+            .map(|m| Reverse((self.p1_rank(*m, kind), *m)))
+            .collect();
         self.pools[pool].free_p1 = free;
         slots
     }
 
     fn p1_rank(&self, machine: MachineIx, kind: KindIx) -> (Secs, i32) {
         let scratch = self.machines[machine].scratch;
-        (self.fleet.duration(machine, kind, Step::P1), if self.policy.spread { -scratch } else { scratch })
+        (
+            self.fleet.duration(machine, kind, Step::P1),
+            if self.policy.spread {
+                -scratch
+            } else {
+                scratch
+            },
+        )
     }
 
     /// Ranks a machine anew after a PC1 has begun there.
@@ -322,7 +405,9 @@ mod tests {
         // PC1 takes 4 h and a move 360 s. Two sectors that end together leave one after the other.
         for (down, begins) in [(4 * HOUR + 720, 0), (4 * HOUR + 719, 20 * HOUR)] {
             let mut fleet = fleet();
-            fleet.machines[MachineIx::of(0)].down.push((down, 20 * HOUR));
+            fleet.machines[MachineIx::of(0)]
+                .down
+                .push((down, 20 * HOUR));
             let mut world = World::new(&fleet, Policy::default());
             let order = world.add_order(order(None, 1, 100 * HOUR));
             assert!(world.run());

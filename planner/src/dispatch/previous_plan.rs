@@ -6,8 +6,8 @@
 //! a slot, and which of equally fast machines a sector goes to.
 
 use crate::{
-    GroupIx, MachineIx, Secs, SectorIx, model::fleet::Step, model::previous_plan::PreviousPlan, model::sector::State,
-    sim::world::World,
+    GroupIx, MachineIx, Secs, SectorIx, model::fleet::Step, model::previous_plan::PreviousPlan,
+    model::sector::State, sim::world::World,
 };
 
 /// How many sectors of a machine's previous plan are searched for one of the right group.
@@ -20,9 +20,17 @@ impl World<'_> {
         let mut simulated = self.clone();
         simulated.expect_usual();
         simulated.run_until(self.now.saturating_add(seconds));
-        let waiting = self.sectors.pairs().filter(|(_, sector)| sector.state == State::Wait);
+        let waiting = self
+            .sectors
+            .pairs()
+            .filter(|(_, sector)| sector.state == State::Wait);
         let begins = waiting
-            .filter_map(|(id, _)| simulated.sectors.get(id).map(|sector| (sector.row.s1, id, sector.row.m1)))
+            .filter_map(|(id, _)| {
+                simulated
+                    .sectors
+                    .get(id)
+                    .map(|sector| (sector.row.s1, id, sector.row.m1))
+            })
             .filter(|(_, _, machine)| machine.is_some());
         PreviousPlan::of(self.fleet.machines.len(), begins.collect())
     }
@@ -36,7 +44,8 @@ impl World<'_> {
     pub(crate) fn planned_place(&mut self, sector: SectorIx, best: MachineIx) -> Option<MachineIx> {
         let machine = *self.drawn.places.get(&sector)?;
         let kind = self.kind(sector);
-        let as_quick = self.fleet.duration(machine, kind, Step::P1) <= self.fleet.duration(best, kind, Step::P1);
+        let as_quick = self.fleet.duration(machine, kind, Step::P1)
+            <= self.fleet.duration(best, kind, Step::P1);
         (as_quick && self.may_begin(sector, machine)).then_some(machine)
     }
 
@@ -45,7 +54,10 @@ impl World<'_> {
         self.drop_begun(machine)?;
         (0..self.drawn.queues[machine].len().min(SEEN)).find_map(|at| {
             let (_, sector) = *self.drawn.queues[machine].get(at)?;
-            let waits = self.sectors.get(sector).is_some_and(|s| s.state == State::Wait && s.group == group);
+            let waits = self
+                .sectors
+                .get(sector)
+                .is_some_and(|s| s.state == State::Wait && s.group == group);
             (waits && self.may_begin(sector, machine)).then_some(sector)
         })
     }
@@ -55,7 +67,11 @@ impl World<'_> {
     fn drop_begun(&mut self, machine: MachineIx) -> Option<()> {
         loop {
             let (_, first) = *self.drawn.queues.get(machine)?.front()?;
-            if self.sectors.get(first).is_some_and(|sector| sector.state == State::Wait) {
+            if self
+                .sectors
+                .get(first)
+                .is_some_and(|sector| sector.state == State::Wait)
+            {
                 return Some(());
             }
             self.drawn.queues[machine].pop_front();
@@ -67,7 +83,8 @@ impl World<'_> {
         let state = &self.groups[group];
         let (hint, order) = (state.hint, &self.orders[state.order]);
         let pool = order.pool.or(hint.only);
-        let is_there = sector.0 < state.first + self.arrived(group, self.now) && order.known <= self.now;
+        let is_there =
+            sector.0 < state.first + self.arrived(group, self.now) && order.known <= self.now;
         let here = pool.is_none_or(|pool| pool == self.fleet.pool(machine));
         let meant = hint.on.is_none_or(|on| on == machine) && (avoid != machine || !self.choice.0);
         is_there && here && meant && self.p1_fits(machine, self.kind(sector))

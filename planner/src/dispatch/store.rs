@@ -11,7 +11,9 @@ impl World<'_> {
     pub(crate) fn store_pass(&mut self, pool: PoolIx) {
         let mut queue = std::mem::take(&mut self.pools[pool].to_store);
         for _ in 0..queue.len() {
-            let Some(sector) = queue.pop_front() else { break };
+            let Some(sector) = queue.pop_front() else {
+                break;
+            };
             let state = &self.sectors[sector];
             if state.state != State::Active || state.row.ys >= 0 {
                 continue;
@@ -36,7 +38,9 @@ impl World<'_> {
         let kind = self.kind(sector);
         let from = self.sectors[sector].row.m2;
         let stays = Some((from, 0));
-        let Some(seconds) = self.fleet.pools[pool].moves_sealed(kind) else { return stays };
+        let Some(seconds) = self.fleet.pools[pool].moves_sealed(kind) else {
+            return stays;
+        };
         let stored = self.fleet.kinds[kind].stored;
         let has_room = |m: &MachineIx| self.machines[*m].store >= stored;
         if self.fleet.class(from).nic == 0 || !self.pools[pool].stores.iter().any(has_room) {
@@ -47,7 +51,9 @@ impl World<'_> {
         }
         let mut best = None;
         for at in 0..self.pools[pool].stores.len() {
-            let Some(machine) = self.pools[pool].stores.get(at).copied() else { break };
+            let Some(machine) = self.pools[pool].stores.get(at).copied() else {
+                break;
+            };
             let room = &self.machines[machine];
             let rank = (room.nic, room.store);
             if room.store >= stored

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use crate::{Secs, model::fleet::Steps};
+use crate::{DAY, HOUR, Secs, model::fleet::Steps};
 
 /// A small generator (SplitMix64) with the same output on every platform.
 #[derive(Clone, Debug)]
@@ -54,8 +54,16 @@ impl Default for FailureModel {
     /// Published experience, used until a fleet has its own: step durations vary by 12 %, and a
     /// machine fails every 45 days, for six hours.
     fn default() -> Self {
-        let (between_failures, repair, between_gas, gas) = (45 * 86_400, 6 * 3600, 30 * 3600, 4320);
-        Self { spread: log_normal(120), between_failures, repair, between_gas, gas, step_failures: StepFailures::default() }
+        let (between_failures, repair) = (45 * DAY, 6 * HOUR);
+        let (between_gas, gas) = (30 * HOUR, 4320);
+        Self {
+            spread: log_normal(120),
+            between_failures,
+            repair,
+            between_gas,
+            gas,
+            step_failures: StepFailures::default(),
+        }
     }
 }
 
@@ -68,15 +76,16 @@ pub struct Sampler {
 
 /// Standard normal quantiles at (2k − 1) / 128, in thousandths; the lower half mirrors the upper.
 const NORMAL: [i64; 32] = [
-    20, 59, 98, 138, 177, 217, 257, 298, 339, 381, 424, 467, 511, 556, 602, 650, 699, 750, 803, 858, 917, 978, 1043, 1113, 1189,
-    1273, 1366, 1473, 1601, 1762, 1987, 2418,
+    20, 59, 98, 138, 177, 217, 257, 298, 339, 381, 424, 467, 511, 556, 602, 650, 699, 750, 803,
+    858, 917, 978, 1043, 1113, 1189, 1273, 1366, 1473, 1601, 1762, 1987, 2418,
 ];
 
 /// Log-normal factors around 1000 at 64 equally likely quantiles; `sigma` per mille.
 #[must_use]
 pub fn log_normal(sigma: i64) -> Vec<i32> {
     let all = NORMAL.iter().rev().map(|z| -z).chain(NORMAL);
-    all.map(|z| i32::try_from(exp_permille(sigma * z / 1000)).unwrap_or(i32::MAX)).collect()
+    all.map(|z| i32::try_from(exp_permille(sigma * z / 1000)).unwrap_or(i32::MAX))
+        .collect()
 }
 
 /// `1000 · exp(x / 1000)`: the exponential series of a sixteenth of it, squared four times.
@@ -101,7 +110,11 @@ static WAITS: LazyLock<Vec<i64>> = LazyLock::new(|| {
     let of_factor = |m: i64| {
         let odd = 2 * m - 1;
         let powers = std::iter::successors(Some(TRILLION / odd), |power| Some(power / odd / odd));
-        powers.zip((1..).step_by(2)).take(16).map(|(power, n)| 2 * power / n).sum::<i64>()
+        powers
+            .zip((1..).step_by(2))
+            .take(16)
+            .map(|(power, n)| 2 * power / n)
+            .sum::<i64>()
     };
     let sums = (2..=SLICES).rev().scan(0, |sum, m| {
         *sum += of_factor(m);
@@ -115,7 +128,9 @@ impl Rng {
     pub fn spread(&mut self, seconds: Secs, factors: &[i32]) -> Secs {
         let at = self.below(factors.len());
         let permille = factors.get(at).copied().unwrap_or(1000);
-        Secs::try_from(i64::from(seconds) * i64::from(permille) / 1000).unwrap_or(Secs::MAX).max(1)
+        Secs::try_from(i64::from(seconds) * i64::from(permille) / 1000)
+            .unwrap_or(Secs::MAX)
+            .max(1)
     }
 
     /// An exponentially distributed wait, however short. Within a slice it is uniform. The last
@@ -128,8 +143,11 @@ impl Rng {
             let from = WAITS.get(at).copied().unwrap_or(0);
             millionths += from;
             if let Some(to) = WAITS.get(at + 1) {
-                millionths += i64::try_from(self.roll() % MILLION.unsigned_abs()).unwrap_or(0) * (to - from) / MILLION;
-                return Secs::try_from(i64::from(mean).saturating_mul(millionths) / MILLION).unwrap_or(Secs::MAX);
+                millionths += i64::try_from(self.roll() % MILLION.unsigned_abs()).unwrap_or(0)
+                    * (to - from)
+                    / MILLION;
+                return Secs::try_from(i64::from(mean).saturating_mul(millionths) / MILLION)
+                    .unwrap_or(Secs::MAX);
             }
         }
     }
@@ -143,20 +161,49 @@ mod tests {
     fn sampled_factors_have_the_requested_spread() {
         let factors = log_normal(250);
         assert!(factors.is_sorted() && factors.len() == 64);
-        assert_eq!((factors[31], factors[32]), (995, 1005), "half are below the usual duration");
-        assert!((factors[53]..factors[54]).contains(&1285), "one sigma is exp(0.25): {factors:?}");
+        assert_eq!(
+            (factors[31], factors[32]),
+            (995, 1005),
+            "half are below the usual duration"
+        );
+        assert!(
+            (factors[53]..factors[54]).contains(&1285),
+            "one sigma is exp(0.25): {factors:?}"
+        );
     }
 
     #[test]
     fn waits_are_exponential_with_the_requested_mean() {
-        assert_eq!((WAITS.len(), WAITS[0], WAITS[32], WAITS[63]), (64, 0, 693_147, 4_158_883), "ln 1, ln 2, ln 64");
+        assert_eq!(
+            (WAITS.len(), WAITS[0], WAITS[32], WAITS[63]),
+            (64, 0, 693_147, 4_158_883),
+            "ln 1, ln 2, ln 64"
+        );
         let mut rng = Rng::new(1);
-        let waits: Vec<i64> = (0..200_000).map(|_| i64::from(rng.wait(1_000_000))).collect();
-        let share_below = |limit: i64| waits.iter().filter(|w| **w < limit).count() * 1000 / waits.len();
+        let waits: Vec<i64> = (0..200_000)
+            .map(|_| i64::from(rng.wait(1_000_000)))
+            .collect();
+        let share_below =
+            |limit: i64| waits.iter().filter(|w| **w < limit).count() * 1000 / waits.len();
         let mean = waits.iter().sum::<i64>() / 200_000;
-        assert!((990_000..1_010_000).contains(&mean), "the mean wait is the mean: {mean}");
-        assert!((8..=12).contains(&share_below(10_000)), "1 − exp(−0.01): {}", share_below(10_000));
-        assert!((628..=636).contains(&share_below(1_000_000)), "1 − exp(−1): {}", share_below(1_000_000));
-        assert!((992..=995).contains(&share_below(5_000_000)), "1 − exp(−5): {}", share_below(5_000_000));
+        assert!(
+            (990_000..1_010_000).contains(&mean),
+            "the mean wait is the mean: {mean}"
+        );
+        assert!(
+            (8..=12).contains(&share_below(10_000)),
+            "1 − exp(−0.01): {}",
+            share_below(10_000)
+        );
+        assert!(
+            (628..=636).contains(&share_below(1_000_000)),
+            "1 − exp(−1): {}",
+            share_below(1_000_000)
+        );
+        assert!(
+            (992..=995).contains(&share_below(5_000_000)),
+            "1 − exp(−5): {}",
+            share_below(5_000_000)
+        );
     }
 }

@@ -46,7 +46,10 @@ impl Kind {
     #[must_use]
     pub fn p1_slots(&self, cores: i32, memory: i32, scratch: i32) -> i32 {
         let of = |free: i32, need: i32| if need > 0 { free / need } else { i32::MAX };
-        of(cores, self.p1.cores).min(of(memory, self.p1.memory)).min(of(scratch, self.scratch_full)).max(0)
+        of(cores, self.p1.cores)
+            .min(of(memory, self.p1.memory))
+            .min(of(scratch, self.scratch_full))
+            .max(0)
     }
 }
 

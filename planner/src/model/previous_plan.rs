@@ -16,13 +16,26 @@ impl PreviousPlan {
     #[must_use]
     pub fn of(machines: usize, mut begins: Vec<(Secs, SectorIx, MachineIx)>) -> Self {
         begins.sort_unstable();
-        let mut queues: Table<MachineIx, VecDeque<(Secs, SectorIx)>> = (0..machines).map(|_| VecDeque::new()).collect();
-        begins.iter().for_each(|(at, sector, machine)| queues[*machine].push_back((*at, *sector)));
-        Self { queues, places: begins.into_iter().map(|(_, sector, machine)| (sector, machine)).collect() }
+        let mut queues: Table<MachineIx, VecDeque<(Secs, SectorIx)>> =
+            (0..machines).map(|_| VecDeque::new()).collect();
+        begins
+            .iter()
+            .for_each(|(at, sector, machine)| queues[*machine].push_back((*at, *sector)));
+        Self {
+            queues,
+            places: begins
+                .into_iter()
+                .map(|(_, sector, machine)| (sector, machine))
+                .collect(),
+        }
     }
 
     /// Every sector, its machine, and when it is to begin.
     pub fn rows(&self) -> impl Iterator<Item = (SectorIx, MachineIx, Secs)> {
-        self.queues.pairs().flat_map(|(machine, queue)| queue.iter().map(move |(at, sector)| (*sector, machine, *at)))
+        self.queues.pairs().flat_map(|(machine, queue)| {
+            queue
+                .iter()
+                .map(move |(at, sector)| (*sector, machine, *at))
+        })
     }
 }

@@ -66,7 +66,11 @@ pub struct Table<K, T> {
 impl<K: Key, T> Table<K, T> {
     #[must_use]
     pub const fn new() -> Self {
-        Self { rows: Vec::new(), forgotten: 0, key: PhantomData }
+        Self {
+            rows: Vec::new(),
+            forgotten: 0,
+            key: PhantomData,
+        }
     }
 
     pub fn push(&mut self, row: T) -> K {
@@ -88,7 +92,10 @@ impl<K: Key, T> Table<K, T> {
 
     /// Forgets the rows before `first`.
     pub fn forget(&mut self, first: K) {
-        let over = first.at().saturating_sub(self.forgotten).min(self.rows.len());
+        let over = first
+            .at()
+            .saturating_sub(self.forgotten)
+            .min(self.rows.len());
         self.rows.drain(..over);
         self.forgotten += over;
     }
@@ -139,7 +146,10 @@ impl<K: Key, T> Default for Table<K, T> {
 
 impl<K, T: Clone> Clone for Table<K, T> {
     fn clone(&self) -> Self {
-        Self { rows: self.rows.clone(), ..*self }
+        Self {
+            rows: self.rows.clone(),
+            ..*self
+        }
     }
 
     fn clone_from(&mut self, from: &Self) {
@@ -156,7 +166,11 @@ impl<K, T: std::fmt::Debug> std::fmt::Debug for Table<K, T> {
 
 impl<K: Key, T> FromIterator<T> for Table<K, T> {
     fn from_iter<I: IntoIterator<Item = T>>(rows: I) -> Self {
-        Self { rows: rows.into_iter().collect(), forgotten: 0, key: PhantomData }
+        Self {
+            rows: rows.into_iter().collect(),
+            forgotten: 0,
+            key: PhantomData,
+        }
     }
 }
 

@@ -46,7 +46,11 @@ pub struct Agenda {
 
 impl Default for Agenda {
     fn default() -> Self {
-        Self { buckets: std::array::from_fn(|_| Vec::new()), last: 0, len: 0 }
+        Self {
+            buckets: std::array::from_fn(|_| Vec::new()),
+            last: 0,
+            len: 0,
+        }
     }
 }
 
@@ -68,7 +72,11 @@ impl Agenda {
     #[must_use]
     pub fn next_moment(&self) -> Option<Secs> {
         let first = self.buckets.iter().find(|b| !b.is_empty())?;
-        first.iter().map(|(key, _)| *key).min().and_then(|key| Secs::try_from(key).ok())
+        first
+            .iter()
+            .map(|(key, _)| *key)
+            .min()
+            .and_then(|key| Secs::try_from(key).ok())
     }
 
     /// Moves the events of the next moment into `batch` and returns that moment; `None` when no
@@ -103,7 +111,9 @@ impl Agenda {
         self.len = 0;
         let mut all: Vec<(u32, Event)> = self.buckets.iter_mut().flat_map(std::mem::take).collect();
         all.sort_by_key(|(key, _)| *key);
-        all.into_iter().filter_map(|(key, event)| Some((Secs::try_from(key).ok()?, event))).collect()
+        all.into_iter()
+            .filter_map(|(key, event)| Some((Secs::try_from(key).ok()?, event)))
+            .collect()
     }
 }
 
@@ -115,7 +125,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_agenda_keeps_every_event_in_order(pushes in prop::collection::vec((0..5000i32, 0..3usize), 1..300)) {
+        fn the_agenda_keeps_every_event_in_order(
+            pushes in prop::collection::vec((0..5000i32, 0..3usize), 1..300),
+        ) {
             let mut agenda = Agenda::default();
             let mut expected: Vec<Secs> = Vec::new();
             let mut got = Vec::new();

@@ -40,16 +40,27 @@ impl<'f> World<'f> {
     /// stored, so that a world simulated for weeks carries no history. The outcome of those orders
     /// cannot be asked for any more.
     pub fn forget_stored(&mut self) {
-        let over =
-            |world: &Self, order| world.sectors_of(order).all(|s| world.sectors.get(s).is_none_or(|s| s.state == State::Stored));
+        let over = |world: &Self, order| {
+            world.sectors_of(order).all(|s| {
+                world
+                    .sectors
+                    .get(s)
+                    .is_none_or(|s| s.state == State::Stored)
+            })
+        };
         let first = self.orders.keys().find(|order| !over(self, *order));
-        self.sectors.forget(first.map_or(SectorIx::of(self.sectors.len()), |order| SectorIx(self.firsts[order])));
+        self.sectors
+            .forget(first.map_or(SectorIx::of(self.sectors.len()), |order| {
+                SectorIx(self.firsts[order])
+            }));
     }
 
     /// Keeps idle newcomers out, or lets them in.
     pub(crate) fn shut_newcomers(&mut self, shut: bool) {
         for at in 0..self.newcomers.len() {
-            let Some(machine) = self.newcomers.get(at).copied() else { break };
+            let Some(machine) = self.newcomers.get(at).copied() else {
+                break;
+            };
             let is_shut = self.machines[machine].dead_until == SHUT;
             if shut && self.is_idle(machine) {
                 self.machines[machine].dead_until = SHUT;
@@ -65,8 +76,19 @@ impl<'f> World<'f> {
 
     fn is_idle(&self, machine: MachineIx) -> bool {
         let (room, class) = (&self.machines[machine], self.fleet.class(machine));
-        let Need { cores, memory, gpus } = room.free;
-        let all = (class.cores, class.memory, class.gpus, class.scratch, class.nic, class.store);
+        let Need {
+            cores,
+            memory,
+            gpus,
+        } = room.free;
+        let all = (
+            class.cores,
+            class.memory,
+            class.gpus,
+            class.scratch,
+            class.nic,
+            class.store,
+        );
         (cores, memory, gpus, room.scratch, room.nic, room.store) == all && room.bound == 0
     }
 }

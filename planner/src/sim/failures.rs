@@ -1,7 +1,7 @@
 //! Failed steps and machine breakdowns: which work is lost, and where a sector continues.
 
 use crate::{
-    MachineIx, Secs, SectorIx,
+    HOUR, MachineIx, Secs, SectorIx,
     model::{
         failure::Sampler,
         fleet::Step,
@@ -32,7 +32,11 @@ impl World<'_> {
         for machine in self.fleet.machines.keys() {
             let dead_until = self.machines[machine].dead_until;
             let dead = dead_until > self.now && dead_until != SHUT;
-            let up = if dead { self.now.saturating_add(self.repair_time()) } else { self.now };
+            let up = if dead {
+                self.now.saturating_add(self.repair_time())
+            } else {
+                self.now
+            };
             if dead {
                 self.machines[machine].dead_until = up;
                 self.agenda.push(up, Event::Wake(machine));
@@ -62,7 +66,9 @@ impl World<'_> {
         };
         let usual = self.fleet.duration(machine, self.kind(sector), step);
         let now = self.now;
-        let drawn = (0..30).map(|_| start.saturating_add(self.drawn(usual))).find(|ends| *ends > now);
+        let drawn = (0..30)
+            .map(|_| start.saturating_add(self.drawn(usual)))
+            .find(|ends| *ends > now);
         // It takes longer than any step known, so it may end at any time.
         let ends = drawn.unwrap_or(self.now.saturating_add(usual / 20 + 30));
         let row = &mut self.sectors[sector].row;
@@ -75,7 +81,9 @@ impl World<'_> {
     }
 
     fn next_failure(&mut self, machine: MachineIx, from: Secs) {
-        let Some(sampler) = &mut self.sampler else { return };
+        let Some(sampler) = &mut self.sampler else {
+            return;
+        };
         if sampler.failure_model.between_failures > 0 {
             let at = from.saturating_add(sampler.rng.wait(sampler.failure_model.between_failures));
             self.agenda.push(at, Event::Fail(machine));
@@ -83,7 +91,9 @@ impl World<'_> {
     }
 
     fn draw_gas(&mut self) {
-        let Some(sampler) = &mut self.sampler else { return };
+        let Some(sampler) = &mut self.sampler else {
+            return;
+        };
         if sampler.failure_model.between_gas <= 0 {
             return;
         }
@@ -120,13 +130,18 @@ impl World<'_> {
     }
 
     fn repair_time(&mut self) -> Secs {
-        self.sampler.as_mut().map_or(6 * 3600, |sampler| sampler.rng.wait(sampler.failure_model.repair).max(600))
+        self.sampler.as_mut().map_or(6 * HOUR, |sampler| {
+            sampler.rng.wait(sampler.failure_model.repair).max(600)
+        })
     }
 
     fn fail_sector(&mut self, sector: SectorIx, machine: MachineIx) {
         let Sector { state, row, .. } = self.sectors[sector];
         let touched = [row.m1, row.m2, row.m3, row.ms].contains(&machine);
-        if touched && !matches!(state, State::Wait | State::Stored) && !self.fall_back(sector, machine) {
+        if touched
+            && !matches!(state, State::Wait | State::Stored)
+            && !self.fall_back(sector, machine)
+        {
             self.lose_attempt(sector, machine);
         }
     }
@@ -156,7 +171,9 @@ impl World<'_> {
                 self.machines[machine].store += kind.stored;
                 let row = &mut self.sectors[sector].row;
                 (row.ms, row.ys, row.ye) = (MachineIx::NONE, -1, -1);
-                self.pools[self.fleet.pool(machine)].to_store.push_back(sector);
+                self.pools[self.fleet.pool(machine)]
+                    .to_store
+                    .push_back(sector);
                 self.list_free(machine);
             }
             _ => return false,

@@ -12,7 +12,9 @@ impl World<'_> {
     /// pace with PC2 on the others. The machine in between does both. If all are alike, there is no
     /// preference.
     pub(crate) fn share_gpus(&mut self) {
-        let Some(kind) = self.fleet.kinds.keys().next() else { return };
+        let Some(kind) = self.fleet.kinds.keys().next() else {
+            return;
+        };
         for pool in self.fleet.pools.keys() {
             let mut gpus: Vec<(i64, MachineIx, Pace)> = Vec::new();
             for machine in self.pools[pool].gpu_machines.clone() {
@@ -23,7 +25,9 @@ impl World<'_> {
                 }
             }
             gpus.sort_unstable_by_key(|(ratio, machine, _)| (*ratio, *machine));
-            let (Some((least, ..)), Some((most, ..))) = (gpus.first(), gpus.last()) else { continue };
+            let (Some((least, ..)), Some((most, ..))) = (gpus.first(), gpus.last()) else {
+                continue;
+            };
             if most - least < least / 8 {
                 continue;
             }
@@ -54,14 +58,29 @@ mod tests {
         let all = fleet.class(MachineIx::of(0)).clone();
         let classes = gpus.iter().map(|(gpus, p2, c2)| Class {
             gpus: *gpus,
-            durations: [Durations { p1: 0, p2: *p2, c2: *c2 }].into_iter().collect(),
+            durations: [Durations {
+                p1: 0,
+                p2: *p2,
+                c2: *c2,
+            }]
+            .into_iter()
+            .collect(),
             ..all.clone()
         });
         fleet.classes = classes.collect();
-        let machines = fleet.classes.keys().map(|class| Machine { pool: PoolIx::of(0), class, down: Vec::new(), drains: false });
+        let machines = fleet.classes.keys().map(|class| Machine {
+            pool: PoolIx::of(0),
+            class,
+            down: Vec::new(),
+            drains: false,
+        });
         fleet.machines = machines.collect();
         let world = World::new(&fleet, Policy::default());
-        fleet.machines.keys().map(|machine| world.machines[machine].prefers).collect()
+        fleet
+            .machines
+            .keys()
+            .map(|machine| world.machines[machine].prefers)
+            .collect()
     }
 
     #[test]
@@ -73,8 +92,16 @@ mod tests {
             "the quick one does all C2 and some PC2"
         );
         let few = preferences(&[quick, quick, quick, slow]);
-        assert_eq!(few, [Some(Step::C2), None, Some(Step::P2), Some(Step::P2)], "PC2 needs some of the quick ones");
+        assert_eq!(
+            few,
+            [Some(Step::C2), None, Some(Step::P2), Some(Step::P2)],
+            "PC2 needs some of the quick ones"
+        );
         assert_eq!(preferences(&[slow, slow, slow]), [None; 3], "all alike");
-        assert_eq!(preferences(&[slow, (1, 840, 960)]), [None; 2], "nearly alike");
+        assert_eq!(
+            preferences(&[slow, (1, 840, 960)]),
+            [None; 2],
+            "nearly alike"
+        );
     }
 }

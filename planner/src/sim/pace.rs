@@ -1,6 +1,8 @@
 //! Throughput of machines.
 
-use crate::{Durations, KindIx, MachineIx, PoolIx, Secs, Table, model::fleet::Step, sim::world::World};
+use crate::{
+    Durations, KindIx, MachineIx, PoolIx, Secs, Table, model::fleet::Step, sim::world::World,
+};
 
 /// Throughput of machines for one sector size, in sectors per [`SPAN`] seconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,27 +31,53 @@ impl World<'_> {
         let class = self.fleet.class(machine);
         let Durations { p1, p2, c2 } = class.durations[kind];
         let slots = self.fleet.kinds[kind].p1_slots(class.cores, class.memory, class.scratch);
-        let pace = |units: i32, seconds: Secs| if seconds > 0 { SPAN * i64::from(units) / i64::from(seconds) } else { 0 };
-        Pace { p1: pace(slots, p1), both: pace(class.gpus, p2 + c2), p2: pace(class.gpus, p2), c2: pace(class.gpus, c2) }
+        let pace = |units: i32, seconds: Secs| {
+            if seconds > 0 {
+                SPAN * i64::from(units) / i64::from(seconds)
+            } else {
+                0
+            }
+        };
+        Pace {
+            p1: pace(slots, p1),
+            both: pace(class.gpus, p2 + c2),
+            p2: pace(class.gpus, p2),
+            c2: pace(class.gpus, c2),
+        }
     }
 
     /// Measures the throughput of each pool.
     pub(crate) fn measure_paces(&mut self) {
-        let mut all: Table<PoolIx, Table<KindIx, Pace>> = self.fleet.pools.iter().map(|_| self.by_kind()).collect();
+        let mut all: Table<PoolIx, Table<KindIx, Pace>> =
+            self.fleet.pools.iter().map(|_| self.by_kind()).collect();
         for machine in self.present() {
-            for (kind, pace) in self.fleet.kinds.keys().zip(all[self.fleet.pool(machine)].iter_mut()) {
+            for (kind, pace) in self
+                .fleet
+                .kinds
+                .keys()
+                .zip(all[self.fleet.pool(machine)].iter_mut())
+            {
                 pace.add(self.pace_of(machine, kind));
             }
         }
-        self.pools.iter_mut().zip(all.iter()).for_each(|(state, paces)| state.paces.clone_from(paces));
+        self.pools
+            .iter_mut()
+            .zip(all.iter())
+            .for_each(|(state, paces)| state.paces.clone_from(paces));
     }
 
     /// How many sectors a pool's GPUs can do during one PC1 and the gate.
     pub(crate) fn most_wip(&self, pool: PoolIx, gate: Secs) -> i32 {
-        let Some(kind) = self.fleet.kinds.keys().next() else { return i32::MAX };
+        let Some(kind) = self.fleet.kinds.keys().next() else {
+            return i32::MAX;
+        };
         let there = self.present().filter(|m| self.fleet.pool(*m) == pool);
-        let p1 = there.map(|m| self.fleet.duration(m, kind, Step::P1)).max().unwrap_or(0);
-        i32::try_from(self.pools[pool].paces[kind].both * i64::from(p1 + gate) / SPAN + 2).unwrap_or(i32::MAX)
+        let p1 = there
+            .map(|m| self.fleet.duration(m, kind, Step::P1))
+            .max()
+            .unwrap_or(0);
+        i32::try_from(self.pools[pool].paces[kind].both * i64::from(p1 + gate) / SPAN + 2)
+            .unwrap_or(i32::MAX)
     }
 
     /// Time that all GPUs of a pool together need for a sector; in [`SPAN`]ths of a second.

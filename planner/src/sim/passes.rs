@@ -45,8 +45,16 @@ impl Admission {
 
     /// Whether no machine has capacity in any of these pools.
     pub fn is_closed(&self, kind: KindIx, is_meant: impl Fn(PoolIx) -> bool) -> bool {
-        let is_closed = |pool| self.closed.get(self.list(pool, kind)).copied().unwrap_or(false);
-        self.spare.keys().filter(|pool| is_meant(*pool)).all(is_closed)
+        let is_closed = |pool| {
+            self.closed
+                .get(self.list(pool, kind))
+                .copied()
+                .unwrap_or(false)
+        };
+        self.spare
+            .keys()
+            .filter(|pool| is_meant(*pool))
+            .all(is_closed)
     }
 
     pub fn close(&mut self, kind: KindIx, is_meant: impl Fn(PoolIx) -> bool) {

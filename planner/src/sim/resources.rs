@@ -35,7 +35,11 @@ impl World<'_> {
     }
 
     pub(crate) fn give(&mut self, machine: MachineIx, need: Need, is_p1: bool) {
-        let back = Need { cores: -need.cores, memory: -need.memory, gpus: -need.gpus };
+        let back = Need {
+            cores: -need.cores,
+            memory: -need.memory,
+            gpus: -need.gpus,
+        };
         self.take(machine, back, is_p1);
         self.list_free(machine);
     }
@@ -63,20 +67,27 @@ impl World<'_> {
         while down.get(room.next_down).is_some_and(|(_, to)| *to <= now) {
             room.next_down += 1;
         }
-        down.get(room.next_down).is_none_or(|(from, _)| *from >= now.saturating_add(seconds))
+        down.get(room.next_down)
+            .is_none_or(|(from, _)| *from >= now.saturating_add(seconds))
     }
 
     pub(crate) fn fits(&mut self, machine: MachineIx, need: Need, seconds: Secs) -> bool {
         let free = &self.machines[machine].free;
-        free.cores >= need.cores && free.memory >= need.memory && free.gpus >= need.gpus && self.is_up_for(machine, seconds)
+        free.cores >= need.cores
+            && free.memory >= need.memory
+            && free.gpus >= need.gpus
+            && self.is_up_for(machine, seconds)
     }
 
     pub(crate) fn p1_fits(&mut self, machine: MachineIx, kind: KindIx) -> bool {
         let needs = &self.fleet.kinds[kind];
         let (cores, memory, scratch) = self.p1_room(machine);
         let seconds = self.p1_stay(machine, kind);
-        let room = cores >= needs.p1.cores && memory >= needs.p1.memory && scratch >= needs.scratch_full;
-        room && !self.fleet.machines[machine].drains && seconds > 0 && self.is_up_for(machine, seconds)
+        let room =
+            cores >= needs.p1.cores && memory >= needs.p1.memory && scratch >= needs.scratch_full;
+        room && !self.fleet.machines[machine].drains
+            && seconds > 0
+            && self.is_up_for(machine, seconds)
     }
 
     /// Seconds of PC1, and of moving its layers to a GPU behind another sector's that end with it:
@@ -84,7 +95,11 @@ impl World<'_> {
     pub(crate) fn p1_stay(&self, machine: MachineIx, kind: KindIx) -> Secs {
         match self.fleet.duration(machine, kind, Step::P1) {
             0 => 0,
-            seconds => seconds + 2 * self.fleet.pools[self.fleet.pool(machine)].moves[kind].map_or(0, |moves| moves.layers),
+            seconds => {
+                seconds
+                    + 2 * self.fleet.pools[self.fleet.pool(machine)].moves[kind]
+                        .map_or(0, |moves| moves.layers)
+            }
         }
     }
 

@@ -2,8 +2,8 @@
 
 use crate::{
     MachineIx, OrderIx, Secs, SectorIx,
-    model::fleet::{Need, Step},
-    model::sector::State,
+    model::fleet::Step,
+    model::sector::{Sector, State},
     sim::agenda::Ending,
     sim::world::World,
 };
@@ -73,21 +73,17 @@ impl World<'_> {
         let group = self.sectors[self.sectors_of(order).next()?].group;
         let state = &self.groups[group];
         let sector = (state.begun < state.n).then_some(SectorIx(state.first + state.begun))?;
-        if let Progress::Waiting { avoid } = progress {
-            self.sectors[sector].avoid = avoid;
-        }
         self.groups[group].begun += 1;
-        let kind = self.kind(sector);
-        let needs = self.fleet.kinds[kind].clone();
+        self.place(sector, progress);
+        Some(sector)
+    }
+
+    fn place(&mut self, sector: SectorIx, progress: Progress) {
         match progress {
-            Progress::Waiting { .. } => {
-                self.groups[group].again.push(sector);
-                self.agenda.push(self.now, crate::Event::Open(group));
-            }
+            Progress::Waiting { avoid } => self.wait_to_begin(sector, avoid),
             Progress::PreCommit1 { on, since } => {
                 self.begin(sector, on, since);
-                self.run_on(sector, (on, Step::P1), since, needs.p1);
-                self.sectors[sector].state = State::P1;
+                self.run_on(sector, (on, Step::P1), since);
             }
             Progress::Layers { on, began, until } => {
                 self.begin(sector, on, began);
@@ -98,44 +94,43 @@ impl World<'_> {
                 self.sectors[sector].row.e1 = self.now;
                 self.bind(sector, on);
             }
-            Progress::Moving { from, to, began, since } => {
+            Progress::Moving {
+                from,
+                to,
+                began,
+                since,
+            } => {
                 self.begin(sector, from, began);
-                self.sectors[sector].row.e1 = since;
                 self.move_on(sector, from, to, since);
             }
             Progress::PreCommit2 { on, began, since } => {
                 self.begin(sector, on, began);
                 self.pools[self.fleet.pool(on)].wip -= 1;
                 self.sectors[sector].row.m2 = on;
-                self.run_on(sector, (on, Step::P2), since, needs.p2);
-                self.sectors[sector].state = State::P2;
+                self.run_on(sector, (on, Step::P2), since);
             }
-            Progress::Seed { on, until } => {
-                self.hold(sector, on, needs.scratch_full);
-                self.sectors[sector].row.c1e = until.max(self.now);
-                self.sectors[sector].state = State::Seed;
-                self.at_end(until, Ending::C1, sector);
-            }
+            Progress::Seed { on, until } => self.wait_for_seed(sector, on, until),
             Progress::Sealed { on, avoid } => {
-                self.hold(sector, on, needs.scratch_keep);
+                self.keep(sector, on);
                 self.sectors[sector].avoid = avoid;
                 self.sectors[sector].row.c1e = self.now;
                 self.want_c2(sector, false);
             }
             Progress::Commit2 { on, at, since } => {
-                self.hold(sector, on, needs.scratch_keep);
+                self.keep(sector, on);
                 self.sectors[sector].row.m3 = at;
-                self.run_on(sector, (at, Step::C2), since, needs.c2);
-                self.sectors[sector].state = State::C2;
+                self.run_on(sector, (at, Step::C2), since);
             }
-            Progress::Proved { on, until } => {
-                self.hold(sector, on, needs.scratch_keep);
-                self.sectors[sector].state = State::Landing;
-                self.sectors[sector].row.e3 = until.max(self.now);
-                self.at_end(until.max(self.now), Ending::Landed, sector);
-            }
+            Progress::Proved { on, until } => self.land(sector, on, until),
         }
-        Some(sector)
+    }
+
+    /// Lets a sector begin when its turn comes, elsewhere if it can.
+    fn wait_to_begin(&mut self, sector: SectorIx, avoid: MachineIx) {
+        let group = self.sectors[sector].group;
+        self.sectors[sector].avoid = avoid;
+        self.groups[group].again.push(sector);
+        self.agenda.push(self.now, crate::Event::Open(group));
     }
 
     /// Records that PC1 began on this machine some time ago.
@@ -147,11 +142,32 @@ impl World<'_> {
         (row.m1, row.s1) = (on, began);
     }
 
-    /// Records that the sector's remaining files lie on this machine.
+    /// Records that all of the sector's files lie on this machine, until C1 is done.
+    fn wait_for_seed(&mut self, sector: SectorIx, on: MachineIx, until: Secs) {
+        self.hold(sector, on, self.fleet.kinds[self.kind(sector)].scratch_full);
+        self.sectors[sector].row.c1e = until.max(self.now);
+        self.sectors[sector].state = State::Seed;
+        self.at_end(until, Ending::C1, sector);
+    }
+
+    /// Records that the files that are left after C1 lie on this machine.
+    fn keep(&mut self, sector: SectorIx, on: MachineIx) {
+        self.hold(sector, on, self.fleet.kinds[self.kind(sector)].scratch_keep);
+    }
+
     fn hold(&mut self, sector: SectorIx, on: MachineIx, scratch: i32) {
         self.machines[on].scratch -= scratch;
         let row = &mut self.sectors[sector].row;
         (row.m1, row.m2) = (on, on);
+    }
+
+    /// Lets a sector whose proof is made become active at `until`.
+    fn land(&mut self, sector: SectorIx, on: MachineIx, until: Secs) {
+        self.keep(sector, on);
+        let ends = until.max(self.now);
+        self.sectors[sector].state = State::Landing;
+        self.sectors[sector].row.e3 = ends;
+        self.at_end(ends, Ending::Landed, sector);
     }
 
     /// Lets a sector's layers wait, unmoved until then.
@@ -166,6 +182,7 @@ impl World<'_> {
 
     /// Continues a move.
     fn move_on(&mut self, sector: SectorIx, from: MachineIx, to: MachineIx, since: Secs) {
+        self.sectors[sector].row.e1 = since;
         let usual = self.leave(sector, from, to);
         let ends = ends(since, usual, self.now);
         let row = &mut self.sectors[sector].row;
@@ -174,22 +191,22 @@ impl World<'_> {
     }
 
     /// Continues a step.
-    fn run_on(&mut self, sector: SectorIx, (on, step): (MachineIx, Step), since: Secs, need: Need) {
-        self.take(on, need, step == Step::P1);
-        let usual = self.fleet.duration(on, self.kind(sector), step);
-        let ends = ends(since, usual, self.now);
-        let row = &mut self.sectors[sector].row;
+    fn run_on(&mut self, sector: SectorIx, (on, step): (MachineIx, Step), since: Secs) {
+        let kind = self.kind(sector);
+        self.take(on, self.fleet.kinds[kind].need(step), step == Step::P1);
+        let ends = ends(since, self.fleet.duration(on, kind, step), self.now);
+        let Sector { state, row, .. } = &mut self.sectors[sector];
         let ending = match step {
             Step::P1 => {
-                (row.s1, row.e1) = (since, ends);
+                (*state, row.s1, row.e1) = (State::P1, since, ends);
                 Ending::P1
             }
             Step::P2 => {
-                (row.s2, row.e2) = (since, ends);
+                (*state, row.s2, row.e2) = (State::P2, since, ends);
                 Ending::P2
             }
             Step::C2 => {
-                (row.s3, row.e3) = (since, ends);
+                (*state, row.s3, row.e3) = (State::C2, since, ends);
                 Ending::C2
             }
         };
@@ -200,5 +217,7 @@ impl World<'_> {
 /// When something that began at `since` and usually takes `usual` ends. If it has taken longer
 /// already, it may end at any time.
 fn ends(since: Secs, usual: Secs, now: Secs) -> Secs {
-    since.saturating_add(usual).max(now.saturating_add(usual / 20 + 30))
+    since
+        .saturating_add(usual)
+        .max(now.saturating_add(usual / 20 + 30))
 }

@@ -47,17 +47,21 @@ impl World<'_> {
                 self.activate(sector);
             }
             Ending::Landed => self.activate(sector),
-            Ending::Store => {
-                if row.m2 != row.ms {
-                    self.give_nics(row.m2, row.ms);
-                }
-                if !self.stays(sector) {
-                    self.give_scratch(row.m2, kind.scratch_keep);
-                }
-                self.sectors[sector].state = State::Stored;
-                self.left -= 1;
-            }
+            Ending::Store => self.store(sector),
         }
+    }
+
+    /// The sealed file has been moved, or stays.
+    fn store(&mut self, sector: SectorIx) {
+        let row = self.sectors[sector].row;
+        if row.m2 != row.ms {
+            self.give_nics(row.m2, row.ms);
+        }
+        if !self.stays(sector) {
+            self.give_scratch(row.m2, self.fleet.kinds[self.kind(sector)].scratch_keep);
+        }
+        self.sectors[sector].state = State::Stored;
+        self.left -= 1;
     }
 
     /// Whether a stored sector stays on the disk that it was made on, in what was its scratch.
@@ -126,7 +130,22 @@ impl World<'_> {
         let order = self.order_of(sector);
         self.open[order] -= 1;
         let machine = self.sectors[sector].row.m2;
-        self.pools[self.fleet.pool(machine)].to_store.push_back(sector);
+        self.pools[self.fleet.pool(machine)]
+            .to_store
+            .push_back(sector);
+    }
+
+    /// An active sector is lost before it is stored: it is owed again.
+    fn deactivate(&mut self, sector: SectorIx) {
+        let row = self.sectors[sector].row;
+        if row.ms.is_some() {
+            self.machines[row.ms].store += self.fleet.kinds[self.kind(sector)].stored;
+            if row.ms != row.m2 {
+                self.give_nics(row.m2, row.ms);
+            }
+        }
+        let order = self.order_of(sector);
+        self.open[order] += 1;
     }
 
     /// Begins a lost attempt again, with a fresh ticket.
@@ -190,7 +209,11 @@ impl World<'_> {
     /// The queue's oldest sector that still waits in `state`.
     pub(crate) fn oldest(&mut self, queue: QueueIx, state: State) -> Option<SectorIx> {
         let queue = &mut self.queues[queue];
-        let queue = if state == State::Layers { &mut queue.layers } else { &mut queue.c2 };
+        let queue = if state == State::Layers {
+            &mut queue.layers
+        } else {
+            &mut queue.c2
+        };
         while let Some(sector) = queue.front() {
             if self.sectors[*sector].state == state {
                 return Some(*sector);
@@ -225,25 +248,26 @@ impl World<'_> {
             State::Layers if row.m1 == machine => {}
             State::P2 if row.m2 == machine => self.give(machine, kind.p2, false),
             State::C2 if row.m2 == machine => self.give(row.m3, kind.c2, false),
-            State::Active if row.m2 == machine => {
-                if row.ms.is_some() {
-                    self.machines[row.ms].store += kind.stored;
-                    if row.ms != row.m2 {
-                        self.give_nics(row.m2, row.ms);
-                    }
-                }
-                let order = self.order_of(sector);
-                self.open[order] += 1;
-            }
+            State::Active if row.m2 == machine => self.deactivate(sector),
             State::Seed | State::WaitC2 | State::Landing if row.m2 == machine => {}
             _ => return false,
         }
-        let begun = matches!(state, State::P1 | State::Layers | State::Moving | State::Bound);
+        let begun = matches!(
+            state,
+            State::P1 | State::Layers | State::Moving | State::Bound
+        );
         if begun {
             self.count_lost(self.fleet.pool(machine), self.kind(sector));
         }
         let full = begun || matches!(state, State::P2 | State::Seed);
-        self.give_scratch(machine, if full { kind.scratch_full } else { kind.scratch_keep });
+        self.give_scratch(
+            machine,
+            if full {
+                kind.scratch_full
+            } else {
+                kind.scratch_keep
+            },
+        );
         true
     }
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use crate::{
     GroupIx, Key, KindIx, MachineIx, OrderIx, PoolIx, Secs, SectorIx, Table,
     model::failure::Sampler,
-    model::fleet::{Durations, Fleet, Need, Order, Step},
+    model::fleet::{Class, Durations, Fleet, Need, Order, Step},
     model::policy::{Policy, Urgency},
     model::previous_plan::PreviousPlan,
     model::sector::{Row, Sector, State},
@@ -71,6 +71,18 @@ pub(crate) struct SectorQueue {
     pub c2: VecDeque<SectorIx>,
     pub listed_layers: bool,
     pub listed_c2: bool,
+}
+
+impl SectorQueue {
+    const fn of(group: GroupIx) -> Self {
+        Self {
+            group,
+            layers: VecDeque::new(),
+            c2: VecDeque::new(),
+            listed_layers: false,
+            listed_c2: false,
+        }
+    }
 }
 
 /// A machine's residual capacity, and the work that waits there.
@@ -218,20 +230,27 @@ impl<'f> World<'f> {
     }
 
     pub(crate) fn present(&self) -> impl Iterator<Item = MachineIx> {
-        self.fleet.machines.keys().filter(|m| self.machines[*m].dead_until != SHUT)
+        self.fleet
+            .machines
+            .keys()
+            .filter(|m| self.machines[*m].dead_until != SHUT)
     }
 
     pub(crate) fn add_machine(&mut self, machine: MachineIx) {
         let class = self.fleet.class(machine);
         let can = |step| class.durations.iter().any(|d| d.of(step) > 0);
         let (can_p1, can_gpu) = (can(Step::P1), can(Step::P2) || can(Step::C2));
-        let largest = |pick: fn(&Need) -> i32| self.fleet.kinds.iter().map(|k| pick(&k.p2).max(pick(&k.c2))).max().unwrap_or(0);
-        let (cores, memory) = if can_gpu { (largest(|n| n.cores), largest(|n| n.memory)) } else { (0, 0) };
-        // If the machine is too small for both at once, nothing is kept, or PC1 would never begin.
-        let both = self.fleet.kinds.iter().all(|k| k.p1.cores + cores <= class.cores && k.p1.memory + memory <= class.memory);
-        let (cores, memory) = if both { (cores, memory) } else { (0, 0) };
+        let (cores, memory) = if can_gpu {
+            self.kept_for_gpus(class)
+        } else {
+            (0, 0)
+        };
         self.machines.push(MachineState {
-            free: Need { cores: class.cores, memory: class.memory, gpus: class.gpus },
+            free: Need {
+                cores: class.cores,
+                memory: class.memory,
+                gpus: class.gpus,
+            },
             gpus: class.gpus,
             gpu_place: 0,
             prefers: None,
@@ -263,10 +282,31 @@ impl<'f> World<'f> {
         self.wake_after_windows(machine);
     }
 
+    /// Cores and memory that a machine of this class keeps for one GPU step beside PC1. If it is
+    /// too small for both at once, it keeps nothing, or PC1 would never begin.
+    fn kept_for_gpus(&self, class: &Class) -> (i32, i32) {
+        let kinds = &self.fleet.kinds;
+        let largest = |pick: fn(&Need) -> i32| {
+            let each = kinds.iter().map(|kind| pick(&kind.p2).max(pick(&kind.c2)));
+            each.max().unwrap_or(0)
+        };
+        let (cores, memory) = (largest(|need| need.cores), largest(|need| need.memory));
+        let fits = |p1: Need| p1.cores + cores <= class.cores && p1.memory + memory <= class.memory;
+        if kinds.iter().all(|kind| fits(kind.p1)) {
+            (cores, memory)
+        } else {
+            (0, 0)
+        }
+    }
+
     /// Schedules an event at the end of each planned window that is not over yet.
     pub(crate) fn wake_after_windows(&mut self, machine: MachineIx) {
         let now = self.now;
-        for (_, to) in self.fleet.machines[machine].down.iter().filter(|(_, to)| *to > now) {
+        for (_, to) in self.fleet.machines[machine]
+            .down
+            .iter()
+            .filter(|(_, to)| *to > now)
+        {
             self.agenda.push(*to, Event::Wake(machine));
         }
     }
@@ -279,9 +319,8 @@ impl<'f> World<'f> {
 
     /// Adds an order, in groups of up to `size` sectors that a search can treat separately.
     pub fn add_order_in_groups(&mut self, order: Order, size: u32) -> OrderIx {
+        let (n, known) = (order.n, order.known.max(self.now));
         let first = u32::try_from(self.sectors.len()).unwrap_or(u32::MAX);
-        let (n, release, step, known) = (order.n, order.release, order.step, order.known);
-        let queues = if order.pool.is_some() { 1 } else { self.pools.len() };
         let id = self.orders.push(order);
         self.firsts.push(first);
         self.open.push(n);
@@ -289,33 +328,57 @@ impl<'f> World<'f> {
         let mut from = 0;
         while from < n {
             let count = size.min(n - from);
-            let arrives = release.saturating_add(step.saturating_mul(i32::try_from(from).unwrap_or(i32::MAX)));
-            let group = GroupIx::of(self.groups.len());
-            let queue = QueueIx::of(self.queues.len());
-            for _ in 0..queues {
-                let empty = VecDeque::new;
-                self.queues.push(SectorQueue { group, layers: empty(), c2: empty(), listed_layers: false, listed_c2: false });
-            }
-            self.groups.push(SectorGroup {
-                order: id,
-                first: first + from,
-                n: count,
-                release: arrives,
-                key: 0,
-                gpu_key: 0,
-                hint: SearchHint::default(),
-                begun: 0,
-                again: Vec::new(),
-                queue,
-                listed: false,
-            });
-            let sector =
-                Sector { group, state: State::Wait, attempt: 0, avoid: MachineIx::NONE, still_until: 0, row: Row::EMPTY };
-            self.sectors.extend_with(&sector, usize::try_from(count).unwrap_or(0));
-            self.agenda.push(known.max(self.now), Event::Open(group));
+            let group = self.add_group(id, from, count);
+            self.add_sectors(group, count);
+            self.agenda.push(known, Event::Open(group));
             from += count;
         }
         id
+    }
+
+    /// Adds a group of `n` sectors of an order, from its sector number `from` on.
+    fn add_group(&mut self, id: OrderIx, from: u32, n: u32) -> GroupIx {
+        let order = &self.orders[id];
+        let places = i32::try_from(from).unwrap_or(i32::MAX);
+        let release = order
+            .release
+            .saturating_add(order.step.saturating_mul(places));
+        let queues = if order.pool.is_some() {
+            1
+        } else {
+            self.pools.len()
+        };
+        let group = GroupIx::of(self.groups.len());
+        let queue = QueueIx::of(self.queues.len());
+        for _ in 0..queues {
+            self.queues.push(SectorQueue::of(group));
+        }
+        self.groups.push(SectorGroup {
+            order: id,
+            first: self.firsts[id] + from,
+            n,
+            release,
+            key: 0,
+            gpu_key: 0,
+            hint: SearchHint::default(),
+            begun: 0,
+            again: Vec::new(),
+            queue,
+            listed: false,
+        })
+    }
+
+    fn add_sectors(&mut self, group: GroupIx, n: u32) {
+        let sector = Sector {
+            group,
+            state: State::Wait,
+            attempt: 0,
+            avoid: MachineIx::NONE,
+            still_until: 0,
+            row: Row::EMPTY,
+        };
+        self.sectors
+            .extend_with(&sector, usize::try_from(n).unwrap_or(0));
     }
 
     /// When the next event happens.
@@ -369,8 +432,11 @@ impl<'f> World<'f> {
         }
         let step = self.orders[state.order].step;
         let arrived = self.arrived(group, self.now);
-        (step > 0 && arrived < state.n)
-            .then(|| state.release.saturating_add(step.saturating_mul(i32::try_from(arrived).unwrap_or(i32::MAX))))
+        (step > 0 && arrived < state.n).then(|| {
+            state
+                .release
+                .saturating_add(step.saturating_mul(i32::try_from(arrived).unwrap_or(i32::MAX)))
+        })
     }
 
     /// How many of a group's sectors have their data at `at`.
@@ -383,7 +449,11 @@ impl<'f> World<'f> {
         if step <= 0 {
             return state.n;
         }
-        state.n.min(u32::try_from((at - state.release) / step).unwrap_or(0).saturating_add(1))
+        state.n.min(
+            u32::try_from((at - state.release) / step)
+                .unwrap_or(0)
+                .saturating_add(1),
+        )
     }
 
     /// The queue of a sector's group in its machine's pool.

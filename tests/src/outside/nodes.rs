@@ -4,7 +4,7 @@ use std::{
     path::Path,
     process::Command,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -13,7 +13,7 @@ use std::{
 use sealyard_core::jobs::AlertKind;
 use sealyard_devnet::{Config, Devnet};
 use sealyard_filecoin::rpc::{Endpoint, Freshness, Node, NodeConfig, RpcError};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{operator::new_postgres, yard::Yard};
 use crate::{
@@ -24,20 +24,53 @@ use crate::{
 
 async fn devnet() -> (tempfile::TempDir, Devnet) {
     let dir = tempfile::tempdir().unwrap();
-    let devnet = Devnet::start((std::net::Ipv4Addr::LOCALHOST, 0).into(), dir.path(), Config::default()).await.unwrap();
+    let devnet = Devnet::start(
+        (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+        dir.path(),
+        Config::default(),
+    )
+    .await
+    .unwrap();
     (dir, devnet)
 }
 
 fn node(first: &str, fallbacks: &[&str], token: &str) -> Node {
-    let endpoint = |url: &&str| Endpoint { url: (*url).to_owned(), token: token.to_owned() };
+    let endpoint = |url: &&str| Endpoint {
+        url: (*url).to_owned(),
+        token: token.to_owned(),
+    };
     let timeout = Duration::from_secs(5);
     let fallbacks = fallbacks.iter().map(endpoint).collect();
-    Node::new(NodeConfig { first: endpoint(&first), fallbacks, timeout, backoff: Duration::from_millis(1) }).unwrap()
+    Node::new(NodeConfig {
+        first: endpoint(&first),
+        fallbacks,
+        timeout,
+        backoff: Duration::from_millis(1),
+    })
+    .unwrap()
+}
+
+/// A proxy before a node that can be broken: it then gives this answer to everything.
+async fn breakable(url: &str, status: u16, body: &'static [u8]) -> (Proxy, Arc<AtomicBool>) {
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let now = Arc::clone(&is_broken);
+    let spoil = move |_: &str, answer| {
+        if !now.load(Ordering::SeqCst) {
+            return Reply::ok(answer);
+        }
+        Reply {
+            status,
+            body: body.to_vec(),
+            after: Duration::ZERO,
+        }
+    };
+    (Proxy::start(url, spoil).await, is_broken)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_a_node_go_to_the_next_node_and_name_their_status() {
     let (_dir, devnet) = devnet().await;
+    let (url, token) = (&devnet.ready.url, &devnet.ready.token);
     let spoils: [(u16, &[u8]); 8] = [
         (429, b"too many requests, slow down"),
         (408, b""),
@@ -49,28 +82,30 @@ async fn errors_of_a_node_go_to_the_next_node_and_name_their_status() {
         (200, br#"{"jsonrpc":"2.0","id":1,"result":{"Cids":["#),
     ];
     for (status, body) in spoils {
-        let broken = Arc::new(AtomicBool::new(false));
-        let now = Arc::clone(&broken);
-        let bad = Proxy::start(&devnet.ready.url, move |_, answer| {
-            if now.load(Ordering::SeqCst) {
-                Reply { status, body: body.to_vec(), after: Duration::ZERO }
-            } else {
-                Reply::ok(answer)
-            }
-        })
-        .await;
-        let lucky = node(&bad.url, &[&devnet.ready.url], &devnet.ready.token);
+        let (bad, is_broken) = breakable(url, status, body).await;
+        let lucky = node(&bad.url, &[url], token);
         lucky.network_name().await.unwrap();
-        broken.store(true, Ordering::SeqCst);
+        is_broken.store(true, Ordering::SeqCst);
         assert!(lucky.chain_head().await.is_ok(), "{status}");
-        let error = node(&bad.url, &[], &devnet.ready.token).chain_head().await.unwrap_err();
+        let alone = node(&bad.url, &[], token);
+        let error = alone.chain_head().await.unwrap_err();
         assert!(error.is_temporary(), "{status}: {error}");
-        assert!(error.to_string().contains(&status.to_string()) && error.to_string().contains(&bad.url), "{error}");
+        let error = error.to_string();
+        assert!(
+            error.contains(&status.to_string()) && error.contains(&bad.url),
+            "{error}"
+        );
     }
     // An error that the caller caused is not passed to another node.
-    let asked = node(&devnet.ready.url, &[], &devnet.ready.token);
-    let error = asked.call::<serde_json::Value>("Filecoin.NoSuchMethod", json!([])).await.unwrap_err();
-    assert!(matches!(error, RpcError::Node { code: -32601, .. }), "{error}");
+    let asked = node(url, &[], token);
+    let error = asked
+        .call::<Value>("Filecoin.NoSuchMethod", json!([]))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, RpcError::Node { code: -32601, .. }),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,34 +115,67 @@ async fn a_rate_limited_node_rests_as_long_as_it_asks() {
     let count = Arc::clone(&asked);
     let limited = Proxy::start_with_header(&devnet.ready.url, "retry-after: 30", move |_, _| {
         count.fetch_add(1, Ordering::SeqCst);
-        Reply { status: 429, body: b"slow down".to_vec(), after: Duration::ZERO }
+        Reply {
+            status: 429,
+            body: b"slow down".to_vec(),
+            after: Duration::ZERO,
+        }
     })
     .await;
     let alone = node(&limited.url, &[], &devnet.ready.token);
     let started = Instant::now();
     let error = alone.chain_head().await.unwrap_err();
-    assert!(matches!(&error, RpcError::Unavailable { retry_after: Some(pause), .. } if pause.as_secs() == 30), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(5), "the caller gets the error at once");
-    assert_eq!(asked.load(Ordering::SeqCst), 1, "the node is not asked again during the pause");
+    let pause = match &error {
+        RpcError::Unavailable { retry_after, .. } => retry_after.map(|pause| pause.as_secs()),
+        _ => None,
+    };
+    assert_eq!(pause, Some(30), "{error}");
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "the caller gets the error at once"
+    );
+    assert_eq!(
+        asked.load(Ordering::SeqCst),
+        1,
+        "the node is not asked again during the pause"
+    );
     let with_other = node(&limited.url, &[&devnet.ready.url], &devnet.ready.token);
     // The first call must learn that the other node is on the same network.
     assert!(with_other.chain_head().await.is_err());
     let before = asked.load(Ordering::SeqCst);
     let _ = with_other.chain_head().await;
-    assert_eq!(asked.load(Ordering::SeqCst), before, "the other node is asked first during the pause");
+    assert_eq!(
+        asked.load(Ordering::SeqCst),
+        before,
+        "the other node is asked first during the pause"
+    );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_with_a_stale_head_is_left_out_until_it_catches_up() {
-    let (_dir, devnet) = devnet().await;
-    let direct = node(&devnet.ready.url, &[], &devnet.ready.token);
-    let step = async |epochs: i64| {
-        let _: serde_json::Value = direct.call("Devnet.Step", json!([{"Epochs": epochs}])).await.unwrap();
-    };
-    step(100).await;
-    let frozen: Arc<std::sync::Mutex<Option<Vec<u8>>>> = Arc::default();
+const FRESH: Freshness = Freshness {
+    now: None,
+    most_epochs: 5,
+    epoch_seconds: 30,
+};
+
+/// The problem of the first node, if it has one.
+async fn problem(nodes: &Node, fresh: Freshness) -> Option<String> {
+    nodes.look_at_heads(fresh).await.remove(0).problem
+}
+
+/// The first node has a problem that is described with these words.
+async fn assert_left_out(nodes: &Node, fresh: Freshness, words: &str) {
+    let why = problem(nodes, fresh).await.unwrap_or_default();
+    assert!(why.contains(words), "{why}");
+}
+
+/// The answer that a node gives to every question about its head; empty: the next one.
+type Frozen = Arc<Mutex<Option<Vec<u8>>>>;
+
+/// A proxy before a node whose head can be frozen.
+async fn freezable(url: &str) -> (Proxy, Frozen) {
+    let frozen = Frozen::default();
     let kept = Arc::clone(&frozen);
-    let stale = Proxy::start(&devnet.ready.url, move |method, body| {
+    let stale = Proxy::start(url, move |method, body| {
         let mut kept = kept.lock().unwrap();
         match (method, kept.as_ref()) {
             ("Filecoin.ChainHead", Some(old)) if !old.is_empty() => Reply::ok(old.clone()),
@@ -117,29 +185,55 @@ async fn a_node_with_a_stale_head_is_left_out_until_it_catches_up() {
             }
             _ => Reply::ok(body),
         }
-    })
-    .await;
+    });
+    (stale.await, frozen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_a_stale_head_is_left_out_until_it_catches_up() {
+    let (_dir, devnet) = devnet().await;
+    let direct = node(&devnet.ready.url, &[], &devnet.ready.token);
+    let step = async |epochs: i64| {
+        let _: Value = direct
+            .call("Devnet.Step", json!([{"Epochs": epochs}]))
+            .await
+            .unwrap();
+    };
+    step(100).await;
+    let (stale, frozen) = freezable(&devnet.ready.url).await;
     let both = node(&stale.url, &[&devnet.ready.url], &devnet.ready.token);
-    let fresh = Freshness { now: None, most_epochs: 5, epoch_seconds: 30 };
-    assert!(both.look_at_heads(fresh).await.iter().all(|head| head.problem.is_none()));
+    let heads = both.look_at_heads(FRESH).await;
+    assert!(heads.iter().all(|head| head.problem.is_none()));
     *frozen.lock().unwrap() = Some(Vec::new());
     let then = both.chain_head().await.unwrap();
     step(3).await;
-    assert!(both.look_at_heads(fresh).await[0].problem.is_none(), "a lag of a few epochs is tolerated");
+    assert!(
+        problem(&both, FRESH).await.is_none(),
+        "a lag of a few epochs is tolerated"
+    );
     step(30).await;
-    let seen = both.look_at_heads(fresh).await;
-    assert!(seen[0].problem.as_ref().is_some_and(|why| why.contains("behind another node")), "{seen:?}");
-    assert!(both.chain_head().await.unwrap().height > then.height, "reads go to the healthy node");
+    assert_left_out(&both, FRESH, "behind another node").await;
+    assert!(
+        both.chain_head().await.unwrap().height > then.height,
+        "reads go to the healthy node"
+    );
     *frozen.lock().unwrap() = None;
-    assert!(both.look_at_heads(fresh).await[0].problem.is_none());
+    assert!(problem(&both, FRESH).await.is_none());
 
     // If all heads are behind the clock, nothing is read and nothing can be posted.
-    let late = |by: i64| Freshness { now: Some(1_790_726_400 + 133 * 30 + by), ..fresh };
+    let late = |by: i64| Freshness {
+        now: Some(1_790_726_400 + 133 * 30 + by),
+        ..FRESH
+    };
     let alone = node(&devnet.ready.url, &[], &devnet.ready.token);
-    assert!(alone.look_at_heads(late(120)).await[0].problem.is_none());
-    let seen = alone.look_at_heads(late(26 * 3600)).await;
-    assert!(seen[0].problem.as_ref().is_some_and(|why| why.contains("behind the clock")), "{seen:?}");
-    assert!(matches!(alone.miner_info(&fvm_shared::address::Address::new_id(1000)).await, Err(RpcError::Stale(_))));
+    assert!(problem(&alone, late(120)).await.is_none());
+    assert_left_out(&alone, late(26 * 3600), "behind the clock").await;
+    assert!(matches!(
+        alone
+            .miner_info(&fvm_shared::address::Address::new_id(1000))
+            .await,
+        Err(RpcError::Stale(_))
+    ));
 }
 
 /// The worker does nothing while the chain stands still, and raises an alert.
@@ -148,29 +242,63 @@ async fn a_worker_with_a_stale_chain_sends_nothing_and_raises_an_alert() {
     // The chain of the devnet is in September, but the worker uses the real clock.
     let mut yard = Yard::open(Config::default(), "", 1).await;
     let config = yard.root().join("sealyard.toml");
-    let text = std::fs::read_to_string(&config).unwrap().replace("head_lag_epochs = 0", "head_lag_epochs = 5");
+    let text = std::fs::read_to_string(&config)
+        .unwrap()
+        .replace("head_lag_epochs = 0", "head_lag_epochs = 5");
     std::fs::write(&config, text).unwrap();
     yard.step(50).await;
     yard.sealed(1, 0x11, 5);
     yard.work.start();
-    yard.until("a person is told", 0, || yard.alerts().iter().any(|a| a.kind == AlertKind::Node)).await;
+    yard.until("a person is told", 0, || {
+        yard.alerts().iter().any(|a| a.kind == AlertKind::Node)
+    })
+    .await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(yard.calls("Filecoin.MpoolPushMessage"), 0);
     let alert = yard.alerts().remove(0);
-    assert!(alert.text.contains("is not used") && alert.text.contains("behind the clock"), "{}", alert.text);
+    assert!(
+        alert.text.contains("is not used") && alert.text.contains("behind the clock"),
+        "{}",
+        alert.text
+    );
 }
 
 /// The number of calls of each usual turn in a bench run that follows a miner with this many
 /// sectors and none new.
 fn calls_of_a_turn(sectors: &str, database: &str, more: &[&str]) -> Vec<u32> {
     let mut bench = Command::new(program("sealyard-bench"));
-    bench.args(["large-miner", "--sectors", sectors, "--new", "0", "--turns", "3", "--database", database]).args(more);
+    bench
+        .args([
+            "large-miner",
+            "--sectors",
+            sectors,
+            "--new",
+            "0",
+            "--turns",
+            "3",
+            "--database",
+            database,
+        ])
+        .args(more);
     let output = bench.output().unwrap();
-    let (said, failed) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let (said, failed) = (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    );
     assert!(output.status.success(), "{said}{failed}");
     let usual = said.lines().filter(|line| line.starts_with("usual turn:"));
-    let calls: Vec<u32> =
-        usual.map(|line| line.split(", ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()).collect();
+    let calls: Vec<u32> = usual
+        .map(|line| {
+            line.split(", ")
+                .nth(1)
+                .unwrap()
+                .split(' ')
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
+        .collect();
     assert_eq!(calls.len(), 3, "{said}");
     calls
 }
@@ -184,7 +312,13 @@ fn a_turn_costs_what_has_changed_whatever_the_size_of_the_miner() {
         let large = calls_of_a_turn("120000", &database_of(dirs[1].path()), &[]);
         // Each turn reads 60 tipsets, and one of 48 deadlines ends in it. The small miner has
         // sectors in one deadline only.
-        assert!(small.iter().zip(&large).all(|(small, large)| *large <= small + 12), "{small:?} {large:?}");
+        assert!(
+            small
+                .iter()
+                .zip(&large)
+                .all(|(small, large)| *large <= small + 12),
+            "{small:?} {large:?}"
+        );
         assert!(large.iter().all(|calls| *calls < 60 + 48), "{large:?}");
     }
 }

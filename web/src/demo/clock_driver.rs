@@ -1,4 +1,5 @@
-//! Lets the devnet's time pass, no faster than proofs and messages come in, and the server's clock with it.
+//! Lets the devnet's time pass, and the server's clock with it, no faster than proofs and messages
+//! arrive.
 
 use std::{
     sync::Arc,
@@ -7,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use sealyard_core::{
-    clock::{SECOND, minute_text},
+    clock::{Clock, SECOND, minute_text},
     ids::ContractId,
     orders,
     sealing::{self, MessageState, Sector, SectorState},
@@ -24,13 +25,19 @@ use crate::app::{Shared, read};
 const SEALING_PATIENCE: Duration = Duration::from_secs(1200);
 const MONTH_PATIENCE: Duration = Duration::from_secs(1200);
 const PAUSE: Duration = Duration::from_millis(30);
-/// Epochs of one step: an hour.
+/// Epochs of one step, an hour.
 const STRIDE: i64 = 120;
 /// Enough behind the month's end for its last epochs to be final and read.
 const MARGIN: i64 = 200;
-/// States in which a sector waits for a machine's computation: chain time that passes meanwhile only makes its ticket older.
-const COMPUTING: [SectorState; 5] =
-    [SectorState::PreCommit1, SectorState::PreCommit2, SectorState::Commit1, SectorState::Commit2, SectorState::Verifying];
+/// States in which a sector waits for a machine's computation. If chain time passed meanwhile, its
+/// ticket would only get older.
+const COMPUTING: [SectorState; 5] = [
+    SectorState::PreCommit1,
+    SectorState::PreCommit2,
+    SectorState::Commit1,
+    SectorState::Commit2,
+    SectorState::Verifying,
+];
 
 pub struct Driver {
     pub app: Shared,
@@ -58,15 +65,22 @@ impl Driver {
 
     /// True while a message waits to be included.
     async fn message_waits(&self) -> anyhow::Result<bool> {
-        Ok(read(&self.app, |conn| Ok(!sealing::messages_in_state(conn, MessageState::Pushed)?.is_empty())).await?)
+        Ok(read(&self.app, |conn| {
+            Ok(!sealing::messages_in_state(conn, MessageState::Pushed)?.is_empty())
+        })
+        .await?)
     }
 
-    async fn head(&self) -> anyhow::Result<i64> {
+    pub async fn head(&self) -> anyhow::Result<i64> {
         Ok(self.app.node.chain_head().await?.height)
     }
 
     async fn step(&self, epochs: i64) -> anyhow::Result<Stepped> {
-        let stepped: Stepped = self.app.node.call("Devnet.Step", json!([{"Epochs": epochs}])).await?;
+        let stepped: Stepped = self
+            .app
+            .node
+            .call("Devnet.Step", json!([{"Epochs": epochs}]))
+            .await?;
         if let Some(clock) = &self.clock {
             clock.reach(self.time.micros(stepped.height));
         }
@@ -75,19 +89,26 @@ impl Driver {
 
     /// Lets the chain catch up with the server's clock, which runs on while machines compute.
     async fn catch_up(&self) -> anyhow::Result<()> {
-        let Some(clock) = &self.clock else { return Ok(()) };
-        use sealyard_core::clock::Clock;
-        let behind = (clock.now() - self.time.micros(self.head().await?)) / (self.time.epoch_seconds * SECOND);
+        let Some(clock) = &self.clock else {
+            return Ok(());
+        };
+        let behind = (clock.now() - self.time.micros(self.head().await?))
+            / (self.time.epoch_seconds * SECOND);
         if behind > 0 {
             self.step(behind).await?;
         }
         Ok(())
     }
 
-    /// Passes the time that messages and seeds of these sectors need; false when nothing of theirs waits for the chain.
+    /// Lets the time pass that the messages and seeds of these sectors need. False if none of them
+    /// waits for the chain.
     async fn pass_for(&self, sectors: &[Sector]) -> anyhow::Result<bool> {
         let head = self.head().await?;
-        let seed = sectors.iter().filter(|s| s.state == SectorState::WaitSeed).filter_map(|s| s.seed_epoch).max();
+        let seed = sectors
+            .iter()
+            .filter(|s| s.state == SectorState::WaitSeed)
+            .filter_map(|s| s.seed_epoch)
+            .max();
         if self.message_waits().await? || head == 0 {
             self.step(1).await?;
         } else if let Some(seed) = seed.filter(|seed| *seed >= head) {
@@ -99,49 +120,105 @@ impl Driver {
         Ok(true)
     }
 
-    /// Until every sector is activated: time passes only for messages and seeds.
+    /// Waits until every sector is activated. Time passes only for messages and seeds.
     pub async fn until_on_chain(&self, contract: ContractId) -> anyhow::Result<()> {
         let started = Instant::now();
         loop {
             let sectors = self.sectors(contract).await?;
             if let Some(stuck) = sectors.iter().find(|s| s.state == SectorState::Quarantined) {
-                anyhow::bail!("sector {} is quarantined: {}", stuck.number, stuck.reason.clone().unwrap_or_default());
+                anyhow::bail!(
+                    "sector {} is quarantined: {}",
+                    stuck.number,
+                    stuck.reason.clone().unwrap_or_default()
+                );
             }
-            if sectors.iter().all(|s| matches!(s.state, SectorState::Proving | SectorState::Active)) {
+            if sectors
+                .iter()
+                .all(|s| matches!(s.state, SectorState::Proving | SectorState::Active))
+            {
                 return Ok(());
             }
             self.pass_for(&sectors).await?;
-            anyhow::ensure!(started.elapsed() < SEALING_PATIENCE, "sealing took longer than {} s", SEALING_PATIENCE.as_secs());
+            anyhow::ensure!(
+                started.elapsed() < SEALING_PATIENCE,
+                "sealing took longer than {} s",
+                SEALING_PATIENCE.as_secs()
+            );
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Until the network counts every sector.
+    /// Lets time pass until the network counts every sector.
     pub async fn until_active(&self, contract: ContractId) -> anyhow::Result<()> {
         let started = Instant::now();
-        while !self.sectors(contract).await?.iter().all(|s| s.state == SectorState::Active) {
+        while !self
+            .sectors(contract)
+            .await?
+            .iter()
+            .all(|s| s.state == SectorState::Active)
+        {
             if self.step(STRIDE).await?.stopped == "proof-due" {
                 tokio::time::sleep(PAUSE).await;
             }
-            anyhow::ensure!(started.elapsed() < SEALING_PATIENCE, "no power within {} s", SEALING_PATIENCE.as_secs());
+            anyhow::ensure!(
+                started.elapsed() < SEALING_PATIENCE,
+                "no power within {} s",
+                SEALING_PATIENCE.as_secs()
+            );
         }
         Ok(())
     }
 
-    /// The day in which the last sector was activated.
+    /// Lets time pass until the chain has reached an epoch.
+    pub async fn until_epoch(&self, epoch: i64) -> anyhow::Result<()> {
+        let started = Instant::now();
+        loop {
+            let left = epoch - self.head().await?;
+            if left <= 0 {
+                return Ok(());
+            }
+            if self.step(left.min(STRIDE)).await?.stopped == "proof-due" {
+                tokio::time::sleep(PAUSE).await;
+            }
+            anyhow::ensure!(
+                started.elapsed() < SEALING_PATIENCE,
+                "epoch {epoch} was not reached within {} s",
+                SEALING_PATIENCE.as_secs()
+            );
+        }
+    }
+
+    /// The day on which the last sector was activated.
     pub async fn first_power_day(&self, contract: ContractId) -> anyhow::Result<i64> {
         let sectors = self.sectors(contract).await?;
-        let last = sectors.iter().filter_map(|s| s.activation).max().context("no sector is on chain")?;
+        let last = sectors
+            .iter()
+            .filter_map(|s| s.activation)
+            .max()
+            .context("no sector is on chain")?;
         Ok(self.time.day(last))
     }
 
-    /// Until the day before `end_day` is closed.
-    pub async fn until_month_closed(&self, contract: ContractId, end_day: i64) -> anyhow::Result<()> {
-        let waits = self.app.config.finality.max(yields::CHAIN_UNLOCKS_WITHIN / self.time.epoch_seconds);
+    /// Lets time pass until the day before `end_day` is closed.
+    pub async fn until_month_closed(
+        &self,
+        contract: ContractId,
+        end_day: i64,
+    ) -> anyhow::Result<()> {
+        let waits = self
+            .app
+            .config
+            .finality
+            .max(yields::CHAIN_UNLOCKS_WITHIN / self.time.epoch_seconds);
         let target = self.time.first_epoch(end_day) + waits + MARGIN;
         let started = Instant::now();
         loop {
-            let pool = self.sectors(contract).await?.first().context("no sector")?.pool_id;
+            let pool = self
+                .sectors(contract)
+                .await?
+                .first()
+                .context("no sector")?
+                .pool_id;
             let closed = read(&self.app, move |conn| yields::days(conn, pool, 1)).await?;
             if closed.first().is_some_and(|day| day.day >= end_day - 1) {
                 return Ok(());
@@ -150,11 +227,16 @@ impl Driver {
             if left <= 0 || self.step(left.min(STRIDE)).await?.stopped == "proof-due" {
                 tokio::time::sleep(PAUSE).await;
             }
-            anyhow::ensure!(started.elapsed() < MONTH_PATIENCE, "the month took longer than {} s", MONTH_PATIENCE.as_secs());
+            anyhow::ensure!(
+                started.elapsed() < MONTH_PATIENCE,
+                "the month took longer than {} s",
+                MONTH_PATIENCE.as_secs()
+            );
         }
     }
 
-    /// Goes on for ever: an hour of chain time in every `pause`, but for what computes, and for whoever is about to pay.
+    /// Lets time pass for ever, an hour of chain time in every `pause`. It stands still while
+    /// machines compute and while an order waits for its payment.
     pub async fn go_on(&self, pause: Duration) {
         let mut last = None;
         loop {
@@ -175,12 +257,18 @@ impl Driver {
         }
     }
 
-    /// True when more is to follow at once.
+    /// Takes one step. True if the next should follow at once.
     async fn go_on_once(&self) -> anyhow::Result<bool> {
         let now = self.app.now();
         let (sectors, unpaid) = read(&self.app, move |conn| {
-            let states: Vec<SectorState> = SectorState::ALL.into_iter().filter(|s| s.is_sealing()).collect();
-            Ok((sealing::in_states(conn, &states)?, orders::placed(conn, now)?.len()))
+            let states: Vec<SectorState> = SectorState::ALL
+                .into_iter()
+                .filter(|s| s.is_sealing())
+                .collect();
+            Ok((
+                sealing::in_states(conn, &states)?,
+                orders::placed(conn, now)?.len(),
+            ))
         })
         .await?;
         if self.pass_for(&sectors).await? {
@@ -190,13 +278,24 @@ impl Driver {
             return Ok(false);
         }
         let stepped = self.step(STRIDE).await?;
-        tracing::debug!(head = minute_text(self.time.micros(stepped.height)), stopped = stepped.stopped, "time passes");
+        tracing::debug!(
+            head = minute_text(self.time.micros(stepped.height)),
+            stopped = stepped.stopped,
+            "time passes"
+        );
         Ok(stepped.stopped == "proof-due")
     }
 }
 
-pub async fn chain_time(app: &Shared) -> anyhow::Result<ChainTime> {
+async fn chain_time(app: &Shared) -> anyhow::Result<ChainTime> {
     let genesis = app.node.genesis().await?;
-    let genesis_at = genesis.blocks.first().context("genesis has no block")?.timestamp;
-    Ok(ChainTime { genesis_at, epoch_seconds: app.node.network_params().await?.block_delay_secs })
+    let genesis_at = genesis
+        .blocks
+        .first()
+        .context("genesis has no block")?
+        .timestamp;
+    Ok(ChainTime {
+        genesis_at,
+        epoch_seconds: app.node.network_params().await?.block_delay_secs,
+    })
 }

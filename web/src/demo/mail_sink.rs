@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Longest mail that is taken, bytes.
+/// Bytes of the longest mail that is accepted.
 const LONGEST: usize = 32 << 20;
 
 /// Serves until the process ends.
@@ -24,8 +24,12 @@ pub async fn run(listen: SocketAddr, dir: PathBuf) -> anyhow::Result<()> {
 
 /// Starts in the background; returns where it listens.
 pub async fn start(listen: SocketAddr, dir: PathBuf) -> anyhow::Result<SocketAddr> {
-    tokio::fs::create_dir_all(&dir).await.with_context(|| format!("creating {}", dir.display()))?;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("the mail sink cannot listen on {listen}"))?;
+    tokio::fs::create_dir_all(&dir)
+        .await
+        .with_context(|| format!("creating {}", dir.display()))?;
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("the mail sink cannot listen on {listen}"))?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -49,9 +53,17 @@ async fn talk(stream: TcpStream, dir: &Path) -> anyhow::Result<()> {
         if stream.read_line(&mut line).await? == 0 {
             return Ok(());
         }
-        let verb = line.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+        let verb = line
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_ascii_uppercase();
         match verb.as_str() {
-            "EHLO" | "HELO" => stream.write_all(b"250-sealyard\r\n250 8BITMIME\r\n").await?,
+            "EHLO" | "HELO" => {
+                stream
+                    .write_all(b"250-sealyard\r\n250 8BITMIME\r\n")
+                    .await?
+            }
             "DATA" => {
                 stream.write_all(b"354 go on\r\n").await?;
                 let mail = body(&mut stream).await?;
@@ -68,13 +80,16 @@ async fn talk(stream: TcpStream, dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Up to the lone dot; doubled dots at the start of a line are undone.
+/// Reads a mail up to the line with a lone dot, and removes the extra dot at the start of a line.
 async fn body(stream: &mut BufReader<TcpStream>) -> anyhow::Result<Vec<u8>> {
     let mut mail = Vec::new();
     let mut line = Vec::new();
     loop {
         line.clear();
-        anyhow::ensure!(stream.read_until(b'\n', &mut line).await? > 0, "the mail was cut off");
+        anyhow::ensure!(
+            stream.read_until(b'\n', &mut line).await? > 0,
+            "the mail was cut off"
+        );
         if line == b".\r\n" {
             return Ok(mail);
         }
@@ -85,9 +100,16 @@ async fn body(stream: &mut BufReader<TcpStream>) -> anyhow::Result<Vec<u8>> {
 
 async fn keep(dir: &Path, mail: &[u8]) -> anyhow::Result<()> {
     let text = String::from_utf8_lossy(mail);
-    let id = text.lines().find_map(|line| line.strip_prefix("Message-ID: ")).unwrap_or_default();
-    // A second delivery of the same mail would be a second file.
-    let name = format!("{}-{}", ids::digest(id.trim()).get(..16).unwrap_or_default(), ids::public_id("eml"));
+    let id = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Message-ID: "))
+        .unwrap_or_default();
+    // A second delivery of the same mail becomes a second file.
+    let name = format!(
+        "{}-{}",
+        ids::digest(id.trim()).get(..16).unwrap_or_default(),
+        ids::public_id("eml")
+    );
     let temporary = dir.join(format!("{name}.tmp"));
     tokio::fs::write(&temporary, mail).await?;
     tokio::fs::rename(&temporary, dir.join(format!("{name}.eml"))).await?;

@@ -1,4 +1,4 @@
-//! The investor's mailbox, read as the investor's own programs read it.
+//! The investor's mailbox, read with the programs that an investor would use.
 
 use std::{
     collections::BTreeMap,
@@ -23,12 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Sent {
     pub statement: Statement,
     pub file: PathBuf,
-    /// Message-IDs in the mailbox, with how often each arrived.
+    /// The Message-IDs in the mailbox, and how often each arrived.
     pub arrived: BTreeMap<String, usize>,
 }
 
 /// Waits for a month's statement of a contract's owner.
-pub async fn wait_for(app: &Shared, contract: &Contract, month: Month, mailbox: &Path) -> Result<Sent> {
+pub async fn wait_for(
+    app: &Shared,
+    contract: &Contract,
+    month: Month,
+    mailbox: &Path,
+) -> Result<Sent> {
     let started = Instant::now();
     let (owner, wanted) = (contract.user_id, month.to_string());
     loop {
@@ -43,10 +48,18 @@ pub async fn wait_for(app: &Shared, contract: &Contract, month: Month, mailbox: 
                 *arrived.entry(id).or_insert(0) += 1;
             }
             if let Some(file) = file {
-                return Ok(Sent { statement, file, arrived });
+                return Ok(Sent {
+                    statement,
+                    file,
+                    arrived,
+                });
             }
         }
-        ensure!(started.elapsed() < PATIENCE, "the statement of {month} did not arrive within {} s", PATIENCE.as_secs());
+        ensure!(
+            started.elapsed() < PATIENCE,
+            "the statement of {month} did not arrive within {} s",
+            PATIENCE.as_secs()
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -54,11 +67,16 @@ pub async fn wait_for(app: &Shared, contract: &Contract, month: Month, mailbox: 
 /// Each mail with its Message-ID.
 fn mails(mailbox: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(mailbox).with_context(|| format!("reading {}", mailbox.display()))? {
+    for entry in
+        std::fs::read_dir(mailbox).with_context(|| format!("reading {}", mailbox.display()))?
+    {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "eml") {
             let text = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
-            let id = text.lines().find_map(|line| line.strip_prefix("Message-ID: ")).unwrap_or_default();
+            let id = text
+                .lines()
+                .find_map(|line| line.strip_prefix("Message-ID: "))
+                .unwrap_or_default();
             found.push((path, id.trim().trim_matches(['<', '>']).to_owned()));
         }
     }
@@ -70,18 +88,40 @@ pub fn pdf_words(mail: &Path) -> Result<Vec<String>> {
     let pdf = attached_pdf(&String::from_utf8_lossy(&std::fs::read(mail)?))?;
     let file = mail.with_extension("pdf");
     std::fs::write(&file, pdf)?;
-    let read = Command::new("pdftotext").arg("-layout").arg(&file).arg("-").output();
-    let read = read.context("pdftotext, which reads the statement back, is missing; install poppler-utils")?;
-    ensure!(read.status.success(), "pdftotext cannot read {}: {}", file.display(), String::from_utf8_lossy(&read.stderr));
-    Ok(String::from_utf8_lossy(&read.stdout).split_whitespace().map(str::to_owned).collect())
+    let read = Command::new("pdftotext")
+        .arg("-layout")
+        .arg(&file)
+        .arg("-")
+        .output();
+    let read = read
+        .context("pdftotext, which reads the statement back, is missing; install poppler-utils")?;
+    ensure!(
+        read.status.success(),
+        "pdftotext cannot read {}: {}",
+        file.display(),
+        String::from_utf8_lossy(&read.stderr)
+    );
+    Ok(String::from_utf8_lossy(&read.stdout)
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect())
 }
 
 fn attached_pdf(mail: &str) -> Result<Vec<u8>> {
-    let Some((_, part)) = mail.split_once("Content-Type: application/pdf") else { bail!("the mail carries no PDF") };
+    let Some((_, part)) = mail.split_once("Content-Type: application/pdf") else {
+        bail!("the mail carries no PDF")
+    };
     let part = part.replace("\r\n", "\n");
-    let (_, body) = part.split_once("\n\n").context("the mail's PDF has no body")?;
-    let encoded: String = body.lines().take_while(|line| !line.is_empty() && !line.starts_with("--")).collect();
-    BASE64_STANDARD.decode(encoded).context("the mail's PDF is not base64")
+    let (_, body) = part
+        .split_once("\n\n")
+        .context("the mail's PDF has no body")?;
+    let encoded: String = body
+        .lines()
+        .take_while(|line| !line.is_empty() && !line.starts_with("--"))
+        .collect();
+    BASE64_STANDARD
+        .decode(encoded)
+        .context("the mail's PDF is not base64")
 }
 
 #[cfg(test)]
@@ -90,7 +130,8 @@ mod tests {
 
     #[test]
     fn a_pdf_attachment_is_found_and_a_mail_without_one_is_an_error() {
-        let mail = "Subject: x\r\n\r\n--b\r\nContent-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n\r\nJVBE\r\nRg==\r\n--b--\r\n";
+        let mail = "Subject: x\r\n\r\n--b\r\nContent-Type: application/pdf\r\n\
+                    Content-Transfer-Encoding: base64\r\n\r\nJVBE\r\nRg==\r\n--b--\r\n";
         assert_eq!(attached_pdf(mail).unwrap(), b"%PDF");
         assert!(attached_pdf("Subject: x\r\n\r\nhello").is_err());
     }

@@ -13,9 +13,10 @@ use super::{html, redirect};
 use crate::{
     app::{App, Shared, blocking, read, transact},
     attempts::{self, Origin},
-    auth::{self, Maybe, Visitor},
+    auth::{self, Maybe},
     error::WebError,
     form::Form,
+    visitor::Visitor,
 };
 
 pub fn routes(config: &mut web::ServiceConfig) {
@@ -54,12 +55,20 @@ struct Next {
 impl Next {
     /// A path of this site; anything else is none.
     fn path(&self) -> Option<&str> {
-        let plain = |path: &&str| path.chars().all(|c| c.is_ascii_alphanumeric() || "/_-.".contains(c));
-        self.next.as_deref().filter(|path| path.starts_with('/') && !path.starts_with("//")).filter(plain)
+        let plain = |path: &&str| {
+            path.chars()
+                .all(|c| c.is_ascii_alphanumeric() || "/_-.".contains(c))
+        };
+        self.next
+            .as_deref()
+            .filter(|path| path.starts_with('/') && !path.starts_with("//"))
+            .filter(plain)
     }
 
     fn query(&self) -> String {
-        self.path().map(|path| format!("?next={path}")).unwrap_or_default()
+        self.path()
+            .map(|path| format!("?next={path}"))
+            .unwrap_or_default()
     }
 }
 
@@ -77,16 +86,30 @@ struct SignupForm {
 }
 
 async fn login_page(next: web::Query<Next>) -> Result<HttpResponse, WebError> {
-    html(&LoginPage { user: None, email: String::new(), problem: None, query: next.query() })
+    html(&LoginPage {
+        user: None,
+        email: String::new(),
+        problem: None,
+        query: next.query(),
+    })
 }
 
 async fn signup_page(next: web::Query<Next>) -> Result<HttpResponse, WebError> {
-    html(&SignupPage { user: None, email: String::new(), name: String::new(), problem: None, query: next.query() })
+    html(&SignupPage {
+        user: None,
+        email: String::new(),
+        name: String::new(),
+        problem: None,
+        query: next.query(),
+    })
 }
 
 fn again(status: StatusCode, page: &impl Template) -> Result<HttpResponse, WebError> {
     let body = page.render()?;
-    Ok(HttpResponse::build(status).content_type("text/html; charset=utf-8").insert_header((CACHE_CONTROL, "no-store")).body(body))
+    Ok(HttpResponse::build(status)
+        .content_type("text/html; charset=utf-8")
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .body(body))
 }
 
 /// The form again with the reason, unless the fault is ours.
@@ -109,8 +132,19 @@ async fn login(
     let LoginForm { email, password } = form.into_inner();
     let origin = Origin::of(&app, &request);
     if !attempts::may_sign_in(&app, &email, &origin).await? {
-        let problem = Some("Too many wrong passwords from your network. Wait ten minutes, then try again.".to_owned());
-        return again(StatusCode::TOO_MANY_REQUESTS, &LoginPage { user: None, email, problem, query: next.query() });
+        let problem = Some(
+            "Too many wrong passwords from your network. Wait ten minutes, then try again."
+                .to_owned(),
+        );
+        return again(
+            StatusCode::TOO_MANY_REQUESTS,
+            &LoginPage {
+                user: None,
+                email,
+                problem,
+                query: next.query(),
+            },
+        );
     }
     let given = email.clone();
     let user = read(&app, move |conn| accounts::by_email(conn, &given)).await?;
@@ -121,7 +155,12 @@ async fn login(
         }
         Err(error) => {
             attempts::failed(&app, &email, &origin).await?;
-            let page = LoginPage { user: None, email, problem: problem(error)?, query: next.query() };
+            let page = LoginPage {
+                user: None,
+                email,
+                problem: problem(error)?,
+                query: next.query(),
+            };
             again(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
     }
@@ -135,15 +174,32 @@ async fn signup(
     form: Form<SignupForm>,
 ) -> Result<HttpResponse, WebError> {
     let app: Shared = app.into_inner();
-    let SignupForm { email, name, password } = form.into_inner();
+    let SignupForm {
+        email,
+        name,
+        password,
+    } = form.into_inner();
     if !attempts::may_sign_up(&app, &Origin::of(&app, &request)).await? {
-        let problem = Some("Too many accounts were opened from your network. Try again in an hour.".to_owned());
-        let page = SignupPage { user: None, email, name, problem, query: next.query() };
+        let problem = Some(
+            "Too many accounts were opened from your network. Try again in an hour.".to_owned(),
+        );
+        let page = SignupPage {
+            user: None,
+            email,
+            name,
+            problem,
+            query: next.query(),
+        };
         return again(StatusCode::TOO_MANY_REQUESTS, &page);
     }
     let (given_email, given_name, now) = (email.clone(), name.clone(), app.now());
     let checked = blocking(move || {
-        let new = NewUser { email: &given_email, name: &given_name, password: &password, role: Role::Investor };
+        let new = NewUser {
+            email: &given_email,
+            name: &given_name,
+            password: &password,
+            role: Role::Investor,
+        };
         Registration::of(&new)
     });
     let registered = match checked.await {
@@ -153,22 +209,41 @@ async fn signup(
     match registered {
         Ok(user) => welcome(&app, &user, next.path()).await,
         Err(error) => {
-            let page = SignupPage { user: None, email, name, problem: problem(error)?, query: next.query() };
+            let page = SignupPage {
+                user: None,
+                email,
+                name,
+                problem: problem(error)?,
+                query: next.query(),
+            };
             again(StatusCode::UNPROCESSABLE_ENTITY, &page)
         }
     }
 }
 
 async fn welcome(app: &Shared, user: &User, next: Option<&str>) -> Result<HttpResponse, WebError> {
-    let to = next.unwrap_or(if user.is_admin() { "/admin" } else { "/dashboard" });
+    let to = next.unwrap_or(if user.is_admin() {
+        "/admin"
+    } else {
+        "/dashboard"
+    });
     let cookie = auth::start(app, user).await?;
-    Ok(HttpResponse::SeeOther().insert_header(("Location", to)).cookie(cookie).finish())
+    Ok(HttpResponse::SeeOther()
+        .insert_header(("Location", to))
+        .cookie(cookie)
+        .finish())
 }
 
-async fn logout(app: web::Data<App>, _: Maybe, request: HttpRequest) -> Result<HttpResponse, WebError> {
+async fn logout(
+    app: web::Data<App>,
+    _: Maybe,
+    request: HttpRequest,
+) -> Result<HttpResponse, WebError> {
     let cookie = auth::end(&app.into_inner(), &request).await?;
     let mut response = redirect("/");
-    response.add_cookie(&cookie).map_err(|error| WebError::Internal(error.into()))?;
+    response
+        .add_cookie(&cookie)
+        .map_err(|error| WebError::Internal(error.into()))?;
     Ok(response)
 }
 
@@ -178,9 +253,22 @@ mod tests {
 
     #[test]
     fn sign_in_redirects_only_within_this_site() {
-        let to = |next: &str| Next { next: Some(next.to_owned()) }.path().map(str::to_owned);
+        let to = |next: &str| {
+            Next {
+                next: Some(next.to_owned()),
+            }
+            .path()
+            .map(str::to_owned)
+        };
         assert_eq!(to("/plans/pln_1"), Some("/plans/pln_1".to_owned()));
-        for elsewhere in ["//evil.example", "https://evil.example", "/\\evil.example", "plans", "/a?b=c", "/%2f"] {
+        for elsewhere in [
+            "//evil.example",
+            "https://evil.example",
+            "/\\evil.example",
+            "plans",
+            "/a?b=c",
+            "/%2f",
+        ] {
             assert_eq!(to(elsewhere), None, "{elsewhere}");
         }
     }

@@ -17,9 +17,34 @@ macro_rules! asset {
 }
 
 pub fn routes(config: &mut web::ServiceConfig) {
-    asset!(config, "/static/tokens.css", "css/tokens.css", "text/css; charset=utf-8");
-    asset!(config, "/static/site.css", "css/site.css", "text/css; charset=utf-8");
-    asset!(config, "/static/live.js", "js/live.js", "text/javascript; charset=utf-8");
-    asset!(config, "/static/inter-regular.ttf", "fonts/inter-regular.ttf", "font/ttf");
-    asset!(config, "/static/inter-semibold.ttf", "fonts/inter-semibold.ttf", "font/ttf");
+    asset!(
+        config,
+        "/static/tokens.css",
+        "css/tokens.css",
+        "text/css; charset=utf-8"
+    );
+    asset!(
+        config,
+        "/static/site.css",
+        "css/site.css",
+        "text/css; charset=utf-8"
+    );
+    asset!(
+        config,
+        "/static/live.js",
+        "js/live.js",
+        "text/javascript; charset=utf-8"
+    );
+    asset!(
+        config,
+        "/static/inter-regular.ttf",
+        "fonts/inter-regular.ttf",
+        "font/ttf"
+    );
+    asset!(
+        config,
+        "/static/inter-semibold.ttf",
+        "fonts/inter-semibold.ttf",
+        "font/ttf"
+    );
 }

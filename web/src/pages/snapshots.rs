@@ -1,4 +1,5 @@
-//! Pages as customers and operators get them, from a small fixture at a fixed moment. A change shows as a difference to read.
+//! Pages as customers and operators get them, from a small fixture at a fixed moment. A change
+//! shows as a difference to read.
 
 use std::sync::Arc;
 
@@ -51,7 +52,12 @@ fn fixture() -> Fixture {
     let (order, contract, plan) = app
         .db
         .write(|conn| {
-            let ada = NewUser { email: "ada@example.org", name: "Ada", password: "long enough", role: Role::Investor };
+            let ada = NewUser {
+                email: "ada@example.org",
+                name: "Ada",
+                password: "long enough",
+                role: Role::Investor,
+            };
             let user = accounts::register(conn, &Registration::of(&ada).unwrap(), now).unwrap();
             let token = fleet::new_token(conn, "yard-1", now, now + DAY)?;
             let hardware = Hardware {
@@ -66,31 +72,60 @@ fn fixture() -> Fixture {
             let plan = catalog::plans_on_sale(conn)?.remove(0);
             capacity::set_collateral(conn, plan.pool_id, 500, 100_000_000)?;
             let mut place = |units, key| {
-                orders::place(conn, &PlaceOrder { user: user.id, plan: &plan, units, request_key: key, shown: None }, now)
-                    .unwrap()
+                orders::place(
+                    conn,
+                    &PlaceOrder {
+                        user: user.id,
+                        plan: &plan,
+                        units,
+                        request_key: key,
+                        shown: None,
+                    },
+                    now,
+                )
+                .unwrap()
             };
             let (paid, unpaid) = (place(2, "paid"), place(1, "unpaid"));
             orders::open_payment(conn, paid.id, "stripe", "cs_1", "http://pay", now)?;
             orders::open_payment(conn, unpaid.id, "stripe", "cs_2", "http://pay", now)?;
-            let payment = Paid { rail: "stripe", rail_ref: "cs_1", minor: paid.amount_minor, currency: "usd" };
+            let payment = Paid {
+                rail: "stripe",
+                rail_ref: "cs_1",
+                minor: paid.amount_minor,
+                currency: "usd",
+            };
             let contract = orders::fulfil(conn, &payment, now).unwrap().unwrap();
             jobs::claim(conn, "chain", "worker", now + DAY, now)?;
             jobs::note_turn(conn, "chain", Some("the node cannot be reached"), now)?;
             Ok((unpaid.public_id, contract.public_id, plan.public_id))
         })
         .unwrap();
-    Fixture { app, order, contract, plan, _dir: dir }
+    Fixture {
+        app,
+        order,
+        contract,
+        plan,
+        _dir: dir,
+    }
 }
 
 impl Fixture {
     fn user(&self, email: &str) -> User {
-        self.app.db.read(|conn| accounts::by_email(conn, email).map_err(DbFault::from)).unwrap().unwrap()
+        self.app
+            .db
+            .read(|conn| accounts::by_email(conn, email).map_err(DbFault::from))
+            .unwrap()
+            .unwrap()
     }
 
     /// The page's text, without what is drawn by lot.
     async fn page(&self, path: &str, cookie: Option<Cookie<'static>>) -> String {
-        let server =
-            test::init_service(actix_web::App::new().app_data(web::Data::from(self.app.clone())).configure(super::routes)).await;
+        let server = test::init_service(
+            actix_web::App::new()
+                .app_data(web::Data::from(self.app.clone()))
+                .configure(super::routes),
+        )
+        .await;
         let mut request = test::TestRequest::get().uri(path);
         if let Some(cookie) = cookie {
             request = request.cookie(cookie);
@@ -98,7 +133,10 @@ impl Fixture {
         let answer = test::call_service(&server, request.to_request()).await;
         let status = answer.status();
         let body = String::from_utf8(test::read_body(answer).await.to_vec()).unwrap();
-        let lines = body.lines().map(str::trim_end).filter(|line| !line.is_empty());
+        let lines = body
+            .lines()
+            .map(str::trim_end)
+            .filter(|line| !line.is_empty());
         format!("{status}\n{}\n", lines.collect::<Vec<_>>().join("\n"))
     }
 }
@@ -107,7 +145,11 @@ macro_rules! assert_page {
     ($name:expr, $page:expr) => {
         let page = $page;
         insta::with_settings!({
-            filters => vec![(r"\b(ord|ctr|pln|req|usr|mch|pool)_[a-z0-9]{8,}", "${1}_ID"), (r#"(request_key" value=")[^"]+"#, "${1}KEY"), (r#"(shown" value="\d+\.)[^"]+"#, "${1}CODE")],
+            filters => vec![
+                (r"\b(ord|ctr|pln|req|usr|mch|pool)_[a-z0-9]{8,}", "${1}_ID"),
+                (r#"(request_key" value=")[^"]+"#, "${1}KEY"),
+                (r#"(shown" value="\d+\.)[^"]+"#, "${1}CODE"),
+            ],
             snapshot_path => "snapshots",
             prepend_module_to_snapshot => false,
         }, { insta::assert_snapshot!($name, page) })
@@ -117,9 +159,13 @@ macro_rules! assert_page {
 #[actix_web::test]
 async fn pages_that_anybody_sees() {
     let fixture = fixture();
-    for (name, path) in
-        [("home", "/"), ("login", "/login"), ("signup", "/signup"), ("promises", "/promises"), ("nowhere", "/nowhere")]
-    {
+    for (name, path) in [
+        ("home", "/"),
+        ("login", "/login"),
+        ("signup", "/signup"),
+        ("promises", "/promises"),
+        ("nowhere", "/nowhere"),
+    ] {
         assert_page!(name, fixture.page(path, None).await);
     }
 }
@@ -127,7 +173,9 @@ async fn pages_that_anybody_sees() {
 #[actix_web::test]
 async fn an_investors_pages() {
     let fixture = fixture();
-    let cookie = auth::start(&fixture.app, &fixture.user("ada@example.org")).await.unwrap();
+    let cookie = auth::start(&fixture.app, &fixture.user("ada@example.org"))
+        .await
+        .unwrap();
     for (name, path) in [
         ("plan", format!("/plans/{}?units=3", fixture.plan)),
         ("order", format!("/orders/{}", fixture.order)),
@@ -144,8 +192,15 @@ async fn an_investors_pages() {
 #[actix_web::test]
 async fn an_operators_pages() {
     let fixture = fixture();
-    let cookie = auth::start(&fixture.app, &fixture.user(demo::ADMIN)).await.unwrap();
+    let cookie = auth::start(&fixture.app, &fixture.user(demo::ADMIN))
+        .await
+        .unwrap();
     for page in ["fleet", "plan", "pipeline", "orders", "books"] {
-        assert_page!(format!("admin_{page}"), fixture.page(&format!("/admin/{page}"), Some(cookie.clone())).await);
+        assert_page!(
+            format!("admin_{page}"),
+            fixture
+                .page(&format!("/admin/{page}"), Some(cookie.clone()))
+                .await
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The plan as a Gantt chart: a band for each machine, as many lanes in it as steps run at a time. Drawn by the template.
+//! The plan as a Gantt chart: a band for each machine, with as many lanes as steps run at a time.
+//! The template draws it.
 
 use sealyard_core::{
     clock::{DAY, HOUR, Micros, minute_text},
@@ -11,7 +12,7 @@ const NAMES: i64 = 110;
 const AXIS: i64 = 24;
 const LANE: i64 = 12;
 const GAP: i64 = 8;
-/// More is not drawn: nobody can read it.
+/// Limits of the drawing. Nobody could read more.
 const MOST_LANES: usize = 24;
 const MOST_BARS: usize = 4000;
 const LONGEST: Micros = 3 * DAY;
@@ -29,7 +30,7 @@ pub struct Band {
     pub name: String,
     pub y: i64,
     pub height: i64,
-    /// Steps that found no lane to be drawn in.
+    /// Steps for which no lane was left.
     pub more: usize,
 }
 
@@ -48,30 +49,49 @@ pub struct Gantt {
 }
 
 impl Gantt {
-    /// The next three days at most.
+    /// Draws the next three days at most.
     pub fn of(snapshot: &Snapshot, outlook: &Outlook) -> Self {
         let span = (outlook.done - snapshot.now).clamp(HOUR, LONGEST);
-        let scale = Scale { from: snapshot.now, span };
-        let mut chart = Self { width: WIDTH, ticks: scale.ticks(), ..Self::default() };
+        let scale = Scale {
+            from: snapshot.now,
+            span,
+        };
+        let mut chart = Self {
+            width: WIDTH,
+            ticks: scale.ticks(),
+            ..Self::default()
+        };
         let mut y = AXIS;
         for machine in &snapshot.machines {
-            let steps: Vec<&Planned> =
-                outlook.steps.iter().filter(|s| s.machine == machine.id && s.from < scale.until()).collect();
+            let steps: Vec<&Planned> = outlook
+                .steps
+                .iter()
+                .filter(|s| s.machine == machine.id && s.from < scale.until())
+                .collect();
             let (lanes, more) = chart.draw(&steps, y, &scale);
             let height = i64::try_from(lanes.max(1)).unwrap_or(1) * LANE;
-            chart.bands.push(Band { name: machine.name.clone(), y, height, more });
+            chart.bands.push(Band {
+                name: machine.name.clone(),
+                y,
+                height,
+                more,
+            });
             y += height + GAP;
         }
         chart.height = y;
         chart
     }
 
-    /// Draws a machine's steps, each in the first lane that is free. Returns the lanes used, and how many steps were left out.
+    /// Draws a machine's steps, each in the first lane that is free. Returns the lanes used, and
+    /// how many steps were left out.
     fn draw(&mut self, steps: &[&Planned], y: i64, scale: &Scale) -> (usize, usize) {
         let mut free_at: Vec<Micros> = Vec::new();
         let mut more = 0;
         for step in steps {
-            let lane = free_at.iter().position(|free| *free <= step.from).unwrap_or(free_at.len());
+            let lane = free_at
+                .iter()
+                .position(|free| *free <= step.from)
+                .unwrap_or(free_at.len());
             if lane >= MOST_LANES || self.bars.len() >= MOST_BARS {
                 more += 1;
                 continue;
@@ -89,7 +109,13 @@ impl Gantt {
                 minute_text(step.until)
             );
             let y = y + i64::try_from(lane).unwrap_or(0) * LANE;
-            self.bars.push(Bar { x, y, width: (end - x).max(2) - 1, step: step.step.name().to_owned(), title });
+            self.bars.push(Bar {
+                x,
+                y,
+                width: (end - x).max(2) - 1,
+                step: step.step.name().to_owned(),
+                title,
+            });
         }
         (free_at.len(), more)
     }
@@ -106,15 +132,28 @@ impl Scale {
     }
 
     fn x(&self, at: Micros) -> i64 {
-        NAMES + (at.clamp(self.from, self.until()) - self.from) / 1000 * (WIDTH - NAMES) / (self.span / 1000)
+        NAMES
+            + (at.clamp(self.from, self.until()) - self.from) / 1000 * (WIDTH - NAMES)
+                / (self.span / 1000)
     }
 
-    /// Every hour, or every so many hours.
+    /// Marks every hour, or every few hours.
     fn ticks(&self) -> Vec<Tick> {
-        let every = [1, 2, 3, 6, 12, 24].into_iter().map(|h| h * HOUR).find(|every| self.span / every <= 8).unwrap_or(DAY);
+        let every = [1, 2, 3, 6, 12, 24]
+            .into_iter()
+            .map(|h| h * HOUR)
+            .find(|every| self.span / every <= 8)
+            .unwrap_or(DAY);
         let first = self.from.div_euclid(every) + 1;
-        let moments = (first..).map(|k| k * every).take_while(|at| *at < self.until());
-        moments.map(|at| Tick { x: self.x(at), text: minute_text(at).get(5..).unwrap_or_default().to_owned() }).collect()
+        let moments = (first..)
+            .map(|k| k * every)
+            .take_while(|at| *at < self.until());
+        moments
+            .map(|at| Tick {
+                x: self.x(at),
+                text: minute_text(at).get(5..).unwrap_or_default().to_owned(),
+            })
+            .collect()
     }
 }
 
@@ -146,18 +185,41 @@ mod tests {
             gpus: 0,
             is_heard: true,
         };
-        let snapshot = Snapshot { now: 0, machines: vec![machine], ..Snapshot::default() };
+        let snapshot = Snapshot {
+            now: 0,
+            machines: vec![machine],
+            ..Snapshot::default()
+        };
         let step = |number, from: i64, until: i64| {
             let (from, until) = (from * HOUR, until * HOUR);
-            Planned { machine: MachineId(1), sector: SectorId(number), number, step: TaskKind::PreCommit1, from, until }
+            Planned {
+                machine: MachineId(1),
+                sector: SectorId(number),
+                number,
+                step: TaskKind::PreCommit1,
+                from,
+                until,
+            }
         };
         let steps = vec![step(1, -1, 3), step(2, 0, 2), step(3, 2, 5), step(4, 3, 9)];
-        let chart = Gantt::of(&snapshot, &Outlook { steps, done: 10 * HOUR, ..Outlook::default() });
+        let chart = Gantt::of(
+            &snapshot,
+            &Outlook {
+                steps,
+                done: 10 * HOUR,
+                ..Outlook::default()
+            },
+        );
         assert_eq!((chart.bars.len(), chart.bands[0].height), (4, 2 * LANE));
         for (n, a) in chart.bars.iter().enumerate() {
             assert!(a.x >= NAMES && a.x + a.width <= WIDTH);
             for b in &chart.bars[n + 1..] {
-                assert!(a.y != b.y || a.x + a.width <= b.x || b.x + b.width <= a.x, "{} covers {}", a.title, b.title);
+                assert!(
+                    a.y != b.y || a.x + a.width <= b.x || b.x + b.width <= a.x,
+                    "{} covers {}",
+                    a.title,
+                    b.title
+                );
             }
         }
     }

@@ -1,10 +1,10 @@
-//! The plan in words and tables, every figure written out.
+//! The plan in words and tables, with every figure written out.
 
 use std::collections::HashMap;
 
 use sealyard_core::{
     capacity,
-    clock::{DAY, Micros, minute_text},
+    clock::{DAY, HOUR, MINUTE, Micros, SECOND, SECONDS_A_DAY, minute_text},
     contracts,
     ids::OrderId,
     scheduler::{self, Bottleneck, Effect, FIRST_POST, Outlook, Snapshot},
@@ -14,9 +14,9 @@ use sealyard_core::{
 
 use super::Gantt;
 
-/// Days ahead for which it is shown what can be promised.
+/// Days ahead for which the page shows how much can be promised.
 const HORIZONS: [i64; 5] = [2, 7, 14, 30, 60];
-/// More sectors than this are not looked at for one pool.
+/// The most sectors that are tried for one pool.
 const MOST_ASKED: i64 = 5000;
 
 pub struct GainRow {
@@ -38,7 +38,7 @@ pub struct PromisableRow {
     pub pool: String,
     /// Sectors by each of [`HORIZONS`].
     pub sectors: Vec<i64>,
-    /// The limit from storage, and from collateral if it is known.
+    /// The limit set by storage, and that set by collateral if it is known.
     pub storage: i64,
     pub collateral: String,
 }
@@ -62,7 +62,7 @@ pub struct PlanView {
     pub gantt: Gantt,
 }
 
-/// Further data that the tables need from the store.
+/// The contracts' public ids, which the tables show.
 struct Names {
     contracts: HashMap<i64, (String, OrderId)>,
 }
@@ -70,11 +70,18 @@ struct Names {
 impl Names {
     fn load(conn: &mut AnyConnection) -> DbResult<Self> {
         let all = contracts::recent(conn, i64::MAX)?;
-        Ok(Self { contracts: all.into_iter().map(|c| (c.id.0, (c.public_id, c.order_id))).collect() })
+        Ok(Self {
+            contracts: all
+                .into_iter()
+                .map(|c| (c.id.0, (c.public_id, c.order_id)))
+                .collect(),
+        })
     }
 
     fn of(&self, contract: i64) -> String {
-        self.contracts.get(&contract).map_or_else(|| format!("contract {contract}"), |(name, _)| name.clone())
+        self.contracts
+            .get(&contract)
+            .map_or_else(|| format!("contract {contract}"), |(name, _)| name.clone())
     }
 }
 
@@ -97,7 +104,10 @@ pub fn plan_view(conn: &mut AnyConnection, snapshot: &Snapshot) -> DbResult<Plan
         lateness: duration(outlook.lateness),
         gains: gains.collect(),
         dates: dates(conn, snapshot, &outlook)?,
-        horizons: HORIZONS.iter().map(|days| format!("in {days} days")).collect(),
+        horizons: HORIZONS
+            .iter()
+            .map(|days| format!("in {days} days"))
+            .collect(),
         promisable: promisable(conn, snapshot)?,
         capacity: capacity_rows(conn)?,
         gantt: Gantt::of(snapshot, &outlook),
@@ -112,18 +122,36 @@ fn counted(n: i64, what: &str) -> String {
 fn summary(outlook: &Outlook) -> String {
     let (pc1, gpu) = outlook.waits;
     match scheduler::bottleneck(outlook) {
-        Bottleneck::None => "There is no bottleneck: the time goes into the steps and the chain's own delays.".into(),
-        Bottleneck::SealingSlots => {
-            format!("Sealing slots (cores, memory, scratch) are the bottleneck: a sector waits {} for one.", duration(pc1))
+        Bottleneck::None => {
+            "There is no bottleneck: the time goes into the steps and the chain's own delays."
+                .into()
         }
-        Bottleneck::Gpus => format!("GPUs are the bottleneck: a sector waits {} for PC2 and C2.", duration(gpu)),
+        Bottleneck::SealingSlots => {
+            format!(
+                "Sealing slots (cores, memory, scratch) are the bottleneck: \
+                 a sector waits {} for one.",
+                duration(pc1)
+            )
+        }
+        Bottleneck::Gpus => format!(
+            "GPUs are the bottleneck: a sector waits {} for PC2 and C2.",
+            duration(gpu)
+        ),
         Bottleneck::NoMachine => {
-            format!("No machine here can seal {} of the committed sectors. Enrol a machine that is large enough.", outlook.stuck)
+            format!(
+                "No machine here can seal {} of the committed sectors. \
+                 Enrol a machine that is large enough.",
+                outlook.stuck
+            )
         }
     }
 }
 
-fn dates(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &Outlook) -> DbResult<Vec<DateRow>> {
+fn dates(
+    conn: &mut AnyConnection,
+    snapshot: &Snapshot,
+    outlook: &Outlook,
+) -> DbResult<Vec<DateRow>> {
     let names = Names::load(conn)?;
     let mut rows = Vec::new();
     for owed in snapshot.commitments.iter().filter(|o| o.held == 0) {
@@ -131,12 +159,16 @@ fn dates(conn: &mut AnyConnection, snapshot: &Snapshot, outlook: &Outlook) -> Db
             Some((_, order)) => scheduler::promise_of_order(conn, *order)?,
             None => None,
         };
-        let expected = outlook.contracts.get(&owed.id).map(|active| active + FIRST_POST);
+        let expected = outlook
+            .contracts
+            .get(&owed.id)
+            .map(|active| active + FIRST_POST);
         rows.push(DateRow {
             contract: names.of(owed.id),
             sectors: owed.sectors.len(),
             promised: minute_text(owed.promised_at),
-            expected: expected.map_or_else(|| "never, with the present machines".into(), minute_text),
+            expected: expected
+                .map_or_else(|| "never, with the present machines".into(), minute_text),
             is_late: expected.is_none_or(|at| at > owed.promised_at),
             why: promise.map(|p| p.forecast_why).unwrap_or_default(),
         });
@@ -148,16 +180,23 @@ fn promisable(conn: &mut AnyConnection, snapshot: &Snapshot) -> DbResult<Vec<Pro
     let mut rows = Vec::new();
     for pool in capacity::pools(conn)? {
         let storage = capacity::capacity(conn, pool.id)?.free / pool.sector_bytes.max(1);
-        let collateral = pool.collateral_sectors.map(|all| (all - snapshot.committed_sectors(pool.id)).max(0));
+        let collateral = pool
+            .collateral_sectors
+            .map(|all| (all - snapshot.committed_sectors(pool.id)).max(0));
         let room = storage.min(collateral.unwrap_or(i64::MAX)).min(MOST_ASKED);
         let calibration = scheduler::calibration(conn, pool.id)?;
-        let by: Vec<Micros> = HORIZONS.iter().map(|days| snapshot.now + days * DAY).collect();
-        let found = scheduler::available_to_promise(snapshot, pool.sector_bytes, room, calibration, &by);
+        let by: Vec<Micros> = HORIZONS
+            .iter()
+            .map(|days| snapshot.now + days * DAY)
+            .collect();
+        let found =
+            scheduler::available_to_promise(snapshot, pool.sector_bytes, room, calibration, &by);
         rows.push(PromisableRow {
             pool: pool.name,
             sectors: found.iter().map(|p| p.sectors).collect(),
             storage,
-            collateral: collateral.map_or_else(|| "not known yet".into(), |sectors| sectors.to_string()),
+            collateral: collateral
+                .map_or_else(|| "not known yet".into(), |sectors| sectors.to_string()),
         });
     }
     Ok(rows)
@@ -167,8 +206,12 @@ fn capacity_rows(conn: &mut AnyConnection) -> DbResult<Vec<CapacityRow>> {
     let mut rows = Vec::new();
     for pool in capacity::pools(conn)? {
         let c = capacity::capacity(conn, pool.id)?;
-        let parts = [c.owned, c.free, c.held, c.sold, c.own_use, c.down].map(|bytes| Bytes(bytes).to_string());
-        rows.push(CapacityRow { pool: pool.name, parts });
+        let parts = [c.owned, c.free, c.held, c.sold, c.own_use, c.down]
+            .map(|bytes| Bytes(bytes).to_string());
+        rows.push(CapacityRow {
+            pool: pool.name,
+            parts,
+        });
     }
     Ok(rows)
 }
@@ -187,21 +230,31 @@ pub struct EffectView {
     pub moved: Vec<MovedRow>,
 }
 
-/// `title`: the change in words.
-pub fn effect_view(conn: &mut AnyConnection, snapshot: &Snapshot, effect: &Effect, title: String) -> DbResult<EffectView> {
+/// The effect of a change. `title`: the change in words.
+pub fn effect_view(
+    conn: &mut AnyConnection,
+    snapshot: &Snapshot,
+    effect: &Effect,
+    title: String,
+) -> DbResult<EffectView> {
     let names = Names::load(conn)?;
-    let promised: HashMap<i64, Micros> =
-        snapshot.commitments.iter().filter(|o| o.held == 0).map(|o| (o.id, o.promised_at)).collect();
+    let promised: HashMap<i64, Micros> = snapshot
+        .commitments
+        .iter()
+        .filter(|o| o.held == 0)
+        .map(|o| (o.id, o.promised_at))
+        .collect();
     let moved: Vec<MovedRow> = effect
         .moved()
         .map(|(contract, before, after)| {
             let promise = promised.get(&contract).copied().unwrap_or(before);
+            let (before, after) = (before + FIRST_POST, after.map(|at| at + FIRST_POST));
             MovedRow {
                 contract: names.of(contract),
                 promised: minute_text(promise),
-                before: minute_text(before + FIRST_POST),
-                after: after.map_or_else(|| "never".into(), |active| minute_text(active + FIRST_POST)),
-                breaks: after.is_none_or(|active| active + FIRST_POST > promise) && before + FIRST_POST <= promise,
+                before: minute_text(before),
+                after: after.map_or_else(|| "never".into(), minute_text),
+                breaks: before <= promise && after.is_none_or(|at| at > promise),
             }
         })
         .collect();
@@ -216,17 +269,34 @@ pub fn effect_view(conn: &mut AnyConnection, snapshot: &Snapshot, effect: &Effec
         moved.len(),
         promised.len(),
     );
-    Ok(EffectView { title, summary, moved })
+    Ok(EffectView {
+        title,
+        summary,
+        moved,
+    })
 }
+
+const MINUTE_S: i64 = MINUTE / SECOND;
+const HOUR_S: i64 = HOUR / SECOND;
 
 /// `3 d 4 h`, `4 h 10 min`, `10 min`.
 pub fn duration(seconds: i64) -> String {
-    let (sign, s) = if seconds < 0 { ("−", -seconds) } else { ("", seconds) };
+    let (sign, s) = if seconds < 0 {
+        ("−", -seconds)
+    } else {
+        ("", seconds)
+    };
     match s {
         0 => "none".into(),
-        1..60 => format!("{sign}{s} s"),
-        60..3600 => format!("{sign}{} min", s / 60),
-        3600..86_400 => format!("{sign}{} h {} min", s / 3600, s / 60 % 60),
-        _ => format!("{sign}{} d {} h", s / 86_400, s / 3600 % 24),
+        1..MINUTE_S => format!("{sign}{s} s"),
+        MINUTE_S..HOUR_S => format!("{sign}{} min", s / MINUTE_S),
+        HOUR_S..SECONDS_A_DAY => {
+            format!("{sign}{} h {} min", s / HOUR_S, s % HOUR_S / MINUTE_S)
+        }
+        _ => format!(
+            "{sign}{} d {} h",
+            s / SECONDS_A_DAY,
+            s % SECONDS_A_DAY / HOUR_S
+        ),
     }
 }

@@ -1,7 +1,7 @@
-//! Stripe: Checkout Sessions and signed webhooks, with the fields that we use and nothing more.
+//! Stripe: Checkout Sessions and signed webhooks, with only the fields that we use.
 //!
-//! The API version is pinned, every call has a timeout, and creating a session carries the order's id as idempotency key, so that
-//! asking twice gives one session.
+//! The API version is pinned, every call has a timeout, and creating a session carries the order's
+//! id as idempotency key, so that asking twice gives one session.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use sealyard_core::{orders::Order, payments::Happening};
 use serde::Deserialize;
 use sha2::Sha256;
 
-const API_VERSION: &str = "2026-09-30.endive";
-/// Seconds that a webhook's signature stays good.
+pub const API_VERSION: &str = "2026-09-30.endive";
+/// Seconds for which a webhook's signature is valid.
 const TOLERANCE_S: i64 = 300;
 pub const RAIL: &str = "stripe";
 
@@ -54,7 +54,11 @@ struct ErrorDetail {
 impl Stripe {
     pub fn new(api: &str, key: &str) -> Result<Self, reqwest::Error> {
         let http = sealyard_filecoin::http::client(Duration::from_secs(20))?;
-        Ok(Self { http, api: api.trim_end_matches('/').to_owned(), key: key.to_owned() })
+        Ok(Self {
+            http,
+            api: api.trim_end_matches('/').to_owned(),
+            key: key.to_owned(),
+        })
     }
 
     /// A page on which the order can be paid until `expires_at`, Unix seconds.
@@ -79,37 +83,73 @@ impl Stripe {
             ("line_items[0][quantity]", "1"),
             ("line_items[0][price_data][currency]", currency.as_str()),
             ("line_items[0][price_data][unit_amount]", amount.as_str()),
-            ("line_items[0][price_data][product_data][name]", product.as_str()),
+            (
+                "line_items[0][price_data][product_data][name]",
+                product.as_str(),
+            ),
             ("metadata[order]", order.public_id.as_str()),
         ];
         let request = self
             .http
             .post(format!("{}/v1/checkout/sessions", self.api))
-            // The provider repeats what it has answered under a key, errors as well: each answered attempt has its own.
-            .header("Idempotency-Key", format!("checkout-{}-{}", order.public_id, order.checkout_attempts))
+            // The provider repeats its answer to a key, even an error. Each attempt that was
+            // answered therefore has its own key.
+            .header(
+                "Idempotency-Key",
+                format!("checkout-{}-{}", order.public_id, order.checkout_attempts),
+            )
             .form(&form);
         self.ask(request).await
     }
 
     /// A session as the provider has it now.
     pub async fn session(&self, id: &str) -> Result<CheckoutSession, StripeError> {
-        self.ask(self.http.get(format!("{}/v1/checkout/sessions/{id}", self.api))).await
+        self.ask(
+            self.http
+                .get(format!("{}/v1/checkout/sessions/{id}", self.api)),
+        )
+        .await
     }
 
-    /// Ends a session on which nobody has paid: nobody can any more.
+    /// Ends an unpaid session, so that nobody can pay on it any more.
     pub async fn expire(&self, id: &str) -> Result<CheckoutSession, StripeError> {
-        self.ask(self.http.post(format!("{}/v1/checkout/sessions/{id}/expire", self.api))).await
+        self.ask(
+            self.http
+                .post(format!("{}/v1/checkout/sessions/{id}/expire", self.api)),
+        )
+        .await
     }
 
-    /// Events made in `[from, to)`, Unix seconds, as they are: `after` is the last one of the page before.
-    pub async fn events(&self, (from, to): (i64, i64), after: Option<&str>) -> Result<EventPage, StripeError> {
-        let mut query = vec![("created[gte]", from.to_string()), ("created[lt]", to.to_string()), ("limit", "100".to_owned())];
+    /// Events made in `[from, to)`, Unix seconds, as the provider wrote them. `after`: the last
+    /// event of the previous page.
+    pub async fn events(
+        &self,
+        (from, to): (i64, i64),
+        after: Option<&str>,
+    ) -> Result<EventPage, StripeError> {
+        let mut query = vec![
+            ("created[gte]", from.to_string()),
+            ("created[lt]", to.to_string()),
+            ("limit", "100".to_owned()),
+        ];
         query.extend(after.map(|id| ("starting_after", id.to_owned())));
-        self.ask(self.http.get(format!("{}/v1/events", self.api)).query(&query)).await
+        self.ask(
+            self.http
+                .get(format!("{}/v1/events", self.api))
+                .query(&query),
+        )
+        .await
     }
 
-    async fn ask<T: serde::de::DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, StripeError> {
-        let response = request.bearer_auth(&self.key).header("Stripe-Version", API_VERSION).send().await?;
+    async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, StripeError> {
+        let response = request
+            .bearer_auth(&self.key)
+            .header("Stripe-Version", API_VERSION)
+            .send()
+            .await?;
         let status = response.status();
         let bytes = response.bytes().await?;
         if status.is_success()
@@ -117,9 +157,12 @@ impl Stripe {
         {
             return Ok(answer);
         }
-        let message =
-            serde_json::from_slice::<ErrorBody>(&bytes).map_or_else(|_| "unreadable answer".into(), |b| b.error.message);
-        Err(StripeError::Refused { status: status.as_u16(), message })
+        let message = serde_json::from_slice::<ErrorBody>(&bytes)
+            .map_or_else(|_| "unreadable answer".into(), |b| b.error.message);
+        Err(StripeError::Refused {
+            status: status.as_u16(),
+            message,
+        })
     }
 }
 
@@ -131,7 +174,7 @@ pub struct EventPage {
     pub has_more: bool,
 }
 
-/// Why a webhook is not believed.
+/// The reason why a webhook is not trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     #[error("the Stripe-Signature header is missing or malformed")]
@@ -142,8 +185,14 @@ pub enum SignatureError {
     Mismatch,
 }
 
-/// Checks `t=…,v1=…` over the raw body; any of several v1 signatures may match (secrets are rotated). `now` in Unix seconds.
-pub fn check_signature(secret: &str, header: &str, body: &[u8], now: i64) -> Result<(), SignatureError> {
+/// Checks `t=…,v1=…` over the raw body; any of several v1 signatures may match (secrets are
+/// rotated). `now` in Unix seconds.
+pub fn check_signature(
+    secret: &str,
+    header: &str,
+    body: &[u8],
+    now: i64,
+) -> Result<(), SignatureError> {
     let mut timestamp = None;
     let mut signatures = Vec::new();
     for part in header.split(',') {
@@ -153,13 +202,20 @@ pub fn check_signature(secret: &str, header: &str, body: &[u8], now: i64) -> Res
             _ => {}
         }
     }
-    let timestamp = timestamp.filter(|_| !signatures.is_empty()).ok_or(SignatureError::Malformed)?;
+    let timestamp = timestamp
+        .filter(|_| !signatures.is_empty())
+        .ok_or(SignatureError::Malformed)?;
     if now.abs_diff(timestamp) > TOLERANCE_S.unsigned_abs() {
         return Err(SignatureError::TooOld);
     }
-    let matches =
-        signatures.iter().any(|signature| mac(secret, timestamp, body).is_some_and(|m| m.verify_slice(signature).is_ok()));
-    if matches { Ok(()) } else { Err(SignatureError::Mismatch) }
+    let matches = signatures.iter().any(|signature| {
+        mac(secret, timestamp, body).is_some_and(|m| m.verify_slice(signature).is_ok())
+    });
+    if matches {
+        Ok(())
+    } else {
+        Err(SignatureError::Mismatch)
+    }
 }
 
 fn mac(secret: &str, timestamp: i64, body: &[u8]) -> Option<Hmac<Sha256>> {
@@ -169,10 +225,12 @@ fn mac(secret: &str, timestamp: i64, body: &[u8]) -> Option<Hmac<Sha256>> {
     Some(mac)
 }
 
-/// The header that Stripe would send; for the fake and for tests.
+/// The header that Stripe would send, for the fake and for tests.
 #[must_use]
 pub fn sign(secret: &str, body: &[u8], now: i64) -> String {
-    let digest = mac(secret, now, body).map(|m| hex::encode(m.finalize().into_bytes())).unwrap_or_default();
+    let digest = mac(secret, now, body)
+        .map(|m| hex::encode(m.finalize().into_bytes()))
+        .unwrap_or_default();
     format!("t={now},v1={digest}")
 }
 
@@ -222,41 +280,70 @@ pub struct Metadata {
 
 impl EventObject {
     fn order(&self) -> Option<String> {
-        self.metadata.as_ref().and_then(|m| m.order.clone()).or_else(|| self.client_reference_id.clone())
+        self.metadata
+            .as_ref()
+            .and_then(|m| m.order.clone())
+            .or_else(|| self.client_reference_id.clone())
     }
 
-    /// A complete session: paid, or its money is on the way.
+    /// The happening of a complete session: it is paid, or its money is on the way.
     #[must_use]
     pub fn completed(&self) -> Happening {
         let (page, order, intent) = (self.id.clone(), self.order(), self.payment_intent.clone());
         if self.payment_status == "paid" {
-            let (minor, currency) = (self.amount_total.unwrap_or_default(), self.currency.clone().unwrap_or_default());
-            return Happening::Paid { page, order, minor, currency, intent };
+            let (minor, currency) = (
+                self.amount_total.unwrap_or_default(),
+                self.currency.clone().unwrap_or_default(),
+            );
+            return Happening::Paid {
+                page,
+                order,
+                minor,
+                currency,
+                intent,
+            };
         }
-        Happening::UnderWay { page, order, intent }
+        Happening::UnderWay {
+            page,
+            order,
+            intent,
+        }
     }
 }
 
 impl Event {
-    /// Its content, in the words of every rail.
+    /// The event in the terms that all rails share.
     #[must_use]
     pub fn happening(&self) -> Happening {
         let object = &self.data.object;
         let (page, order) = (object.id.clone(), object.order());
         match (self.kind.as_str(), object.payment_intent.clone()) {
-            ("checkout.session.completed" | "checkout.session.async_payment_succeeded", _) => object.completed(),
+            ("checkout.session.completed" | "checkout.session.async_payment_succeeded", _) => {
+                object.completed()
+            }
             ("checkout.session.async_payment_failed", _) => Happening::Failed { page, order },
             ("checkout.session.expired", _) => Happening::PageExpired { page, order },
             (
-                "charge.refunded" | "charge.refund.updated" | "refund.created" | "refund.updated" | "refund.failed",
+                "charge.refunded"
+                | "charge.refund.updated"
+                | "refund.created"
+                | "refund.updated"
+                | "refund.failed",
                 Some(intent),
             ) => {
                 let minor = object.amount_refunded.or(object.amount).unwrap_or_default();
-                Happening::Refunded { intent, minor, currency: object.currency.clone().unwrap_or_default() }
+                Happening::Refunded {
+                    intent,
+                    minor,
+                    currency: object.currency.clone().unwrap_or_default(),
+                }
             }
             (kind, Some(intent)) if kind.starts_with("charge.dispute.") => {
                 let reason = object.reason.as_deref().unwrap_or("no reason given");
-                Happening::Disputed { intent, what: format!("{}, {reason}", kind.trim_start_matches("charge.dispute.")) }
+                Happening::Disputed {
+                    intent,
+                    what: format!("{}, {reason}", kind.trim_start_matches("charge.dispute.")),
+                }
             }
             _ => Happening::Other,
         }
@@ -272,20 +359,41 @@ mod tests {
         let header = sign("whsec_a", b"{}", 1000);
         assert_eq!(check_signature("whsec_a", &header, b"{}", 1000), Ok(()));
         assert_eq!(check_signature("whsec_a", &header, b"{}", 1299), Ok(()));
-        assert_eq!(check_signature("whsec_a", &header, b"{}", 1301), Err(SignatureError::TooOld));
-        assert_eq!(check_signature("whsec_b", &header, b"{}", 1000), Err(SignatureError::Mismatch));
-        assert_eq!(check_signature("whsec_a", &header, b"{ }", 1000), Err(SignatureError::Mismatch));
-        assert_eq!(check_signature("whsec_a", "t=1000", b"{}", 1000), Err(SignatureError::Malformed));
+        assert_eq!(
+            check_signature("whsec_a", &header, b"{}", 1301),
+            Err(SignatureError::TooOld)
+        );
+        assert_eq!(
+            check_signature("whsec_b", &header, b"{}", 1000),
+            Err(SignatureError::Mismatch)
+        );
+        assert_eq!(
+            check_signature("whsec_a", &header, b"{ }", 1000),
+            Err(SignatureError::Mismatch)
+        );
+        assert_eq!(
+            check_signature("whsec_a", "t=1000", b"{}", 1000),
+            Err(SignatureError::Malformed)
+        );
         let rotated = format!("{},v1={}", header, "00".repeat(32));
         assert_eq!(check_signature("whsec_a", &rotated, b"{}", 1000), Ok(()));
     }
 
     #[test]
     fn unknown_events_are_ignored_and_unpaid_sessions_are_under_way() {
-        let event: Event = serde_json::from_str(r#"{"id":"evt_1","type":"new.kind","data":{"object":{"x":1}}}"#).unwrap();
+        let event: Event =
+            serde_json::from_str(r#"{"id":"evt_1","type":"new.kind","data":{"object":{"x":1}}}"#)
+                .unwrap();
         assert_eq!(event.happening(), Happening::Other);
-        let unpaid = r#"{"id":"e","type":"checkout.session.completed","data":{"object":{"id":"cs","payment_status":"unpaid"}}}"#;
+        let unpaid = r#"{
+            "id": "e",
+            "type": "checkout.session.completed",
+            "data": {"object": {"id": "cs", "payment_status": "unpaid"}}
+        }"#;
         let happening = serde_json::from_str::<Event>(unpaid).unwrap().happening();
-        assert!(matches!(happening, Happening::UnderWay { .. }), "{happening:?}");
+        assert!(
+            matches!(happening, Happening::UnderWay { .. }),
+            "{happening:?}"
+        );
     }
 }

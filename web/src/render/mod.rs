@@ -1,4 +1,5 @@
-//! Statements for people: mail text, mail HTML and PDF from one view, so that no figure can differ between them.
+//! Statements for people. Mail text, mail HTML and PDF are made from one view, so that no figure
+//! can differ between them.
 
 mod pdf;
 mod text;
@@ -7,7 +8,7 @@ use askama::Template;
 use sealyard_core::{
     clock::{Month, day_text},
     money::NanoFil,
-    statements::{AccountLine, Statement, StatementModel},
+    statements::{AccountLine, ContractLine, DayLine, Statement, StatementModel},
     units::Bytes,
 };
 
@@ -72,42 +73,53 @@ impl From<AccountLine> for AccountView {
     }
 }
 
+impl From<&ContractLine> for ContractView {
+    fn from(line: &ContractLine) -> Self {
+        Self {
+            contract: line.contract.clone(),
+            size: Bytes(line.bytes).to_string(),
+            gross: fil(line.gross),
+            fee: fil(line.fee + line.cost),
+            made_up: fil(line.compensation),
+            net: fil(line.net + line.compensation),
+        }
+    }
+}
+
+impl From<&DayLine> for DayView {
+    fn from(line: &DayLine) -> Self {
+        Self {
+            day: day_text(line.day),
+            fee: fil(line.fee),
+            to_available: fil(line.to_available),
+            to_vesting: fil(line.to_vesting),
+            vested: fil(line.vested),
+        }
+    }
+}
+
 #[must_use]
 pub fn statement_view(model: &StatementModel, url: String) -> StatementView {
     let earned: i64 = model.contracts.iter().map(|c| c.net + c.compensation).sum();
-    let month = model.month.parse::<Month>().map_or_else(|_| model.month.clone(), Month::long_text);
+    let month = model
+        .month
+        .parse::<Month>()
+        .map_or_else(|_| model.month.clone(), Month::long_text);
     StatementView {
         month,
         name: model.name.clone(),
         email: model.email.clone(),
-        period: format!("{} to {}", day_text(model.first_day), day_text(model.end_day - 1)),
+        period: format!(
+            "{} to {}",
+            day_text(model.first_day),
+            day_text(model.end_day - 1)
+        ),
         earned: fil(earned),
         available: model.available.into(),
         vesting: model.vesting.into(),
         pledged: model.pledged.into(),
-        contracts: model
-            .contracts
-            .iter()
-            .map(|c| ContractView {
-                contract: c.contract.clone(),
-                size: Bytes(c.bytes).to_string(),
-                gross: fil(c.gross),
-                fee: fil(c.fee + c.cost),
-                made_up: fil(c.compensation),
-                net: fil(c.net + c.compensation),
-            })
-            .collect(),
-        days: model
-            .days
-            .iter()
-            .map(|d| DayView {
-                day: day_text(d.day),
-                fee: fil(d.fee),
-                to_available: fil(d.to_available),
-                to_vesting: fil(d.to_vesting),
-                vested: fil(d.vested),
-            })
-            .collect(),
+        contracts: model.contracts.iter().map(ContractView::from).collect(),
+        days: model.days.iter().map(DayView::from).collect(),
         url,
     }
 }
@@ -130,10 +142,13 @@ struct Subject<'a> {
     view: &'a StatementView,
 }
 
-/// The whole mail of a statement; the same statement always gives the same one.
+/// The whole mail of a statement. The same statement always gives the same mail.
 pub fn statement_mail(config: &Config, statement: &Statement) -> anyhow::Result<Mail> {
     let model = statement.parsed()?;
-    let view = statement_view(&model, format!("{}/statements/{}", config.public_url, statement.public_id));
+    let view = statement_view(
+        &model,
+        format!("{}/statements/{}", config.public_url, statement.public_id),
+    );
     Ok(Mail {
         to: model.email.clone(),
         to_name: model.name.clone(),

@@ -1,6 +1,10 @@
-//! Text as a PDF takes it: each run shaped as a whole with tabular figures, in the first font that has its characters.
+//! Shapes text for a PDF: each run as a whole and with tabular figures, in the first font that has
+//! its characters.
 
-#![expect(clippy::as_conversions, reason = "glyph positions are floating point by definition of PDF")]
+#![expect(
+    clippy::as_conversions,
+    reason = "glyph positions are floating point by definition of PDF"
+)]
 
 use std::{path::Path, sync::OnceLock};
 
@@ -11,7 +15,8 @@ use krilla::text::{Font, GlyphId, KrillaGlyph};
 const REGULAR: &[u8] = include_bytes!("../../../static/fonts/inter-regular.ttf");
 const SEMIBOLD: &[u8] = include_bytes!("../../../static/fonts/inter-semibold.ttf");
 
-/// Where Debian's `fonts-noto-cjk` and `fonts-noto-core` put the scripts that Inter lacks. Those that are missing are left out.
+/// Where Debian's `fonts-noto-cjk` and `fonts-noto-core` put the scripts that Inter lacks. Those
+/// that are missing are left out.
 const FALLBACKS: [&str; 6] = [
     "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
     "/usr/share/fonts/truetype/noto/NotoSansArabic-Regular.ttf",
@@ -35,7 +40,10 @@ struct Face {
 
 impl Face {
     fn new(bytes: Vec<u8>) -> Option<Self> {
-        Some(Self { shaper: harfrust::Font::new(bytes.clone(), 0)?, embedded: Font::new(bytes.into(), 0)? })
+        Some(Self {
+            shaper: harfrust::Font::new(bytes.clone(), 0)?,
+            embedded: Font::new(bytes.into(), 0)?,
+        })
     }
 
     fn read(path: &Path) -> Option<Self> {
@@ -76,9 +84,16 @@ impl Fonts {
         static FONTS: OnceLock<Option<Fonts>> = OnceLock::new();
         let load = || {
             let (regular, semibold) = (Face::new(REGULAR.to_vec())?, Face::new(SEMIBOLD.to_vec())?);
-            Some(Self { regular, semibold, fallbacks: OnceLock::new() })
+            Some(Self {
+                regular,
+                semibold,
+                fallbacks: OnceLock::new(),
+            })
         };
-        FONTS.get_or_init(load).as_ref().context("the built-in fonts are unreadable")
+        FONTS
+            .get_or_init(load)
+            .as_ref()
+            .context("the built-in fonts are unreadable")
     }
 
     const fn own(&self, weight: Weight) -> &Face {
@@ -89,16 +104,26 @@ impl Fonts {
     }
 
     fn fallbacks(&self) -> &[Face] {
-        self.fallbacks.get_or_init(|| FALLBACKS.iter().filter_map(|path| Face::read(Path::new(path))).collect())
+        self.fallbacks.get_or_init(|| {
+            FALLBACKS
+                .iter()
+                .filter_map(|path| Face::read(Path::new(path)))
+                .collect()
+        })
     }
 
     /// The first font that has a character.
     fn face(&self, weight: Weight, character: char) -> Option<&Face> {
         let own = self.own(weight);
-        if own.has(character) { Some(own) } else { self.fallbacks().iter().find(|face| face.has(character)) }
+        if own.has(character) {
+            Some(own)
+        } else {
+            self.fallbacks().iter().find(|face| face.has(character))
+        }
     }
 
-    /// The text with each character that no font has written out as its code point, and those characters.
+    /// Replaces each character that no font has by its code point. Returns the text and the
+    /// replaced characters.
     pub fn drawable(&self, weight: Weight, text: &str) -> (String, Vec<char>) {
         let (mut drawable, mut missing) = (String::with_capacity(text.len()), Vec::new());
         for character in text.chars() {
@@ -118,13 +143,19 @@ impl Fonts {
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
             let face = self.face(weight, first).unwrap_or_else(|| self.own(weight));
-            // Spaces and punctuation stay with the script that they stand in.
+            // Spaces and punctuation stay with the script around them.
             let end = rest
                 .char_indices()
                 .find(|(_, c)| {
-                    !(face.has(*c) && self.face(weight, *c).is_some_and(|own| std::ptr::eq(own, face) || !c.is_alphanumeric()))
+                    !(face.has(*c)
+                        && self
+                            .face(weight, *c)
+                            .is_some_and(|own| std::ptr::eq(own, face) || !c.is_alphanumeric()))
                 })
-                .map_or(rest.len(), |(at, c)| if at == 0 { c.len_utf8() } else { at });
+                .map_or(
+                    rest.len(),
+                    |(at, c)| if at == 0 { c.len_utf8() } else { at },
+                );
             let (run, after) = rest.split_at(end);
             let run = shape(face, run)?;
             line.width += run.width;
@@ -134,12 +165,17 @@ impl Fonts {
         Ok(line)
     }
 
-    /// Breaks text into lines of at most `width` (at size 1): between words, and inside a word that is longer than a line.
+    /// Breaks text into lines of at most `width` (at size 1): between words, and inside a word that
+    /// is longer than a line.
     pub fn wrap(&self, weight: Weight, text: &str, width: f32) -> Result<Vec<String>> {
         let mut lines = vec![String::new()];
         for word in text.split_whitespace() {
             let current = lines.last().cloned().unwrap_or_default();
-            let joined = if current.is_empty() { word.to_owned() } else { format!("{current} {word}") };
+            let joined = if current.is_empty() {
+                word.to_owned()
+            } else {
+                format!("{current} {word}")
+            };
             if self.line(weight, &joined)?.width <= width {
                 lines.pop();
                 lines.push(joined);
@@ -167,19 +203,27 @@ fn shape(face: &Face, text: &str) -> Result<Run> {
     let mut buffer = Buffer::new();
     buffer.push_str(text);
     buffer.guess_segment_properties();
-    // Digits of one width: columns line up although each number is one run.
+    // All digits have one width, so that columns of numbers line up.
     let tabular = [Feature::new(Tag::new(b"tnum"), 1, ..)];
-    harfrust::shape(&font, &mut buffer, ShapeOptions::new().features(&tabular)).map_err(|e| anyhow::anyhow!("shaping: {e:?}"))?;
+    harfrust::shape(&font, &mut buffer, ShapeOptions::new().features(&tabular))
+        .map_err(|e| anyhow::anyhow!("shaping: {e:?}"))?;
     let units = f32::from(face.shaper.units_per_em());
-    let mut starts: Vec<usize> =
-        buffer.glyph_infos().iter().map(|info| usize::try_from(info.cluster).unwrap_or_default()).collect();
+    let mut starts: Vec<usize> = buffer
+        .glyph_infos()
+        .iter()
+        .map(|info| usize::try_from(info.cluster).unwrap_or_default())
+        .collect();
     starts.push(text.len());
     starts.sort_unstable();
     let mut glyphs = Vec::new();
     let mut width = 0.0;
     for (info, position) in buffer.glyph_infos().iter().zip(buffer.glyph_positions()) {
         let start = usize::try_from(info.cluster).unwrap_or_default();
-        let end = starts.iter().copied().find(|other| *other > start).unwrap_or(text.len());
+        let end = starts
+            .iter()
+            .copied()
+            .find(|other| *other > start)
+            .unwrap_or(text.len());
         let advance = position.x_advance as f32 / units;
         width += advance;
         glyphs.push(KrillaGlyph::new(
@@ -192,7 +236,12 @@ fn shape(face: &Face, text: &str) -> Result<Run> {
             None,
         ));
     }
-    Ok(Run { font: face.embedded.clone(), text: text.to_owned(), glyphs, width })
+    Ok(Run {
+        font: face.embedded.clone(),
+        text: text.to_owned(),
+        glyphs,
+        width,
+    })
 }
 
 #[cfg(test)]
@@ -203,17 +252,38 @@ mod tests {
     fn digits_have_one_width_in_both_weights() {
         let fonts = Fonts::shared().unwrap();
         for weight in [Weight::Regular, Weight::Semibold] {
-            let widths: Vec<f32> = (0..10).map(|digit| fonts.line(weight, &digit.to_string()).unwrap().width).collect();
-            assert!(widths.iter().all(|w| (w - widths[0]).abs() < 1e-6 && *w > 0.3), "{widths:?}");
+            let widths: Vec<f32> = (0..10)
+                .map(|digit| fonts.line(weight, &digit.to_string()).unwrap().width)
+                .collect();
+            assert!(
+                widths
+                    .iter()
+                    .all(|w| (w - widths[0]).abs() < 1e-6 && *w > 0.3),
+                "{widths:?}"
+            );
         }
     }
 
     #[test]
     fn a_number_is_one_run_and_each_script_has_its_own() {
         let fonts = Fonts::shared().unwrap();
-        assert_eq!(fonts.line(Weight::Regular, "136.371733169").unwrap().runs.len(), 1);
+        assert_eq!(
+            fonts
+                .line(Weight::Regular, "136.371733169")
+                .unwrap()
+                .runs
+                .len(),
+            1
+        );
         let mixed = fonts.line(Weight::Regular, "Ada 李小龍").unwrap();
-        assert_eq!(mixed.runs.iter().map(|run| run.text.as_str()).collect::<String>(), "Ada 李小龍");
+        assert_eq!(
+            mixed
+                .runs
+                .iter()
+                .map(|run| run.text.as_str())
+                .collect::<String>(),
+            "Ada 李小龍"
+        );
         assert_eq!(mixed.runs.len(), 2, "is fonts-noto-cjk installed?");
     }
 
@@ -221,19 +291,33 @@ mod tests {
     fn a_character_without_a_glyph_is_written_out_and_reported() {
         let fonts = Fonts::shared().unwrap();
         let (text, missing) = fonts.drawable(Weight::Regular, "Ada \u{10FFFD}");
-        assert_eq!((text.as_str(), missing), ("Ada [U+10FFFD]", vec!['\u{10FFFD}']));
+        assert_eq!(
+            (text.as_str(), missing),
+            ("Ada [U+10FFFD]", vec!['\u{10FFFD}'])
+        );
     }
 
     #[test]
     fn long_names_wrap_between_words_and_inside_them() {
         let fonts = Fonts::shared().unwrap();
-        for text in ["a name of many words ".repeat(12), "w".repeat(200), "李小龍".repeat(60)] {
+        for text in [
+            "a name of many words ".repeat(12),
+            "w".repeat(200),
+            "李小龍".repeat(60),
+        ] {
             let lines = fonts.wrap(Weight::Regular, &text, 20.0).unwrap();
             assert!(lines.len() > 2);
             for line in &lines {
-                assert!(fonts.line(Weight::Regular, line).unwrap().width <= 20.0, "{line}");
+                assert!(
+                    fonts.line(Weight::Regular, line).unwrap().width <= 20.0,
+                    "{line}"
+                );
             }
-            let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+            let letters = |text: &str| {
+                text.chars()
+                    .filter(|c| !c.is_whitespace())
+                    .collect::<String>()
+            };
             assert_eq!(letters(&lines.concat()), letters(&text), "nothing is lost");
         }
     }

@@ -24,7 +24,8 @@ pub fn most(config: &Config, purpose: Purpose) -> NanoFil {
     }
 }
 
-/// How the node is to send a message. A proof has an hour at most: it offers its whole fee at once, and pays the base fee all the same.
+/// Instructions to the node for sending a message. A proof has an hour at most, so it offers its
+/// maximum fee at once; it still pays only the base fee.
 fn spec(config: &Config, message: &Message) -> MessageSendSpec {
     let purpose = message.purpose;
     MessageSendSpec {
@@ -34,7 +35,8 @@ fn spec(config: &Config, message: &Message) -> MessageSendSpec {
     }
 }
 
-/// Proofs and recoveries go from a control address that can pay, so that they do not wait behind sealing; everything else from the worker.
+/// Proofs and recoveries go from a control address that can pay, so that they do not wait behind
+/// sealing; everything else from the worker.
 async fn sender(app: &Shared, miner: &Address, message: &Message) -> anyhow::Result<Address> {
     let info = app.node.miner_info(miner).await?;
     let purpose = message.purpose;
@@ -51,11 +53,17 @@ async fn sender(app: &Shared, miner: &Address, message: &Message) -> anyhow::Res
     Ok(info.worker)
 }
 
-/// A stored message as the node takes it, without gas and nonce, and the address that is to send it.
-pub async fn unsigned(app: &Shared, pool: &Pool, message: &Message) -> anyhow::Result<rpc::Message> {
+/// A stored message in the node's form, with its sender but without gas and nonce.
+pub async fn unsigned(
+    app: &Shared,
+    pool: &Pool,
+    message: &Message,
+) -> anyhow::Result<rpc::Message> {
     let miner = miner_address(pool)?;
     let from = match &message.sender {
-        Some(text) => text.parse().with_context(|| format!("{text} is no address"))?,
+        Some(text) => text
+            .parse()
+            .with_context(|| format!("{text} is no address"))?,
         None => sender(app, &miner, message).await?,
     };
     Ok(rpc::Message {
@@ -73,12 +81,16 @@ pub async fn unsigned(app: &Shared, pool: &Pool, message: &Message) -> anyhow::R
     })
 }
 
-/// Has the node sign and send it.
-pub async fn send(app: &Shared, request: &rpc::Message, message: &Message) -> Result<SignedMessage, rpc::RpcError> {
+/// Lets the node sign and send a message.
+pub async fn send(
+    app: &Shared,
+    request: &rpc::Message,
+    message: &Message,
+) -> Result<SignedMessage, rpc::RpcError> {
     app.node.push(request, &spec(&app.config, message)).await
 }
 
-/// The part of a signed message that is kept.
+/// The part of a signed message that is stored.
 #[must_use]
 pub fn signed(message: &SignedMessage) -> Signed {
     Signed {
@@ -89,22 +101,38 @@ pub fn signed(message: &SignedMessage) -> Signed {
     }
 }
 
-/// Nodes take a message in place of another for a premium that is a quarter higher (Lotus: `ReplaceByFeeRatio`).
+/// Nodes replace a message by another if its premium is a quarter higher (Lotus:
+/// `ReplaceByFeeRatio`).
 const REPLACE_PERCENT: u32 = 125;
 
-/// Sends a message that does not land again under its nonce, for more. `None`: it offers all that it may already.
-pub async fn replace(app: &Shared, pool: &Pool, message: &Message) -> anyhow::Result<Option<SignedMessage>> {
-    let amount = |text: &Option<String>| text.as_ref().and_then(|t| t.parse::<BigInt>().ok()).map(TokenAmount::from_atto);
-    let (Some(fee_cap), Some(premium), Some(nonce)) =
-        (amount(&message.fee_cap_atto), amount(&message.premium_atto), message.nonce)
-    else {
+/// Sends a message that does not land again, under its nonce and for a higher fee. `None`: it
+/// already offers the maximum.
+pub async fn replace(
+    app: &Shared,
+    pool: &Pool,
+    message: &Message,
+) -> anyhow::Result<Option<SignedMessage>> {
+    let amount = |text: &Option<String>| {
+        text.as_ref()
+            .and_then(|t| t.parse::<BigInt>().ok())
+            .map(TokenAmount::from_atto)
+    };
+    let (Some(fee_cap), Some(premium), Some(nonce)) = (
+        amount(&message.fee_cap_atto),
+        amount(&message.premium_atto),
+        message.nonce,
+    ) else {
         return Ok(None);
     };
     let mut request = unsigned(app, pool, message).await?;
-    let offer = MessageSendSpec { maximize_fee_cap: true, ..spec(&app.config, message) };
+    let offer = MessageSendSpec {
+        maximize_fee_cap: true,
+        ..spec(&app.config, message)
+    };
     let estimate = app.node.estimate_gas(&request, &offer).await?;
     let least = (premium * REPLACE_PERCENT).div_floor(100u32) + TokenAmount::from_atto(1);
-    let most_per_gas = TokenAmount::from_nano(most(&app.config, message.purpose).0).div_floor(estimate.gas_limit.max(1));
+    let most_per_gas = TokenAmount::from_nano(most(&app.config, message.purpose).0)
+        .div_floor(estimate.gas_limit.max(1));
     if most_per_gas < least || (most_per_gas <= fee_cap && estimate.gas_premium < least) {
         return Ok(None);
     }

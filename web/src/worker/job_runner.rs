@@ -1,4 +1,4 @@
-//! Runs jobs from the outbox: statements and their mail, what a payment rail has to be asked.
+//! Runs jobs from the outbox: statements, their mails, and questions to a payment rail.
 
 use anyhow::Context;
 use sealyard_core::{
@@ -15,12 +15,12 @@ use super::TurnResult;
 use crate::{
     app::{Shared, read, transact, write},
     mail::MailError,
-    pages::webhook,
+    rails,
     rails::stripe,
     render,
 };
 
-/// Jobs of one turn; the claim is renewed between turns.
+/// Jobs of one turn. The loop's claim is renewed between turns.
 const JOBS_PER_TURN: usize = 20;
 
 pub async fn turn(app: Shared) -> TurnResult {
@@ -39,7 +39,12 @@ pub async fn turn(app: Shared) -> TurnResult {
                     jobs::give_up(conn, &job, reason)?;
                 }
                 Ended::Later(reason, delay) => {
-                    tracing::warn!(kind = job.kind, attempts = job.attempts, reason, "job failed");
+                    tracing::warn!(
+                        kind = job.kind,
+                        attempts = job.attempts,
+                        reason,
+                        "job failed"
+                    );
                     jobs::fail(conn, &job, reason, *delay, now)?;
                 }
             }
@@ -86,7 +91,9 @@ async fn run(app: &Shared, job: &Job) -> Ended {
         "statement" => statement(app, job).await,
         "order_expiry" => order_expiry(app, job).await,
         "payment_events" => payment_events(app, job).await,
-        other => Err(anyhow::anyhow!("there is no job kind {other}; a newer release must have queued it")),
+        other => Err(anyhow::anyhow!(
+            "there is no job kind {other}; a newer release must have queued it"
+        )),
     };
     match done {
         Ok(()) => Ended::Done,
@@ -98,14 +105,19 @@ async fn statement(app: &Shared, job: &Job) -> anyhow::Result<()> {
     let StatementJob { user, month } = serde_json::from_str(&job.payload)?;
     let month: Month = month.parse().map_err(anyhow::Error::msg)?;
     let now = app.now();
-    Ok(transact(app, move |conn| statements::produce(conn, UserId(user), month, now)).await?)
+    Ok(transact(app, move |conn| {
+        statements::produce(conn, UserId(user), month, now)
+    })
+    .await?)
 }
 
-/// A mail that could not be sent for so long is not tried any more; the statement can be read on the site.
+/// After this time an unsent mail is given up. The statement can be read on the site.
 const MAIL_PATIENCE: Micros = 5 * DAY;
 
 async fn mail(app: &Shared, job: &Job) -> Ended {
-    let later = |error: &dyn std::fmt::Display| Ended::Later(error.to_string(), jobs::mail_delay(job.attempts));
+    let later = |error: &dyn std::fmt::Display| {
+        Ended::Later(error.to_string(), jobs::mail_delay(job.attempts))
+    };
     let (statement, sent) = match mail_statement(app, job).await {
         Ok(tried) => tried,
         Err(error) => return later(&format!("{error:#}")),
@@ -134,9 +146,14 @@ async fn mail(app: &Shared, job: &Job) -> Ended {
     }
 }
 
-async fn mail_statement(app: &Shared, job: &Job) -> anyhow::Result<(Statement, Result<(), MailError>)> {
+async fn mail_statement(
+    app: &Shared,
+    job: &Job,
+) -> anyhow::Result<(Statement, Result<(), MailError>)> {
     let MailJob { statement } = serde_json::from_str(&job.payload)?;
-    let statement = read(app, move |conn| statements::by_public_id(conn, &statement)).await?.context("the statement is gone")?;
+    let statement = read(app, move |conn| statements::by_public_id(conn, &statement))
+        .await?
+        .context("the statement is gone")?;
     if statement.sent_at.is_some() {
         return Ok((statement, Ok(())));
     }
@@ -145,23 +162,30 @@ async fn mail_statement(app: &Shared, job: &Job) -> anyhow::Result<(Statement, R
     Ok((statement, sent))
 }
 
-/// The time to pay has run out. A webhook may have been lost: the provider is asked before the capacity goes back, and nobody can pay
-/// afterwards.
+/// Ends an order whose time to pay has run out. A webhook may have been lost, so the provider is
+/// asked before the capacity is released. Nobody can pay afterwards.
 async fn order_expiry(app: &Shared, job: &Job) -> anyhow::Result<()> {
     let ExpiryJob { order } = serde_json::from_str(&job.payload)?;
     let (order, now) = (OrderId(order), app.now());
-    let page = read(app, move |conn| orders::latest_payment(conn, order)).await?.filter(|page| page.state == PaymentState::Open);
+    let page = read(app, move |conn| orders::latest_payment(conn, order))
+        .await?
+        .filter(|page| page.state == PaymentState::Open);
     if let (Some(rail), Some(page)) = (&app.stripe, page) {
         let mut session = rail.session(&page.rail_ref).await?;
         if session.status == "open" {
-            // Refused if somebody pays at this moment: then it is asked again.
+            // The provider refuses this if somebody pays at this moment. The job then runs again.
             session = rail.expire(&page.rail_ref).await?;
         }
         if session.status == "complete" {
             let happening = session.object.completed();
             let id = format!("asked:{}:{}", page.rail_ref, session.object.payment_status);
             transact(app, move |conn| {
-                let incoming = Incoming { id: &id, rail: stripe::RAIL, kind: "session asked for", raw: "" };
+                let incoming = Incoming {
+                    id: &id,
+                    rail: stripe::RAIL,
+                    kind: "session asked for",
+                    raw: "",
+                };
                 payments::receive(conn, &incoming, &happening, now)
             })
             .await?;
@@ -174,18 +198,23 @@ async fn order_expiry(app: &Shared, job: &Job) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All events of a day once more: a webhook that never came is made up for.
+/// Receives all events of a day once more, in case a webhook never came.
 async fn payment_events(app: &Shared, job: &Job) -> anyhow::Result<()> {
     let EventsJob { from, to } = serde_json::from_str(&job.payload)?;
-    let Some(rail) = &app.stripe else { return Ok(()) };
+    let Some(rail) = &app.stripe else {
+        return Ok(());
+    };
     let mut after: Option<String> = None;
     loop {
         let page = rail.events((from, to), after.as_deref()).await?;
         let now = app.now();
         for event in &page.data {
             let raw = event.get().to_owned();
-            after = serde_json::from_str::<EventId>(&raw).ok().map(|event| event.id).or(after);
-            transact(app, move |conn| webhook::take(conn, &raw, now)).await?;
+            after = serde_json::from_str::<EventId>(&raw)
+                .ok()
+                .map(|event| event.id)
+                .or(after);
+            transact(app, move |conn| rails::receive_stripe(conn, &raw, now)).await?;
         }
         if !page.has_more || page.data.is_empty() {
             return Ok(());

@@ -1,8 +1,8 @@
-//! Expired orders, leases, lost machines, the plan, what is down.
+//! Upkeep of the books: expired orders and leases, lost machines, the plan, capacity that is down.
 
 use sealyard_core::{
     capacity,
-    clock::{DAY, SECOND},
+    clock::{DAY, HOUR, Micros, SECOND, SECONDS_A_DAY},
     fleet, jobs, orders, scheduler, sealing,
     units::Bytes,
 };
@@ -15,7 +15,7 @@ pub async fn turn(app: Shared) -> TurnResult {
     let lease = app.config.lease_s * SECOND;
     let silent = app.config.silent_s * SECOND;
     let patience = app.config.machine_lost_s * SECOND;
-    // By itself: every heartbeat writes that row as well.
+    // In its own transaction, because every heartbeat writes that row as well.
     write(&app, move |conn| fleet::look(conn, now)).await?;
     ask_the_rail(&app).await?;
     let changes = transact(&app, move |conn| {
@@ -32,25 +32,39 @@ pub async fn turn(app: Shared) -> TurnResult {
     for (pool, change) in changes {
         let bytes = Bytes(change.abs());
         match change {
-            1.. => tracing::warn!(%pool, %bytes, "no working machine has space for this capacity; it is not sold"),
+            1.. => {
+                tracing::warn!(
+                    %pool,
+                    %bytes,
+                    "no working machine has space for this capacity; it is not sold"
+                )
+            }
             _ => tracing::info!(%pool, %bytes, "this capacity can be sold again"),
         }
     }
     Ok(())
 }
 
-/// A day's events may still come for so long after it.
-const EVENTS_AFTER_S: i64 = 3600;
+/// A day's events may arrive this long after its end.
+const LATE_EVENTS: Micros = HOUR;
 
-/// Questions to the payment rail: orders whose time to pay has run out, and once a day all events of the day before.
+/// Queues the questions to the payment rail: about orders whose time to pay has run out, and once a
+/// day for all events of the day before.
 async fn ask_the_rail(app: &Shared) -> TurnResult {
-    let (now, today) = (app.now(), (app.outside_now() / SECOND - EVENTS_AFTER_S).div_euclid(DAY / SECOND));
+    let now = app.now();
+    let today = (app.outside_now() - LATE_EVENTS).div_euclid(DAY);
     write(app, move |conn| {
         for (order, _) in orders::due(conn, now)? {
             let payload = serde_json::json!({"order": order.id.0}).to_string();
-            jobs::enqueue(conn, "order_expiry", &format!("{}:{}", order.public_id, order.expires_at), &payload, now)?;
+            jobs::enqueue(
+                conn,
+                "order_expiry",
+                &format!("{}:{}", order.public_id, order.expires_at),
+                &payload,
+                now,
+            )?;
         }
-        let (from, to) = ((today - 1) * (DAY / SECOND), today * (DAY / SECOND));
+        let (from, to) = ((today - 1) * SECONDS_A_DAY, today * SECONDS_A_DAY);
         let payload = serde_json::json!({"from": from, "to": to}).to_string();
         jobs::enqueue(conn, "payment_events", &today.to_string(), &payload, now)?;
         Ok(())

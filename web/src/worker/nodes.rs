@@ -1,4 +1,4 @@
-//! Whether the nodes know the chain as it is: a node that answers may have stood still for a day.
+//! Compares the nodes' heads: a node that answers may still be a day behind.
 
 use std::time::Duration;
 
@@ -14,23 +14,31 @@ use crate::app::{Shared, write};
 const PAUSE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// Looks at every node's head for ever. Each process does so for itself: it is its own client that leaves a node out.
+/// Looks at every node's head for ever. Each process does so for itself, because each has its own
+/// list of nodes that it does not use.
 pub async fn watch(app: Shared) {
     loop {
         if let Err(error) = look(&app).await {
             tracing::debug!(error = format!("{error:#}"), "the nodes cannot be compared");
         }
-        tokio::time::sleep(PAUSE.min(FIRST_PAUSE.max(Duration::from_millis(app.config.poll_ms * 5)))).await;
+        tokio::time::sleep(
+            PAUSE.min(FIRST_PAUSE.max(Duration::from_millis(app.config.poll_ms * 5))),
+        )
+        .await;
     }
 }
 
-/// One look; raises an alert for each node that is behind or away, and clears those that are over.
+/// Raises an alert for each node that is behind or does not answer, and clears those that are over.
 pub async fn look(app: &Shared) -> TurnResult {
     if app.config.head_lag_epochs == 0 {
         return Ok(());
     }
     let epoch_seconds = app.epoch_seconds().await;
-    let freshness = Freshness { now: Some(app.now() / SECOND), most_epochs: app.config.head_lag_epochs, epoch_seconds };
+    let freshness = Freshness {
+        now: Some(app.now() / SECOND),
+        most_epochs: app.config.head_lag_epochs,
+        epoch_seconds,
+    };
     let heads = app.node.look_at_heads(freshness).await;
     let now = app.now();
     write(app, move |conn| {

@@ -1,5 +1,5 @@
-//! Asks the chain whether a message's purpose is done: replies get lost, backups are restored, nodes forget. Whatever is there with our
-//! own replica is adopted, whoever sent it.
+//! Asks the chain whether a message's purpose has been achieved: replies get lost, backups are
+//! restored, nodes forget. An effect with our own replica is adopted, whoever brought it about.
 
 use anyhow::Context;
 use sealyard_core::{
@@ -10,7 +10,7 @@ use sealyard_core::{
 };
 use sealyard_filecoin::{
     actor::{RandomnessTag, miner_entropy, sealed_cid},
-    rpc::{CidJson, PreCommitInfo, RpcError, SectorInfo},
+    rpc::{CidJson, DeadlineState, PreCommitInfo, RpcError, SectorInfo},
 };
 
 use super::pipeline::{miner_address, miner_id};
@@ -19,15 +19,15 @@ use crate::app::{Shared, read};
 /// The chain's answer about the purpose of a message.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// It has not happened, and can.
+    /// Not achieved yet, and still possible.
     Open,
-    /// It has happened; a sector's message comes with the fact.
+    /// Achieved. For a sector's message: with the fact to record.
     Done(Option<OnChain>),
-    /// It cannot happen any more, because of this fact.
+    /// No longer possible, because of this fact.
     Moot(OnChain),
 }
 
-/// The purpose of a message, as the chain has it now.
+/// Asks the chain about a message's purpose.
 pub async fn effect(app: &Shared, pool: &Pool, message: &Message) -> anyhow::Result<Effect> {
     match message.purpose {
         Purpose::PreCommit => pre_commit(app, pool, &sector_of(app, message).await?).await,
@@ -42,18 +42,40 @@ async fn sector_of(app: &Shared, message: &Message) -> anyhow::Result<Sector> {
     Ok(read(app, move |conn| sealing::sector_by_id(conn, id)).await?)
 }
 
-/// Whether what the chain has is this sector's replica.
+/// Whether the chain's sealed CID is that of this sector's replica.
 fn is_ours(sector: &Sector, sealed: &CidJson) -> bool {
     let comm_r = sector.comm_r.as_deref().and_then(|text| text.parse().ok());
     comm_r.is_some_and(|comm_r| CidJson::from(sealed_cid(comm_r)) == *sealed)
 }
 
-async fn pre_commit_info(app: &Shared, pool: &Pool, sector: &Sector) -> anyhow::Result<Option<PreCommitInfo>> {
-    Ok(app.node.pre_commit_info(&miner_address(pool)?, u64::try_from(sector.number)?, &Vec::new()).await?)
+async fn pre_commit_info(
+    app: &Shared,
+    pool: &Pool,
+    sector: &Sector,
+) -> anyhow::Result<Option<PreCommitInfo>> {
+    Ok(app
+        .node
+        .pre_commit_info(
+            &miner_address(pool)?,
+            u64::try_from(sector.number)?,
+            &Vec::new(),
+        )
+        .await?)
 }
 
-async fn sector_info(app: &Shared, pool: &Pool, sector: &Sector) -> anyhow::Result<Option<SectorInfo>> {
-    Ok(app.node.sector_info(&miner_address(pool)?, u64::try_from(sector.number)?, &Vec::new()).await?)
+async fn sector_info(
+    app: &Shared,
+    pool: &Pool,
+    sector: &Sector,
+) -> anyhow::Result<Option<SectorInfo>> {
+    Ok(app
+        .node
+        .sector_info(
+            &miner_address(pool)?,
+            u64::try_from(sector.number)?,
+            &Vec::new(),
+        )
+        .await?)
 }
 
 async fn seed_epoch(app: &Shared, info: &PreCommitInfo) -> anyhow::Result<i64> {
@@ -63,13 +85,17 @@ async fn seed_epoch(app: &Shared, info: &PreCommitInfo) -> anyhow::Result<i64> {
 async fn pre_commit(app: &Shared, pool: &Pool, sector: &Sector) -> anyhow::Result<Effect> {
     if let Some(info) = pre_commit_info(app, pool, sector).await? {
         return Ok(if is_ours(sector, &info.info.sealed_cid) {
-            Effect::Done(Some(OnChain::PreCommitted { seed_epoch: seed_epoch(app, &info).await? }))
+            Effect::Done(Some(OnChain::PreCommitted {
+                seed_epoch: seed_epoch(app, &info).await?,
+            }))
         } else {
             Effect::Moot(OnChain::NumberTaken)
         });
     }
     Ok(match sector_info(app, pool, sector).await? {
-        Some(info) if is_ours(sector, &info.sealed_cid) => Effect::Done(Some(activated(app, pool, sector, &info).await?)),
+        Some(info) if is_ours(sector, &info.sealed_cid) => {
+            Effect::Done(Some(activated(app, pool, sector, &info).await?))
+        }
         Some(_) => Effect::Moot(OnChain::NumberTaken),
         None => Effect::Open,
     })
@@ -99,10 +125,20 @@ async fn prove_commit(app: &Shared, pool: &Pool, sector: &Sector) -> anyhow::Res
     })
 }
 
-/// Whether the chain now draws another seed than the one that the sector's proof is made with: the chain would refuse the proof.
-async fn seed_is_replaced(app: &Shared, pool: &Pool, sector: &Sector, seed_epoch: i64) -> anyhow::Result<bool> {
-    let Some(known) = sector.seed.as_deref() else { return Ok(false) };
-    Ok(seed(app, pool, seed_epoch).await?.is_some_and(|drawn| drawn != known))
+/// Whether the chain now draws another seed than the one in the sector's proof. If so, it would
+/// refuse the proof.
+async fn seed_is_replaced(
+    app: &Shared,
+    pool: &Pool,
+    sector: &Sector,
+    seed_epoch: i64,
+) -> anyhow::Result<bool> {
+    let Some(known) = sector.seed.as_deref() else {
+        return Ok(false);
+    };
+    Ok(seed(app, pool, seed_epoch)
+        .await?
+        .is_some_and(|drawn| drawn != known))
 }
 
 /// The seed of an epoch. `None`: it cannot be drawn yet.
@@ -115,35 +151,67 @@ pub async fn seed(app: &Shared, pool: &Pool, epoch: i64) -> anyhow::Result<Optio
     }
 }
 
-/// While the window is open the chain tells which partitions have been proven.
+/// The chain says which partitions have been proven, but only while the window is open.
 async fn window_post(app: &Shared, pool: &Pool, id: PostId) -> anyhow::Result<Effect> {
     let post = read(app, move |conn| proving::by_id(conn, id)).await?;
     let head = app.node.chain_head().await?.height;
     if head < post.open_epoch || head >= post.close_epoch {
         return Ok(Effect::Open);
     }
-    let deadlines = app.node.deadlines(&miner_address(pool)?, &Vec::new()).await?;
-    let state = deadlines.get(usize::try_from(post.deadline)?).context("the node does not list this deadline")?;
-    let posted = state.post_submissions.numbers(MOST_PARTITIONS).context("too many submissions")?;
-    Ok(if posted.contains(&u64::try_from(post.partition)?) { Effect::Done(None) } else { Effect::Open })
+    let deadlines = app
+        .node
+        .deadlines(&miner_address(pool)?, &Vec::new())
+        .await?;
+    let posted = posted_partitions(&deadlines, u64::try_from(post.deadline)?)?;
+    Ok(if posted.contains(&u64::try_from(post.partition)?) {
+        Effect::Done(None)
+    } else {
+        Effect::Open
+    })
 }
 
-/// Most partitions of one deadline (the protocol's is 3,000).
+/// Most partitions of one deadline (the protocol allows 3,000).
 const MOST_PARTITIONS: usize = 10_000;
+
+/// Partitions of an open deadline whose proofs the chain has.
+pub fn posted_partitions(deadlines: &[DeadlineState], deadline: u64) -> anyhow::Result<Vec<u64>> {
+    deadlines
+        .get(usize::try_from(deadline)?)
+        .context("the node does not list this deadline")?
+        .post_submissions
+        .numbers(MOST_PARTITIONS)
+        .context("too many submissions")
+}
+
 /// Most sectors that are recovering at once.
 const MOST_RECOVERING: usize = 1_000_000;
 
-/// A declaration is about several sectors; one of them tells for all.
+/// A declaration covers several sectors. One of them answers for all.
 async fn recovery(app: &Shared, pool: &Pool, sector: &Sector) -> anyhow::Result<Effect> {
     let declared = app.node.recoveries(&miner_address(pool)?).await?;
-    let declared = declared.numbers(MOST_RECOVERING).context("too many recovering sectors")?;
-    Ok(if declared.contains(&u64::try_from(sector.number)?) { Effect::Done(None) } else { Effect::Open })
+    let declared = declared
+        .numbers(MOST_RECOVERING)
+        .context("too many recovering sectors")?;
+    Ok(if declared.contains(&u64::try_from(sector.number)?) {
+        Effect::Done(None)
+    } else {
+        Effect::Open
+    })
 }
 
-async fn activated(app: &Shared, pool: &Pool, sector: &Sector, info: &SectorInfo) -> anyhow::Result<OnChain> {
+async fn activated(
+    app: &Shared,
+    pool: &Pool,
+    sector: &Sector,
+    info: &SectorInfo,
+) -> anyhow::Result<OnChain> {
     let (miner, number) = (miner_address(pool)?, u64::try_from(sector.number)?);
     let unknown = || format!("sector {number} is on chain, but the node does not say where");
-    let location = app.node.sector_location(&miner, number, &Vec::new()).await?.with_context(unknown)?;
+    let location = app
+        .node
+        .sector_location(&miner, number, &Vec::new())
+        .await?
+        .with_context(unknown)?;
     let expiration = app.node.sector_expiration(&miner, number).await?.on_time;
     Ok(OnChain::Activated(Activation {
         activation: info.activation,
@@ -153,12 +221,19 @@ async fn activated(app: &Shared, pool: &Pool, sector: &Sector, info: &SectorInfo
     }))
 }
 
-/// The chain's word on a sector whose earlier facts are provisional: the fact that has to be recorded, if it is another one.
-pub async fn read_again(app: &Shared, pool: &Pool, sector: &Sector) -> anyhow::Result<Option<OnChain>> {
+/// Asks the chain again about a sector whose facts are provisional. Returns the fact to record, if
+/// it is another one.
+pub async fn read_again(
+    app: &Shared,
+    pool: &Pool,
+    sector: &Sector,
+) -> anyhow::Result<Option<OnChain>> {
     if sector.state.is_on_chain() {
         return Ok(match sector_info(app, pool, sector).await? {
             None => Some(OnChain::ActivationLost),
-            Some(info) if Some(info.activation) != sector.activation => Some(activated(app, pool, sector, &info).await?),
+            Some(info) if Some(info.activation) != sector.activation => {
+                Some(activated(app, pool, sector, &info).await?)
+            }
             Some(_) => None,
         });
     }

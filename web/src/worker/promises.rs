@@ -1,4 +1,4 @@
-//! Outcomes of promises, forecasts for open ones, and the previous plan.
+//! Settles kept and broken promises, renews the forecasts of open ones, and keeps the latest plan.
 
 use sealyard_core::scheduler;
 
@@ -8,7 +8,7 @@ use crate::app::{Shared, read, write};
 pub async fn turn(app: Shared) -> TurnResult {
     let now = app.now();
     let snapshot = read(&app, move |conn| scheduler::load(conn, now)).await?;
-    // Simulating a large fleet takes a while; nothing waits for it.
+    // The simulation of a large fleet takes a while, so it runs off the async threads.
     let (snapshot, outlook) = tokio::task::spawn_blocking(move || {
         let outlook = scheduler::outlook(&snapshot);
         (snapshot, outlook)

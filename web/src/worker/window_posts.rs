@@ -1,14 +1,16 @@
-//! WindowPoSt upkeep: notices partitions that are due, verifies finished proofs, sends them, notices what was missed.
+//! WindowPoSt upkeep: begins partitions that are due, verifies and sends finished proofs, records
+//! missed windows.
 
 use anyhow::Context;
 use sealyard_core::{
     capacity::Pool,
     clock::SECOND,
     proving::{self, NewPost, PostState, WindowPost},
-    sealing::{self, MessageRequest, Purpose},
+    sealing::{self, MessageRequest, Purpose, Sector},
 };
 use sealyard_filecoin::{
     actor::{self, Method, PostSubmission, RandomnessTag, miner_entropy},
+    economics::EPOCHS_PER_DAY,
     hash::Hash32,
     proofs::{PublicReplica, verify_window_post},
     rpc::{Partition, ProvingDeadline},
@@ -16,17 +18,16 @@ use sealyard_filecoin::{
 };
 
 use super::{
-    Each, TurnResult,
-    pipeline::{miner_address, miner_id},
+    Each, TurnResult, on_chain,
+    pipeline::{ident, miner_address, miner_id},
     pools,
 };
 use crate::app::{Shared, read, write};
 
 /// Most sectors of one partition (the protocol's largest is 2,349).
 const MOST_SECTORS: usize = 10_000;
-const EPOCH_SECONDS: i64 = 30;
-/// How far back a window's message is looked for, epochs.
-const LOOKBACK: i64 = 2880;
+/// Epochs in which a window's message is searched.
+const LOOKBACK: i64 = EPOCHS_PER_DAY;
 
 pub async fn turn(app: Shared) -> TurnResult {
     let mut all = Each::default();
@@ -37,7 +38,7 @@ pub async fn turn(app: Shared) -> TurnResult {
     all.end()
 }
 
-/// One pool's windows. What goes wrong with one of them is noted, and the next is looked at.
+/// Looks after one pool's windows. An error of one window is noted, and the next is looked at.
 async fn turn_of(app: &Shared, pool: &Pool, all: &mut Each) -> TurnResult {
     let head = app.node.chain_head().await?.height;
     let open = app.node.proving_deadline(&miner_address(pool)?).await?;
@@ -45,9 +46,16 @@ async fn turn_of(app: &Shared, pool: &Pool, all: &mut Each) -> TurnResult {
         all.note(begin_window(app, pool, &window, head).await);
     }
     let (id, name, now) = (pool.id, pool.name.clone(), app.now());
-    let given_up = write(app, move |conn| proving::go_on_without_silent(conn, id, now)).await?;
+    let given_up = write(app, move |conn| {
+        proving::go_on_without_silent(conn, id, now)
+    })
+    .await?;
     if given_up > 0 {
-        tracing::error!(pool = name, sectors = given_up, "continuing the WindowPoSt without the sectors of silent machines");
+        tracing::error!(
+            pool = name,
+            sectors = given_up,
+            "continuing the WindowPoSt without the sectors of silent machines"
+        );
     }
     submit_proven(app, pool, head, all).await?;
     for post in read(app, move |conn| proving::closed(conn, id, head)).await? {
@@ -56,7 +64,8 @@ async fn turn_of(app: &Shared, pool: &Pool, all: &mut Each) -> TurnResult {
     Ok(())
 }
 
-/// A window has closed: its proof is missed, unless the message with it has landed in time and only waits for its confirmations.
+/// Records a closed window as missed, unless its message has landed in time and only waits for its
+/// confirmations.
 async fn close(app: &Shared, pool: &Pool, post: WindowPost) -> TurnResult {
     if let Some(id) = post.message_id {
         let message = read(app, move |conn| sealing::message_by_id(conn, id)).await?;
@@ -67,9 +76,16 @@ async fn close(app: &Shared, pool: &Pool, post: WindowPost) -> TurnResult {
             }
         }
     }
-    let (deadline, partition, open, now) = (post.deadline, post.partition, post.open_epoch, app.now());
+    let (deadline, partition, open, now) =
+        (post.deadline, post.partition, post.open_epoch, app.now());
     if write(app, move |conn| proving::miss(conn, &post, now)).await? {
-        tracing::error!(pool = pool.name, deadline, partition, open, "WindowPoSt missed");
+        tracing::error!(
+            pool = pool.name,
+            deadline,
+            partition,
+            open,
+            "WindowPoSt missed"
+        );
     }
     Ok(())
 }
@@ -80,11 +96,11 @@ struct Window {
     open: i64,
     close: i64,
     challenge: i64,
-    /// Its submissions can be read (they are reset when a window closes).
+    /// True if its submissions can be read. They are reset when a window closes.
     is_current: bool,
 }
 
-/// The deadline that is open, and the next one once its challenge is visible.
+/// The open deadline, and the next one once its challenge is visible.
 fn due_windows(current: &ProvingDeadline, head: i64) -> Vec<Window> {
     let of = |deadline: u64, open: i64, is_current: bool| Window {
         deadline,
@@ -93,31 +109,52 @@ fn due_windows(current: &ProvingDeadline, head: i64) -> Vec<Window> {
         challenge: open - current.challenge_lookback,
         is_current,
     };
-    let next = if current.period_deadlines == 0 { 0 } else { (current.index + 1) % current.period_deadlines };
-    let windows = [of(current.index, current.open, true), of(next, current.close, false)];
-    windows.into_iter().filter(|w| w.challenge <= head && head + 1 < w.close).collect()
+    let next = if current.period_deadlines == 0 {
+        0
+    } else {
+        (current.index + 1) % current.period_deadlines
+    };
+    let windows = [
+        of(current.index, current.open, true),
+        of(next, current.close, false),
+    ];
+    windows
+        .into_iter()
+        .filter(|w| w.challenge <= head && head + 1 < w.close)
+        .collect()
 }
 
-/// Sectors that the chain expects in the proof: live, without faults that do not recover.
+/// Sectors that the chain expects in the proof: those that are live and not faulty, or recovering.
 fn to_prove(partition: &Partition) -> anyhow::Result<Vec<i64>> {
-    let read =
-        |bits: &sealyard_filecoin::rpc::BitFieldJson| bits.numbers(MOST_SECTORS).context("a partition with too many sectors");
-    let (live, faulty) = (read(&partition.live_sectors)?, read(&partition.faulty_sectors)?);
+    let read = |bits: &sealyard_filecoin::rpc::BitFieldJson| {
+        bits.numbers(MOST_SECTORS)
+            .context("a partition with too many sectors")
+    };
+    let (live, faulty) = (
+        read(&partition.live_sectors)?,
+        read(&partition.faulty_sectors)?,
+    );
     let recovering = read(&partition.recovering_sectors)?;
-    let wanted = live.into_iter().filter(|n| !faulty.contains(n) || recovering.contains(n));
-    wanted.map(|n| i64::try_from(n).context("sector number")).collect()
+    let wanted = live
+        .into_iter()
+        .filter(|n| !faulty.contains(n) || recovering.contains(n));
+    wanted
+        .map(|n| i64::try_from(n).context("sector number"))
+        .collect()
 }
 
 async fn begin_window(app: &Shared, pool: &Pool, window: &Window, head: i64) -> TurnResult {
     let miner = miner_address(pool)?;
-    let partitions = app.node.partitions(&miner, window.deadline, &Vec::new()).await?;
+    let partitions = app
+        .node
+        .partitions(&miner, window.deadline, &Vec::new())
+        .await?;
     if partitions.is_empty() {
         return Ok(());
     }
     let posted = if window.is_current {
         let deadlines = app.node.deadlines(&miner, &Vec::new()).await?;
-        let state = deadlines.get(usize::try_from(window.deadline)?).context("the node does not list this deadline")?;
-        state.post_submissions.numbers(MOST_SECTORS).context("too many submissions")?
+        on_chain::posted_partitions(&deadlines, window.deadline)?
     } else {
         Vec::new()
     };
@@ -140,8 +177,11 @@ async fn begin_partition(
 ) -> TurnResult {
     let tag = RandomnessTag::WindowedPoStChallengeSeed;
     let entropy = miner_entropy(miner_id(pool)?);
-    let randomness = app.node.randomness_from_beacon(tag, window.challenge, &entropy).await?;
-    let now = app.now();
+    let randomness = app
+        .node
+        .randomness_from_beacon(tag, window.challenge, &entropy)
+        .await?;
+    let (now, epoch_seconds) = (app.now(), app.epoch_seconds().await);
     let new = NewPost {
         pool: pool.id,
         deadline: i64::try_from(window.deadline)?,
@@ -151,79 +191,138 @@ async fn begin_partition(
         challenge_epoch: window.challenge,
         randomness: randomness.to_string(),
         sectors,
-        due_at: now + (window.close - head) * EPOCH_SECONDS * SECOND,
+        due_at: now + (window.close - head) * epoch_seconds * SECOND,
     };
     let begun = write(app, move |conn| proving::begin(conn, &new, now)).await?;
     if begun {
-        tracing::info!(deadline = window.deadline, partition, open = window.open, "WindowPoSt due");
+        tracing::info!(
+            deadline = window.deadline,
+            partition,
+            open = window.open,
+            "WindowPoSt due"
+        );
     }
     Ok(())
 }
 
 async fn submit_proven(app: &Shared, pool: &Pool, head: i64, all: &mut Each) -> TurnResult {
     let posts = read(app, |conn| proving::in_state(conn, PostState::Proven)).await?;
-    for post in posts.iter().filter(|p| p.pool_id == pool.id && head + 1 >= p.open_epoch && head + 1 < p.close_epoch) {
+    for post in posts
+        .iter()
+        .filter(|p| p.pool_id == pool.id && head + 1 >= p.open_epoch && head + 1 < p.close_epoch)
+    {
         all.note(submit(app, pool, post).await);
     }
     Ok(())
 }
 
 async fn submit(app: &Shared, pool: &Pool, post: &WindowPost) -> TurnResult {
-    let proof = post.proof.clone().context("a proven window without a proof")?;
-    let skipped = post.skipped_numbers();
-    let numbers: Vec<i64> = post.sector_numbers().into_iter().filter(|n| !skipped.contains(n)).collect();
-    let (pool_id, wanted) = (pool.id, numbers.clone());
-    let sectors = read(app, move |conn| {
-        let mut found = Vec::new();
-        for &number in &wanted {
-            found.extend(sealing::by_number(conn, pool_id, number)?);
-        }
-        Ok(found)
-    })
-    .await?;
+    let proof = post
+        .proof
+        .clone()
+        .context("a proven window without a proof")?;
+    let sectors = proven_sectors(app, pool, post).await?;
     let first = sectors.first().context("no sector left to prove")?;
-    let ident = SectorIdent {
-        miner: miner_id(pool)?,
-        number: u64::try_from(first.number)?,
-        proof: SealProof::try_from(first.seal_proof)?,
-    };
-    let mut replicas = Vec::new();
-    for sector in &sectors {
-        let comm_r: Hash32 = sector.comm_r.as_deref().context("no CommR")?.parse()?;
-        replicas.push(PublicReplica { number: u64::try_from(sector.number)?, comm_r });
-    }
-    let (randomness, bytes): (Hash32, Vec<u8>) = (post.randomness.parse()?, proof.clone());
-    let good = tokio::task::spawn_blocking(move || verify_window_post(&ident, &replicas, randomness, &bytes)).await??;
-    if !good {
+    let ident = ident(pool, first)?;
+    if !verifies(ident, &sectors, post, &proof).await? {
         let (id, now) = (post.id, app.now());
         write(app, move |conn| proving::rejected(conn, id, now)).await?;
-        anyhow::bail!("WindowPoSt of deadline {} partition {} does not verify; it is redone", post.deadline, post.partition);
+        anyhow::bail!(
+            "WindowPoSt of deadline {} partition {} does not verify; it is redone",
+            post.deadline,
+            post.partition
+        );
     }
-    // Any epoch since the challenge will do; that one is the least likely to be reorganised.
-    let tag = RandomnessTag::PoStChainCommit;
-    let commit_randomness = app.node.randomness_from_tickets(tag, post.challenge_epoch, &[]).await?;
-    let skipped: Vec<u64> = skipped.into_iter().map(u64::try_from).collect::<Result<_, _>>()?;
-    let params = actor::submit_window_post(&PostSubmission {
-        deadline: u64::try_from(post.deadline)?,
-        partition: u64::try_from(post.partition)?,
-        skipped: &skipped,
-        seal_proof: ident.proof,
-        proof: &proof,
-        commit_epoch: post.challenge_epoch,
-        commit_randomness,
-    })?;
+    let params = submission(app, post, ident.proof, &proof).await?;
     let (post, now) = (post.clone(), app.now());
     write(app, move |conn| {
-        let method = Method::SubmitWindowedPoSt.number();
         if proving::by_id(conn, post.id)?.state != PostState::Proven {
             return Ok(());
         }
         // One message per attempt: a submission that failed on chain is built anew.
-        let (pool, purpose, subject) = (post.pool_id, Purpose::WindowPost, post.id.0);
-        let attempt = sealing::next_attempt(conn, purpose, subject)?;
-        let id = sealing::build_message(conn, &MessageRequest { pool, purpose, subject, attempt, method, params: &params }, now)?;
+        let (purpose, subject) = (Purpose::WindowPost, post.id.0);
+        let request = MessageRequest {
+            pool: post.pool_id,
+            purpose,
+            subject,
+            attempt: sealing::next_attempt(conn, purpose, subject)?,
+            method: Method::SubmitWindowedPoSt.number(),
+            params: &params,
+        };
+        let id = sealing::build_message(conn, &request, now)?;
         proving::submitted(conn, &post, id)
     })
     .await?;
     Ok(())
+}
+
+/// The sectors that a proof covers: those of its partition that were not skipped.
+async fn proven_sectors(
+    app: &Shared,
+    pool: &Pool,
+    post: &WindowPost,
+) -> anyhow::Result<Vec<Sector>> {
+    let skipped = post.skipped_numbers();
+    let mut numbers = post.sector_numbers();
+    numbers.retain(|n| !skipped.contains(n));
+    let pool = pool.id;
+    Ok(read(app, move |conn| {
+        let mut found = Vec::new();
+        for &number in &numbers {
+            found.extend(sealing::by_number(conn, pool, number)?);
+        }
+        Ok(found)
+    })
+    .await?)
+}
+
+/// Verifies the proof here, so that one that the chain would refuse is not sent.
+async fn verifies(
+    ident: SectorIdent,
+    sectors: &[Sector],
+    post: &WindowPost,
+    proof: &[u8],
+) -> anyhow::Result<bool> {
+    let mut replicas = Vec::new();
+    for sector in sectors {
+        let comm_r: Hash32 = sector.comm_r.as_deref().context("no CommR")?.parse()?;
+        replicas.push(PublicReplica {
+            number: u64::try_from(sector.number)?,
+            comm_r,
+        });
+    }
+    let (randomness, bytes): (Hash32, Vec<u8>) = (post.randomness.parse()?, proof.to_vec());
+    let verified = tokio::task::spawn_blocking(move || {
+        verify_window_post(&ident, &replicas, randomness, &bytes)
+    });
+    Ok(verified.await??)
+}
+
+/// The parameters of the message that submits a proof.
+async fn submission(
+    app: &Shared,
+    post: &WindowPost,
+    seal_proof: SealProof,
+    proof: &[u8],
+) -> anyhow::Result<Vec<u8>> {
+    // Any epoch since the challenge will do. This one is the least likely to be reorganised.
+    let commit_epoch = post.challenge_epoch;
+    let commit_randomness = app
+        .node
+        .randomness_from_tickets(RandomnessTag::PoStChainCommit, commit_epoch, &[])
+        .await?;
+    let skipped: Vec<u64> = post
+        .skipped_numbers()
+        .into_iter()
+        .map(u64::try_from)
+        .collect::<Result<_, _>>()?;
+    Ok(actor::submit_window_post(&PostSubmission {
+        deadline: u64::try_from(post.deadline)?,
+        partition: u64::try_from(post.partition)?,
+        skipped: &skipped,
+        seal_proof,
+        proof,
+        commit_epoch,
+        commit_randomness,
+    })?)
 }

@@ -1,19 +1,19 @@
-//! A piece of the chain, read once: every state that its records are made from is that of one of its tipsets.
+//! A piece of the chain, read once. Its records are made only from the states of its own tipsets.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use anyhow::{Context, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use fvm_shared::address::Address;
 use sealyard_core::capacity::Pool;
-use sealyard_filecoin::rpc::TipSet;
+use sealyard_filecoin::rpc::{ProvingDeadline, TipSet};
 
 use super::members::Members;
 use crate::{app::Shared, worker::TurnResult};
 
 const REQUESTS_AT_ONCE: usize = 8;
 
-/// `[first, end)`. Each tipset is built on the one before it.
+/// The epochs `[first, end)`. Each tipset is built on the one before it.
 pub struct Chunk<'a> {
     pub app: &'a Shared,
     pub pool: &'a Pool,
@@ -21,7 +21,7 @@ pub struct Chunk<'a> {
     pub first: i64,
     /// Without `end`, lowest first.
     pub tipsets: Vec<TipSet>,
-    /// The first tipset after the chunk: its state is that at the chunk's end.
+    /// The first tipset after the chunk. Its state is that at the chunk's end.
     pub end: TipSet,
     /// Epochs in `[first, end)` that are the last of a deadline, with the deadline's index.
     pub deadline_ends: Vec<(i64, u64)>,
@@ -30,8 +30,9 @@ pub struct Chunk<'a> {
 }
 
 impl<'a> Chunk<'a> {
-    /// Reads the tipsets from `first` to `end`. One that was left out, or one of another chain than that with the block `below`, shows:
-    /// the first must be built on `below` (empty: on anything), each other on the one before.
+    /// Reads the tipsets from `first` to `end`. The first must be built on the block `below`
+    /// (empty: on anything) and each other on the one before it. A tipset that is missing or
+    /// belongs to another chain is therefore noticed.
     pub async fn read(
         app: &'a Shared,
         (pool, miner): (&'a Pool, &'a Address),
@@ -41,20 +42,29 @@ impl<'a> Chunk<'a> {
     ) -> anyhow::Result<Self> {
         let node = &app.node;
         let tipsets: Vec<TipSet> = stream::iter(first..end.height)
-            .map(|epoch| async move { Ok::<_, anyhow::Error>((epoch, node.tipset_by_height(epoch).await?)) })
+            .map(|epoch| async move {
+                Ok::<_, anyhow::Error>((epoch, node.tipset_by_height(epoch).await?))
+            })
             .buffered(REQUESTS_AT_ONCE)
             // A null round answers with the tipset before it.
-            .try_filter_map(|(epoch, tipset)| async move { Ok((tipset.height == epoch).then_some(tipset)) })
+            .try_filter_map(|(epoch, tipset)| async move {
+                Ok((tipset.height == epoch).then_some(tipset))
+            })
             .try_collect()
             .await?;
         check_links(below, &tipsets, &end)?;
         let now = node.proving_deadline(miner).await?;
-        let (length, deadlines) = (now.challenge_window.max(1), now.period_deadlines.max(1));
-        let ends = (first..end.height).filter(|epoch| (epoch + 1 - now.period_start).rem_euclid(length) == 0);
-        let count = i64::try_from(deadlines)?;
-        let index = |epoch: i64| ((epoch + 1 - now.period_start).div_euclid(length) - 1).rem_euclid(count);
-        let deadline_ends: anyhow::Result<_> = ends.map(|epoch| Ok((epoch, u64::try_from(index(epoch))?))).collect();
-        Ok(Self { app, pool, miner, first, tipsets, end, deadline_ends: deadline_ends?, seen: tokio::sync::Mutex::default() })
+        let deadline_ends = deadline_ends(&now, first..end.height)?;
+        Ok(Self {
+            app,
+            pool,
+            miner,
+            first,
+            tipsets,
+            end,
+            deadline_ends,
+            seen: tokio::sync::Mutex::default(),
+        })
     }
 
     /// The miner's sectors at a tipset, read once.
@@ -70,24 +80,34 @@ impl<'a> Chunk<'a> {
         Ok(members)
     }
 
-    /// The first tipset of the chunk: its state is that at the chunk's beginning.
+    /// The first tipset of the chunk. Its state is that at the chunk's beginning.
     pub fn beginning(&self) -> &TipSet {
         self.tipsets.first().unwrap_or(&self.end)
     }
 
     /// The tipset at `epoch`, or the last before it in the chunk when that round was null.
     pub fn at(&self, epoch: i64) -> &TipSet {
-        let next = self.tipsets.partition_point(|tipset| tipset.height <= epoch);
-        next.checked_sub(1).and_then(|last| self.tipsets.get(last)).unwrap_or_else(|| self.beginning())
+        let next = self
+            .tipsets
+            .partition_point(|tipset| tipset.height <= epoch);
+        next.checked_sub(1)
+            .and_then(|last| self.tipsets.get(last))
+            .unwrap_or_else(|| self.beginning())
     }
 
-    /// The first tipset after `epoch`: its state is that after `epoch`.
+    /// The first tipset after `epoch`. Its state is that after `epoch`.
     pub fn after(&self, epoch: i64) -> &TipSet {
-        self.tipsets.get(self.tipsets.partition_point(|tipset| tipset.height <= epoch)).unwrap_or(&self.end)
+        self.tipsets
+            .get(
+                self.tipsets
+                    .partition_point(|tipset| tipset.height <= epoch),
+            )
+            .unwrap_or(&self.end)
     }
 
-    /// The epoch in whose execution something came to be that holds at the chunk's end, and not at its beginning. A state read at a
-    /// tipset is that before its own messages, hence the one epoch less.
+    /// The epoch in whose execution something became true that holds at the chunk's end, but not at
+    /// its beginning. A tipset's state is that before its own messages, so the result is one epoch
+    /// before the first tipset at which it holds.
     pub async fn changed_at<'t, F>(&'t self, holds: impl Fn(&'t TipSet) -> F) -> anyhow::Result<i64>
     where
         F: Future<Output = anyhow::Result<bool>> + 't,
@@ -96,19 +116,41 @@ impl<'a> Chunk<'a> {
         while after.saturating_sub(before) > 1 {
             let middle = usize::midpoint(before, after);
             let tipset = self.tipsets.get(middle).context("a tipset is missing")?;
-            if holds(tipset).await? { after = middle } else { before = middle }
+            if holds(tipset).await? {
+                after = middle
+            } else {
+                before = middle
+            }
         }
         Ok(self.tipsets.get(after).unwrap_or(&self.end).height - 1)
     }
 
-    /// The block that the end is built on, to which the next chunk must lead.
+    /// The block on which the end is built. The next chunk must be built on it as well.
     pub fn last_cid(&self) -> String {
         parent(&self.end)
     }
 }
 
+/// The epochs that are the last of one of the miner's deadlines, with the deadline's index.
+fn deadline_ends(now: &ProvingDeadline, epochs: Range<i64>) -> anyhow::Result<Vec<(i64, u64)>> {
+    let length = now.challenge_window.max(1);
+    let count = i64::try_from(now.period_deadlines.max(1))?;
+    let since_start = |epoch: i64| epoch + 1 - now.period_start;
+    epochs
+        .filter(|epoch| since_start(*epoch).rem_euclid(length) == 0)
+        .map(|epoch| {
+            let index = (since_start(epoch).div_euclid(length) - 1).rem_euclid(count);
+            Ok((epoch, u64::try_from(index)?))
+        })
+        .collect()
+}
+
 fn parent(tipset: &TipSet) -> String {
-    tipset.parents().first().map(ToString::to_string).unwrap_or_default()
+    tipset
+        .parents()
+        .first()
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }
 
 /// Every tipset must be built on the one before it, the first on the block `below`.
@@ -122,7 +164,11 @@ fn check_links(below: &str, tipsets: &[TipSet], end: &TipSet) -> TurnResult {
              nothing is recorded until they agree",
             tipset.height
         );
-        below = tipset.cids.first().map(ToString::to_string).unwrap_or_default();
+        below = tipset
+            .cids
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default();
     }
     Ok(())
 }
@@ -140,13 +186,22 @@ mod tests {
         "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku",
     ];
 
-    /// The tipset of epoch `at`, which names the one before as its parent; a block for each of `heights`.
+    /// The tipset of epoch `at`, which names the one before as its parent; a block for each of
+    /// `heights`.
     fn tipset(at: usize, heights: &[usize]) -> TipSet {
         let cid = |at: usize| json!({"/": CIDS[at]});
         let block = |height: &usize| {
             json!({
-                "Miner": "f01000", "Parents": [cid(at - 1)], "ParentWeight": "1", "Height": height, "ParentStateRoot": cid(0),
-                "ParentMessageReceipts": cid(0), "Messages": cid(0), "Timestamp": 0, "ForkSignaling": 0, "ParentBaseFee": "100"
+                "Miner": "f01000",
+                "Parents": [cid(at - 1)],
+                "ParentWeight": "1",
+                "Height": height,
+                "ParentStateRoot": cid(0),
+                "ParentMessageReceipts": cid(0),
+                "Messages": cid(0),
+                "Timestamp": 0,
+                "ForkSignaling": 0,
+                "ParentBaseFee": "100"
             })
         };
         let blocks: Vec<_> = heights.iter().map(block).collect();
@@ -159,8 +214,15 @@ mod tests {
         let [one, two, three] = [tipset(1, &[1]), tipset(2, &[2]), tipset(3, &[3])];
         check_links(CIDS[0], &[one.clone(), two.clone()], &three).unwrap();
         check_links("", std::slice::from_ref(&two), &three).unwrap();
-        for (below, tipsets) in [(CIDS[0], vec![one]), (CIDS[0], vec![two]), (CIDS[3], Vec::new())] {
-            assert!(check_links(below, &tipsets, &three).is_err(), "{below} {tipsets:?}");
+        for (below, tipsets) in [
+            (CIDS[0], vec![one]),
+            (CIDS[0], vec![two]),
+            (CIDS[3], Vec::new()),
+        ] {
+            assert!(
+                check_links(below, &tipsets, &three).is_err(),
+                "{below} {tipsets:?}"
+            );
         }
     }
 

@@ -3,9 +3,8 @@
 use anyhow::ensure;
 use fvm_shared::{address::Address, bigint::BigInt, econ::TokenAmount};
 use sealyard_core::{
-    ids::PoolId,
     store::AnyConnection,
-    yields::{self, ChainDay, CloseError, Cursor, FlowKind},
+    yields::{self, ChainDay, CloseError, Cursor, FlowKind, Win},
 };
 use sealyard_filecoin::{economics::locked_part, rpc::TipSet};
 
@@ -26,15 +25,21 @@ pub struct DayEnd {
     qa_power: BigInt,
 }
 
-/// The day that `end` is the first tipset after, if it is; a chunk never goes on beyond one.
+/// The day after which `end` is the first tipset, if there is one. A chunk never extends beyond it.
 pub fn ended_day(cursor: &Cursor, end: &TipSet) -> Option<i64> {
     let time = cursor.time();
     let day = time.day(cursor.next_epoch);
     (end.height >= time.first_epoch(day + 1)).then_some(day)
 }
 
-/// The actor as it was before `end`. A state that contradicts itself is an error: the node is not to be believed.
-pub async fn day_end(app: &Shared, miner: &Address, day: i64, end: &TipSet) -> anyhow::Result<DayEnd> {
+/// The actor as it was before `end`. A state that contradicts itself is an error, because then the
+/// node cannot be believed.
+pub async fn day_end(
+    app: &Shared,
+    miner: &Address,
+    day: i64,
+    end: &TipSet,
+) -> anyhow::Result<DayEnd> {
     let actor = app.node.miner_state(miner, &end.cids).await?;
     let power = app.node.miner_power(miner, &end.cids).await?;
     let found = DayEnd {
@@ -53,17 +58,17 @@ pub async fn day_end(app: &Shared, miner: &Address, day: i64, end: &TipSet) -> a
     let bound = &found.locked + &found.deposits + &found.pledge;
     ensure!(
         found.balance >= bound,
-        "the node says that miner {miner} has {} attoFIL at epoch {}, less than its locked funds, deposits and pledge of {}; nothing \
-         is recorded until that adds up",
+        "the node says that miner {miner} has {} attoFIL at epoch {}, less than its locked funds, \
+         deposits and pledge of {}; nothing is recorded until that adds up",
         found.balance.atto(),
         end.height,
         bound.atto()
     );
-    // Vested amounts that were not swept yet are available as well.
+    // Vested amounts that have not been swept yet are available as well.
     ensure!(
         &found.available + &found.fee_debt + &bound >= found.balance,
-        "the node says that miner {miner} has {} attoFIL at epoch {}, more than is locked, deposited, pledged and available; nothing is \
-         recorded until that adds up",
+        "the node says that miner {miner} has {} attoFIL at epoch {}, more than is locked, \
+         deposited, pledged and available; nothing is recorded until that adds up",
         found.balance.atto(),
         end.height
     );
@@ -71,34 +76,26 @@ pub async fn day_end(app: &Shared, miner: &Address, day: i64, end: &TipSet) -> a
 }
 
 impl DayEnd {
-    /// Records the day. Its wins and flows are recorded already.
+    /// Records the day, whose wins and flows have been recorded already.
     pub fn record(&self, conn: &mut AnyConnection, cursor: &Cursor) -> Result<(), CloseError> {
-        let (pool, time): (PoolId, _) = (cursor.pool_id, cursor.time());
+        let (pool, time) = (cursor.pool_id, cursor.time());
         let (first, end) = (time.first_epoch(self.day), time.first_epoch(self.day + 1));
-        let overflow = || CloseError::Overflow { pool, day: self.day };
-        let amount = |text: &String| text.parse::<BigInt>().map_err(|_| CloseError::Amount(text.clone()));
         let wins = yields::wins(conn, pool, first, end)?;
-        let reward = yields::won(&wins)?.ok_or_else(overflow)?;
-        let mut locked_in = TokenAmount::default();
-        for win in &wins {
-            locked_in += locked_part(&TokenAmount::from_atto(amount(&win.reward_atto)? + amount(&win.tips_atto)?));
-        }
+        let reward = yields::won(&wins)?.ok_or(CloseError::Overflow {
+            pool,
+            day: self.day,
+        })?;
+        let locked_in = locked_in(&wins)?;
         let flows = yields::flow_sums(conn, pool, first, end)?;
         let of = |kind| flows.of(kind).to_string();
-        let fees = [FlowKind::DailyFee, FlowKind::FaultFee, FlowKind::TerminationFee, FlowKind::DepositLost];
-        let fees: BigInt = fees.into_iter().map(|kind| BigInt::from(flows.of(kind))).sum();
-        // Fee debt counts as spent.
-        let yesterday = yields::chain_day(conn, pool, self.day - 1)?;
-        let unlocked = match &yesterday {
-            Some(before) => amount(&before.locked_atto)? + locked_in.atto() - self.locked.atto(),
-            None => BigInt::default(),
-        };
-        let other = match &yesterday {
+        let (unlocked, other) = match yields::chain_day(conn, pool, self.day - 1)? {
             Some(before) => {
-                let before = amount(&before.balance_atto)? - amount(&before.fee_debt_atto)?;
-                self.balance.atto() - self.fee_debt.atto() - before - reward + fees
+                let unlocked = amount(&before.locked_atto)? + locked_in.atto() - self.locked.atto();
+                let fees = FEES.into_iter().map(|kind| BigInt::from(flows.of(kind)));
+                let explained = BigInt::from(reward) - fees.sum::<BigInt>();
+                (unlocked, self.gained_since(&before)? - explained)
             }
-            None => BigInt::default(),
+            None => (BigInt::default(), BigInt::default()),
         };
         let row = ChainDay {
             pool_id: pool,
@@ -128,4 +125,33 @@ impl DayEnd {
         };
         Ok(yields::record_chain_day(conn, &row)?)
     }
+
+    /// The change of the miner's balance since an earlier day. Fee debt counts as spent.
+    fn gained_since(&self, before: &ChainDay) -> Result<BigInt, CloseError> {
+        let before = amount(&before.balance_atto)? - amount(&before.fee_debt_atto)?;
+        Ok(self.balance.atto() - self.fee_debt.atto() - before)
+    }
+}
+
+/// Flows that reduce the miner's balance.
+const FEES: [FlowKind; 4] = [
+    FlowKind::DailyFee,
+    FlowKind::FaultFee,
+    FlowKind::TerminationFee,
+    FlowKind::DepositLost,
+];
+
+/// The part of the day's income that was locked to vest.
+fn locked_in(wins: &[Win]) -> Result<TokenAmount, CloseError> {
+    let mut locked = TokenAmount::default();
+    for win in wins {
+        let income = amount(&win.reward_atto)? + amount(&win.tips_atto)?;
+        locked += locked_part(&TokenAmount::from_atto(income));
+    }
+    Ok(locked)
+}
+
+fn amount(text: &str) -> Result<BigInt, CloseError> {
+    text.parse()
+        .map_err(|_| CloseError::Amount(text.to_owned()))
 }

@@ -1,6 +1,8 @@
-//! Reads the chain to finality: blocks won, sectors that count, fees, deposits and pledge, and the state at a day's end.
+//! Reads the chain to finality: blocks won, sectors that count, fees, deposits and pledge, and the
+//! state at a day's end.
 
 mod bonds;
+mod changes;
 mod chunk;
 mod day;
 mod fees;
@@ -8,6 +10,7 @@ mod members;
 mod rewards;
 mod sync;
 
+pub use changes::Followed;
 pub use members::{DeadlineCache, Members};
 pub use rewards::base_fee_before;
-pub use sync::{Followed, turn};
+pub use sync::turn;
