@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     lane::{self, Lane},
     rails::stripe::Stripe,
-    worker::{DeadlineCache, Followed},
+    worker::{DeadlineCache, Followed, WinnersShares},
 };
 
 pub struct App {
@@ -37,6 +37,7 @@ pub struct App {
     /// Deadlines of miners as they were read last.
     pub deadlines: DeadlineCache,
     pub followed: Followed,
+    pub winners_shares: WinnersShares,
     epoch_seconds: OnceLock<i64>,
 }
 
@@ -87,6 +88,7 @@ impl App {
             seen_head: Mutex::default(),
             deadlines: DeadlineCache::default(),
             followed: Followed::default(),
+            winners_shares: WinnersShares::default(),
             epoch_seconds: OnceLock::new(),
         }))
     }

@@ -168,11 +168,16 @@ impl Config {
     /// The winner's share of the block reward at an epoch, per mille.
     #[must_use]
     pub fn winners_permille(&self, epoch: i64) -> i64 {
-        self.winners_share
-            .iter()
-            .rev()
+        self.winners_share_at(epoch).unwrap_or(1000)
+    }
+
+    /// [`Self::winners_permille`] by the schedule. `None`: it says nothing about this epoch.
+    #[must_use]
+    pub fn winners_share_at(&self, epoch: i64) -> Option<i64> {
+        let mut latest_first = self.winners_share.iter().rev();
+        latest_first
             .find(|(from, _)| *from <= epoch)
-            .map_or(1000, |(_, permille)| *permille)
+            .map(|(_, permille)| *permille)
     }
 
     /// The name that this server gives itself to mail servers. `None`: the site has an address, but

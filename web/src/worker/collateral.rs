@@ -2,7 +2,7 @@
 
 use fvm_shared::bigint::BigInt;
 use sealyard_core::{capacity, ledger, money::ATTO_PER_NANO};
-use sealyard_filecoin::economics::{EPOCHS_PER_DAY, SOLSTICE, new_sector_power};
+use sealyard_filecoin::economics::{EPOCHS_PER_DAY, NetworkEstimate, SOLSTICE, new_sector_power};
 
 use super::{TurnResult, pipeline::miner_address, pools};
 use crate::app::{Shared, read, write};
@@ -24,24 +24,16 @@ pub async fn turn(app: Shared) -> TurnResult {
     // Investors' withdrawable balances are not the operator's to pledge.
     let owed = BigInt::from(read(&app, ledger::owed_to_investors).await?) * ATTO_PER_NANO;
     for pool in pools(&app).await? {
-        let bytes = u64::try_from(pool.sector_bytes)?;
-        let power = new_sector_power(bytes, version);
-        // The deposit is that of the greatest power a sector can have (FIP-0034). It is returned
-        // before the pledge is taken.
-        let greatest = new_sector_power(bytes, SOLSTICE);
-        let most = network
-            .initial_pledge(&power)
-            .max(network.pre_commit_deposit(&greatest));
+        let (pledge, each) = each_sector(&network, u64::try_from(pool.sector_bytes)?, version);
         let funds = app
             .node
             .available_balance(&miner_address(&pool)?, &head.cids)
             .await?;
-        let each: BigInt = (most.atto() * RESERVE_PERCENT / 100u32).max(1.into());
         let sectors = i64::try_from((funds.atto() - &owed) / &each)
             .unwrap_or(i64::MAX)
             .max(0);
         let pledge =
-            i64::try_from((each + (ATTO_PER_NANO - 1)) / ATTO_PER_NANO).unwrap_or(i64::MAX);
+            i64::try_from((pledge + (ATTO_PER_NANO - 1)) / ATTO_PER_NANO).unwrap_or(i64::MAX);
         if (pool.collateral_sectors, pool.pledge_nano) != (Some(sectors), Some(pledge)) {
             write(&app, move |conn| {
                 capacity::set_collateral(conn, pool.id, sectors, pledge)
@@ -50,4 +42,95 @@ pub async fn turn(app: Shared) -> TurnResult {
         }
     }
     Ok(())
+}
+
+/// Of a sector of `bytes` that becomes active under a network version: its pledge, and what must be
+/// free before it is sealed. attoFIL, with the reserve.
+fn each_sector(network: &NetworkEstimate, bytes: u64, version: u32) -> (BigInt, BigInt) {
+    let pledge = network.initial_pledge(&new_sector_power(bytes, version));
+    // The deposit is that of the greatest power a sector can have (FIP-0034). It is the operator's,
+    // and is returned before the pledge is taken.
+    let deposit = network.pre_commit_deposit(&new_sector_power(bytes, SOLSTICE));
+    let reserved = |amount: &BigInt| (amount * RESERVE_PERCENT / 100u32).max(1.into());
+    let pledge = reserved(pledge.atto());
+    let deposit = reserved(deposit.atto());
+    (pledge.clone(), pledge.max(deposit))
+}
+
+#[cfg(test)]
+mod tests {
+    use fvm_shared::econ::TokenAmount;
+    use sealyard_filecoin::{economics::FilterEstimate, rpc::NetworkParams};
+
+    use super::*;
+
+    /// The network of `filecoin.md` 4.9 in the shared facts.
+    fn network() -> NetworkEstimate {
+        let constant = |value: BigInt| FilterEstimate {
+            position: value << 128,
+            velocity: BigInt::from(0),
+        };
+        NetworkEstimate {
+            reward: constant(BigInt::from(19) * BigInt::from(10u64.pow(18))),
+            power: constant(BigInt::from(14_760u64) << 50),
+            baseline: BigInt::from(131u64) << 60,
+            circulating: TokenAmount::from_whole(680_000_000),
+            ramp_start: 0,
+            ramp_epochs: 1_051_200,
+            epoch: 1_600_000,
+        }
+    }
+
+    #[test]
+    fn a_sector_after_version_29_needs_ten_times_the_funds() {
+        let expected: [(u32, i64); 2] = [
+            (28, 177_414_459_970_005_837),
+            (29, 1_774_144_599_700_058_400),
+        ];
+        for (version, attofil) in expected {
+            let (pledge, free) = each_sector(&network(), 32 << 30, version);
+            assert_eq!(
+                pledge,
+                BigInt::from(attofil),
+                "0.1613 or 1.6129 FIL, and a tenth"
+            );
+            assert_eq!(free, pledge, "the deposit is smaller");
+        }
+    }
+
+    #[test]
+    fn an_investor_pledges_no_deposit() {
+        // On a small network the deposit, of 20 days' reward, is the larger.
+        let small = NetworkEstimate {
+            power: FilterEstimate {
+                position: BigInt::from(10u64 << 20) << 128,
+                velocity: BigInt::from(0),
+            },
+            ..network()
+        };
+        let (pledge, free) = each_sector(&small, 2048, 28);
+        assert!(free > pledge, "{free} {pledge}");
+    }
+
+    #[test]
+    fn an_announced_change_counts_from_thirty_days_before_it() {
+        let params = |height: Option<i64>| -> NetworkParams {
+            let upgrades = match height {
+                Some(height) => serde_json::json!({ "UpgradeSolsticeHeight": height }),
+                None => serde_json::json!({}),
+            };
+            let params = serde_json::json!({
+                "NetworkName": "mainnet", "BlockDelaySecs": 30, "PreCommitChallengeDelay": 150,
+                "ForkUpgradeParams": upgrades,
+            });
+            serde_json::from_value(params).unwrap()
+        };
+        let head = 6_000_000;
+        let by = |height| params(height).version_by(28, head + LONGEST_SEALING);
+        assert_eq!(by(None), 28, "a node that does not know the version");
+        assert_eq!(by(Some(999_999_999)), 28, "no date yet");
+        assert_eq!(by(Some(head + LONGEST_SEALING)), 28);
+        assert_eq!(by(Some(head + LONGEST_SEALING - 1)), 29);
+        assert_eq!(params(None).version_by(29, head), 29, "it has happened");
+    }
 }

@@ -22,7 +22,7 @@ mod reconcile;
 mod recoveries;
 mod window_posts;
 
-pub use chain::{DeadlineCache, Followed, turn as follow_chain};
+pub use chain::{DeadlineCache, Followed, WinnersShares, turn as follow_chain};
 
 use std::future::Future;
 

@@ -12,5 +12,5 @@ mod sync;
 
 pub use changes::Followed;
 pub use members::{DeadlineCache, Members};
-pub use rewards::base_fee_before;
+pub use rewards::{WinnersShares, base_fee_before};
 pub use sync::turn;

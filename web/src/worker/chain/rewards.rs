@@ -2,17 +2,20 @@
 //! that it was first to include. The winner's share of the reward (FIP-0118) is read from the
 //! miner's own balance if nothing else can have changed that.
 
-use std::collections::HashSet;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::{Context, ensure};
 use fvm_shared::{
     address::{Address, Protocol},
     econ::TokenAmount,
 };
-use sealyard_core::yields::Win;
+use sealyard_core::{ids::PoolId, yields::Win};
 use sealyard_filecoin::{
     economics::{EXPECTED_WINS, SOLSTICE},
-    rpc::{BlockHeader, Message, TipSet},
+    rpc::{BlockHeader, CidJson, Message, TipSet},
 };
 
 use super::chunk::Chunk;
@@ -25,19 +28,129 @@ const MOST_WINS: i64 = 15;
 /// SubmitWindowedPoSt, and the three of sealing.
 const LEAVE_BALANCE: [u64; 4] = [5, 28, 34, 36];
 
-/// The win of block `at` of a tipset. `None`: there is no such block.
-pub async fn win(chunk: &Chunk<'_>, tipset: &TipSet, at: usize) -> anyhow::Result<Option<Win>> {
-    let (app, pool) = (chunk.app, chunk.pool.id);
-    let (Some(block), Some(cid)) = (tipset.blocks.get(at), tipset.cids.get(at)) else {
-        return Ok(None);
+/// The winner's part of a reward, and the whole of it (FIP-0118).
+#[derive(Clone, Debug)]
+struct Share {
+    part: TokenAmount,
+    whole: TokenAmount,
+}
+
+impl Share {
+    /// The same share of another reward.
+    fn of(&self, whole: &TokenAmount) -> TokenAmount {
+        if self.whole.is_zero() {
+            return TokenAmount::default();
+        }
+        TokenAmount::from_atto(whole.atto() * self.part.atto() / self.whole.atto())
+    }
+}
+
+/// The share that was read last from each miner's balance.
+#[derive(Default)]
+pub struct WinnersShares(Mutex<HashMap<PoolId, Share>>);
+
+impl WinnersShares {
+    fn last(&self, pool: PoolId) -> Option<Share> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&pool)
+            .cloned()
+    }
+
+    fn keep(&self, pool: PoolId, share: &Share) {
+        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.insert(pool, share.clone());
+    }
+}
+
+/// A block that the miner won.
+struct Won {
+    epoch: i64,
+    cid: String,
+    count: i64,
+    whole: TokenAmount,
+    tips: TokenAmount,
+    /// The winner's part of the reward. `None`: it cannot be read from the miner's balance.
+    part: Option<TokenAmount>,
+}
+
+impl Won {
+    fn share(&self) -> Option<Share> {
+        let whole = self.whole.clone();
+        self.part.clone().map(|part| Share { part, whole })
+    }
+}
+
+/// The greatest share of a reward that a winner gets, in thousandths (FIP-0118).
+const GREATEST_PERMILLE: i64 = 950;
+
+/// The miner's wins in a chunk.
+pub async fn wins(chunk: &Chunk<'_>) -> anyhow::Result<Vec<Win>> {
+    let mut all = Vec::new();
+    for tipset in &chunk.tipsets {
+        let blocks = tipset.blocks.iter().zip(&tipset.cids).enumerate();
+        for (at, (block, cid)) in blocks.filter(|(_, (block, _))| block.miner == *chunk.miner) {
+            all.push(won(chunk, tipset, (at, block, cid)).await?);
+        }
+    }
+    let (shares, pool) = (&chunk.app.winners_shares, chunk.pool.id);
+    let known: Vec<(i64, Share)> = all
+        .iter()
+        .filter_map(|won| Some((won.epoch, won.share()?)))
+        .collect();
+    let before = shares.last(pool);
+    if let Some((_, share)) = known.last() {
+        shares.keep(pool, share);
+    }
+    let part = |won: &Won| -> TokenAmount {
+        if let Some(part) = &won.part {
+            return part.clone();
+        }
+        let configured = chunk.app.config.winners_share_at(won.epoch);
+        let nearest = known
+            .iter()
+            .min_by_key(|(epoch, _)| epoch.abs_diff(won.epoch));
+        let nearest = nearest.map(|(_, share)| share).or(before.as_ref());
+        unread_part(&won.whole, configured, nearest)
     };
-    let count = block
+    let row = |won: &Won| Win {
+        pool_id: pool,
+        epoch: won.epoch,
+        cid: won.cid.clone(),
+        win_count: won.count,
+        reward_atto: part(won).atto().to_string(),
+        tips_atto: won.tips.atto().to_string(),
+    };
+    Ok(all.iter().map(row).collect())
+}
+
+/// The winner's part where the balance does not tell: by the settings' schedule, or else the share
+/// of the nearest win whose part is known, or else the greatest that there is.
+fn unread_part(
+    whole: &TokenAmount,
+    configured: Option<i64>,
+    nearest: Option<&Share>,
+) -> TokenAmount {
+    match (configured, nearest) {
+        (None, Some(share)) => share.of(whole),
+        (permille, _) => (whole * permille.unwrap_or(GREATEST_PERMILLE)).div_floor(1000),
+    }
+}
+
+/// The win of a block of a tipset.
+async fn won(
+    chunk: &Chunk<'_>,
+    tipset: &TipSet,
+    (at, block, cid): (usize, &BlockHeader, &CidJson),
+) -> anyhow::Result<Won> {
+    let node = &chunk.app.node;
+    let proof = block
         .election_proof
         .as_ref()
-        .context("a block without election proof")?
-        .win_count;
-    let reward = app
-        .node
+        .context("a block without election proof")?;
+    let count = proof.win_count;
+    let reward = node
         .reward_state(&tipset.cids)
         .await?
         .state
@@ -45,50 +158,45 @@ pub async fn win(chunk: &Chunk<'_>, tipset: &TipSet, at: usize) -> anyhow::Resul
     let whole: TokenAmount = (reward * count).div_floor(EXPECTED_WINS);
     let mut messages: Vec<Vec<Message>> = Vec::new();
     for cid in &tipset.cids {
-        messages.push(app.node.block_messages(cid).await?.all().cloned().collect());
+        messages.push(node.block_messages(cid).await?.all().cloned().collect());
     }
     let tips = tips(
         messages.get(..=at).unwrap_or(&messages),
         &block.parent_base_fee,
     );
-    let reward = if app.node.network_version(&tipset.cids).await? < SOLSTICE {
-        whole
-    } else {
-        let gained = gained(chunk, tipset, &messages).await?;
-        let permille = app.config.winners_permille(tipset.height);
-        winners_part(&whole, &tips, gained, permille)
-    };
     ensure!(
-        (1..=MOST_WINS).contains(&count) && !reward.is_negative() && !tips.is_negative(),
+        (1..=MOST_WINS).contains(&count) && !whole.is_negative() && !tips.is_negative(),
         "the node says that block {cid} has {count} wins, {} attoFIL of reward and {} of tips; \
          that is impossible, and nothing is recorded until the answer changes",
-        reward.atto(),
+        whole.atto(),
         tips.atto()
     );
-    let atto = |amount: &TokenAmount| amount.atto().to_string();
-    let (reward_atto, tips_atto) = (atto(&reward), atto(&tips));
-    Ok(Some(Win {
-        pool_id: pool,
+    let part = if node.network_version(&tipset.cids).await? < SOLSTICE {
+        Some(whole.clone())
+    } else {
+        let gained = gained(chunk, tipset, &messages).await?;
+        winners_part(&whole, &tips, gained)
+    };
+    Ok(Won {
         epoch: tipset.height,
         cid: cid.to_string(),
-        win_count: count,
-        reward_atto,
-        tips_atto,
-    }))
+        count,
+        whole,
+        tips,
+        part,
+    })
 }
 
 /// The winner's part of a block's reward: the gain of the miner's balance besides the tips, if it
-/// is known and plausible; otherwise the configured share.
+/// is known and plausible.
 fn winners_part(
     whole: &TokenAmount,
     tips: &TokenAmount,
     gained: Option<TokenAmount>,
-    permille: i64,
-) -> TokenAmount {
-    match gained.map(|gained| gained - tips) {
-        Some(part) if !part.is_negative() && part <= *whole => part,
-        _ => (whole * permille).div_floor(1000),
-    }
+) -> Option<TokenAmount> {
+    gained
+        .map(|gained| gained - tips)
+        .filter(|part| !part.is_negative() && part <= whole)
 }
 
 /// The gain of the miner's balance in a tipset, if nothing but one win can have changed it: the
@@ -177,18 +285,48 @@ mod tests {
     }
 
     #[test]
-    fn the_winners_part_is_the_gain_of_the_balance_or_the_configured_share() {
+    fn the_winners_part_is_the_gain_of_the_balance_if_it_can_be() {
         let atto = TokenAmount::from_atto;
-        let part = |gained: Option<i64>| winners_part(&atto(1000), &atto(7), gained.map(atto), 950);
-        assert_eq!(part(Some(940)), atto(933), "whatever the settings say");
-        assert_eq!(part(None), atto(950));
+        let part = |gained: Option<i64>| winners_part(&atto(1000), &atto(7), gained.map(atto));
+        assert_eq!(part(Some(940)), Some(atto(933)));
+        assert_eq!(part(None), None);
         for no_reward in [6, 1008, -5] {
             assert_eq!(
                 part(Some(no_reward)),
-                atto(950),
+                None,
                 "{no_reward} is not what a win brings"
             );
         }
+    }
+
+    #[test]
+    fn an_unread_part_follows_the_schedule_or_the_nearest_win() {
+        let atto = TokenAmount::from_atto;
+        let nearest = Share {
+            part: atto(933),
+            whole: atto(1000),
+        };
+        let part = |configured, nearest| unread_part(&atto(2000), configured, nearest);
+        assert_eq!(part(None, Some(&nearest)), atto(1866));
+        assert_eq!(
+            part(Some(900), Some(&nearest)),
+            atto(1800),
+            "the operator's schedule"
+        );
+        assert_eq!(part(Some(900), None), atto(1800));
+        assert_eq!(
+            part(None, None),
+            atto(1900),
+            "never more than the protocol allows"
+        );
+        assert_eq!(
+            Share {
+                part: atto(0),
+                whole: atto(0)
+            }
+            .of(&atto(5)),
+            atto(0)
+        );
     }
 
     #[test]

@@ -203,7 +203,7 @@ impl Follow<'_> {
         let (sectors, then) = self.changes(cursor, &chunk).await?;
         let records = Records {
             sectors,
-            wins: wins(&chunk).await?,
+            wins: rewards::wins(&chunk).await?,
             flows: flows(cursor, &chunk).await?,
             day_end: match ended_day(cursor, &chunk.end) {
                 Some(day) => Some(day_end(self.app, &self.miner, day, &chunk.end).await?),
@@ -265,21 +265,6 @@ async fn flows(cursor: &Cursor, chunk: &Chunk<'_>) -> anyhow::Result<Vec<Flow>> 
         flow.epoch = flow.epoch.min(last);
     }
     Ok(flows)
-}
-
-async fn wins(chunk: &Chunk<'_>) -> anyhow::Result<Vec<Win>> {
-    let mut wins = Vec::new();
-    for tipset in &chunk.tipsets {
-        for (at, _) in tipset
-            .blocks
-            .iter()
-            .enumerate()
-            .filter(|(_, block)| block.miner == *chunk.miner)
-        {
-            wins.extend(rewards::win(chunk, tipset, at).await?);
-        }
-    }
-    Ok(wins)
 }
 
 async fn close_days(app: &Shared, pool: &Pool) -> TurnResult {
