@@ -7,7 +7,8 @@
 
 use fil_actor_miner_state::v19 as miner;
 use fil_actor_miner_state::v19::VestingFunds;
-use fil_actors_shared::v19::{reward::FilterEstimate, runtime::Policy};
+pub use fil_actors_shared::v19::reward::FilterEstimate;
+use fil_actors_shared::v19::runtime::Policy;
 use fvm_ipld_blockstore::MemoryBlockstore;
 use fvm_shared::{bigint::BigInt, clock::ChainEpoch, econ::TokenAmount};
 

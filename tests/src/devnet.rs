@@ -323,3 +323,76 @@ async fn an_object_is_accepted_only_if_it_matches_its_cid() {
         .to_string();
     assert!(refused.contains("not those of"), "{refused}");
 }
+
+/// What ordinary clients of a Lotus node ask first.
+#[tokio::test(flavor = "multi_thread")]
+async fn ordinary_clients_get_what_they_begin_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_devnet, node) = start(dir.path()).await;
+    step(&node, 3).await;
+    let ask = async |method: &str| -> serde_json::Value {
+        node.call(&format!("Filecoin.{method}"), json!([]))
+            .await
+            .unwrap()
+    };
+    let started = ask("StartTime").await;
+    assert!(
+        started
+            .as_str()
+            .is_some_and(|at| at.starts_with("20") && at.ends_with('Z'))
+    );
+    let sync = &ask("SyncState").await["ActiveSyncs"][0];
+    assert_eq!((&sync["Stage"], &sync["Height"]), (&json!(4), &json!(3)));
+    let wallets = ask("WalletList").await;
+    assert!(
+        wallets.as_array().unwrap().contains(&json!("f0101")),
+        "{wallets}"
+    );
+    let peer = ask("NetAddrsListen").await;
+    assert!(
+        peer["ID"]
+            .as_str()
+            .is_some_and(|id| id.starts_with("12D3KooW")),
+        "{peer}"
+    );
+}
+
+/// The version changes after the announced epoch, once, and the past does not change.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_chain_changes_to_network_version_29() {
+    let dir = tempfile::tempdir().unwrap();
+    let (devnet, node) = start(dir.path()).await;
+    let head = step(&node, 10).await;
+    let upgrade = async |epoch: i64| {
+        node.call::<Option<i64>>("Devnet.Upgrade", json!([epoch]))
+            .await
+    };
+    assert!(upgrade(head - 1).await.is_err(), "the past does not change");
+    assert_eq!(upgrade(head + 5).await.unwrap(), Some(head + 5));
+    let announced = node.network_params().await.unwrap().fork_upgrade_params;
+    assert_eq!(announced.upgrade_solstice_height, Some(head + 5));
+    step(&node, 20).await;
+    let at = async |epoch: i64| {
+        let tipset = node.tipset_by_height(epoch).await.unwrap();
+        (
+            tipset.height,
+            node.network_version(&tipset.cids).await.unwrap(),
+        )
+    };
+    for epoch in 0..head + 20 {
+        let (height, version) = at(epoch).await;
+        assert_eq!(
+            version,
+            if height > head + 5 { 29 } else { 28 },
+            "epoch {height}"
+        );
+    }
+    assert!(upgrade(head + 50).await.is_err(), "there is one change");
+    devnet.stop().await;
+    let (_devnet, again) = start(dir.path()).await;
+    assert_eq!(
+        again.network_version(&Vec::new()).await.unwrap(),
+        29,
+        "it is kept"
+    );
+}

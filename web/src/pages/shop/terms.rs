@@ -10,41 +10,51 @@ pub struct TermRow {
     pub how: String,
 }
 
-/// The terms, line by line.
-pub fn term_rows(terms: &Terms) -> Vec<TermRow> {
-    let row = |what, how: String| TermRow { what, how };
-    let part = |bp: i64| BasisPoints(bp).to_string();
-    let pledge = match terms.pledge {
+fn percent(bp: i64) -> String {
+    BasisPoints(bp).to_string()
+}
+
+fn pledge_text(pledge: Pledge) -> String {
+    match pledge {
         Pledge::Operator => "ours, free of charge".into(),
-        Pledge::OperatorFor { charge_bp } => format!("ours, for {} of earnings", part(charge_bp)),
+        Pledge::OperatorFor { charge_bp } => {
+            format!("ours, for {} of earnings", percent(charge_bp))
+        }
         Pledge::Investor { terminations_bp: 0 } => {
             "yours, from your available balance; returned in full as the sectors end".into()
         }
-        Pledge::Investor { terminations_bp } => {
-            format!(
-                "yours; returned as the sectors end, less {} of the termination fee if one ends \
-                 early",
-                part(terminations_bp)
-            )
-        }
-    };
-    let borne = |bp: i64| match bp {
-        0 => "paid by us".into(),
-        10_000 => "paid by you, in proportion to power".into(),
-        bp => format!("{} paid by you, in proportion to power", part(bp)),
-    };
-    let missing = match terms.shortfall {
+        Pledge::Investor { terminations_bp } => format!(
+            "yours; returned as the sectors end, less {} of the termination fee if one ends early",
+            percent(terminations_bp)
+        ),
+    }
+}
+
+fn shortfall_text(shortfall: Shortfall) -> String {
+    match shortfall {
         Shortfall::None => "power that does not count does not earn".into(),
         Shortfall::PaidInFil => {
             "we pay what the missing power would have earned, on the same day".into()
         }
-        Shortfall::AddedDays { most } => {
-            format!(
-                "the term is extended to match, by at most {most} days; beyond that we pay what it \
-                 would have earned"
-            )
-        }
-    };
+        Shortfall::AddedDays { most } => format!(
+            "the term is extended to match, by at most {most} days; beyond that we pay what it \
+             would have earned"
+        ),
+    }
+}
+
+/// A part of a cost, and its bearer.
+fn bearer_text(borne_bp: i64) -> String {
+    match borne_bp {
+        0 => "paid by us".into(),
+        10_000 => "paid by you, in proportion to power".into(),
+        bp => format!("{} paid by you, in proportion to power", percent(bp)),
+    }
+}
+
+/// The terms, line by line.
+pub fn term_rows(terms: &Terms) -> Vec<TermRow> {
+    let row = |what, how: String| TermRow { what, how };
     let starts = match terms.starts {
         Starts::PowerOn => "when all its power counts",
         Starts::PromisedDate => "when all its power counts, and on the promised date at the latest",
@@ -56,27 +66,27 @@ pub fn term_rows(terms: &Terms) -> Vec<TermRow> {
         ),
         row(
             "Service fee",
-            format!("{} of earnings", part(terms.service_fee_bp)),
+            format!("{} of earnings", percent(terms.service_fee_bp)),
         ),
-        row("Pledge", pledge),
+        row("Pledge", pledge_text(terms.pledge)),
     ];
     if bears_nothing(terms) {
         rows.push(row("Gas, daily fee, faults", "paid by us".into()));
     } else {
         rows.extend([
-            row("The network's daily fee", borne(terms.daily_fee_bp)),
-            row("Gas", borne(terms.gas_bp)),
-            row("Fees for faults", borne(terms.faults_bp)),
+            row("The network's daily fee", bearer_text(terms.daily_fee_bp)),
+            row("Gas", bearer_text(terms.gas_bp)),
+            row("Fees for faults", bearer_text(terms.faults_bp)),
         ]);
     }
     rows.extend([
         row("Term begins", starts.into()),
-        row("Late or faulty", missing),
+        row("Late or faulty", shortfall_text(terms.shortfall)),
         row(
             "Paid out",
             format!(
                 "{} of each day's net earnings at once, the rest over {} days",
-                part(terms.available_bp),
+                percent(terms.available_bp),
                 terms.vesting_days
             ),
         ),
