@@ -1,7 +1,11 @@
 //! The RPC client against the devnet, and the guarantees of the devnet itself: permissions,
 //! persistence and refusal of forged proofs.
 
-use std::{net::Ipv4Addr, path::Path, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fvm_shared::{address::Address, econ::TokenAmount};
@@ -20,10 +24,17 @@ use crate::{
     proxy::{Proxy, Reply},
 };
 
+/// Starts a network, also where one has just been stopped and still holds its files.
 async fn start(dir: &Path) -> (Devnet, Node) {
-    let devnet = Devnet::start((Ipv4Addr::LOCALHOST, 0).into(), dir, Config::default())
-        .await
-        .unwrap();
+    let started = Instant::now();
+    let devnet = loop {
+        let address = (Ipv4Addr::LOCALHOST, 0).into();
+        match Devnet::start(address, dir, Config::default()).await {
+            Ok(devnet) => break devnet,
+            Err(error) => assert!(started.elapsed() < Duration::from_secs(20), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
     let node = node(&devnet.ready.url, &devnet.ready.token);
     (devnet, node)
 }
@@ -192,7 +203,6 @@ async fn a_pushed_message_survives_a_restart_and_is_sent_once() {
     );
     let token = devnet.ready.token.clone();
     devnet.stop().await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
 
     let (_devnet, node) = start(dir.path()).await;
     assert_eq!(
