@@ -334,7 +334,7 @@ async fn an_object_is_accepted_only_if_it_matches_its_cid() {
     assert!(refused.contains("not those of"), "{refused}");
 }
 
-/// What ordinary clients of a Lotus node ask first.
+/// Ordinary clients of a Lotus node begin with these calls.
 #[tokio::test(flavor = "multi_thread")]
 async fn ordinary_clients_get_what_they_begin_with() {
     let dir = tempfile::tempdir().unwrap();

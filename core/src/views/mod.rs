@@ -1,4 +1,4 @@
-//! What a page or an answer shows, read by one call: figures and rows of several modules, without
+//! One call reads all figures and rows that a page or an answer shows, of several modules, without
 //! words. Above every other module of the core; none of them knows it.
 
 mod books;

@@ -1,4 +1,4 @@
-//! What the books release, compared with what the chain unlocks.
+//! The books never release more than the chain unlocks.
 
 use fvm_shared::econ::TokenAmount;
 use proptest::{prelude::*, test_runner::TestRunner};
