@@ -73,10 +73,16 @@ struct Won {
     tips: TokenAmount,
     /// The winner's part of the reward. `None`: it cannot be read from the miner's balance.
     part: Option<TokenAmount>,
+    /// Whether the reward is split at all: since FIP-0118.
+    is_split: bool,
 }
 
 impl Won {
+    /// The share of a reward that was split. Rewards from before tell nothing about later ones.
     fn share(&self) -> Option<Share> {
+        if !self.is_split {
+            return None;
+        }
         let whole = self.whole.clone();
         self.part.clone().map(|part| Share { part, whole })
     }
@@ -171,11 +177,12 @@ async fn won(
         whole.atto(),
         tips.atto()
     );
-    let part = if node.network_version(&tipset.cids).await? < SOLSTICE {
-        Some(whole.clone())
-    } else {
+    let is_split = node.network_version(&tipset.cids).await? >= SOLSTICE;
+    let part = if is_split {
         let gained = gained(chunk, tipset, &messages).await?;
         winners_part(&whole, &tips, gained)
+    } else {
+        Some(whole.clone())
     };
     Ok(Won {
         epoch: tipset.height,
@@ -184,6 +191,7 @@ async fn won(
         whole,
         tips,
         part,
+        is_split,
     })
 }
 
@@ -297,6 +305,22 @@ mod tests {
                 "{no_reward} is not what a win brings"
             );
         }
+    }
+
+    #[test]
+    fn a_reward_from_before_the_split_tells_no_share() {
+        let atto = TokenAmount::from_atto;
+        let won = |is_split| Won {
+            epoch: 7,
+            cid: String::new(),
+            count: 1,
+            whole: atto(1000),
+            tips: atto(0),
+            part: Some(atto(1000)),
+            is_split,
+        };
+        assert!(won(false).share().is_none());
+        assert!(won(true).share().is_some());
     }
 
     #[test]
